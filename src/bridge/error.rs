@@ -1,0 +1,54 @@
+//! Outcomes of a use case that are not its reply, free of HTTP. One table in `http` maps them outward.
+
+use std::time::Duration;
+
+use crate::wire::GatewayError;
+
+/// Why a use case did not end with its reply.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// No such instance is configured.
+    #[error("no such instance is configured")]
+    UnknownInstance,
+    /// No connection to the gateway; nothing was sent.
+    #[error("no connection to the gateway")]
+    Unavailable {
+        /// When a connection may be there again.
+        retry_after: Duration,
+    },
+    /// The bridge's own queue is full or was waited in for too long; nothing was sent.
+    #[error("too many requests wait for the gateway")]
+    Overloaded {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// The bridge is shutting down; nothing was sent.
+    #[error("the bridge is shutting down")]
+    ShuttingDown {
+        /// When to try again, at the bridge's successor.
+        retry_after: Duration,
+    },
+    /// The gateway's budget for this command is spent; nothing was sent, or the gateway refused it.
+    #[error("the gateway's budget for this command is spent")]
+    RateLimited {
+        /// When there will be points again.
+        retry_after: Duration,
+        /// The gateway's words, where it was the one to refuse.
+        gateway: Option<GatewayError>,
+    },
+    /// The gateway answered with an error; the command did nothing, or repeating it does no harm.
+    #[error("the gateway answered `{}`", .0.error)]
+    Refused(GatewayError),
+    /// A read was written and no reply came in time.
+    #[error("the gateway did not answer in time")]
+    Timeout,
+    /// The gateway answered with something that is no answer to this command.
+    #[error("the gateway's answer was not understood: {0}")]
+    Violation(String),
+    /// A command that must not be repeated was written, and what became of it is not known.
+    #[error("the command was sent and its outcome is not known")]
+    OutcomeUnknown {
+        /// The gateway's words, where it said something that proves nothing.
+        gateway: Option<GatewayError>,
+    },
+}

@@ -1,0 +1,15 @@
+//! ConcertPOS bridge: HTTP for a point-of-sale system whose only interface is a WebSocket gateway.
+
+pub mod app;
+pub mod bridge;
+pub mod budget;
+pub mod cli;
+pub mod config;
+pub mod drain;
+pub mod gateway;
+pub mod http;
+pub mod journal;
+pub mod settings;
+pub mod simulator;
+pub mod telemetry;
+pub mod wire;

@@ -1,0 +1,181 @@
+//! The gateway's error words and what each means.
+//!
+//! An error frame names neither the command it belongs to nor, reliably, its cause; the word is all there is. Which
+//! words prove that a payment was not booked is a promise to callers and is decided here, in one place.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::command;
+
+/// An error as the gateway said it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GatewayError {
+    /// The word.
+    pub error: String,
+    /// Usually a number; an object for `ratelimit`. Kept as it came.
+    #[serde(default = "null", skip_serializing_if = "is_null")]
+    pub code: Box<RawValue>,
+}
+
+fn null() -> Box<RawValue> {
+    RawValue::NULL.to_owned()
+}
+
+// serde wants the field's own type here.
+#[expect(clippy::borrowed_box)]
+fn is_null(code: &Box<RawValue>) -> bool {
+    code.get() == "null"
+}
+
+impl PartialEq for GatewayError {
+    fn eq(&self, other: &Self) -> bool {
+        self.error == other.error && self.code.get() == other.code.get()
+    }
+}
+
+/// What a word means to the bridge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Meaning {
+    /// A command's points are spent.
+    RateLimit {
+        /// The command whose points are spent, where the gateway named it.
+        command: Option<String>,
+        /// How long the gateway asks to wait, where it said so.
+        retry_after: Option<Duration>,
+    },
+    /// The bridge's own key was refused: nothing a caller can mend.
+    Credentials,
+    /// The instance does not exist at the gateway.
+    UnknownInstance,
+    /// The password of the point of sale is wrong.
+    PosPassword,
+    /// The licence is invalid.
+    License,
+    /// The gateway did not understand the frame at all.
+    NotUnderstood,
+    /// A parameter is missing.
+    MissingParameter,
+    /// The command failed while it ran: it may have taken effect.
+    Failed,
+    /// A word nobody has written down yet.
+    Other,
+}
+
+impl GatewayError {
+    /// An error of the given word without a code.
+    #[must_use]
+    pub fn word(error: &str) -> Self {
+        Self { error: error.to_owned(), code: null() }
+    }
+
+    /// What the word means.
+    #[must_use]
+    pub fn meaning(&self) -> Meaning {
+        match self.error.as_str() {
+            "ratelimit" => self.rate_limit(),
+            "missing_parameter_api" | "no_api_key" => Meaning::Credentials,
+            "invalid_instance" => Meaning::UnknownInstance,
+            "invalid_password" => Meaning::PosPassword,
+            "getlicense" => Meaning::License,
+            "invalid_content_type" => Meaning::NotUnderstood,
+            "error_exec" | "server_error" => Meaning::Failed,
+            word if word.starts_with("api_key_") => Meaning::Credentials,
+            word if word.starts_with("invalid_json") => Meaning::NotUnderstood,
+            word if word.starts_with("missing_parameter_") => Meaning::MissingParameter,
+            _ => Meaning::Other,
+        }
+    }
+
+    fn rate_limit(&self) -> Meaning {
+        #[derive(Deserialize)]
+        struct Code {
+            command: Option<String>,
+            retry_after: Option<f64>,
+        }
+        let code: Option<Code> = serde_json::from_str(self.code.get()).ok();
+        Meaning::RateLimit {
+            command: code.as_ref().and_then(|code| code.command.clone()),
+            retry_after: code
+                .and_then(|code| code.retry_after)
+                .and_then(|ms| Duration::try_from_secs_f64(ms / 1000.0).ok()),
+        }
+    }
+
+    /// Whether this word proves that a `payitems` was not booked. Every other word leaves its outcome unknown.
+    #[must_use]
+    pub fn refuses_payment(&self) -> bool {
+        match self.meaning() {
+            Meaning::RateLimit { command: Some(name), .. } => name == command::PAYITEMS.name,
+            Meaning::Credentials
+            | Meaning::PosPassword
+            | Meaning::License
+            | Meaning::NotUnderstood
+            | Meaning::MissingParameter => true,
+            Meaning::RateLimit { command: None, .. } | Meaning::UnknownInstance | Meaning::Failed | Meaning::Other => {
+                false
+            }
+        }
+    }
+
+    /// Whether this is a `ratelimit` that names another command than `name`, and so cannot be its answer.
+    #[must_use]
+    pub fn is_rate_limit_of_another(&self, name: &str) -> bool {
+        matches!(self.meaning(), Meaning::RateLimit { command: Some(named), .. } if named != name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ratelimit(code: &str) -> GatewayError {
+        GatewayError { error: "ratelimit".into(), code: RawValue::from_string(code.into()).unwrap() }
+    }
+
+    #[test]
+    fn a_rate_limit_carries_its_command_and_milliseconds() {
+        assert_eq!(
+            ratelimit(r#"{"command":"listpm","retry_after":1500}"#).meaning(),
+            Meaning::RateLimit { command: Some("listpm".into()), retry_after: Some(Duration::from_millis(1500)) }
+        );
+    }
+
+    #[test]
+    fn absurd_rate_limit_codes_are_survived() {
+        for code in ["0", "null", r#"{"retry_after":-1}"#, r#"{"retry_after":1e300}"#, "[]", r#"{"command":7}"#] {
+            assert!(
+                matches!(ratelimit(code).meaning(), Meaning::RateLimit { command: None, retry_after: None }),
+                "{code}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_the_promised_words_prove_that_a_payment_was_refused() {
+        let refusals = [
+            "missing_parameter_api",
+            "missing_parameter_POSID",
+            "api_key_mismatch",
+            "api_key_expired",
+            "no_api_key",
+            "invalid_password",
+            "getlicense",
+            "invalid_json",
+            "invalid_json5",
+            "invalid_content_type",
+        ];
+        for word in refusals {
+            assert!(GatewayError::word(word).refuses_payment(), "{word}");
+        }
+        for word in
+            ["error_exec", "server_error", "invalid_instance", "ratelimit", "whatever", "", "missing", "api_key"]
+        {
+            assert!(!GatewayError::word(word).refuses_payment(), "{word}");
+        }
+        assert!(ratelimit(r#"{"command":"payitems","retry_after":1}"#).refuses_payment());
+        assert!(!ratelimit(r#"{"command":"listpm","retry_after":1}"#).refuses_payment());
+    }
+}

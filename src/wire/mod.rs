@@ -1,0 +1,16 @@
+//! The gateway's wire, free of IO: commands, frames, error words.
+//!
+//! Everything here is total: no bytes from outside can panic it, and nothing in it waits. What the gateway sent is
+//! kept as the bytes that came, because prices must never pass through binary floating point and fields unknown to
+//! the bridge belong to the caller all the same.
+
+pub mod command;
+pub mod fault;
+pub mod frame;
+pub mod json5;
+pub mod parameters;
+
+pub use command::{Command, Kind, Spec};
+pub use fault::{GatewayError, Meaning};
+pub use frame::{Body, Format, Frame, Undecodable};
+pub use parameters::Parameters;
