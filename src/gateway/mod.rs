@@ -1,1 +1,27 @@
-//! gateway
+//! The gateway room: commands in, replies out, over a pool of WebSocket connections to the shards.
+//!
+//! The forces: the gateway has no request ids and answers in any order, so a connection ([`link`]) carries one command
+//! at a time and [`exchange`] decides which frame ends it; shards come and go, so [`shard`] remembers which are worth
+//! dialling and [`plan`] keeps enough connections open; a payment must never leave twice, so every failure says
+//! whether the gateway can have seen the command ([`error`]).
+//!
+//! This room sends what it is given, once. Whether a command may be sent at all (budget) or sent again (its kind) is
+//! decided above it, and broadcasts are handed up without being understood.
+
+pub mod config;
+pub mod error;
+pub mod exchange;
+pub mod link;
+pub mod plan;
+pub mod pool;
+pub mod shard;
+mod socket;
+mod state;
+mod tls;
+
+pub use config::Config;
+pub use error::{Cause, DialError, Ending, Failure, Lost, NotSent};
+pub use link::Upward;
+pub use pool::{Lease, Pool, Priority, dial_once};
+pub use state::{LinkStatus, PoolStatus, ShardStatus};
+pub use tls::client_config;

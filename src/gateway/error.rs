@@ -1,0 +1,98 @@
+//! What can go wrong between a command and its reply, sorted by the one question that matters: can the gateway have
+//! seen it?
+//!
+//! Every failure of this room is one of *not sent*, *refused* or *unknown*. A command that was not sent may go to
+//! another shard whatever it is; one that was refused did nothing; of one that is unknown only a read or an upsert may
+//! be asked again, and a payment never.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::wire::{Body, GatewayError};
+
+/// Why a command was not answered by its reply.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Nothing of the command can have left.
+    #[error(transparent)]
+    NotSent(#[from] NotSent),
+    /// The gateway answered with a word that means no.
+    #[error("refused: {}", .0.error)]
+    Refused(GatewayError),
+    /// The command may have left, and what became of it is not known.
+    #[error("outcome unknown: {}", .0.cause)]
+    Unknown(Lost),
+}
+
+/// Why nothing was sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotSent {
+    /// No connection is open, and none is being opened on a shard not known to be bad.
+    #[error("no shard of the gateway can be reached")]
+    Unavailable {
+        /// Until the next attempt to connect has been made.
+        retry_after: Duration,
+    },
+    /// Too many wait for a link already.
+    #[error("too many commands wait for a link")]
+    QueueFull,
+    /// No link became free before the deadline.
+    #[error("no link became free in time")]
+    NoLinkInTime,
+    /// The link that had been given went away before the command was written.
+    #[error("the link went away before the command was written")]
+    LinkGone,
+    /// The pool is shutting down.
+    #[error("shutting down")]
+    Draining,
+}
+
+/// A command whose outcome is not known.
+#[derive(Debug)]
+pub struct Lost {
+    /// What ended the exchange.
+    pub cause: Cause,
+    /// Where the reply may still arrive: set-aside links of payments only.
+    pub late: Option<oneshot::Receiver<Ending>>,
+}
+
+/// What ended an exchange without telling its outcome.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Cause {
+    /// No reply within the request timeout, counted from the write.
+    #[error("no reply in time")]
+    Timeout,
+    /// The connection was lost after the write had begun.
+    #[error("the connection was lost")]
+    Disconnected,
+    /// The gateway said a word that does not prove that nothing was booked.
+    #[error("the gateway said `{}`", .0.error)]
+    Word(GatewayError),
+}
+
+/// The frame that ended an exchange.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ending {
+    /// The reply's `parameters`.
+    Reply(Body),
+    /// An error.
+    Error(GatewayError),
+}
+
+/// Why a connection could not be opened.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum DialError {
+    /// The URL that the template gives is none.
+    #[error("bad URL: {0}")]
+    Url(String),
+    /// TCP, TLS or the WebSocket upgrade failed.
+    #[error("{0}")]
+    Connect(String),
+    /// Not open within `connect_timeout`.
+    #[error("not open within the connect timeout")]
+    Timeout,
+    /// Open, but the gateway refused the connection with an error word, such as `invalid_instance`.
+    #[error("the gateway refused the connection: {}", .0.error)]
+    Refused(GatewayError),
+}

@@ -1,0 +1,183 @@
+//! Which frame ends which exchange. Pure: frames in, decisions out, no socket and no clock.
+//!
+//! The gateway has no request ids, answers in any order, and its errors name nothing. So a connection carries one
+//! command at a time, and after every frame that ended one, a ping must come back before the next may start: what the
+//! gateway still had to say about the first command then finds nobody. One thing cannot be told apart even so: a
+//! second frame for a finished command that the gateway sends only after it answered that ping, while the next
+//! command waits for a frame of the same name.
+
+use crate::wire::{Body, Command, Frame, GatewayError, Kind};
+
+use super::error::Ending;
+
+/// What the waiter of an exchange waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expect {
+    /// The command's name: a `ratelimit` that names another is not its answer.
+    pub command: String,
+    /// The event that answers it.
+    pub reply_event: String,
+    /// Whether its late reply is worth listening for.
+    pub kind: Kind,
+}
+
+impl From<&Command> for Expect {
+    fn from(command: &Command) -> Self {
+        Self {
+            command: command.name.clone().into_owned(),
+            reply_event: command.reply_event.clone().into_owned(),
+            kind: command.kind,
+        }
+    }
+}
+
+/// What a frame means for the connection.
+#[derive(Debug, PartialEq)]
+pub enum Step {
+    /// It ends the exchange: hand it to the waiter, then send the ping of [`Exchange::settle`].
+    Ends(Ending),
+    /// It is the late reply of the command for which this connection was set aside: pass it on and close.
+    Late(Ending),
+    /// A broadcast: hand it up.
+    Up {
+        /// The broadcast's name or text.
+        message: String,
+        /// What it carries.
+        parameters: Body,
+    },
+    /// An event nobody waits for: count and drop it.
+    Stray,
+    /// A frame that would end an exchange, with nobody waiting: this connection can no longer be trusted.
+    Close(Untrusted),
+}
+
+/// Why a connection can no longer be trusted to carry a command.
+#[derive(Debug, PartialEq)]
+pub enum Untrusted {
+    /// A reply to nothing: its event.
+    Reply(String),
+    /// An error about nothing.
+    Error(GatewayError),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    /// A ping with this payload must be answered before the next command.
+    Settling(u64),
+    Idle,
+    Waiting(Expect),
+    /// The waiter gave up; only the late reply matters now.
+    SetAside(Expect),
+}
+
+/// The state of one connection.
+#[derive(Debug)]
+pub struct Exchange {
+    state: State,
+    pings: u64,
+}
+
+impl Default for Exchange {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Exchange {
+    /// A fresh connection, on which nothing waits.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { state: State::Idle, pings: 0 }
+    }
+
+    /// Whether a command may start.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.state == State::Idle
+    }
+
+    /// Whether a command waits for its reply.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        matches!(self.state, State::Waiting(_))
+    }
+
+    /// Registers the waiter; to be called before the command is written. False where a command may not start now.
+    #[must_use]
+    pub fn start(&mut self, expect: Expect) -> bool {
+        let may_start = self.is_idle();
+        if may_start {
+            self.state = State::Waiting(expect);
+        }
+        may_start
+    }
+
+    /// Closes the door until the ping whose payload this returns is answered.
+    pub fn settle(&mut self) -> u64 {
+        self.pings += 1;
+        self.state = State::Settling(self.pings);
+        self.pings
+    }
+
+    /// The payload of a ping that only asks whether the gateway is there; commands may go on.
+    pub fn probe(&mut self) -> u64 {
+        self.pings += 1;
+        self.pings
+    }
+
+    /// A ping was answered. True when the next command may start.
+    pub fn pong(&mut self, payload: u64) -> bool {
+        let settled = self.state == State::Settling(payload);
+        if settled {
+            self.state = State::Idle;
+        }
+        settled
+    }
+
+    /// The waiter gave up. Returns whether the connection is worth listening to for a late reply: a payment's is, any
+    /// other is to be closed.
+    #[must_use]
+    pub fn give_up(&mut self) -> bool {
+        match std::mem::replace(&mut self.state, State::Idle) {
+            State::Waiting(expect) if expect.kind == Kind::Payment => {
+                self.state = State::SetAside(expect);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes one frame. After [`Step::Ends`] the caller must [`settle`](Self::settle).
+    pub fn frame(&mut self, frame: Frame) -> Step {
+        let frame = match frame {
+            Frame::Broadcast { message, parameters } => return Step::Up { message, parameters },
+            Frame::Command => return Step::Stray,
+            other => other,
+        };
+        match &self.state {
+            State::Waiting(expect) => ending(frame, expect).map_or(Step::Stray, Step::Ends),
+            State::SetAside(expect) => ending(frame, expect).map_or(Step::Stray, Step::Late),
+            State::Idle | State::Settling(_) => unexpected(frame),
+        }
+    }
+}
+
+/// The ending in `frame`, if it ends what `expect` waits for.
+fn ending(frame: Frame, expect: &Expect) -> Option<Ending> {
+    match frame {
+        Frame::Event { event, parameters } if event == expect.reply_event => Some(Ending::Reply(parameters)),
+        Frame::Error(error) if !error.is_rate_limit_of_another(&expect.command) => Some(Ending::Error(error)),
+        _ => None,
+    }
+}
+
+/// With nobody waiting, an error or the reply of any known command is one frame too many.
+fn unexpected(frame: Frame) -> Step {
+    match frame {
+        Frame::Error(error) => Step::Close(Untrusted::Error(error)),
+        Frame::Event { event, .. } if crate::wire::command::TABLE.iter().any(|spec| spec.reply_event == event) => {
+            Step::Close(Untrusted::Reply(event))
+        }
+        _ => Step::Stray,
+    }
+}

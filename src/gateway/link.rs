@@ -1,0 +1,349 @@
+//! One connection's task.
+//!
+//! It owns the socket and the exchange on it, takes one job at a time, and is the only place that writes a command.
+//! The waiter is registered before the write, the reply's clock starts with it, and from that moment every end but a
+//! reply or a refusal is *unknown*. A job that was handed over and never begun comes back as *not sent*.
+//!
+//! The task ends when the connection does, when it can no longer be trusted, or when it is told to; it is bounded in
+//! every state by a deadline.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::config::Config;
+use super::error::{Cause, DialError, Ending, Failure, Lost, NotSent};
+use super::exchange::{Exchange, Expect, Step, Untrusted};
+use super::pool::Shared;
+use super::socket::{Heard, Socket};
+use super::state::LinkId;
+use crate::wire::{Body, Frame, Kind, frame};
+
+/// How long a goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// One command on its way to a link.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) text: String,
+    pub(super) expect: Expect,
+    pub(super) answer: oneshot::Sender<Result<Body, Failure>>,
+}
+
+/// What connections tell the rooms above.
+#[derive(Debug, Clone)]
+pub enum Upward {
+    /// A connection is open; broadcasts of the instance reach it from here on.
+    Opened {
+        /// Its generation.
+        link: LinkId,
+        /// Since when.
+        at: Instant,
+    },
+    /// A broadcast came over a connection. The same one comes over every other connection too.
+    Broadcast {
+        /// The connection's generation.
+        link: LinkId,
+        /// When it came.
+        at: Instant,
+        /// Its name or text.
+        message: String,
+        /// What it carries.
+        parameters: Body,
+    },
+    /// A connection is over.
+    Closed {
+        /// Its generation.
+        link: LinkId,
+        /// When something was last heard on it: what came to the instance after that may have been missed.
+        last_heard: Instant,
+    },
+}
+
+/// Why a link is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It was told to.
+    Asked,
+    /// Its command timed out, or its late reply came or was no longer awaited: it may never carry another.
+    Spent,
+    /// A frame came that belongs to no command.
+    Untrusted(String),
+    /// The connection broke or fell silent.
+    Lost(String),
+}
+
+/// An exchange of which nothing is known any more.
+pub(super) fn lost() -> Failure {
+    Failure::Unknown(Lost { cause: Cause::Disconnected, late: None })
+}
+
+/// Opens a connection and waits for its first ping to be answered, so that a gateway that accepts and then refuses
+/// (`invalid_instance`) or says nothing is not taken for one that serves. Returns the round trip.
+pub(super) async fn open(
+    url: &str,
+    tls: Arc<rustls::ClientConfig>,
+    config: &Config,
+) -> Result<(Socket, Duration), DialError> {
+    let opening = async {
+        let mut socket = Socket::connect(url, tls, config.connect_timeout).await?;
+        let asked = Instant::now();
+        let connect = |why: String| DialError::Connect(why);
+        socket.ping(0).await.map_err(connect)?;
+        loop {
+            match socket.hear().await {
+                Heard::Pong(0) => return Ok((socket, asked.elapsed())),
+                Heard::Closed(why) => return Err(DialError::Connect(why)),
+                Heard::Text(text) => {
+                    if let Ok(Frame::Error(error)) = frame::decode(&text, config.format) {
+                        return Err(DialError::Refused(error));
+                    }
+                }
+                Heard::Pong(_) | Heard::Noise => {}
+            }
+        }
+    };
+    timeout(config.connect_timeout, opening).await.unwrap_or(Err(DialError::Timeout))
+}
+
+/// What the next deadline of a link means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Due {
+    /// Silence: time to ask whether the gateway is there.
+    KeepAlive,
+    /// The pong that settles an exchange, or answers a keep-alive, is overdue.
+    Pong,
+    /// The reply is overdue.
+    Reply,
+    /// The late reply is no longer awaited.
+    Late,
+}
+
+/// One connection in service.
+#[derive(Debug)]
+pub(super) struct Link {
+    id: LinkId,
+    shard: usize,
+    name: String,
+    socket: Socket,
+    shared: Arc<Shared>,
+    exchange: Exchange,
+    waiter: Option<(Kind, oneshot::Sender<Result<Body, Failure>>)>,
+    late: Option<oneshot::Sender<Ending>>,
+    due: (Due, Instant),
+    pinged: Instant,
+    last_heard: Instant,
+    proved: bool,
+}
+
+impl Link {
+    pub(super) fn new(id: LinkId, shard: usize, name: String, socket: Socket, shared: Arc<Shared>) -> Self {
+        let now = Instant::now();
+        let due = (Due::KeepAlive, now + shared.config.ping_interval);
+        let exchange = Exchange::new();
+        Self {
+            id,
+            shard,
+            name,
+            socket,
+            shared,
+            exchange,
+            waiter: None,
+            late: None,
+            due,
+            pinged: now,
+            last_heard: now,
+            proved: false,
+        }
+    }
+
+    pub(super) fn id(&self) -> LinkId {
+        self.id
+    }
+
+    /// Serves until the connection is over, and leaves nobody waiting. Says also whether an exchange was completed.
+    pub(super) async fn serve(mut self, mut jobs: mpsc::Receiver<Job>, stop: CancellationToken) -> (Ended, bool) {
+        self.tell(Upward::Opened { link: self.id, at: self.last_heard }).await;
+        self.shared.put_back(self.id);
+        let ended = loop {
+            let overdue = sleep_until(self.due.1);
+            let went_on = tokio::select! {
+                heard = self.socket.hear() => self.heard(heard).await,
+                Some(job) = jobs.recv(), if self.exchange.is_idle() => self.begin(job).await,
+                () = overdue => self.overdue().await,
+                () = unawaited(self.late.as_mut()) => Err(Ended::Spent),
+                () = stop.cancelled() => Err(Ended::Asked),
+            };
+            if let Err(ended) = went_on {
+                break ended;
+            }
+        };
+        if let Some((_, waiter)) = self.waiter.take() {
+            // A caller that went away needs no answer.
+            let _ = waiter.send(Err(lost()));
+        }
+        jobs.close();
+        while let Ok(job) = jobs.try_recv() {
+            let _ = job.answer.send(Err(NotSent::LinkGone.into()));
+        }
+        self.tell(Upward::Closed { link: self.id, last_heard: self.last_heard }).await;
+        if !matches!(ended, Ended::Lost(_)) {
+            self.socket.close(GOODBYE).await;
+        }
+        (ended, self.proved)
+    }
+
+    async fn tell(&self, upward: Upward) {
+        // A bridge that no longer listens is one that is going down.
+        let _ = self.shared.upward.send(upward).await;
+    }
+
+    /// Writes a command.
+    async fn begin(&mut self, job: Job) -> Result<(), Ended> {
+        let Job { text, expect, answer } = job;
+        let kind = expect.kind;
+        if !self.exchange.start(expect) {
+            let _ = answer.send(Err(NotSent::LinkGone.into()));
+            return Ok(());
+        }
+        self.waiter = Some((kind, answer));
+        let limit = self.shared.config.request_timeout;
+        self.due = (Due::Reply, Instant::now() + limit);
+        self.write(limit, async |socket| socket.send(text).await).await
+    }
+
+    /// One write, bounded: a peer that reads nothing must not hold the task.
+    async fn write(
+        &mut self,
+        limit: Duration,
+        write: impl AsyncFnOnce(&mut Socket) -> Result<(), String>,
+    ) -> Result<(), Ended> {
+        match timeout(limit, write(&mut self.socket)).await {
+            Ok(written) => written.map_err(Ended::Lost),
+            Err(_) => Err(Ended::Lost("a write made no headway".to_owned())),
+        }
+    }
+
+    async fn heard(&mut self, heard: Heard) -> Result<(), Ended> {
+        match heard {
+            Heard::Closed(why) => return Err(Ended::Lost(why)),
+            Heard::Noise => {}
+            Heard::Pong(payload) => self.pong(payload),
+            Heard::Text(text) => {
+                self.last_heard = Instant::now();
+                return match frame::decode(&text, self.shared.config.format) {
+                    Ok(frame) => self.frame(frame).await,
+                    Err(why) => {
+                        tracing::warn!(instance = self.shared.instance, shard = self.name, link = self.id, %why,
+                            "a message from the gateway was not understood");
+                        Ok(())
+                    }
+                };
+            }
+        }
+        self.last_heard = Instant::now();
+        Ok(())
+    }
+
+    fn pong(&mut self, payload: u64) {
+        let now = Instant::now();
+        if self.exchange.pong(payload) {
+            self.proved = true;
+            self.shared.measured(self.shard, now - self.pinged);
+            self.due = (Due::KeepAlive, now + self.shared.config.ping_interval);
+            self.shared.put_back(self.id);
+        } else if self.due.0 == Due::Pong && self.exchange.is_idle() {
+            self.due = (Due::KeepAlive, now + self.shared.config.ping_interval);
+        }
+    }
+
+    async fn frame(&mut self, frame: Frame) -> Result<(), Ended> {
+        match self.exchange.frame(frame) {
+            Step::Ends(ending) => {
+                let payload = self.exchange.settle();
+                self.answer(ending);
+                self.pinged = Instant::now();
+                let limit = self.shared.config.connect_timeout;
+                self.due = (Due::Pong, self.pinged + limit);
+                self.write(limit, async |socket| socket.ping(payload).await).await
+            }
+            Step::Late(ending) => {
+                if let Some(late) = self.late.take() {
+                    // Whoever settled the payment in the meantime has stopped listening.
+                    let _ = late.send(ending);
+                }
+                Err(Ended::Spent)
+            }
+            Step::Up { message, parameters } => {
+                self.tell(Upward::Broadcast { link: self.id, at: self.last_heard, message, parameters }).await;
+                Ok(())
+            }
+            Step::Stray => {
+                tracing::debug!(instance = self.shared.instance, shard = self.name, link = self.id, "a stray frame");
+                Ok(())
+            }
+            Step::Close(untrusted) => Err(Ended::Untrusted(match untrusted {
+                Untrusted::Reply(event) => format!("a reply `{event}` to no command"),
+                Untrusted::Error(error) => format!("an error `{}` about no command", error.error),
+            })),
+        }
+    }
+
+    fn answer(&mut self, ending: Ending) {
+        let Some((kind, waiter)) = self.waiter.take() else { return };
+        let outcome = match ending {
+            Ending::Reply(body) => Ok(body),
+            Ending::Error(error) if kind == Kind::Payment && !error.refuses_payment() => {
+                Err(Failure::Unknown(Lost { cause: Cause::Word(error), late: None }))
+            }
+            Ending::Error(error) => Err(Failure::Refused(error)),
+        };
+        let _ = waiter.send(outcome);
+    }
+
+    async fn overdue(&mut self) -> Result<(), Ended> {
+        let now = Instant::now();
+        match self.due.0 {
+            Due::KeepAlive => {
+                let limit = self.shared.config.connect_timeout;
+                self.due = (Due::Pong, now + limit);
+                let payload = self.exchange.probe();
+                self.write(limit, async |socket| socket.ping(payload).await).await
+            }
+            Due::Pong => Err(Ended::Lost("a ping was not answered".to_owned())),
+            Due::Late => Err(Ended::Spent),
+            Due::Reply => self.give_up(now),
+        }
+    }
+
+    /// The reply is overdue: tells the caller, and listens on only for what became of a payment.
+    fn give_up(&mut self, now: Instant) -> Result<(), Ended> {
+        let aside = self.exchange.give_up();
+        let Some((_, waiter)) = self.waiter.take() else { return Err(Ended::Spent) };
+        let (late, receiver) = if aside {
+            let (sender, receiver) = oneshot::channel();
+            (Some(sender), Some(receiver))
+        } else {
+            (None, None)
+        };
+        let _ = waiter.send(Err(Failure::Unknown(Lost { cause: Cause::Timeout, late: receiver })));
+        if !aside {
+            return Err(Ended::Spent);
+        }
+        self.late = late;
+        self.due = (Due::Late, now + self.shared.config.late_patience);
+        self.shared.set_aside(self.id);
+        Ok(())
+    }
+}
+
+/// Resolves when nobody listens for the late reply any more; never where none is awaited.
+async fn unawaited(late: Option<&mut oneshot::Sender<Ending>>) {
+    match late {
+        Some(sender) => sender.closed().await,
+        None => std::future::pending().await,
+    }
+}

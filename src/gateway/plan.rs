@@ -1,0 +1,243 @@
+//! Which connections to open and to give up. Pure: a picture of the pool in, a list of deeds out.
+//!
+//! The forces: broadcasts come only where a connection is, so `min_links` stay open, on as many shards as there are;
+//! commands run one at a time on a link, so whoever waits is a reason to open another, up to `max_links`; and a
+//! gateway in trouble must not be stormed. A new connection is made before an old one is given up.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long a link above `min_links` may have nothing to do before it is given up.
+pub const IDLE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// One shard as the planner sees it.
+#[derive(Debug, Clone, Default)]
+pub struct ShardView {
+    /// Open links in service, free or busy; those set aside do not count.
+    pub links: usize,
+    /// Attempts to connect under way.
+    pub dialling: usize,
+    /// Failures in a row.
+    pub failures: u32,
+    /// When it may be dialled; `None` for at once.
+    pub retry_at: Option<Instant>,
+    /// Taken out by hand.
+    pub cordoned: bool,
+    /// When its longest idle link became free, where one is.
+    pub idle_since: Option<Instant>,
+}
+
+/// The pool as the planner sees it.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    /// By index of the shard.
+    pub shards: Vec<ShardView>,
+    /// Links that carry a command or settle after one.
+    pub busy: usize,
+    /// Commands waiting for a link.
+    pub waiting: usize,
+    /// Links kept open even when idle.
+    pub min_links: usize,
+    /// Links never exceeded, but by one while connections move between shards.
+    pub max_links: usize,
+}
+
+/// What to do now, and when to look again.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Shards to dial, one entry an attempt.
+    pub dial: Vec<usize>,
+    /// Shards of which the longest idle link is to be given up.
+    pub give_up: Vec<usize>,
+    /// When the picture may ask for something new without any event.
+    pub look_again: Option<Instant>,
+}
+
+/// Decides.
+#[must_use]
+pub fn plan(view: &View, now: Instant) -> Plan {
+    let mut shards = view.shards.clone();
+    let mut plan = Plan::default();
+    while let Some(next) = next_dial(view, &mut shards, now, &mut plan.look_again) {
+        plan.dial.push(next);
+    }
+    if let Some(spare) = spare(view, &view.shards, now, &mut plan.look_again) {
+        plan.give_up.push(spare);
+    }
+    plan
+}
+
+/// The next shard to dial, counted as dialling from then on.
+fn next_dial(view: &View, shards: &mut [ShardView], now: Instant, look_again: &mut Option<Instant>) -> Option<usize> {
+    let serving: Vec<&ShardView> = shards.iter().filter(|shard| !shard.cordoned).collect();
+    let open: usize = serving.iter().map(|shard| shard.links + shard.dialling).sum();
+    let covered = serving.iter().filter(|shard| shard.links + shard.dialling > 0).count();
+    let wanted = view.min_links.max(view.busy + view.waiting).min(view.max_links);
+    let spread = view.min_links.min(serving.len());
+    let (lacks_links, lacks_spread) = (open < wanted, covered < spread);
+    // Moving to another shard may exceed the maximum by one, so that the new link exists before the old one goes.
+    if !lacks_links && !(lacks_spread && open <= view.max_links) {
+        return None;
+    }
+    let mut best: Option<(usize, (bool, usize, u32))> = None;
+    for (index, shard) in shards.iter().enumerate() {
+        let taken = shard.links + shard.dialling;
+        if shard.cordoned || (!lacks_links && taken > 0) || (shard.failures > 0 && shard.dialling > 0) {
+            continue;
+        }
+        if let Some(at) = shard.retry_at.filter(|at| *at > now) {
+            earliest(look_again, at);
+            continue;
+        }
+        let rank = (shard.failures > 0, taken, shard.failures);
+        if best.is_none_or(|(_, known)| rank < known) {
+            best = Some((index, rank));
+        }
+    }
+    let (index, _) = best?;
+    shards.get_mut(index)?.dialling += 1;
+    Some(index)
+}
+
+/// A shard whose longest idle link is not needed.
+fn spare(view: &View, shards: &[ShardView], now: Instant, look_again: &mut Option<Instant>) -> Option<usize> {
+    let serving = |shard: &&ShardView| !shard.cordoned;
+    let open: usize = shards.iter().filter(serving).map(|shard| shard.links).sum();
+    let covered = shards.iter().filter(serving).filter(|shard| shard.links > 0).count();
+    let spread = view.min_links.min(shards.iter().filter(serving).count());
+    if let Some(index) = shards.iter().position(|shard| shard.cordoned && shard.idle_since.is_some()) {
+        // A cordoned shard loses its links as soon as others carry the load.
+        return (open >= view.min_links).then_some(index);
+    }
+    let crowded = shards
+        .iter()
+        .enumerate()
+        .filter(|(_, shard)| !shard.cordoned && (shard.links > 1 || covered > spread))
+        .filter_map(|(index, shard)| shard.idle_since.map(|since| (index, shard.links, since)))
+        .max_by_key(|(_, links, since)| (*links, std::cmp::Reverse(*since)));
+    let (index, _, since) = crowded?;
+    if open > view.max_links && covered >= spread {
+        return Some(index);
+    }
+    if open > view.min_links {
+        let idle_until = since + IDLE_PATIENCE;
+        if idle_until <= now {
+            return Some(index);
+        }
+        earliest(look_again, idle_until);
+    }
+    None
+}
+
+fn earliest(known: &mut Option<Instant>, at: Instant) {
+    *known = Some(known.map_or(at, |known| known.min(at)));
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn view(shards: Vec<ShardView>) -> View {
+        View { shards, min_links: 2, max_links: 8, ..View::default() }
+    }
+
+    fn bad(retry_in: Duration) -> ShardView {
+        ShardView { failures: 3, retry_at: Some(Instant::now() + retry_in), ..ShardView::default() }
+    }
+
+    #[test]
+    fn at_start_the_minimum_is_opened_on_different_shards() {
+        let plan = plan(&view(vec![ShardView::default(); 3]), Instant::now());
+        assert_eq!(plan.dial, [0, 1]);
+    }
+
+    #[test]
+    fn whoever_waits_is_a_reason_to_open_up_to_the_maximum() {
+        let open = ShardView { links: 1, ..ShardView::default() };
+        let mut view = view(vec![open.clone(), open, ShardView::default()]);
+        view.busy = 2;
+        view.waiting = 100;
+        let plan = plan(&view, Instant::now());
+        assert_eq!(plan.dial.len(), 6);
+        let on_third = plan.dial.iter().filter(|shard| **shard == 2).count();
+        assert!(on_third >= 2, "spread over the shards: {plan:?}");
+    }
+
+    #[test]
+    fn a_bad_shard_is_left_alone_until_its_pause_is_over_and_then_tried_once() {
+        let now = Instant::now();
+        let shards = vec![bad(Duration::from_secs(1)), bad(Duration::from_secs(2))];
+        let waiting = plan(&view(shards.clone()), now);
+        assert!(waiting.dial.is_empty());
+        assert_eq!(waiting.look_again, shards[0].retry_at);
+        let later = plan(&view(shards), now + Duration::from_secs(5));
+        assert_eq!(later.dial, [0, 1]);
+    }
+
+    #[test]
+    fn when_a_shard_returns_a_link_moves_there_and_only_then_the_old_one_goes() {
+        let now = Instant::now();
+        let crowded = ShardView { links: 2, idle_since: Some(now), ..ShardView::default() };
+        let mut view = view(vec![crowded, ShardView::default()]);
+        let first = plan(&view, now);
+        assert_eq!((first.dial.as_slice(), first.give_up.len()), (&[1][..], 0));
+        view.shards[1] = ShardView { links: 1, idle_since: Some(now), ..ShardView::default() };
+        let later = plan(&view, now + IDLE_PATIENCE);
+        assert_eq!(later.give_up, [0]);
+    }
+
+    #[test]
+    fn a_cordoned_shard_is_not_dialled_and_loses_its_links_once_others_carry_the_load() {
+        let now = Instant::now();
+        let out = ShardView { links: 1, cordoned: true, idle_since: Some(now), ..ShardView::default() };
+        let other = ShardView { links: 1, idle_since: Some(now), ..ShardView::default() };
+        let mut view = view(vec![out, other, ShardView::default()]);
+        let first = plan(&view, now);
+        assert_eq!((first.dial.as_slice(), first.give_up.len()), (&[2][..], 0));
+        view.shards[2].links = 1;
+        assert_eq!(plan(&view, now).give_up, [0]);
+    }
+
+    fn any_shard(now: Instant) -> impl Strategy<Value = ShardView> {
+        (0..4_usize, 0..2_usize, 0..4_u32, 0..9_u64, any::<bool>(), proptest::option::of(0..90_u64)).prop_map(
+            move |(links, dialling, failures, retry, cordoned, idle)| ShardView {
+                links,
+                dialling,
+                failures,
+                retry_at: (failures > 0).then(|| now + Duration::from_secs(retry)),
+                cordoned,
+                idle_since: idle.filter(|_| links > 0).map(|ago| now + Duration::from_secs(100 - ago)),
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn no_plan_breaks_the_rules(
+            shards in proptest::collection::vec(any_shard(Instant::now()), 1..5),
+            busy in 0..10_usize, waiting in 0..50_usize, min_links in 1..4_usize, extra in 0..6_usize,
+        ) {
+            let now = Instant::now() + Duration::from_secs(5);
+            let view = View { shards, busy, waiting, min_links, max_links: min_links + extra };
+            let plan = plan(&view, now);
+            let serving = |shard: &&ShardView| !shard.cordoned;
+            let before: usize = view.shards.iter().filter(serving).map(|s| s.links + s.dialling).sum();
+            prop_assert!(plan.dial.is_empty() || before + plan.dial.len() <= view.max_links + 1);
+            for index in &plan.dial {
+                let shard = &view.shards[*index];
+                prop_assert!(!shard.cordoned);
+                prop_assert!(shard.retry_at.is_none_or(|at| at <= now), "a pause is kept");
+                let attempts = plan.dial.iter().filter(|other| *other == index).count() + shard.dialling;
+                prop_assert!(shard.failures == 0 || attempts == 1, "a bad shard gets a single trial");
+            }
+            for index in &plan.give_up {
+                let open: usize = view.shards.iter().filter(serving).map(|s| s.links).sum();
+                prop_assert!(view.shards[*index].idle_since.is_some());
+                prop_assert!(view.shards[*index].cordoned && open >= min_links || open > min_links);
+            }
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Whether a shard is worth dialling, and when. Pure over given instants.
+//!
+//! A failed connection counts at once. What the gateway says to a command (a rate limit, a refusal) never counts, and
+//! neither does a caller going away: those say nothing about the shard.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The pause after the first failure; it doubles with each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest pause, chosen so that the first shard to return is found well within five seconds.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+
+/// The pause after the loss of a connection that had proved itself: long enough for a restarting shard to close its
+/// listener, too short for a caller to notice.
+const AFTER_A_LOSS: Duration = Duration::from_millis(25);
+
+/// What is known about one shard.
+#[derive(Debug, Clone)]
+pub struct Health {
+    failures: u32,
+    unproven_losses: u32,
+    retry_at: Option<Instant>,
+    round_trip: Option<Duration>,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Health {
+    /// A shard of which nothing is known yet: presumed good.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { failures: 0, unproven_losses: 0, retry_at: None, round_trip: None }
+    }
+
+    /// Whether the last attempts did not fail.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.failures == 0
+    }
+
+    /// Failures in a row.
+    #[must_use]
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// When it may be dialled; `None` for at once.
+    #[must_use]
+    pub fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    /// Whether it may be dialled at `now`, with `dialling` attempts under way: a bad shard gets a single trial.
+    #[must_use]
+    pub fn may_dial(&self, now: Instant, dialling: usize) -> bool {
+        self.retry_at.is_none_or(|at| at <= now) && (self.is_good() || dialling == 0)
+    }
+
+    /// The smoothed round trip, where one was measured.
+    #[must_use]
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
+    }
+
+    /// An attempt to connect failed. `jitter` is uniform in 0..1 and spreads those who failed together.
+    pub fn dial_failed(&mut self, now: Instant, jitter: f64) {
+        self.failures = self.failures.saturating_add(1);
+        self.pause(now, jitter, self.failures);
+    }
+
+    /// An attempt to connect succeeded.
+    pub fn dial_succeeded(&mut self) {
+        self.failures = 0;
+        self.retry_at = None;
+    }
+
+    /// An open connection ended without our doing. One that had `proved` itself, by completing an exchange, is
+    /// replaced almost at once; a shard that accepts and drops is paused for as one that refuses, but is not bad.
+    pub fn lost(&mut self, now: Instant, proved: bool, jitter: f64) {
+        self.unproven_losses = if proved { 0 } else { self.unproven_losses.saturating_add(1) };
+        self.pause(now, jitter, self.unproven_losses);
+    }
+
+    /// A ping was answered after `sample`. Smoothed as TCP does it, an eighth at a time.
+    pub fn measured(&mut self, sample: Duration) {
+        self.round_trip = Some(self.round_trip.map_or(sample, |old| (old * 7 + sample) / 8));
+    }
+
+    fn pause(&mut self, now: Instant, jitter: f64, times: u32) {
+        let whole = match times {
+            0 => AFTER_A_LOSS,
+            _ => FIRST_PAUSE.saturating_mul(1 << (times - 1).min(10)).min(LONGEST_PAUSE),
+        };
+        // Between half of the pause and the whole: never at once, never in step with the other bridges.
+        self.retry_at = Some(now + whole.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_three_seconds_and_no_further() {
+        let now = Instant::now();
+        let mut health = Health::new();
+        let mut last = Duration::ZERO;
+        for _ in 0..40 {
+            health.dial_failed(now, 1.0);
+            let pause = health.retry_at().unwrap() - now;
+            assert!(pause >= last && pause <= LONGEST_PAUSE, "{pause:?}");
+            last = pause;
+        }
+        assert_eq!(last, LONGEST_PAUSE);
+        health.dial_succeeded();
+        assert!(health.is_good() && health.may_dial(now, 3));
+    }
+
+    #[test]
+    fn a_bad_shard_gets_a_single_trial_once_its_pause_is_over() {
+        let now = Instant::now();
+        let mut health = Health::new();
+        health.dial_failed(now, 0.5);
+        assert!(!health.may_dial(now, 0));
+        let later = health.retry_at().unwrap();
+        assert!(health.may_dial(later, 0));
+        assert!(!health.may_dial(later, 1));
+    }
+
+    #[test]
+    fn a_proved_connection_is_replaced_at_once_and_an_accepting_and_dropping_shard_is_paused_for() {
+        let now = Instant::now();
+        let mut health = Health::new();
+        health.lost(now, true, 1.0);
+        assert_eq!(health.retry_at(), Some(now + AFTER_A_LOSS));
+        for _ in 0..9 {
+            health.dial_succeeded();
+            health.lost(now, false, 1.0);
+        }
+        assert!(health.is_good());
+        assert_eq!(health.retry_at(), Some(now + LONGEST_PAUSE));
+    }
+}

@@ -1,0 +1,112 @@
+//! One WebSocket connection to the gateway. The only file of the bridge that names tungstenite.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error as WsError, Utf8Bytes};
+use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
+
+use super::error::DialError;
+
+/// The largest message taken. All transactions of a season's busiest point of sale are some tens of megabytes.
+const MAX_MESSAGE: usize = 64 << 20;
+
+/// Bytes read at a time. The library's own 128 KiB would be most of an idle bridge's memory.
+const READ_BUFFER: usize = 16 << 10;
+
+/// What came over the connection.
+#[derive(Debug)]
+pub enum Heard {
+    /// A text message.
+    Text(Utf8Bytes),
+    /// A ping of ours, answered, with its payload.
+    Pong(u64),
+    /// Something without meaning to us: a binary message, a foreign pong, a ping (answered by the library).
+    Noise,
+    /// The connection is over; the reason is for the log.
+    Closed(String),
+}
+
+/// An open connection.
+#[derive(Debug)]
+pub struct Socket {
+    stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+}
+
+impl Socket {
+    /// Connects to `url` within `limit`. `tls` is used for `wss`.
+    pub async fn connect(url: &str, tls: Arc<rustls::ClientConfig>, limit: Duration) -> Result<Self, DialError> {
+        timeout(limit, Self::open(url, tls)).await.unwrap_or(Err(DialError::Timeout))
+    }
+
+    async fn open(url: &str, tls: Arc<rustls::ClientConfig>) -> Result<Self, DialError> {
+        let bad_url = |reason: &str| DialError::Url(reason.to_owned());
+        let request = url.into_client_request().map_err(|error| DialError::Url(error.to_string()))?;
+        let host = request.uri().host().ok_or_else(|| bad_url("it names no host"))?;
+        let port = match (request.uri().port_u16(), request.uri().scheme_str()) {
+            (Some(port), _) => port,
+            (None, Some("wss")) => 443,
+            (None, Some("ws")) => 80,
+            (None, _) => return Err(bad_url("it must begin with ws:// or wss://")),
+        };
+        // A literal IPv6 address stands in brackets in a URL and without them in a socket address.
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let tcp = TcpStream::connect((host, port)).await.map_err(|error| DialError::Connect(error.to_string()))?;
+        // One small frame each way per exchange: waiting to fill a segment would only add delay.
+        tcp.set_nodelay(true).map_err(|error| DialError::Connect(error.to_string()))?;
+        let limits = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .max_message_size(Some(MAX_MESSAGE))
+            .max_frame_size(Some(MAX_MESSAGE));
+        client_async_tls_with_config(request, tcp, Some(limits), Some(Connector::Rustls(tls)))
+            .await
+            .map(|(stream, _)| Self { stream })
+            .map_err(|error| DialError::Connect(error.to_string()))
+    }
+
+    /// Writes one text message. On an error some of it may have left.
+    pub async fn send(&mut self, text: String) -> Result<(), String> {
+        self.stream.send(Message::text(text)).await.map_err(|error| error.to_string())
+    }
+
+    /// Writes a ping that carries `payload`.
+    pub async fn ping(&mut self, payload: u64) -> Result<(), String> {
+        let payload = payload.to_be_bytes().to_vec();
+        self.stream.send(Message::Ping(payload.into())).await.map_err(|error| error.to_string())
+    }
+
+    /// The next thing that comes. Cancel safe: nothing is lost when the future is dropped.
+    pub async fn hear(&mut self) -> Heard {
+        match self.stream.next().await {
+            Some(Ok(Message::Text(text))) => Heard::Text(text),
+            Some(Ok(Message::Pong(payload))) => {
+                payload.as_ref().try_into().map_or(Heard::Noise, |bytes| Heard::Pong(u64::from_be_bytes(bytes)))
+            }
+            Some(Ok(Message::Close(frame))) => Heard::Closed(closing_words(frame)),
+            Some(Ok(Message::Binary(_) | Message::Ping(_) | Message::Frame(_))) => Heard::Noise,
+            Some(Err(WsError::Utf8(_))) => Heard::Closed("a text message was not UTF-8".to_owned()),
+            Some(Err(error)) => Heard::Closed(error.to_string()),
+            None => Heard::Closed("the gateway closed the connection".to_owned()),
+        }
+    }
+
+    /// Says goodbye with code 1000, waiting no longer than `limit` for it to leave.
+    pub async fn close(mut self, limit: Duration) {
+        let goodbye = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::from_static("") };
+        // Whether the goodbye arrives changes nothing: the connection is over either way.
+        let _ = timeout(limit, self.stream.close(Some(goodbye))).await;
+    }
+}
+
+fn closing_words(frame: Option<CloseFrame>) -> String {
+    frame.map_or_else(
+        || "the gateway closed the connection".to_owned(),
+        |frame| format!("the gateway closed the connection with code {}", u16::from(frame.code)),
+    )
+}
