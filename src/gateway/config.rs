@@ -38,7 +38,7 @@ impl Default for Config {
             format: Format::Json,
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(10),
-            late_patience: Duration::from_secs(60),
+            late_patience: Duration::from_mins(1),
             min_links: 2,
             max_links: 8,
             ping_interval: Duration::from_secs(15),
@@ -64,7 +64,9 @@ fn percent_encoded(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             url.push(char::from(byte));
         } else {
-            url.push_str(&format!("%{byte:02X}"));
+            for digit in [byte >> 4, byte & 0xF] {
+                url.push(char::from_digit(digit.into(), 16).unwrap_or_default().to_ascii_uppercase());
+            }
         }
         url
     })

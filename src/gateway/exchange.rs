@@ -181,3 +181,134 @@ fn unexpected(frame: Frame) -> Step {
         _ => Step::Stray,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::Format;
+    use crate::wire::frame::decode;
+
+    fn expect(name: &str, kind: Kind) -> Expect {
+        Expect { command: name.into(), reply_event: name.into(), kind }
+    }
+
+    fn event(name: &str, tag: usize) -> Frame {
+        let text = format!(r#"{{"type":"event","result":{{"event":"{name}","parameters":{{"tag":{tag}}}}}}}"#);
+        decode(&text, Format::Json).unwrap()
+    }
+
+    fn rate_limit(command: &str) -> Frame {
+        let code = format!(r#"{{"command":"{command}","retry_after":5}}"#);
+        let text = format!(r#"{{"type":"error","result":{{"error":"ratelimit","code":{code}}}}}"#);
+        decode(&text, Format::Json).unwrap()
+    }
+
+    fn waiting(name: &str, kind: Kind) -> Exchange {
+        let mut exchange = Exchange::new();
+        assert!(exchange.start(expect(name, kind)));
+        exchange
+    }
+
+    #[test]
+    fn another_event_does_not_end_an_exchange_and_its_own_does() {
+        let mut exchange = waiting("listpm", Kind::Read);
+        assert_eq!(exchange.frame(event("session", 0)), Step::Stray);
+        assert_eq!(exchange.frame(event("listproducts", 0)), Step::Stray);
+        assert!(matches!(exchange.frame(event("listpm", 1)), Step::Ends(Ending::Reply(_))));
+    }
+
+    #[test]
+    fn a_rate_limit_of_another_command_is_stray_and_its_own_is_the_answer() {
+        let mut exchange = waiting("listpm", Kind::Read);
+        assert_eq!(exchange.frame(rate_limit("version")), Step::Stray);
+        assert!(matches!(exchange.frame(rate_limit("listpm")), Step::Ends(Ending::Error(_))));
+    }
+
+    #[test]
+    fn nothing_starts_before_the_ping_is_answered_by_its_own_pong() {
+        let mut exchange = waiting("listpm", Kind::Read);
+        let payload = exchange.settle();
+        assert!(!exchange.start(expect("listpm", Kind::Read)));
+        assert!(!exchange.pong(payload + 1));
+        assert!(exchange.pong(payload));
+        assert!(exchange.start(expect("listpm", Kind::Read)));
+    }
+
+    #[test]
+    fn an_ending_frame_with_nobody_waiting_closes_the_link_whether_settling_or_idle() {
+        let mut exchange = waiting("listpm", Kind::Read);
+        let payload = exchange.settle();
+        assert!(matches!(exchange.frame(event("listpm", 1)), Step::Close(_)));
+        exchange.pong(payload);
+        assert!(matches!(exchange.frame(Frame::Error(GatewayError::word("invalid_instance"))), Step::Close(_)));
+        assert_eq!(exchange.frame(event("session", 1)), Step::Stray);
+    }
+
+    #[test]
+    fn only_a_payment_is_worth_listening_for_and_its_late_reply_is_recognised() {
+        assert!(!waiting("listpm", Kind::Read).give_up());
+        assert!(!waiting("anything", Kind::Raw).give_up());
+        let mut exchange = waiting("payitem", Kind::Payment);
+        assert!(exchange.give_up());
+        assert!(!exchange.start(expect("listpm", Kind::Read)));
+        assert!(matches!(exchange.frame(event("payitem", 1)), Step::Late(Ending::Reply(_))));
+    }
+
+    /// What a gateway may put on the wire for one command, before it answers the ping that follows.
+    #[derive(Debug, Clone)]
+    struct Turn {
+        command: &'static str,
+        unasked: Vec<&'static str>,
+        error_instead: bool,
+        second_frame: bool,
+    }
+
+    fn turn() -> impl Strategy<Value = Turn> {
+        let name = prop::sample::select(vec!["listpm", "listproducts", "getconfig"]);
+        let unasked = prop::collection::vec(prop::sample::select(vec!["session", "hello", "version"]), 0..3);
+        (name, unasked, any::<bool>(), any::<bool>()).prop_map(|(command, unasked, error_instead, second_frame)| Turn {
+            command,
+            unasked,
+            error_instead,
+            second_frame,
+        })
+    }
+
+    proptest! {
+        /// Whatever the gateway adds before it answers the settling ping, each command gets its own first ending
+        /// frame or the link is closed: a frame of one command never reaches the next.
+        #[test]
+        fn a_frame_of_one_command_never_ends_another(turns in prop::collection::vec(turn(), 1..20)) {
+            let mut exchange = Exchange::new();
+            'turns: for (tag, turn) in turns.iter().enumerate() {
+                prop_assert!(exchange.start(expect(turn.command, Kind::Read)));
+                let mut wire: VecDeque<Frame> = turn.unasked.iter().map(|name| event(name, 999)).collect();
+                let error = Frame::Error(GatewayError { error: tag.to_string(), ..GatewayError::word("x") });
+                let reply = event(turn.command, tag);
+                let endings = if turn.error_instead { [error, reply] } else { [reply, error] };
+                wire.extend(endings.into_iter().take(1 + usize::from(turn.second_frame)));
+                let mut ping = None;
+                for frame in wire {
+                    match exchange.frame(frame) {
+                        Step::Ends(ending) => {
+                            prop_assert!(ping.is_none(), "ended twice");
+                            match ending {
+                                Ending::Reply(body) => prop_assert_eq!(body.as_str(), format!(r#"{{"tag":{tag}}}"#)),
+                                Ending::Error(error) => prop_assert_eq!(error.error, tag.to_string()),
+                            }
+                            ping = Some(exchange.settle());
+                        }
+                        Step::Close(_) => break 'turns,
+                        Step::Stray => {}
+                        other => prop_assert!(false, "{:?}", other),
+                    }
+                }
+                prop_assert!(ping.is_some_and(|payload| exchange.pong(payload)));
+            }
+        }
+    }
+}

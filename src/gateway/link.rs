@@ -140,16 +140,16 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(id: LinkId, shard: usize, name: String, socket: Socket, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(id: LinkId, shard: usize, name: String, socket: Socket, pool: Arc<Shared>) -> Self {
         let now = Instant::now();
-        let due = (Due::KeepAlive, now + shared.config.ping_interval);
+        let due = (Due::KeepAlive, now + pool.config.ping_interval);
         let exchange = Exchange::new();
         Self {
             id,
             shard,
             name,
             socket,
-            shared,
+            shared: pool,
             exchange,
             waiter: None,
             late: None,
@@ -158,10 +158,6 @@ impl Link {
             last_heard: now,
             proved: false,
         }
-    }
-
-    pub(super) fn id(&self) -> LinkId {
-        self.id
     }
 
     /// Serves until the connection is over, and leaves nobody waiting. Says also whether an exchange was completed.

@@ -77,7 +77,8 @@ fn next_dial(view: &View, shards: &mut [ShardView], now: Instant, look_again: &m
     let spread = view.min_links.min(serving.len());
     let (lacks_links, lacks_spread) = (open < wanted, covered < spread);
     // Moving to another shard may exceed the maximum by one, so that the new link exists before the old one goes.
-    if !lacks_links && !(lacks_spread && open <= view.max_links) {
+    let may_move = lacks_spread && open <= view.max_links;
+    if !(lacks_links || may_move) {
         return None;
     }
     let mut best: Option<(usize, (bool, usize, u32))> = None;

@@ -304,10 +304,7 @@ impl Shared {
     async fn dial(self: Arc<Self>, index: usize, shard: String) {
         let url = self.config.url_of(&shard, &self.slug);
         let dialled = link::open(&url, Arc::clone(&self.tls), &self.config).await;
-        let socket = match self.dialled(index, &shard, dialled) {
-            Some(socket) => socket,
-            None => return self.changed.notify_one(),
-        };
+        let Some(socket) = self.dialled(index, &shard, dialled) else { return self.changed.notify_one() };
         let (jobs, inbox) = mpsc::channel(1);
         let stop = CancellationToken::new();
         let Some(id) = self.admit(index, jobs, stop.clone()) else {

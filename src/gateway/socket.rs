@@ -22,7 +22,7 @@ const READ_BUFFER: usize = 16 << 10;
 
 /// What came over the connection.
 #[derive(Debug)]
-pub enum Heard {
+pub(super) enum Heard {
     /// A text message.
     Text(Utf8Bytes),
     /// A ping of ours, answered, with its payload.
@@ -35,13 +35,13 @@ pub enum Heard {
 
 /// An open connection.
 #[derive(Debug)]
-pub struct Socket {
+pub(super) struct Socket {
     stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
 }
 
 impl Socket {
     /// Connects to `url` within `limit`. `tls` is used for `wss`.
-    pub async fn connect(url: &str, tls: Arc<rustls::ClientConfig>, limit: Duration) -> Result<Self, DialError> {
+    pub(super) async fn connect(url: &str, tls: Arc<rustls::ClientConfig>, limit: Duration) -> Result<Self, DialError> {
         timeout(limit, Self::open(url, tls)).await.unwrap_or(Err(DialError::Timeout))
     }
 
@@ -71,18 +71,18 @@ impl Socket {
     }
 
     /// Writes one text message. On an error some of it may have left.
-    pub async fn send(&mut self, text: String) -> Result<(), String> {
+    pub(super) async fn send(&mut self, text: String) -> Result<(), String> {
         self.stream.send(Message::text(text)).await.map_err(|error| error.to_string())
     }
 
     /// Writes a ping that carries `payload`.
-    pub async fn ping(&mut self, payload: u64) -> Result<(), String> {
+    pub(super) async fn ping(&mut self, payload: u64) -> Result<(), String> {
         let payload = payload.to_be_bytes().to_vec();
         self.stream.send(Message::Ping(payload.into())).await.map_err(|error| error.to_string())
     }
 
     /// The next thing that comes. Cancel safe: nothing is lost when the future is dropped.
-    pub async fn hear(&mut self) -> Heard {
+    pub(super) async fn hear(&mut self) -> Heard {
         match self.stream.next().await {
             Some(Ok(Message::Text(text))) => Heard::Text(text),
             Some(Ok(Message::Pong(payload))) => {
@@ -97,7 +97,7 @@ impl Socket {
     }
 
     /// Says goodbye with code 1000, waiting no longer than `limit` for it to leave.
-    pub async fn close(mut self, limit: Duration) {
+    pub(super) async fn close(mut self, limit: Duration) {
         let goodbye = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::from_static("") };
         // Whether the goodbye arrives changes nothing: the connection is over either way.
         let _ = timeout(limit, self.stream.close(Some(goodbye))).await;

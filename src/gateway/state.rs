@@ -27,7 +27,7 @@ const MAX_SET_ASIDE: usize = 32;
 const SHORTLY: Duration = Duration::from_secs(1);
 
 /// Identifies one connection for as long as the program runs: a connection's generation.
-pub type LinkId = u64;
+pub(super) type LinkId = u64;
 
 /// What a link is doing, as far as the pool cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
