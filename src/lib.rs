@@ -3,6 +3,7 @@
 pub mod app;
 pub mod bridge;
 pub mod budget;
+pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod drain;

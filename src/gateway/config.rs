@@ -3,7 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
 use crate::wire::Format;
+
+/// Everything but RFC 3986's unreserved characters, so that a slug cannot end its place in the URL.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// How the gateway is reached.
 #[derive(Debug, Clone)]
@@ -53,23 +58,9 @@ impl Config {
     pub fn url_of(&self, shard: &str, slug: &str) -> String {
         self.url
             .replace("{shard}", shard)
-            .replace("{instance}", &percent_encoded(slug))
+            .replace("{instance}", &utf8_percent_encode(slug, ESCAPED).to_string())
             .replace("{format}", self.format.name())
     }
-}
-
-/// Escapes everything but RFC 3986's unreserved characters, so that a slug cannot end its place in the URL.
-fn percent_encoded(text: &str) -> String {
-    text.bytes().fold(String::with_capacity(text.len()), |mut url, byte| {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            url.push(char::from(byte));
-        } else {
-            for digit in [byte >> 4, byte & 0xF] {
-                url.push(char::from_digit(digit.into(), 16).unwrap_or_default().to_ascii_uppercase());
-            }
-        }
-        url
-    })
 }
 
 #[cfg(test)]

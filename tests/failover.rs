@@ -1,0 +1,76 @@
+//! Shards come and go; readers must not notice while one is left, and must be told at once when none is.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use support::{World, eventually, problem};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_read_fails_while_one_shard_is_killed_then_a_second_and_both_come_back() {
+    let world = Arc::new(World::start().await);
+    let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let readers: Vec<_> = (1..=4)
+        .map(|pos| {
+            let (world, stop, answered) = (Arc::clone(&world), Arc::clone(&stop), Arc::clone(&answered));
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    let response = world.get(&format!("/points-of-sale/{pos}/transactions?limit=1")).await;
+                    assert_eq!(response.status(), 200, "{}", response.text().await.unwrap());
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    let more = async |count: usize| {
+        let target = answered.load(Ordering::Relaxed) + count;
+        eventually("reads go on", async || answered.load(Ordering::Relaxed) >= target).await;
+    };
+    more(200).await;
+    world.gateway.kill("exon");
+    more(200).await;
+    world.gateway.kill("cyton");
+    more(200).await;
+    world.gateway.revive("exon");
+    more(200).await;
+    world.gateway.revive("cyton");
+    more(200).await;
+    stop.store(true, Ordering::Relaxed);
+    for reader in readers {
+        reader.await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_all_shards_gone_a_read_is_told_at_once_and_when_to_come_back() {
+    let world = World::start().await;
+    for shard in ["exon", "cyton", "zeus"] {
+        world.gateway.kill(shard);
+    }
+    eventually("the bridge knows", async || world.get_open("/readyz?require=gateway").await.status() == 503).await;
+    assert_eq!(world.get_open("/readyz").await.status(), 200, "a gateway that is down does not make it unready");
+    eventually("each shard was tried", async || world.get("/status").await.status() == 503).await;
+    let asked = Instant::now();
+    let problem = problem(world.get("/status").await).await;
+    assert!(asked.elapsed() < Duration::from_secs(2), "at once, not after a timeout: {:?}", asked.elapsed());
+    assert_eq!((problem.status, problem.code.as_str()), (503, "gateway-unavailable"));
+    assert!(problem.retry_after.is_some_and(|seconds| (1..=4).contains(&seconds)), "{:?}", problem.retry_after);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_an_outage_the_bridge_is_back_within_five_seconds_and_has_not_stormed_the_gateway() {
+    let world = World::start().await;
+    for shard in ["exon", "cyton", "zeus"] {
+        world.gateway.kill(shard);
+    }
+    // An outage is a stretch of time: its length is what this test is about.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let refused: u64 = world.gateway.counts().connections.values().map(|shard| shard.refused).sum();
+    assert!(refused <= 3 * 12, "{refused} attempts in eight seconds on three shards");
+    let revived = Instant::now();
+    world.gateway.revive("zeus");
+    eventually("a read is answered", async || world.get("/status").await.status() == 200).await;
+    assert!(revived.elapsed() < Duration::from_secs(5), "{:?}", revived.elapsed());
+}

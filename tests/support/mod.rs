@@ -1,0 +1,156 @@
+//! Drives the real bridge against the simulated gateway, each on a port of its own, in one process.
+//!
+//! The bridge is configured the way an operator without a file would do it, from the environment's form of the keys.
+
+#![allow(dead_code, reason = "each test file uses its own part of this")]
+
+use std::future::Future;
+use std::time::Duration;
+
+use concertpos_bridge::app::App;
+use concertpos_bridge::config::Config;
+use concertpos_bridge::drain::Drain;
+use concertpos_bridge::simulator::{self, Simulator};
+use serde_json::Value;
+use tokio::task::JoinHandle;
+
+/// The key of the simulated instance; also a token that may do everything but operate.
+pub const KEY: &str = "demo-key";
+
+/// A token with every scope.
+pub const OPERATOR: &str = "operator-of-the-tests";
+
+/// The most that any condition is waited for. Generous: nothing waits this long unless it has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A bridge and its gateway.
+pub struct World {
+    pub gateway: Simulator,
+    pub url: String,
+    pub http: reqwest::Client,
+    drain: Drain,
+    running: JoinHandle<anyhow::Result<()>>,
+}
+
+impl World {
+    /// A quiet gateway and a bridge with quick timeouts.
+    pub async fn start() -> Self {
+        Self::with(simulator::Config::default(), &[]).await
+    }
+
+    /// A gateway and a bridge with these settings over the quick ones.
+    pub async fn with(gateway: simulator::Config, settings: &[(&str, &str)]) -> Self {
+        let gateway = Simulator::start(gateway).await.expect("a simulated gateway");
+        let digest = sha256_hex(OPERATOR);
+        let url = gateway.url();
+        let mut environment = vec![
+            ("BRIDGE_SERVER__LISTEN", "127.0.0.1:0"),
+            ("BRIDGE_SERVER__SHUTDOWN_GRACE", "11s"),
+            ("BRIDGE_GATEWAY__URL", &url),
+            ("BRIDGE_INSTANCES__DEMO__API_KEY", KEY),
+            ("BRIDGE_AUTH__TOKENS__OPERATOR__SHA256", &digest),
+            ("BRIDGE_AUTH__TOKENS__OPERATOR__INSTANCES", "demo"),
+            ("BRIDGE_AUTH__TOKENS__OPERATOR__SCOPES", "read,pay,devices,events,raw,operate"),
+        ];
+        for setting in settings {
+            environment.retain(|(name, _)| name != &setting.0);
+            environment.push(*setting);
+        }
+        let environment = environment.into_iter().map(|(name, value)| (name.into(), value.into()));
+        let (config, _) = Config::load(None, environment).unwrap_or_else(|faults| panic!("{faults}"));
+        let drain = Drain::new();
+        let app = App::build(config, drain.clone()).await.expect("a bridge");
+        let url = format!("http://{}", app.addr());
+        let running = tokio::spawn(app.run());
+        let http = reqwest::Client::new();
+        let world = Self { gateway, url, http, drain, running };
+        eventually("the bridge has its links", async || {
+            world.get_open("/readyz?require=gateway").await.status() == 200
+        })
+        .await;
+        world
+    }
+
+    /// Where an instance's path is.
+    pub fn path(&self, path: &str) -> String {
+        format!("{}/v1/instances/demo{path}", self.url)
+    }
+
+    /// A request to a path under the instance, with the instance's key.
+    pub fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
+        self.http.request(method, self.path(path)).bearer_auth(KEY)
+    }
+
+    pub async fn get(&self, path: &str) -> reqwest::Response {
+        self.request(reqwest::Method::GET, path).send().await.expect("an answer")
+    }
+
+    /// A request without a token, from the root.
+    pub async fn get_open(&self, path: &str) -> reqwest::Response {
+        self.http.get(format!("{}{path}", self.url)).send().await.expect("an answer")
+    }
+
+    /// A sale of two of product 1 at point of sale 1.
+    pub fn sale(&self, key: &str) -> reqwest::RequestBuilder {
+        self.request(reqwest::Method::POST, "/points-of-sale/1/payments")
+            .header("Idempotency-Key", key)
+            .json(&serde_json::json!({"PaymentMethod": 1, "Products": [{"ID": 1, "Amount": 2}], "ref": key}))
+    }
+
+    /// Stops the bridge as SIGTERM would and waits for its end.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.drain.ask();
+        let ended = self.running.await.expect("the bridge does not panic");
+        self.gateway.stop().await;
+        ended
+    }
+}
+
+/// A problem's parts that tests look at.
+pub struct Problem {
+    pub status: u16,
+    pub code: String,
+    pub retry_after: Option<u64>,
+    pub body: Value,
+}
+
+/// Reads a problem document and checks what holds for each of them.
+pub async fn problem(response: reqwest::Response) -> Problem {
+    let status = response.status().as_u16();
+    let headers = response.headers().clone();
+    let text = response.text().await.expect("a body");
+    assert_eq!(headers["content-type"], "application/problem+json", "{text}");
+    let body: Value = serde_json::from_str(&text).expect("a problem is JSON");
+    assert_eq!(body["status"], status, "{text}");
+    assert_eq!(body["request_id"], headers["x-request-id"].to_str().expect("an id"), "{text}");
+    let header = headers.get("retry-after").map(|value| value.to_str().expect("text").parse().expect("seconds"));
+    assert_eq!(body["retry_after"].as_u64(), header, "{text}");
+    Problem { status, code: body["code"].as_str().expect("a code").to_owned(), retry_after: header, body }
+}
+
+/// Waits for a condition; fails when it does not come.
+pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let wait = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "never came: {what}");
+}
+
+/// Runs futures side by side and gathers what they return.
+pub async fn together<T: Send + 'static>(
+    futures: impl IntoIterator<Item = impl Future<Output = T> + Send + 'static>,
+) -> Vec<T> {
+    let tasks: Vec<_> = futures.into_iter().map(tokio::spawn).collect();
+    let mut results = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        results.push(task.await.expect("no panic"));
+    }
+    results
+}
+
+fn sha256_hex(text: &str) -> String {
+    use sha2::{Digest, Sha256};
+    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
