@@ -2,8 +2,113 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::Context;
+use actix_web::dev::{Server, ServerHandle};
+use anyhow::{Context, anyhow};
 use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::bridge::relay::{UPWARD_QUEUE, relay};
+use crate::bridge::{Bridge, InstanceParts};
+use crate::config::Config;
+use crate::drain::Drain;
+use crate::gateway::{self, Pool};
+use crate::http::auth::Auth;
+use crate::http::{self, Parts};
+
+/// How long a payment may wait before it is written.
+const PAY_MAX_WAIT: Duration = Duration::from_secs(5);
+
+/// How long links may take to say goodbye once everything else has ended.
+const GOODBYES: Duration = Duration::from_secs(2);
+
+/// A bridge that listens and has begun to open its connections.
+pub struct App {
+    addr: SocketAddr,
+    bridge: Bridge,
+    server: Server,
+    drain: Drain,
+    /// Ends the pools, once nothing needs them any more.
+    close_links: CancellationToken,
+    tasks: TaskTracker,
+    shutdown_delay: Duration,
+    shutdown_grace: Duration,
+}
+
+impl App {
+    /// Builds everything and binds the listener. Connections to the gateway are opened in the background: the bridge
+    /// serves problems rather than nothing while the gateway is away.
+    pub async fn build(config: Config, drain: Drain) -> anyhow::Result<Self> {
+        let auth = Auth::new(&config.auth, &config.accepted_gateway_keys())
+            .map_err(|refusals| anyhow!(refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
+        let tls = gateway::client_config(config.gateway.ca_file.as_deref()).map_err(|why| anyhow!(why))?;
+        let listen = config.server.listen;
+        let listener = TcpListener::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
+        let addr = listener.local_addr()?;
+
+        let (tasks, close_links) = (TaskTracker::new(), CancellationToken::new());
+        let mut instances = BTreeMap::new();
+        for (name, instance) in config.instances {
+            let (upward, reports) = mpsc::channel(UPWARD_QUEUE);
+            let pool = Pool::new(config.gateway.clone(), &name, &instance.slug, Arc::clone(&tls), upward);
+            tasks.spawn(pool.clone().tend(close_links.clone(), config.gateway.request_timeout));
+            tasks.spawn(relay(name.clone(), reports));
+            let request_timeout = config.gateway.request_timeout;
+            let parts = InstanceParts { pool, api_key: instance.api_key, request_timeout, pay_max_wait: PAY_MAX_WAIT };
+            instances.insert(name, parts);
+        }
+        let bridge = Bridge::new(instances, drain.clone());
+        let parts = Parts { bridge: bridge.clone(), auth: Arc::new(auth), config: config.server.http, tls: None };
+        let server = http::run(listener, parts)?;
+        let (shutdown_delay, shutdown_grace) = (config.server.shutdown_delay, config.server.shutdown_grace);
+        Ok(Self { addr, bridge, server, drain, close_links, tasks, shutdown_delay, shutdown_grace })
+    }
+
+    /// Where callers are served.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Serves until the drain begins, then stops in order: not ready but serving for `shutdown_delay`, then no new
+    /// requests, then nothing under way, then no connections. A second request to stop cuts that short with an error.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let Self { addr, bridge, server, drain, close_links, tasks, shutdown_delay, shutdown_grace } = self;
+        let handle = server.handle();
+        let mut serving = tokio::spawn(server);
+        tracing::info!(%addr, version = env!("CARGO_PKG_VERSION"), "listening");
+        tokio::select! {
+            ended = &mut serving => {
+                return ended?.context("the server ended by itself");
+            }
+            () = drain.begun() => {}
+        }
+        tracing::info!("draining");
+        let stop = async {
+            sleep(shutdown_delay).await;
+            let in_order = stop_in_order(&handle, &bridge, &close_links, &tasks);
+            if timeout(shutdown_grace + GOODBYES, in_order).await.is_err() {
+                tracing::warn!("what was still under way was cut off by the shutdown grace");
+            }
+        };
+        tokio::select! {
+            () = stop => {
+                tracing::info!("stopped");
+                Ok(())
+            }
+            () = drain.impatient() => Err(anyhow!("stopped without waiting for what was under way")),
+        }
+    }
+}
+
+async fn stop_in_order(server: &ServerHandle, bridge: &Bridge, close_links: &CancellationToken, tasks: &TaskTracker) {
+    server.stop(true).await;
+    bridge.finished().await;
+    close_links.cancel();
+    tasks.close();
+    tasks.wait().await;
+}

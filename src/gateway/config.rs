@@ -5,7 +5,15 @@ use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use crate::settings::{Choice, Section};
 use crate::wire::Format;
+
+/// Nothing waits less than this: a shorter limit fails before a healthy gateway can answer.
+const LEAST_WAIT: Duration = Duration::from_millis(10);
+
+impl Choice for Format {
+    const ALL: &'static [(&'static str, Self)] = &[("json", Self::Json), ("json5", Self::Json5)];
+}
 
 /// Everything but RFC 3986's unreserved characters, so that a slug cannot end its place in the URL.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -53,6 +61,56 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Reads the section `gateway`.
+    pub fn read(section: &mut Section<'_>) -> Self {
+        let default = Self::default();
+        let config = Self {
+            url: section.get("url", default.url),
+            shards: section.get("shards", default.shards),
+            format: section.get("format", default.format),
+            connect_timeout: section.at_least("connect_timeout", default.connect_timeout, LEAST_WAIT),
+            request_timeout: section.at_least("request_timeout", default.request_timeout, LEAST_WAIT),
+            late_patience: section.get("late_patience", default.late_patience),
+            min_links: section.at_least("min_links", default.min_links, 1),
+            max_links: section.at_least("max_links", default.max_links, 1),
+            ping_interval: section.at_least("ping_interval", default.ping_interval, LEAST_WAIT),
+            ca_file: section.optional("ca_file"),
+        };
+        config.check(section);
+        config
+    }
+
+    fn check(&self, section: &mut Section<'_>) {
+        if !(self.url.starts_with("ws://") || self.url.starts_with("wss://")) {
+            section.fault("url", "must begin with ws:// or wss://");
+        }
+        if !self.url.contains("{instance}") {
+            section.fault("url", "must contain {instance}");
+        }
+        if self.shards.len() > 1 && !self.url.contains("{shard}") {
+            section.fault("url", "must contain {shard} where there is more than one shard");
+        }
+        if self.shards.is_empty() {
+            section.fault("shards", "must name at least one shard");
+        }
+        for (index, shard) in self.shards.iter().enumerate() {
+            if shard.is_empty() || !shard.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte)) {
+                section.fault("shards", format_args!("`{shard}` is no name of a shard"));
+            }
+            if self.shards.iter().take(index).any(|earlier| earlier == shard) {
+                section.fault("shards", format_args!("names `{shard}` twice"));
+            }
+        }
+        if self.max_links < self.min_links {
+            section.fault("max_links", "must be at least min_links");
+        }
+        if let Some(path) = &self.ca_file
+            && let Err(why) = super::client_config(Some(path))
+        {
+            section.fault("ca_file", format_args!("cannot be used: {why}"));
+        }
+    }
+
     /// The URL of `shard` for the instance with this slug.
     #[must_use]
     pub fn url_of(&self, shard: &str, slug: &str) -> String {

@@ -1,1 +1,54 @@
-//! http
+//! HTTP: the room callers meet first. REST under `/v1`, problems, health, and the document that describes them.
+//!
+//! It turns requests into commands for [`crate::bridge::Bridge`] and outcomes into answers, and decides nothing about
+//! money itself. What it refuses to do: send anything before caller, scope and body are known to be good; tell a
+//! caller a secret; or let an error leave in any other form than a problem document.
+
+pub mod answer;
+pub mod auth;
+pub mod body;
+pub mod call;
+pub mod edge;
+pub mod fallback;
+pub mod idempotency_key;
+pub mod integer;
+pub mod negotiate;
+pub mod openapi;
+pub mod problem;
+pub mod routes;
+pub mod sale;
+pub mod server;
+
+#[cfg(test)]
+mod testing;
+
+use std::time::Duration;
+
+pub use server::{Parts, Shared, run};
+
+/// The room's settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Every answer but a stream comes within it.
+    pub deadline: Duration,
+    /// The largest body taken, in bytes.
+    pub max_body: usize,
+    /// The address callers know the bridge by, without a slash at its end; makes links in answers absolute.
+    pub public_url: Option<String>,
+    /// The origins of web pages that may call; none turns CORS off.
+    pub cors_origins: Vec<String>,
+    /// How long a stopping server waits for requests in progress.
+    pub shutdown_grace: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            deadline: Duration::from_secs(15),
+            max_body: 1024 * 1024,
+            public_url: None,
+            cors_origins: Vec::new(),
+            shutdown_grace: Duration::from_secs(20),
+        }
+    }
+}

@@ -8,6 +8,7 @@ pub mod command;
 pub mod fault;
 pub mod frame;
 pub mod json5;
+pub mod model;
 pub mod parameters;
 
 pub use command::{Command, Kind, Spec};

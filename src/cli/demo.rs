@@ -1,0 +1,102 @@
+//! `demo`: simulated gateway and bridge in one process, to see the main job done with nothing else installed.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::Args;
+use sha2::{Digest, Sha256};
+
+use super::{log_to_standard_error, token};
+use crate::app::App;
+use crate::config::Config;
+use crate::drain::Drain;
+use crate::simulator::{self, Counting, DEFAULT_API_KEY, DEFAULT_INSTANCE, Limits, Simulator};
+
+/// A real gateway across the internet answers about this fast.
+const LATENCY: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(40));
+
+/// Often enough to be seen, seldom enough to read what is on the screen.
+const BROADCAST_EVERY: Duration = Duration::from_secs(20);
+
+/// Flags of `demo`.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Where the bridge listens; beyond loopback a token is made and printed
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+}
+
+/// Runs until told to stop.
+pub(super) async fn run(flags: Demo, drain: Drain) -> anyhow::Result<()> {
+    log_to_standard_error("info");
+    let gateway = Simulator::start(simulator::Config {
+        latency: LATENCY,
+        limits: Limits::new(Counting::PerCommand),
+        broadcast_every: Some(BROADCAST_EVERY),
+        session_event: true,
+        ..simulator::Config::default()
+    })
+    .await?;
+    let token = (!flags.listen.ip().is_loopback()).then(token::random).transpose()?;
+    let (config, _) = Config::load(None, environment(&flags, &gateway, token.as_deref()))
+        .map_err(|faults| anyhow::anyhow!(faults.to_string()))?;
+    let app = App::build(config, drain).await?;
+    print_things_to_try(app.addr(), token.as_deref());
+    let ended = app.run().await;
+    gateway.stop().await;
+    ended
+}
+
+/// The demonstration's settings, in the environment's form.
+fn environment(
+    flags: &Demo,
+    gateway: &Simulator,
+    token: Option<&str>,
+) -> Vec<(std::ffi::OsString, std::ffi::OsString)> {
+    let mut settings = vec![
+        ("BRIDGE_SERVER__LISTEN", flags.listen.to_string()),
+        ("BRIDGE_GATEWAY__URL", gateway.url()),
+        ("BRIDGE_INSTANCES__DEMO__SLUG", DEFAULT_INSTANCE.to_owned()),
+        ("BRIDGE_INSTANCES__DEMO__API_KEY", DEFAULT_API_KEY.to_owned()),
+    ];
+    match token {
+        None => settings.push(("BRIDGE_AUTH__MODE", "none".to_owned())),
+        Some(token) => {
+            let digest = Sha256::digest(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+            settings.extend([
+                // The simulator's key is written in the documentation and would let anybody in.
+                ("BRIDGE_INSTANCES__DEMO__ACCEPT_GATEWAY_KEY", "false".to_owned()),
+                ("BRIDGE_AUTH__TOKENS__DEMO__SHA256", digest),
+                ("BRIDGE_AUTH__TOKENS__DEMO__INSTANCES", "demo".to_owned()),
+                ("BRIDGE_AUTH__TOKENS__DEMO__SCOPES", "read,pay,devices,events,raw,operate".to_owned()),
+            ]);
+        }
+    }
+    settings.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
+}
+
+fn print_things_to_try(addr: SocketAddr, token: Option<&str>) {
+    let reachable = if addr.ip().is_unspecified() { SocketAddr::from(([127, 0, 0, 1], addr.port())) } else { addr };
+    let (base, header) = (
+        format!("http://{reachable}"),
+        token.map(|token| format!("-H 'Authorization: Bearer {token}' ")).unwrap_or_default(),
+    );
+    let instance = format!("{base}/v1/instances/demo");
+    println!(
+        "ConcertPOS bridge, over a simulated gateway with three shards. Listening on {addr}. Stop it with Ctrl-C.
+{token}
+Things to try:
+
+  curl -i {header}{instance}/points-of-sale
+  curl -i {header}{instance}/points-of-sale/1/products
+  curl -i {header}-H 'Content-Type: application/json' -H 'Idempotency-Key: '$(date +%s%N) \\
+    -d '{{\"PaymentMethod\": 1, \"Products\": [{{\"ID\": 1, \"Amount\": 2}}]}}' {instance}/points-of-sale/1/payments
+  curl -i {header}'{instance}/points-of-sale/1/transactions?limit=3'
+  curl -i {base}/readyz
+  curl -i {header}{instance}/nowhere
+
+The API, to browse: {base}/docs
+",
+        token = token.map(|token| format!("\nToken of this run: {token}\n")).unwrap_or_default(),
+    );
+}

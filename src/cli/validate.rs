@@ -1,0 +1,56 @@
+//! `validate`: every fault of a configuration at once, and on request what is in force and whether the shards answer.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{ConfigFile, Failure, load};
+use crate::config::Config;
+use crate::gateway::{self, dial_once};
+
+/// Flags of `validate`.
+#[derive(Debug, Args)]
+pub(super) struct Validate {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Connect to each shard once
+    #[arg(long)]
+    dial: bool,
+    /// Show what is in force and where each value came from, secrets redacted
+    #[arg(long)]
+    print: bool,
+}
+
+pub(super) fn run(flags: &Validate) -> Result<ExitCode, Failure> {
+    let (config, printed) = load(flags.file.config.as_deref())?;
+    if flags.print {
+        print!("{printed}");
+    }
+    if flags.dial && !dial(&config)? {
+        return Ok(ExitCode::FAILURE);
+    }
+    if !flags.print && !flags.dial {
+        println!("the configuration is valid");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Connects to each shard for each instance; true where all answered.
+fn dial(config: &Config) -> anyhow::Result<bool> {
+    let tls = gateway::client_config(config.gateway.ca_file.as_deref()).map_err(|why| anyhow::anyhow!(why))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut all_answered = true;
+    for (name, instance) in &config.instances {
+        for shard in &config.gateway.shards {
+            let dialled = dial_once(&config.gateway, tls.clone(), shard, &instance.slug);
+            match runtime.block_on(dialled) {
+                Ok(took) => println!("{name} on {shard}: open after {} ms", took.as_millis()),
+                Err(why) => {
+                    all_answered = false;
+                    println!("{name} on {shard}: {why}");
+                }
+            }
+        }
+    }
+    Ok(all_answered)
+}

@@ -1,0 +1,75 @@
+//! The section `auth` and its `tokens.NAME`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::instances::Instance;
+use crate::http::auth::{Config, Mode, Scope, Token};
+use crate::settings::{Choice, Section};
+
+impl Choice for Mode {
+    const ALL: &'static [(&'static str, Self)] = &[("tokens", Self::Tokens), ("none", Self::None)];
+}
+
+/// Reads the section.
+pub(super) fn read(section: &mut Section<'_>, instances: &BTreeMap<String, Instance>) -> Config {
+    let mode = section.get("mode", Mode::Tokens);
+    let mut tokens = section.section("tokens");
+    let names = tokens.names();
+    let tokens: BTreeMap<String, Token> =
+        names.into_iter().map(|name| (name.clone(), token(&mut tokens.section(&name), instances))).collect();
+    let keys_accepted = instances.values().any(|instance| instance.accept_gateway_key);
+    if mode == Mode::Tokens && tokens.is_empty() && !keys_accepted && !instances.is_empty() {
+        section.fault("", "lets nobody call: make a token (`concertpos-bridge token new`) or accept a gateway key");
+    }
+    Config { mode, tokens }
+}
+
+fn token(section: &mut Section<'_>, instances: &BTreeMap<String, Instance>) -> Token {
+    let digests: Vec<String> = section.get("sha256", Vec::new());
+    let mut sha256 = Vec::new();
+    for text in &digests {
+        match digest(text) {
+            Some(digest) => sha256.push(digest),
+            None => section.fault("sha256", "must hold SHA-256 digests of 64 hexadecimal digits"),
+        }
+    }
+    if digests.is_empty() {
+        section.fault("sha256", "is missing; `concertpos-bridge token new` prints it");
+    }
+    let reachable: Vec<String> = section.get("instances", Vec::new());
+    if reachable.is_empty() {
+        section.fault("instances", "names no instance that the token may use");
+    }
+    for name in &reachable {
+        if !instances.contains_key(name) {
+            section.fault("instances", format_args!("names `{name}`, which is not configured"));
+        }
+    }
+    let named: Vec<String> = section.get("scopes", Vec::new());
+    let mut scopes = BTreeSet::new();
+    for name in &named {
+        match Scope::ALL.into_iter().find(|scope| scope.name() == name) {
+            Some(scope) => drop(scopes.insert(scope)),
+            None => section.fault("scopes", format_args!("names `{name}`; there are {}", all_scopes())),
+        }
+    }
+    if named.is_empty() {
+        section.fault("scopes", format_args!("is missing; there are {}", all_scopes()));
+    }
+    Token { sha256, instances: reachable, scopes, max_in_flight: 64, per_second: 200 }
+}
+
+fn all_scopes() -> String {
+    Scope::ALL.map(Scope::name).join(", ")
+}
+
+fn digest(hex: &str) -> Option<[u8; 32]> {
+    let mut digest = [0; 32];
+    if hex.len() != 64 || !hex.is_ascii() {
+        return None;
+    }
+    for (byte, pair) in digest.iter_mut().zip(hex.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(digest)
+}

@@ -1,0 +1,72 @@
+//! The sections `instances.NAME`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use secrecy::SecretString;
+
+use crate::settings::Section;
+
+/// Paths at the root that the gateway's own protocol shares with instances and shards; a name like one of them would
+/// be ambiguous.
+const ROOT_PATHS: [&str; 8] = ["v1", "livez", "readyz", "metrics", "openapi", "docs", "problems", "gateway"];
+
+/// One instance of ConcertPOS.
+#[derive(Debug, Clone)]
+pub struct Instance {
+    /// Its name at the gateway.
+    pub slug: String,
+    /// Its key at the gateway.
+    pub api_key: SecretString,
+    /// Whether callers may present that key as their token.
+    pub accept_gateway_key: bool,
+}
+
+/// Reads every section under `instances`.
+pub(super) fn read(section: &mut Section<'_>, shards: &[String]) -> BTreeMap<String, Instance> {
+    let names = section.names();
+    if names.is_empty() {
+        section.fault("", "names no instance: set instances.NAME.api_key, or BRIDGE_INSTANCES__NAME__API_KEY");
+    }
+    let mut instances = BTreeMap::new();
+    for name in names {
+        let mut one = section.section(&name);
+        if !is_name(&name) {
+            one.fault("", "must be named with a-z, 0-9, - and _, beginning with a letter or a digit");
+        }
+        if shards.contains(&name) || ROOT_PATHS.contains(&name.as_str()) {
+            one.fault("", "is named like a shard or a path of the bridge; name it otherwise and set its slug");
+        }
+        let instance = Instance {
+            slug: one.get("slug", name.clone()),
+            api_key: api_key(&mut one),
+            accept_gateway_key: one.get("accept_gateway_key", true),
+        };
+        if instance.slug.is_empty() {
+            one.fault("slug", "is empty");
+        }
+        instances.insert(name, instance);
+    }
+    instances
+}
+
+fn api_key(section: &mut Section<'_>) -> SecretString {
+    let given = section.secret("api_key");
+    let file: Option<PathBuf> = section.optional("api_key_file");
+    match (given, file) {
+        (Some(key), None) => return key,
+        (None, Some(path)) => match std::fs::read_to_string(&path) {
+            Ok(text) if !text.trim().is_empty() => return text.trim().into(),
+            Ok(_) => section.fault("api_key_file", format_args!("{} is empty", path.display())),
+            Err(why) => section.fault("api_key_file", format_args!("{} cannot be read: {why}", path.display())),
+        },
+        (Some(_), Some(_)) => section.fault("api_key_file", "is set beside api_key; set one of them"),
+        (None, None) => section.fault("api_key", "is missing; set it or api_key_file"),
+    }
+    SecretString::default()
+}
+
+fn is_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    name.bytes().next().is_some_and(plain) && name.bytes().all(|byte| plain(byte) || b"-_".contains(&byte))
+}

@@ -1,0 +1,73 @@
+//! The whole configuration: gathers each room's section, and checks what concerns several of them.
+//!
+//! Every fault is found before the first is told. Secrets are held as secrets and shown as `(redacted)`.
+
+mod auth;
+mod instances;
+mod server;
+mod telemetry;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::Path;
+
+use secrecy::SecretString;
+
+pub use instances::Instance;
+pub use server::Server;
+pub use telemetry::{LogFormat, Telemetry};
+
+use crate::gateway;
+use crate::http::auth::{Config as Auth, Mode};
+use crate::settings::{Faults, Printed, Settings};
+
+/// Everything an operator can set.
+#[derive(Debug)]
+pub struct Config {
+    /// Listeners and limits towards callers.
+    pub server: Server,
+    /// How the gateway is reached.
+    pub gateway: gateway::Config,
+    /// The instances, by name.
+    pub instances: BTreeMap<String, Instance>,
+    /// Who may call.
+    pub auth: Auth,
+    /// What the bridge tells.
+    pub telemetry: Telemetry,
+}
+
+impl Config {
+    /// Reads `file`, if one is given, with `environment` over it. The second value says what is in force and where it
+    /// came from.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<(Self, Printed), Faults> {
+        let mut settings = Settings::load(file, environment)?;
+        let mut root = settings.root();
+        let server = Server::read(&mut root.section("server"));
+        let gateway = gateway::Config::read(&mut root.section("gateway"));
+        let instances = instances::read(&mut root.section("instances"), &gateway.shards);
+        let auth = auth::read(&mut root.section("auth"), &instances);
+        let telemetry = Telemetry::read(&mut root.section("telemetry"));
+        if auth.mode == Mode::None && !server.listen.ip().is_loopback() {
+            root.section("auth").fault(
+                "mode",
+                format_args!("may be \"none\" only on a loopback address, and server.listen is {}", server.listen),
+            );
+        }
+        if server.shutdown_grace <= gateway.request_timeout {
+            root.section("server")
+                .fault("shutdown_grace", "must exceed gateway.request_timeout, so that a command under way can end");
+        }
+        let config = Self { server, gateway, instances, auth, telemetry };
+        settings.finish().map(|printed| (config, printed))
+    }
+
+    /// The gateway keys of those instances that accept theirs as a token.
+    #[must_use]
+    pub fn accepted_gateway_keys(&self) -> BTreeMap<String, SecretString> {
+        let accepting = self.instances.iter().filter(|(_, instance)| instance.accept_gateway_key);
+        accepting.map(|(name, instance)| (name.clone(), instance.api_key.clone())).collect()
+    }
+}

@@ -1,0 +1,55 @@
+//! The section `server`.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use crate::http;
+use crate::settings::{Section, Size};
+
+/// A sale of every product of a point of sale is a hundredth of it.
+const MAX_BODY: Size = Size::mib(1);
+
+/// The smallest body limit that leaves room for a sale.
+const LEAST_BODY: Size = Size::bytes(1024);
+
+/// Listeners and limits towards callers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Where callers are served.
+    pub listen: SocketAddr,
+    /// How long a stopping bridge serves on, not ready, so that balancers notice.
+    pub shutdown_delay: Duration,
+    /// How long a stopping bridge waits for what is under way.
+    pub shutdown_grace: Duration,
+    /// The HTTP room's settings.
+    pub http: http::Config,
+}
+
+impl Server {
+    /// Reads the section.
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        let default = http::Config::default();
+        let listen = section.get("listen", SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)));
+        let shutdown_delay = section.get("shutdown_delay", Duration::ZERO);
+        let shutdown_grace = section.get("shutdown_grace", default.shutdown_grace);
+        let max_body = section.at_least("max_body", MAX_BODY, LEAST_BODY);
+        let http = http::Config {
+            deadline: section.at_least("deadline", default.deadline, Duration::from_millis(100)),
+            max_body: usize::try_from(max_body.in_bytes()).unwrap_or(usize::MAX),
+            public_url: section.optional::<String>("public_url").map(|url| url.trim_end_matches('/').to_owned()),
+            cors_origins: section.get("cors_origins", default.cors_origins),
+            shutdown_grace,
+        };
+        if let Some(url) = &http.public_url
+            && !(url.starts_with("http://") || url.starts_with("https://"))
+        {
+            section.fault("public_url", "must begin with http:// or https://");
+        }
+        for origin in &http.cors_origins {
+            if !(origin.starts_with("http://") || origin.starts_with("https://")) || origin.ends_with('/') {
+                section.fault("cors_origins", format_args!("`{origin}` is no origin, such as https://shop.example"));
+            }
+        }
+        Self { listen, shutdown_delay, shutdown_grace, http }
+    }
+}

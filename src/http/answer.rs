@@ -1,0 +1,78 @@
+//! Answers that are not problems.
+//!
+//! The gateway's reply leaves as the bytes that came: its prices are never reprinted, and fields the bridge does not
+//! know belong to the caller.
+
+use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CACHE_CONTROL, VARY};
+use actix_web::web::Bytes;
+
+use crate::wire::Body;
+
+/// The header in which callers give the password of a point of sale.
+pub const POS_PASSWORD: &str = "X-POS-Password";
+
+/// A body as its owner holds it: shared, not copied.
+struct Shared(Body);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_str().as_bytes()
+    }
+}
+
+fn bytes(reply: Body) -> Bytes {
+    Bytes::from_owner(Shared(reply))
+}
+
+/// The answer to a read. A private cache may keep it but asks each time, for it cannot hear `updatepos`; and it must
+/// not give one caller's copy to another.
+#[must_use]
+pub fn read(reply: Body) -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type("application/json")
+        .insert_header((CACHE_CONTROL, "private, no-cache"))
+        .insert_header((VARY, "Authorization, X-POS-Password"))
+        .body(bytes(reply))
+}
+
+/// The answer to something that was done.
+#[must_use]
+pub fn done(status: StatusCode, reply: Body) -> HttpResponse {
+    HttpResponse::build(status)
+        .content_type("application/json")
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .body(bytes(reply))
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::body::to_bytes;
+    use actix_web::http::header::CONTENT_TYPE;
+    use serde_json::value::RawValue;
+
+    use super::*;
+
+    const REPLY: &str = r#"{"Products": [{"ID":"1", "Price":2.50, "new":1e400}]}"#;
+
+    fn reply() -> Body {
+        Body::from(&*RawValue::from_string(REPLY.to_owned()).unwrap())
+    }
+
+    #[actix_web::test]
+    async fn a_reply_leaves_as_the_bytes_that_came() {
+        for response in [read(reply()), done(StatusCode::CREATED, reply())] {
+            assert_eq!(response.headers().get(CONTENT_TYPE).unwrap(), "application/json");
+            assert_eq!(to_bytes(response.into_body()).await.unwrap(), REPLY);
+        }
+    }
+
+    #[test]
+    fn a_read_may_be_kept_privately_and_a_deed_not_at_all() {
+        let response = read(reply());
+        assert_eq!(response.headers().get(CACHE_CONTROL).unwrap(), "private, no-cache");
+        assert_eq!(response.headers().get(VARY).unwrap(), "Authorization, X-POS-Password");
+        assert_eq!(done(StatusCode::CREATED, reply()).headers().get(CACHE_CONTROL).unwrap(), "no-store");
+    }
+}

@@ -1,0 +1,109 @@
+//! Reads a request's body: JSON, one object, within size and time.
+//!
+//! It is called after the caller is known to be allowed, so a stranger's body costs nothing. The object's values stay
+//! as they were spelled; a name given twice is refused by [`Parameters`].
+
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
+use actix_web::web::{BytesMut, Payload};
+use futures_util::StreamExt;
+use tokio::time::{Instant, timeout_at};
+
+use super::problem::{Problem, table};
+use crate::wire::Parameters;
+
+/// Whether a body may be left out, which then means `{}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Empty {
+    /// It may.
+    Allowed,
+    /// It may not.
+    Refused,
+}
+
+/// Reads the one JSON object of a body of at most `max` bytes that has come by `deadline`.
+pub async fn object(
+    headers: &HeaderMap,
+    payload: Payload,
+    (max, deadline): (usize, Instant),
+    empty: Empty,
+) -> Result<Parameters, Problem> {
+    let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| usize::try_from(length).map_or(true, |length| length > max)) {
+        return Err(too_large(max));
+    }
+    if headers.contains_key(CONTENT_TYPE) || headers.contains_key(CONTENT_ENCODING) {
+        require_json(headers)?;
+    }
+    let bytes = timeout_at(deadline, collect(payload, max)).await.map_err(|_| {
+        Problem::new(&table::INVALID_REQUEST).detail("The body did not arrive in time. Nothing was sent.")
+    })??;
+    if bytes.is_empty() && empty == Empty::Allowed {
+        return Ok(Parameters::default());
+    }
+    require_json(headers)?;
+    Parameters::parse(&bytes).map_err(|error| {
+        Problem::new(&table::INVALID_REQUEST).detail(format!("The body is not as it must be: {error}."))
+    })
+}
+
+async fn collect(mut payload: Payload, max: usize) -> Result<BytesMut, Problem> {
+    let mut bytes = BytesMut::new();
+    while let Some(chunk) = payload.next().await {
+        let chunk =
+            chunk.map_err(|_| Problem::new(&table::INVALID_REQUEST).detail("The body broke off. Nothing was sent."))?;
+        if bytes.len().saturating_add(chunk.len()) > max {
+            return Err(too_large(max));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+fn too_large(max: usize) -> Problem {
+    Problem::new(&table::TOO_LARGE).detail(format!("The body is larger than {max} bytes. Nothing was sent."))
+}
+
+fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let encoded =
+        headers.get_all(CONTENT_ENCODING).any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    let mut types = headers.get_all(CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
+    match (types.next(), types.next()) {
+        (Some(given), None) if is_json(given) && !encoded => Ok(()),
+        _ => Err(Problem::new(&table::UNSUPPORTED_MEDIA_TYPE)),
+    }
+}
+
+/// `application/json` or a type built on it, in UTF-8.
+fn is_json(content_type: &str) -> bool {
+    let mut parts = content_type.split(';').map(|part| part.trim().to_ascii_lowercase());
+    let media_type = parts.next().unwrap_or_default();
+    let json =
+        media_type == "application/json" || (media_type.starts_with("application/") && media_type.ends_with("+json"));
+    json && parts.all(|parameter| match parameter.split_once('=') {
+        Some(("charset", charset)) => charset.trim_matches('"') == "utf-8",
+        _ => true,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_told_from_what_is_not() {
+        let json = [
+            "application/json",
+            "Application/JSON; charset=UTF-8",
+            "application/vnd.pos+json",
+            "application/json; charset=\"utf-8\"",
+        ];
+        for given in json {
+            assert!(is_json(given), "{given}");
+        }
+        for given in
+            ["", "text/plain", "text/json", "application/xml", "application/json; charset=latin1", "application/jsonx"]
+        {
+            assert!(!is_json(given), "{given}");
+        }
+    }
+}

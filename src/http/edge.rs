@@ -1,0 +1,175 @@
+//! The edge: what every request and every answer passes, whatever happens inside.
+//!
+//! [`observe`] is outermost: it names the request, logs it once, and makes sure that no error leaves in any form but
+//! [`Problem`]. [`complete`] is innermost and writes problems out where the request's id is known, so that CORS and
+//! compression see the answer as it will be. A log line never holds a query or a header: both may hold secrets.
+
+use std::time::Duration;
+
+use actix_web::body::{BodySize, BoxBody, MessageBody, None as NoBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header::{
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS,
+};
+use actix_web::http::{Method, StatusCode};
+use actix_web::middleware::Next;
+use actix_web::web::Data;
+use actix_web::{Error, HttpMessage, HttpRequest};
+use tokio::time::Instant;
+use tracing::Instrument;
+use uuid::Uuid;
+
+use super::call::{Arrival, CallerName};
+use super::problem::{Entry, MEDIA_TYPE, Problem, table};
+use super::server::Shared;
+
+/// The header that names a request, both ways.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The longest request id taken from a caller: anything longer is no id.
+const LONGEST_ID: usize = 128;
+
+/// A request's name in the log and in problems.
+#[derive(Debug, Clone)]
+pub struct RequestId(String);
+
+impl RequestId {
+    /// The caller's own, if it is a sane one, else a fresh UUID, which sorts by time.
+    #[must_use]
+    pub fn of(headers: &HeaderMap) -> Self {
+        let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
+        Self(given.filter(|id| is_sane(id)).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned))
+    }
+
+    /// The id.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Only what can break no log line and no header.
+fn is_sane(id: &str) -> bool {
+    (1..=LONGEST_ID).contains(&id.len())
+        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/+=@".contains(&byte))
+}
+
+/// The outermost layer. `HEAD` is answered as `GET` is; the server leaves the body out.
+pub async fn observe(
+    mut request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let arrival = Instant::now();
+    let id = RequestId::of(request.headers());
+    let method = request.method().clone();
+    request.extensions_mut().insert(Arrival(arrival));
+    request.extensions_mut().insert(id.clone());
+    if method == Method::HEAD {
+        request.head_mut().method = Method::GET;
+    }
+    let span = tracing::info_span!("request", request_id = id.as_str());
+    let response = next.call(request).instrument(span).await?;
+    let mut response = completed(response.map_into_boxed_body());
+    if let Ok(id) = HeaderValue::from_str(id.as_str()) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    log(&method, &response, &id, arrival.elapsed());
+    if method == Method::HEAD && matches!(response.response().body().size(), BodySize::Stream) {
+        // A stream has no length to tell, and one without an end must not be run for nobody.
+        return Ok(response.map_body(|_, _| NoBody::new().boxed()));
+    }
+    Ok(response)
+}
+
+/// The innermost layer: writes problems out, before anything else looks at the answer.
+pub async fn complete(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    Ok(completed(next.call(request).await?.map_into_boxed_body()))
+}
+
+/// Turns every error answer into a problem document, with the request's id and the public address in it.
+fn completed(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
+    let status = response.status();
+    let named = response.headers().get(CONTENT_TYPE).is_some_and(|given| given == MEDIA_TYPE);
+    let carried = response.response().error().and_then(|error| error.as_error::<Problem>()).cloned();
+    let problem = match carried {
+        Some(problem) => problem,
+        None if named || !(status.is_client_error() || status.is_server_error()) => return response,
+        None => Problem::new(entry_of(status)),
+    };
+    let (request, old) = response.into_parts();
+    let new = {
+        let extensions = request.extensions();
+        problem.render(base(&request), extensions.get::<RequestId>().map(RequestId::as_str))
+    };
+    let mut new = new;
+    for (name, value) in old.headers() {
+        let describes_old_body = [CONTENT_TYPE, CONTENT_LENGTH, CONTENT_ENCODING].contains(name);
+        if !describes_old_body && !new.headers().contains_key(name) {
+            new.headers_mut().append(name.clone(), value.clone());
+        }
+    }
+    ServiceResponse::new(request, new)
+}
+
+fn base(request: &HttpRequest) -> &str {
+    let shared = request.app_data::<Data<Shared>>();
+    shared.and_then(|shared| shared.config.public_url.as_deref()).unwrap_or_default()
+}
+
+/// The row for an error that something other than a route of ours made.
+fn entry_of(status: StatusCode) -> &'static Entry {
+    match status.as_u16() {
+        401 => &table::UNAUTHENTICATED,
+        403 => &table::FORBIDDEN,
+        404 => &table::NOT_FOUND,
+        405 => &table::METHOD_NOT_ALLOWED,
+        406 => &table::NOT_ACCEPTABLE,
+        413 => &table::TOO_LARGE,
+        415 => &table::UNSUPPORTED_MEDIA_TYPE,
+        400..=499 => &table::INVALID_REQUEST,
+        _ => &table::INTERNAL_ERROR,
+    }
+}
+
+/// One line a request. Probes come every second and say nothing new, so they are for those who look closely.
+fn log(method: &Method, response: &ServiceResponse<BoxBody>, id: &RequestId, took: Duration) {
+    let request = response.request();
+    let route = request.match_pattern().unwrap_or_else(|| "unmatched".to_owned());
+    let extensions = request.extensions();
+    let caller = extensions.get::<CallerName>().map_or("-", |name| name.0.name());
+    let (method, status, request_id) = (method.as_str(), response.status().as_u16(), id.as_str());
+    let duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    if matches!(route.as_str(), "/livez" | "/readyz") {
+        tracing::debug!(method, route, status, duration_us, request_id, caller, "answered");
+    } else if response.status().is_server_error() {
+        tracing::warn!(method, route, status, duration_us, request_id, caller, "answered");
+    } else {
+        tracing::info!(method, route, status, duration_us, request_id, caller, "answered");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id_for(given: &str) -> String {
+        let mut headers = HeaderMap::new();
+        headers.insert(REQUEST_ID, HeaderValue::from_str(given).unwrap());
+        RequestId::of(&headers).0
+    }
+
+    #[test]
+    fn a_sane_request_id_is_kept_and_any_other_is_replaced() {
+        for id in ["a", "req-1_2.3:4/5", "0190b5f2-7a1c-7c3e-8000-000000000000", &"x".repeat(128)] {
+            assert_eq!(id_for(id), id);
+        }
+        for id in ["", "a b", "a\"b", "a\tb", "{}", "<script>", &"x".repeat(129)] {
+            let made = id_for(id);
+            assert_eq!(Uuid::parse_str(&made).unwrap().get_version_num(), 7, "{id}");
+        }
+    }
+}

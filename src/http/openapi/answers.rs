@@ -1,0 +1,147 @@
+//! What a route can answer when not all is well, told from its shape.
+//!
+//! A route in an instance can meet an unknown one, a route with a body can be sent too much, a route that is a command
+//! can meet everything the gateway does. Each such answer is a problem, described by its rows of the table.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use utoipa::openapi::example::ExampleBuilder;
+use utoipa::openapi::header::{Header, HeaderBuilder};
+use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
+use utoipa::openapi::response::{Response, ResponseBuilder};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr};
+
+use crate::http::problem::{Entry, MEDIA_TYPE, table};
+use crate::wire::command;
+
+/// Adds to every operation what it can answer besides its success.
+pub fn complete(document: &mut OpenApi) {
+    for item in document.paths.paths.values_mut() {
+        for operation in operations(item) {
+            let entries = possible(operation);
+            for (status, entries) in by_status(&entries) {
+                let response = RefOr::T(response(&entries));
+                operation.responses.responses.entry(status.to_string()).or_insert(response);
+            }
+            name_every_request(operation);
+        }
+    }
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch].into_iter().flatten()
+}
+
+/// The rows an operation can meet.
+fn possible(operation: &Operation) -> Vec<&'static Entry> {
+    let name = operation.operation_id.as_deref().unwrap_or_default();
+    let mut entries = vec![
+        &table::INVALID_REQUEST,
+        &table::UNAUTHENTICATED,
+        &table::FORBIDDEN,
+        &table::NOT_ACCEPTABLE,
+        &table::CALLER_LIMITED,
+        &table::INTERNAL_ERROR,
+    ];
+    if has_parameter(operation, "instance") {
+        entries.push(&table::UNKNOWN_INSTANCE);
+    }
+    if operation.request_body.is_some() {
+        entries.extend([&table::TOO_LARGE, &table::UNSUPPORTED_MEDIA_TYPE]);
+    }
+    if name == "sendCommand" || command::find(name).is_some() {
+        entries.extend([
+            &table::GATEWAY_REJECTED_PARAMETERS,
+            &table::POS_PASSWORD_REJECTED,
+            &table::RATE_LIMITED,
+            &table::GATEWAY_ERROR,
+            &table::GATEWAY_CREDENTIALS_REJECTED,
+            &table::LICENSE_INVALID,
+            &table::GATEWAY_PROTOCOL_VIOLATION,
+            &table::GATEWAY_UNAVAILABLE,
+            &table::OVERLOADED,
+            &table::SHUTTING_DOWN,
+        ]);
+    }
+    if name == command::PAYITEMS.name {
+        entries.extend([
+            &table::IDEMPOTENCY_KEY_MISSING,
+            &table::PAYMENT_IN_PROGRESS,
+            &table::IDEMPOTENCY_KEY_REUSED,
+            &table::JOURNAL_UNAVAILABLE,
+            &table::PAYMENT_OUTCOME_UNKNOWN,
+        ]);
+    } else if name == "sendCommand" || command::find(name).is_some() {
+        entries.push(&table::GATEWAY_TIMEOUT);
+    }
+    entries
+}
+
+fn has_parameter(operation: &Operation, name: &str) -> bool {
+    operation.parameters.iter().flatten().any(|parameter| match parameter {
+        RefOr::T(parameter) => parameter.name == name && parameter.parameter_in == ParameterIn::Path,
+        RefOr::Ref(_) => false,
+    })
+}
+
+fn by_status(entries: &[&'static Entry]) -> BTreeMap<u16, Vec<&'static Entry>> {
+    let mut by_status: BTreeMap<u16, Vec<_>> = BTreeMap::new();
+    for entry in entries {
+        by_status.entry(entry.status).or_default().push(*entry);
+    }
+    by_status
+}
+
+fn response(entries: &[&'static Entry]) -> Response {
+    let lines: Vec<String> = entries.iter().map(|entry| format!("`{}`: {}.", entry.code, entry.title)).collect();
+    let mut content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem")));
+    for entry in entries {
+        let example = ExampleBuilder::new().summary(entry.title).value(Some(example(entry))).build();
+        content = content.examples_from_iter([(entry.code, example)]);
+    }
+    let mut response = ResponseBuilder::new().description(lines.join("\n\n")).content(MEDIA_TYPE, content.build());
+    if entries.iter().any(|entry| waits(entry)) {
+        response = response.header("Retry-After", header(Type::Integer, "Whole seconds to wait before repeating."));
+    }
+    if entries.contains(&&table::UNAUTHENTICATED) {
+        response = response.header("WWW-Authenticate", header(Type::String, "How to authenticate: `Bearer`."));
+    }
+    response.build()
+}
+
+fn waits(entry: &Entry) -> bool {
+    matches!(entry.status, 429 | 503) || *entry == table::PAYMENT_IN_PROGRESS
+}
+
+fn example(entry: &Entry) -> serde_json::Value {
+    let mut example = json!({
+        "type": format!("/problems/{}", entry.code),
+        "title": entry.title,
+        "status": entry.status,
+        "detail": entry.explanation,
+        "code": entry.code,
+        "request_id": "0190b5f2-7a1c-7c3e-8b6d-2f4a5c6e7d80",
+        "retryable": entry.retryable,
+    });
+    if let (true, Some(members)) = (waits(entry), example.as_object_mut()) {
+        members.insert("retry_after".to_owned(), json!(3));
+    }
+    example
+}
+
+/// Every answer carries the request's id.
+fn name_every_request(operation: &mut Operation) {
+    for response in operation.responses.responses.values_mut() {
+        if let RefOr::T(response) = response {
+            let header = header(Type::String, "Identifies the request in the bridge's log.");
+            response.headers.insert("X-Request-Id".to_owned(), RefOr::T(header));
+        }
+    }
+}
+
+fn header(kind: Type, description: &str) -> Header {
+    let schema = ObjectBuilder::new().schema_type(kind);
+    HeaderBuilder::new().schema(Some(schema)).description(Some(description)).build()
+}

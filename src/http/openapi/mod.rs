@@ -1,0 +1,90 @@
+//! The OpenAPI document, made of the routes themselves.
+//!
+//! Routes describe what they take and what they answer when all is well; what else can happen follows from their shape
+//! and is added by [`answers`], so that no route can forget it. The document is committed under `openapi/`, and a test
+//! keeps it true.
+
+pub mod answers;
+
+use actix_web::web::Bytes;
+use sha2::{Digest, Sha256};
+use utoipa::OpenApi as _;
+use utoipa::openapi::schema::{AdditionalProperties, Schema};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{Components, OpenApi, RefOr};
+use utoipa_actix_web::AppExt;
+
+use super::problem::Document;
+use super::routes;
+
+/// The name of the security scheme.
+const BEARER: &str = "bearer";
+
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(
+        title = "ConcertPOS bridge",
+        description = "HTTP for ConcertPOS, a festival point-of-sale system whose only interface is a WebSocket \
+            gateway. Replies are the gateway's own, byte for byte: field names and number spellings are as its \
+            documentation has them, and fields that are not listed here may appear. Every error is a problem document \
+            (RFC 9457); the page that its `type` names says what to do.",
+        license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
+    ),
+    servers((url = "/", description = "This bridge")),
+    components(schemas(Document)),
+    tags(
+        (name = "Catalogue", description = "What an instance sells and is."),
+        (name = "Payments", description = "Sales, and what became of them."),
+        (name = "Devices", description = "Tills and the passwords of points of sale."),
+        (name = "Events", description = "What the gateway broadcasts."),
+        (name = "Operations", description = "The bridge itself."),
+    ),
+)]
+struct Frame;
+
+/// The document of every route.
+#[must_use]
+pub fn document() -> OpenApi {
+    let app = actix_web::App::new().into_utoipa_app().openapi(Frame::openapi()).configure(routes::configure);
+    let (_, mut document) = app.split_for_parts();
+    let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(
+        "A token issued by the bridge's operator or, where the operator allows it, the instance's own gateway key.",
+    ));
+    let components = document.components.get_or_insert_default();
+    components.security_schemes.insert(BEARER.to_owned(), SecurityScheme::Http(scheme.build()).into());
+    document.security = Some(vec![SecurityRequirement::new(BEARER, Vec::<String>::new())]);
+    open_objects(components);
+    answers::complete(&mut document);
+    document
+}
+
+/// Says of every object that it may hold more than is listed: the gateway's replies grow without notice, and so may
+/// problems (RFC 9457, section 3.2).
+fn open_objects(components: &mut Components) {
+    for schema in components.schemas.values_mut() {
+        if let RefOr::T(Schema::Object(object)) = schema {
+            object.additional_properties.get_or_insert_with(|| Box::new(AdditionalProperties::FreeForm(true)));
+        }
+    }
+}
+
+/// The document as it is served.
+#[derive(Debug)]
+pub struct Served {
+    /// Its text.
+    pub json: Bytes,
+    /// Changes when the text does. Weak, since it names the document however it is compressed.
+    pub etag: String,
+}
+
+impl Served {
+    /// Writes the document out once.
+    #[must_use]
+    pub fn new(document: &OpenApi) -> Self {
+        // A document of strings and numbers cannot fail to serialize.
+        let json = Bytes::from(document.to_json().unwrap_or_default());
+        let digest: [u8; 32] = Sha256::digest(&json).into();
+        let etag = digest.iter().take(8).fold(String::from("\""), |tag, byte| format!("{tag}{byte:02x}")) + "\"";
+        Self { json, etag }
+    }
+}

@@ -1,0 +1,100 @@
+//! What an instance sells and is: reads, each of which is one command of the gateway.
+
+use actix_web::{HttpResponse, get};
+
+use super::{InInstance, InPointOfSale, PosPassword};
+use crate::http::auth::Scope;
+use crate::http::call::Call;
+use crate::http::problem::Problem;
+use crate::wire::{Parameters, Spec, command, model};
+
+async fn read(call: &Call, spec: &'static Spec) -> Result<HttpResponse, Problem> {
+    call.permit(Scope::Read)?;
+    call.read(spec, Parameters::default()).await
+}
+
+async fn read_of_point_of_sale(call: &Call, spec: &'static Spec) -> Result<HttpResponse, Problem> {
+    call.permit(Scope::Read)?;
+    let parameters = call.for_point_of_sale(Parameters::default())?;
+    call.read(spec, parameters).await
+}
+
+/// Configuration of the instance
+///
+/// The key and value configuration that the instance's administrators have set, such as the longest ticket.
+#[utoipa::path(tag = "Catalogue", operation_id = "getconfig", params(InInstance),
+    responses((status = 200, description = "The configuration.", body = model::GetConfig)))]
+#[get("/config")]
+pub async fn getconfig(call: Call) -> Result<HttpResponse, Problem> {
+    read(&call, &command::GETCONFIG).await
+}
+
+/// Price of a deposit
+///
+/// What is charged for a cup or a bottle, and given back with it.
+#[utoipa::path(tag = "Catalogue", operation_id = "getdeposit", params(InInstance),
+    responses((status = 200, description = "The deposit.", body = model::GetDeposit)))]
+#[get("/deposit")]
+pub async fn getdeposit(call: Call) -> Result<HttpResponse, Problem> {
+    read(&call, &command::GETDEPOSIT).await
+}
+
+/// Licence of the instance
+///
+/// The ConcertPOS licence and its limits. The gateway limits this command heavily; the bridge asks seldom.
+#[utoipa::path(tag = "Catalogue", operation_id = "getlicense", params(InInstance),
+    responses((status = 200, description = "The licence.", body = model::GetLicense)))]
+#[get("/license")]
+pub async fn getlicense(call: Call) -> Result<HttpResponse, Problem> {
+    read(&call, &command::GETLICENSE).await
+}
+
+/// Points of sale
+///
+/// Every place of the festival where something is sold.
+#[utoipa::path(tag = "Catalogue", operation_id = "listpos", params(InInstance),
+    responses((status = 200, description = "The points of sale.", body = model::ListPos)))]
+#[get("/points-of-sale")]
+pub async fn listpos(call: Call) -> Result<HttpResponse, Problem> {
+    read(&call, &command::LISTPOS).await
+}
+
+/// Payment methods of a point of sale
+///
+/// How one can pay there, such as in cash or by card.
+#[utoipa::path(tag = "Catalogue", operation_id = "listpm", params(InInstance, InPointOfSale, PosPassword),
+    responses((status = 200, description = "The payment methods.", body = model::ListPm)))]
+#[get("/payment-methods")]
+pub async fn listpm(call: Call) -> Result<HttpResponse, Problem> {
+    read_of_point_of_sale(&call, &command::LISTPM).await
+}
+
+/// Products of a point of sale
+///
+/// What is sold there, with prices.
+#[utoipa::path(tag = "Catalogue", operation_id = "listproducts", params(InInstance, InPointOfSale, PosPassword),
+    responses((status = 200, description = "The products.", body = model::ListProducts)))]
+#[get("/products")]
+pub async fn listproducts(call: Call) -> Result<HttpResponse, Problem> {
+    read_of_point_of_sale(&call, &command::LISTPRODUCTS).await
+}
+
+/// Version of the gateway
+///
+/// The version of ConcertPOS at the other end.
+#[utoipa::path(tag = "Catalogue", operation_id = "version", params(InInstance),
+    responses((status = 200, description = "The version.", body = model::Version)))]
+#[get("/version")]
+pub async fn version(call: Call) -> Result<HttpResponse, Problem> {
+    read(&call, &command::VERSION).await
+}
+
+/// Status of ConcertPOS
+///
+/// The vendor's status page in one sentence.
+#[utoipa::path(tag = "Catalogue", operation_id = "getstatus", params(InInstance),
+    responses((status = 200, description = "The status.", body = model::GetStatus)))]
+#[get("/status")]
+pub async fn getstatus(call: Call) -> Result<HttpResponse, Problem> {
+    read(&call, &command::GETSTATUS).await
+}

@@ -1,0 +1,89 @@
+//! Tills: the device itself, and the password that opens a point of sale on it.
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpResponse, post, put, web};
+use utoipa::IntoParams;
+
+use super::{InInstance, InPointOfSale};
+use crate::http::answer;
+use crate::http::auth::Scope;
+use crate::http::body::Empty;
+use crate::http::call::{Call, agree};
+use crate::http::integer;
+use crate::http::problem::{Fault, Problem, table};
+use crate::wire::{Command, Parameters, Spec, command, model};
+
+/// The longest device id: the gateway documents UUIDs (36 characters), and tills may be named otherwise.
+const LONGEST_DEVICE_ID: usize = 64;
+
+/// The device in the path.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct Device {
+    /// The device's own id, usually a UUID it made at its first start. 1 to 64 letters, digits, `-`, `_`, `.` or `:`.
+    #[param(min_length = 1, max_length = 64, example = "13e12ff5-c853-4049-acbc-b1307c00691d")]
+    pub uuid: String,
+}
+
+/// Register a device, or say that it lives
+///
+/// Doing so again changes nothing but the time of the last sign of life. `workplace` says at which point of sale the
+/// device stands.
+#[utoipa::path(tag = "Devices", operation_id = "registerdevice", params(InInstance, Device),
+    request_body(content = Option<model::RegisterDevice>, description = "May be left out."),
+    responses((status = 200, description = "The device is registered.", body = model::RegisteredDevice)))]
+#[put("/devices/{uuid}")]
+pub async fn registerdevice(call: Call, payload: web::Payload) -> Result<HttpResponse, Problem> {
+    call.permit(Scope::Devices)?;
+    let device = device_of(&call)?;
+    let body = call.object(payload, Empty::Allowed).await?;
+    if let Some(workplace) = body.get("workplace") {
+        integer::of_json(workplace.get()).map_err(|why| invalid("/workplace", why.to_string()))?;
+    }
+    let parameters = agree(body, "UUID", &device.into())?;
+    ask(&call, &command::REGISTERDEVICE, parameters).await
+}
+
+/// Check the password of a point of sale
+///
+/// The answer's `success` says whether it is right; its `password` is what later goes into `X-POS-Password`.
+#[utoipa::path(tag = "Devices", operation_id = "verifyauth", params(InInstance, InPointOfSale),
+    request_body(content = model::VerifyAuth, description = "The password as it was typed."),
+    responses((status = 200, description = "The verdict.", body = model::VerifiedAuth)))]
+#[post("/password-check")]
+pub async fn verifyauth(call: Call, payload: web::Payload) -> Result<HttpResponse, Problem> {
+    call.permit(Scope::Read)?;
+    let workplace = call.pos_id()?;
+    let body = call.object(payload, Empty::Refused).await?;
+    match body.get("password") {
+        Some(password) if password.get().starts_with('"') => {}
+        Some(_) => return Err(invalid("/password", "must be a string")),
+        None => return Err(invalid("/password", "is missing")),
+    }
+    let parameters = agree(body, "workplace", &workplace.into())?;
+    ask(&call, &command::VERIFYAUTH, parameters).await
+}
+
+/// Neither answer may be kept: one changes something, the other holds a password.
+async fn ask(call: &Call, spec: &'static Spec, parameters: Parameters) -> Result<HttpResponse, Problem> {
+    let command = Command::known(spec, parameters);
+    let reply = call.shared().bridge.ask(call.instance(), command, call.deadline()).await?;
+    Ok(answer::done(StatusCode::OK, reply))
+}
+
+fn device_of(call: &Call) -> Result<String, Problem> {
+    let device = call.segment("uuid");
+    let is_id = (1..=LONGEST_DEVICE_ID).contains(&device.len())
+        && device.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte));
+    if is_id {
+        return Ok(device.to_owned());
+    }
+    Err(Problem::new(&table::INVALID_REQUEST)
+        .detail("`uuid` in the path must be 1 to 64 letters, digits, `-`, `_`, `.` or `:`."))
+}
+
+fn invalid(pointer: &str, detail: impl Into<String>) -> Problem {
+    Problem::new(&table::INVALID_REQUEST)
+        .detail("The body has a fault. Nothing was sent.")
+        .errors(vec![Fault::new(pointer, detail)])
+}

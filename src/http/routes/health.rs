@@ -1,0 +1,47 @@
+//! Probes: whether the process answers, and whether it should be sent work. They name no instance to anyone.
+//!
+//! A gateway that is down does not make the bridge unready: old copies and the answers to repeated payments can still
+//! be had, and taking every replica out at once would end even those.
+
+use std::time::Duration;
+
+use actix_web::http::header::CACHE_CONTROL;
+use actix_web::web::{Data, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse, get};
+
+use crate::http::call;
+use crate::http::problem::{Problem, table};
+use crate::http::server::Shared;
+
+/// When a probe that was told "not ready" may ask again: as often as probes usually do.
+const PROBE_AGAIN: Duration = Duration::from_secs(1);
+
+/// Adds the probes.
+pub fn configure(config: &mut ServiceConfig) -> &mut ServiceConfig {
+    config.service(livez).service(readyz)
+}
+
+#[get("/livez")]
+async fn livez() -> HttpResponse {
+    well("alive")
+}
+
+#[get("/readyz")]
+async fn readyz(request: HttpRequest, shared: Data<Shared>) -> Result<HttpResponse, Problem> {
+    let gateway_required = match call::query(&request, "require")?.as_deref() {
+        None => false,
+        Some("gateway") => true,
+        Some(_) => return Err(Problem::new(&table::INVALID_REQUEST).detail("`require` can only be `gateway`.")),
+    };
+    if shared.bridge.is_draining() {
+        return Err(Problem::new(&table::SHUTTING_DOWN).retry_after(PROBE_AGAIN));
+    }
+    if gateway_required && !shared.bridge.has_gateway() {
+        return Err(Problem::new(&table::GATEWAY_UNAVAILABLE).retry_after(PROBE_AGAIN));
+    }
+    Ok(well("ready"))
+}
+
+fn well(status: &'static str) -> HttpResponse {
+    HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(serde_json::json!({ "status": status }))
+}

@@ -1,0 +1,41 @@
+//! Which instances a caller may use.
+
+use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse, get};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::http::auth::Caller;
+use crate::http::negotiate;
+use crate::http::problem::{Problem, table};
+use crate::http::server::Shared;
+
+/// The instances a token may use.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Instances {
+    /// Their names, in order.
+    #[schema(examples(json!(["demo"])))]
+    pub instances: Vec<String>,
+}
+
+/// Instances this token may use
+///
+/// The names that stand for `{instance}` in the other paths.
+#[utoipa::path(tag = "Operations", operation_id = "listInstances",
+    responses((status = 200, description = "The instances.", body = Instances)))]
+#[get("/v1/instances")]
+pub async fn list_instances(
+    caller: Caller,
+    request: HttpRequest,
+    shared: Data<Shared>,
+) -> Result<HttpResponse, Problem> {
+    if !negotiate::accepts(request.headers(), "application/json") {
+        return Err(Problem::new(&table::NOT_ACCEPTABLE));
+    }
+    let mut instances = shared.bridge.instances();
+    instances.retain(|instance| caller.may_reach(instance));
+    Ok(HttpResponse::Ok()
+        .insert_header(("Cache-Control", "private, no-cache"))
+        .insert_header(("Vary", "Authorization"))
+        .json(Instances { instances }))
+}

@@ -1,0 +1,74 @@
+//! The routes, one file a subject, and the parameters they have in common in the document.
+//!
+//! Everything of one instance is in one scope, which is found by a single match; within it most paths are plain text.
+//! A route checks what its caller may do before it reads anything else.
+
+pub mod catalogue;
+pub mod commands;
+pub mod devices;
+pub mod docs;
+pub mod health;
+pub mod instances;
+pub mod payments;
+pub mod problems;
+pub mod transactions;
+
+use utoipa::IntoParams;
+use utoipa_actix_web::scope;
+use utoipa_actix_web::service_config::ServiceConfig;
+
+/// The instance in the path.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct InInstance {
+    /// The name of the instance, as `GET /v1/instances` lists it.
+    #[param(example = "demo")]
+    pub instance: String,
+}
+
+/// The point of sale in the path.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct InPointOfSale {
+    /// The id of the point of sale.
+    #[param(minimum = 0, maximum = 9_007_199_254_740_991_i64, example = 1)]
+    pub pos_id: i64,
+}
+
+/// The password of a point of sale.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+pub struct PosPassword {
+    /// The password of the point of sale, where it needs one: what its password-check returned.
+    #[param(rename = "X-POS-Password", example = "a-pos-password")]
+    pub pos_password: Option<String>,
+}
+
+/// Adds every route of the room.
+pub fn configure(config: &mut ServiceConfig<'_>) {
+    config.map(health::configure).map(problems::configure).map(docs::configure);
+    config.service(instances::list_instances);
+    config.service(scope("/v1/instances/{instance}").configure(instance));
+}
+
+fn instance(config: &mut ServiceConfig<'_>) {
+    config
+        .service(catalogue::getconfig)
+        .service(catalogue::getdeposit)
+        .service(catalogue::getlicense)
+        .service(catalogue::listpos)
+        .service(catalogue::version)
+        .service(catalogue::getstatus)
+        .service(scope("/points-of-sale/{pos_id}").configure(point_of_sale))
+        .service(devices::registerdevice)
+        .service(commands::send_command);
+}
+
+fn point_of_sale(config: &mut ServiceConfig<'_>) {
+    config
+        .service(catalogue::listpm)
+        .service(catalogue::listproducts)
+        .service(transactions::listtransactions)
+        .service(payments::payitems)
+        .service(devices::verifyauth);
+}

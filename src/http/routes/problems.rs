@@ -1,0 +1,94 @@
+//! What an error means and what to do: the page that a problem's `type` points to.
+
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, VARY};
+use actix_web::web::{Path, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse, get};
+use serde_json::json;
+
+use crate::http::negotiate;
+use crate::http::problem::{Entry, Problem, table};
+
+/// The page loads nothing and runs nothing; only its own few lines of style are let in.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
+
+/// Adds the pages.
+pub fn configure(config: &mut ServiceConfig) -> &mut ServiceConfig {
+    config.service(explain)
+}
+
+#[get("/problems/{code}")]
+async fn explain(request: HttpRequest, code: Path<String>) -> Result<HttpResponse, Problem> {
+    let entry = table::find(&code)
+        .ok_or_else(|| Problem::new(&table::NOT_FOUND).detail("The bridge has no problem of this code."))?;
+    let mut response = HttpResponse::Ok();
+    response.insert_header((CACHE_CONTROL, "no-cache")).insert_header((VARY, "Accept"));
+    if negotiate::prefers_html(request.headers()) {
+        return Ok(response
+            .content_type("text/html; charset=utf-8")
+            .insert_header((CONTENT_SECURITY_POLICY, POLICY))
+            .body(page(entry)));
+    }
+    if !negotiate::accepts(request.headers(), "application/json") {
+        return Err(Problem::new(&table::NOT_ACCEPTABLE));
+    }
+    let Entry { code, status, title, retryable, explanation, advice } = entry;
+    Ok(response.json(json!({
+        "code": code,
+        "status": status,
+        "title": title,
+        "retryable": retryable,
+        "explanation": explanation,
+        "advice": advice,
+    })))
+}
+
+fn page(entry: &Entry) -> String {
+    let [title, explanation, advice] = [entry.title, entry.explanation, entry.advice].map(html);
+    let retryable = if entry.retryable {
+        "Yes: the same request is safe to repeat and may succeed. An answer may say otherwise in its own \
+         <code>retryable</code>."
+    } else {
+        "No: repeating the request unchanged does not help."
+    };
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width\">\n<title>{title}</title>\n\
+         <style>body{{font:1.1rem/1.5 system-ui,sans-serif;max-width:42rem;margin:3rem auto;padding:0 1rem}}\
+         code{{background:#8882;border-radius:.2em;padding:0 .25em}}:root{{color-scheme:light dark}}</style>\n\
+         </head>\n<body>\n<p><code>{status} {code}</code></p>\n<h1>{title}</h1>\n\
+         <h2>What happened</h2>\n<p>{explanation}</p>\n<h2>What to do</h2>\n<p>{advice}</p>\n\
+         <h2>Is it worth repeating?</h2>\n<p>{retryable}</p>\n</body>\n</html>\n",
+        status = entry.status,
+        code = entry.code,
+    )
+}
+
+/// The table's words as HTML: escaped, and what stands between backticks as code.
+fn html(words: &str) -> String {
+    let escaped = words.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let mut page = String::with_capacity(escaped.len());
+    for (index, part) in escaped.split('`').enumerate() {
+        match index {
+            0 => {}
+            odd if odd % 2 == 1 => page.push_str("<code>"),
+            _ => page.push_str("</code>"),
+        }
+        page.push_str(part);
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_page_is_whole() {
+        for entry in table::TABLE {
+            let page = page(entry);
+            assert!(!page.contains('`'), "{}", entry.code);
+            assert_eq!(page.matches("<code>").count(), page.matches("</code>").count(), "{}", entry.code);
+        }
+        assert_eq!(html("a `b<c>` & d"), "a <code>b&lt;c&gt;</code> &amp; d");
+    }
+}

@@ -1,0 +1,143 @@
+//! What a payment's body says is sold.
+//!
+//! The body goes to the gateway exactly as it was spelled; what is read here decides only whether it may go at all.
+//! Every fault is found at once and pointed at, since a cashier's program that must be told five times is a queue of
+//! people waiting.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde_json::value::RawValue;
+
+use super::integer;
+use super::problem::Fault;
+use crate::wire::Parameters;
+
+/// A sale as the gateway will book it: only what has an amount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sale {
+    /// The payment method's id.
+    pub payment_method: i64,
+    /// How many of each product id; never 0.
+    pub amounts: BTreeMap<i64, i64>,
+}
+
+impl Sale {
+    /// Reads a sale out of the body of a payment, or says everything that is wrong with it.
+    pub fn read(body: &Parameters) -> Result<Self, Vec<Fault>> {
+        let mut faults = Vec::new();
+        let payment_method = whole(body, "PaymentMethod", "", &mut faults);
+        let amounts = amounts(body, &mut faults);
+        match payment_method {
+            Some(payment_method) if faults.is_empty() => Ok(Self { payment_method, amounts }),
+            _ => Err(faults),
+        }
+    }
+}
+
+fn amounts(body: &Parameters, faults: &mut Vec<Fault>) -> BTreeMap<i64, i64> {
+    let mut amounts = BTreeMap::new();
+    let Some(products) = body.get("Products") else {
+        faults.push(Fault::new("/Products", "is missing"));
+        return amounts;
+    };
+    let Ok(products) = serde_json::from_str::<Vec<Box<RawValue>>>(products.get()) else {
+        faults.push(Fault::new("/Products", "must be an array of products"));
+        return amounts;
+    };
+    let before = faults.len();
+    let mut first_seen = HashMap::new();
+    for (index, product) in products.iter().enumerate() {
+        let pointer = format!("/Products/{index}");
+        let Some((id, amount)) = product_of(product, &pointer, faults) else { continue };
+        if let Some(first) = first_seen.insert(id, index) {
+            faults.push(Fault::new(format!("{pointer}/ID"), format!("is the product of /Products/{first} again")));
+        }
+        if amount > 0 {
+            amounts.insert(id, amount);
+        }
+    }
+    if amounts.is_empty() && faults.len() == before {
+        faults.push(Fault::new("/Products", "must hold at least one product with an Amount above 0"));
+    }
+    amounts
+}
+
+fn product_of(product: &RawValue, pointer: &str, faults: &mut Vec<Fault>) -> Option<(i64, i64)> {
+    match Parameters::parse(product.get().as_bytes()) {
+        Ok(members) => {
+            let id = whole(&members, "ID", pointer, faults);
+            let amount = whole(&members, "Amount", pointer, faults);
+            id.zip(amount)
+        }
+        Err(error) => {
+            faults.push(Fault::new(pointer, format!("is no product: {error}")));
+            None
+        }
+    }
+}
+
+/// The whole number `name` of an object at `pointer`.
+fn whole(members: &Parameters, name: &str, pointer: &str, faults: &mut Vec<Fault>) -> Option<i64> {
+    let read = match members.get(name) {
+        Some(value) => integer::of_json(value.get()).map_err(|why| why.to_string()),
+        None => Err("is missing".to_owned()),
+    };
+    read.map_err(|detail| faults.push(Fault::new(format!("{pointer}/{name}"), detail))).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &str) -> Result<Sale, Vec<Fault>> {
+        Sale::read(&Parameters::parse(body.as_bytes()).unwrap())
+    }
+
+    fn pointers(body: &str) -> Vec<String> {
+        read(body).unwrap_err().into_iter().map(|fault| fault.pointer).collect()
+    }
+
+    #[test]
+    fn only_what_has_an_amount_is_sold_and_spelling_does_not_matter() {
+        let plain = read(r#"{"PaymentMethod":1,"Products":[{"ID":1,"Amount":2}]}"#).unwrap();
+        assert_eq!(plain, Sale { payment_method: 1, amounts: BTreeMap::from([(1, 2)]) });
+        let till = r#"{"PaymentMethod":"1","note":"x","Products":[
+            {"ID":"1","Amount":2.0,"ProductName":"Beer","Price":3.50},{"ID":2,"Amount":0}]}"#;
+        assert_eq!(read(till).unwrap(), plain);
+    }
+
+    #[test]
+    fn every_fault_is_pointed_at() {
+        let body = r#"{"Products":[{"ID":1,"Amount":-1},{"Amount":1.5},{"ID":1,"Amount":1},7,{"ID":3,"Amount":"x"}]}"#;
+        let expected = [
+            "/PaymentMethod",
+            "/Products/0/Amount",
+            "/Products/1/ID",
+            "/Products/1/Amount",
+            "/Products/3",
+            "/Products/4/Amount",
+        ];
+        assert_eq!(pointers(body), expected);
+    }
+
+    #[test]
+    fn a_product_given_twice_is_refused_even_without_an_amount() {
+        let body = r#"{"PaymentMethod":1,"Products":[{"ID":7,"Amount":0},{"ID":8,"Amount":1},{"ID":"7","Amount":2}]}"#;
+        assert_eq!(pointers(body), ["/Products/2/ID"]);
+    }
+
+    #[test]
+    fn a_name_given_twice_in_a_product_is_refused() {
+        let body = r#"{"PaymentMethod":1,"Products":[{"ID":7,"Amount":1,"Amount":9}]}"#;
+        let faults = read(body).unwrap_err();
+        assert_eq!(faults[0].pointer, "/Products/0");
+        assert!(faults[0].detail.contains("`Amount` is given twice"), "{faults:?}");
+    }
+
+    #[test]
+    fn a_sale_of_nothing_is_refused() {
+        for products in ["", r#","Products":[]"#, r#","Products":{}"#, r#","Products":[{"ID":1,"Amount":0}]"#] {
+            assert_eq!(pointers(&format!(r#"{{"PaymentMethod":1{products}}}"#)), ["/Products"], "{products}");
+        }
+    }
+}

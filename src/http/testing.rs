@@ -1,0 +1,85 @@
+//! The room under test: the real application over a bridge without a gateway, which answers every use case with
+//! "no such instance", so a test can tell what reached it from what did not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use actix_web::body::to_bytes;
+use actix_web::dev::ServiceResponse;
+use actix_web::http::header::HeaderMap;
+use actix_web::test::{TestRequest, call_service, init_service};
+use actix_web::web::{Bytes, Data};
+use secrecy::SecretString;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::auth::{self, Auth, Mode, Scope, Token};
+use super::{Config, Shared, server};
+use crate::bridge::Bridge;
+
+/// A bridge without a gateway.
+pub(crate) fn bridge() -> Bridge {
+    Bridge {}
+}
+
+/// Callers for tests: `ALL` may do everything in `demo`, each scope's own name is a token with only that scope, and
+/// `gateway-secret` is the gateway key of `demo`.
+pub(crate) fn auth() -> Arc<Auth> {
+    let mut tokens: BTreeMap<String, Token> =
+        Scope::ALL.into_iter().map(|scope| (scope.name().to_owned(), token(scope.name(), [scope].into()))).collect();
+    tokens.insert("all".to_owned(), token("ALL", Scope::ALL.into()));
+    let keys = BTreeMap::from([("demo".to_owned(), SecretString::from("gateway-secret"))]);
+    Arc::new(Auth::new(&auth::Config { mode: Mode::Tokens, tokens }, &keys).unwrap())
+}
+
+fn token(secret: &str, scopes: BTreeSet<Scope>) -> Token {
+    Token {
+        sha256: vec![Sha256::digest(secret).into()],
+        instances: vec!["demo".to_owned()],
+        scopes,
+        max_in_flight: 1,
+        per_second: 1,
+    }
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+
+    pub(crate) fn code(&self) -> String {
+        self.json()["code"].as_str().unwrap_or_default().to_owned()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+/// Sends one request to an application with these settings and callers.
+pub(crate) async fn ask_with(config: Config, auth: Arc<Auth>, request: TestRequest) -> Answer {
+    let app = init_service(server::app(Data::new(Shared::new(bridge(), auth, config)))).await;
+    let response: ServiceResponse<_> = call_service(&app, request.to_request()).await;
+    let (_, response) = response.into_parts();
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let body = to_bytes(response.into_body()).await.map_err(Into::into).unwrap();
+    Answer { status, headers, body }
+}
+
+/// Sends one request to an application with the default settings.
+pub(crate) async fn ask(request: TestRequest) -> Answer {
+    ask_with(Config::default(), auth(), request).await
+}
+
+/// A request by the caller who may do everything.
+pub(crate) fn allowed(request: TestRequest) -> TestRequest {
+    request.insert_header(("Authorization", "Bearer ALL"))
+}

@@ -1,0 +1,47 @@
+//! What is in force and where it came from, for `validate --print`.
+
+use std::fmt;
+
+use super::fault::Origin;
+
+/// One key that the program knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The dotted name.
+    pub key: String,
+    /// The value in force as it is written in TOML, `(redacted)` for a secret, `None` where there is none.
+    pub shown: Option<String>,
+    /// Where the value came from.
+    pub origin: Origin,
+}
+
+/// Every key that was read, in the order in which the rooms read them. Displays as one line a key; secrets are
+/// redacted before they get here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Printed(pub(super) Vec<Entry>);
+
+impl Printed {
+    /// The keys in the order in which they were read.
+    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.0.iter()
+    }
+}
+
+impl fmt::Display for Printed {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let line = |entry: &Entry| match &entry.shown {
+            Some(shown) => format!("{} = {shown}", entry.key),
+            None => format!("# {} is not set", entry.key),
+        };
+        let lines: Vec<_> = self.0.iter().map(line).collect();
+        // Longer lines push their own origin to the right and leave the rest aligned.
+        let width = lines.iter().map(|line| line.chars().count()).filter(|width| *width <= 60).max().unwrap_or(0);
+        for (entry, line) in self.0.iter().zip(&lines) {
+            match entry.origin {
+                Origin::Default if entry.shown.is_none() => writeln!(formatter, "{line}")?,
+                _ => writeln!(formatter, "{line:width$}  # {}", entry.origin)?,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,140 @@
+//! The face of one section of the configuration, as the rooms see it.
+
+use std::fmt::Display;
+
+use secrecy::SecretString;
+
+use super::Settings;
+use super::fault::{Fault, Origin};
+use super::printed::Entry;
+use super::tree::Node;
+use super::value::{Setting, Value};
+
+/// What `--print` shows in place of a secret.
+const REDACTED: &str = "(redacted)";
+
+/// A section of the configuration, whether anything was set in it or not. Reading never fails: what is wrong is
+/// recorded, and the default stands in until [`Settings::finish`] refuses the whole.
+#[derive(Debug)]
+pub struct Section<'a> {
+    settings: &'a mut Settings,
+    path: Vec<String>,
+}
+
+impl<'a> Section<'a> {
+    pub(super) fn new(settings: &'a mut Settings, path: Vec<String>) -> Self {
+        if settings.known.sections.insert(path.clone())
+            && let Some(Node::Leaf(leaf)) = settings.tree.find(&path)
+        {
+            let origin = leaf.origin.clone();
+            let message = "is a section, and not a value".to_owned();
+            settings.faults.push(Fault { origin, key: path.join("."), message });
+        }
+        Self { settings, path }
+    }
+}
+
+impl Section<'_> {
+    /// The section `name` under this one.
+    pub fn section(&mut self, name: &str) -> Section<'_> {
+        let path = self.path_to(name);
+        Section::new(self.settings, path)
+    }
+
+    /// The names of the sections that stand under this one, in order. For sections whose members the operator names.
+    pub fn names(&mut self) -> Vec<String> {
+        self.settings.known.open.insert(self.path.clone());
+        let entries = match self.settings.tree.find(&self.path) {
+            Some(Node::Section(table)) => &table.entries,
+            _ => return Vec::new(),
+        };
+        let sections = entries.iter().filter(|(_, node)| matches!(node, Node::Section(_)));
+        sections.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The value of `key`, or `default` where it is not set or is at fault.
+    pub fn get<T: Setting>(&mut self, key: &'static str, default: T) -> T {
+        let Some((value, origin)) = self.look(key) else {
+            self.note(key, Some(default.show()), Origin::Default);
+            return default;
+        };
+        let read = self.read(key, &value).unwrap_or(default);
+        self.note(key, Some(read.show()), origin);
+        read
+    }
+
+    /// As [`Section::get`], for a value that must not be below `least`.
+    pub fn at_least<T: Setting + PartialOrd>(&mut self, key: &'static str, default: T, least: T) -> T {
+        let value = self.get(key, default);
+        if value < least {
+            self.fault(key, format_args!("must be at least {}", least.show().trim_matches('"')));
+        }
+        value
+    }
+
+    /// The value of `key`, or `None` where it is not set, is at fault, or is taken back by an empty variable.
+    pub fn optional<T: Setting>(&mut self, key: &'static str) -> Option<T> {
+        let found = self.look(key).filter(|(value, _)| !value.is_blank());
+        let Some((value, origin)) = found else {
+            self.note(key, None, Origin::Default);
+            return None;
+        };
+        let read = self.read::<T>(key, &value);
+        self.note(key, read.as_ref().map(Setting::show), origin);
+        read
+    }
+
+    /// The secret `key`, without white space around it. Shown redacted, and never part of a fault.
+    pub fn secret(&mut self, key: &'static str) -> Option<SecretString> {
+        let found = self.look(key).filter(|(value, _)| !value.is_blank());
+        let Some((value, origin)) = found else {
+            self.note(key, None, Origin::Default);
+            return None;
+        };
+        self.note(key, Some(REDACTED.to_owned()), origin);
+        match value.text().map(str::trim) {
+            Some("") => self.fault(key, "is empty"),
+            Some(text) => return Some(text.into()),
+            None => self.fault(key, "must be text in quotes"),
+        }
+        None
+    }
+
+    /// Records that a rule of the room is broken: `message` is a clause that follows the key. An empty `key` means the
+    /// section itself. The place is the key's, or the innermost section's around it that was spoken of.
+    pub fn fault(&mut self, key: &str, message: impl Display) {
+        let path = if key.is_empty() { self.path.clone() } else { self.path_to(key) };
+        let origin = self.settings.tree.nearest_origin(&path);
+        self.settings.faults.push(Fault { origin, key: path.join("."), message: message.to_string() });
+    }
+
+    fn path_to(&self, name: &str) -> Vec<String> {
+        self.path.iter().cloned().chain([name.to_owned()]).collect()
+    }
+
+    fn look(&mut self, key: &str) -> Option<(Value, Origin)> {
+        let path = self.path_to(key);
+        let found = match self.settings.tree.find(&path) {
+            Some(Node::Leaf(leaf)) => Some((leaf.value.clone(), leaf.origin.clone())),
+            Some(Node::Section(_)) => {
+                self.fault(key, "is a value, and not a section");
+                None
+            }
+            None => None,
+        };
+        self.settings.known.keys.insert(path);
+        found
+    }
+
+    fn read<T: Setting>(&mut self, key: &str, value: &Value) -> Option<T> {
+        T::read(value).map_err(|message| self.fault(key, message)).ok()
+    }
+
+    fn note(&mut self, key: &str, shown: Option<String>, origin: Origin) {
+        let key = self.path_to(key).join(".");
+        let entries = &mut self.settings.printed;
+        if entries.iter().all(|entry| entry.key != key) {
+            entries.push(Entry { key, shown, origin });
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The tree of what was set: the file's tables, and the environment laid over them.
+//!
+//! Every node remembers where it came from. Two sources may both speak of one key, and then the environment wins; what
+//! it may not do is turn a section into a value or a value into a section, since either would silently drop settings.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::Path;
+
+use toml::de::{DeTable, DeValue};
+
+use super::fault::{Fault, Faults, Origin};
+use super::value::Value;
+
+/// A variable is ours if it begins with this and has [`SEPARATOR`] in what follows. Kubernetes sets `BRIDGE_PORT` and
+/// its like for a Service named bridge: those are not.
+const PREFIX: &str = "BRIDGE_";
+const SEPARATOR: &str = "__";
+
+/// A section, or a value within one.
+#[derive(Debug)]
+pub(super) enum Node {
+    Section(Table),
+    Leaf(Leaf),
+}
+
+/// A value and where it stands.
+#[derive(Debug)]
+pub(super) struct Leaf {
+    pub(super) value: Value,
+    pub(super) origin: Origin,
+}
+
+/// A section: where it was first spoken of, and what is in it.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) origin: Origin,
+    pub(super) entries: BTreeMap<String, Node>,
+}
+
+impl Node {
+    pub(super) fn origin(&self) -> &Origin {
+        match self {
+            Self::Section(table) => &table.origin,
+            Self::Leaf(leaf) => &leaf.origin,
+        }
+    }
+}
+
+impl Table {
+    pub(super) fn empty(origin: Origin) -> Self {
+        Self { origin, entries: BTreeMap::new() }
+    }
+
+    /// The node at `path`, if anything was said of it.
+    pub(super) fn find(&self, path: &[String]) -> Option<&Node> {
+        let (last, sections) = path.split_last()?;
+        let mut table = self;
+        for name in sections {
+            let Some(Node::Section(next)) = table.entries.get(name) else { return None };
+            table = next;
+        }
+        table.entries.get(last)
+    }
+
+    /// Where to look for `path`, or, where nothing was said of it, for the innermost section around it.
+    pub(super) fn nearest_origin(&self, path: &[String]) -> Origin {
+        let mut table = self;
+        for name in path {
+            match table.entries.get(name) {
+                Some(Node::Section(next)) => table = next,
+                Some(Node::Leaf(leaf)) => return leaf.origin.clone(),
+                None => break,
+            }
+        }
+        table.origin.clone()
+    }
+}
+
+/// Reads the text of a file. Every error of its grammar is a fault, not only the first.
+pub(super) fn parse(path: &Path, text: &str) -> Result<Table, Faults> {
+    let line_at = |offset: usize| 1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count();
+    let place = |offset: usize| Origin::File(path.to_owned(), line_at(offset));
+    let (document, errors) = DeTable::parse_recoverable(text);
+    let fault = |error: &toml::de::Error| Fault {
+        origin: error.span().map_or(Origin::File(path.to_owned(), 0), |span| place(span.start)),
+        key: String::new(),
+        message: format!("this is not TOML: {}", error.message()),
+    };
+    match Faults::collect(errors.iter().map(fault).collect()) {
+        Some(faults) => Err(faults),
+        None => Ok(table(document.get_ref(), Origin::Default, &place)),
+    }
+}
+
+fn table(source: &DeTable<'_>, origin: Origin, place: &dyn Fn(usize) -> Origin) -> Table {
+    let mut target = Table::empty(origin);
+    for (key, value) in source {
+        let origin = place(key.span().start);
+        let node = match value.get_ref() {
+            DeValue::Table(inner) => Node::Section(table(inner, origin, place)),
+            other => Node::Leaf(Leaf { value: self::value(other), origin }),
+        };
+        target.entries.insert(key.get_ref().clone().into_owned(), node);
+    }
+    target
+}
+
+fn value(source: &DeValue<'_>) -> Value {
+    match source {
+        DeValue::String(text) => Value::Text(text.clone().into_owned()),
+        DeValue::Integer(number) => i128::from_str_radix(number.as_str(), number.radix())
+            .map_or(Value::Foreign("a number beyond all bounds"), Value::Whole),
+        DeValue::Float(number) => {
+            number.as_str().parse().map_or(Value::Foreign("a number that cannot be read"), Value::Fraction)
+        }
+        DeValue::Boolean(truth) => Value::Truth(*truth),
+        DeValue::Datetime(_) => Value::Foreign("a date or time"),
+        DeValue::Array(items) => Value::List(items.iter().map(|item| value(item.get_ref())).collect()),
+        DeValue::Table(_) => Value::Foreign("a table"),
+    }
+}
+
+/// Lays the environment over the file. Variables that are not ours are passed over; a variable of ours that cannot be
+/// used is a fault.
+pub(super) fn overlay(
+    root: &mut Table,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    faults: &mut Vec<Fault>,
+) {
+    let mut ours: Vec<_> = environment.into_iter().filter_map(|(name, text)| Some((spelled(&name)?, text))).collect();
+    // The environment has no order of its own, and faults should not depend on the one it happens to come in.
+    ours.sort();
+    for (name, text) in ours {
+        let path = path_of(&name);
+        let mut fault = |message: &str| {
+            faults.push(Fault {
+                origin: Origin::Environment(name.clone()),
+                key: path.join("."),
+                message: message.to_owned(),
+            });
+        };
+        if path.iter().any(String::is_empty) {
+            fault("a part of this name is empty; a setting is named BRIDGE_SECTION__KEY");
+            continue;
+        }
+        let Ok(text) = text.into_string() else {
+            fault("is not valid UTF-8");
+            continue;
+        };
+        if let Err(message) = set(root, &path, &name, text) {
+            fault(message);
+        }
+    }
+}
+
+fn spelled(name: &OsString) -> Option<String> {
+    let name = name.to_str()?;
+    name.strip_prefix(PREFIX)?.contains(SEPARATOR).then(|| name.to_owned())
+}
+
+fn path_of(name: &str) -> Vec<String> {
+    let rest = name.strip_prefix(PREFIX).unwrap_or(name);
+    rest.split(SEPARATOR).map(str::to_lowercase).collect()
+}
+
+/// The variable that sets `path`.
+pub(super) fn variable(path: &[String]) -> String {
+    format!("{PREFIX}{}", path.join(SEPARATOR).to_uppercase())
+}
+
+fn set(root: &mut Table, path: &[String], name: &str, text: String) -> Result<(), &'static str> {
+    let origin = Origin::Environment(name.to_owned());
+    let Some((last, sections)) = path.split_last() else { return Ok(()) };
+    let mut table = root;
+    for section in sections {
+        let fresh = || Node::Section(Table::empty(origin.clone()));
+        table = match table.entries.entry(section.clone()).or_insert_with(fresh) {
+            Node::Section(next) => next,
+            Node::Leaf(_) => return Err("a part of this name is set as a value elsewhere, and is not a section"),
+        };
+    }
+    match table.entries.get(last) {
+        Some(Node::Section(_)) => return Err("is set as a section elsewhere, and cannot be a value as well"),
+        Some(Node::Leaf(Leaf { origin: Origin::Environment(_), .. })) => {
+            return Err("is set twice, by two variables whose names differ in case only");
+        }
+        _ => {}
+    }
+    table.entries.insert(last.clone(), Node::Leaf(Leaf { value: Value::Untyped(text), origin }));
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! What was set that nobody reads: misspelled, misplaced, or meant for another program.
+//!
+//! A setting that is silently ignored is worse than one that is missing, for its author believes it is in force. So
+//! everything left over after all rooms have read is a fault, and the fault names the nearest name there is.
+
+use std::collections::BTreeSet;
+
+use super::fault::{Fault, Origin};
+use super::tree::{Node, Table, variable};
+
+/// The names that were asked for while the rooms read.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// Keys.
+    pub(super) keys: BTreeSet<Vec<String>>,
+    /// Sections.
+    pub(super) sections: BTreeSet<Vec<String>>,
+    /// Sections whose members are named by the operator, each a section of its own (`instances`).
+    pub(super) open: BTreeSet<Vec<String>>,
+}
+
+impl Known {
+    /// A fault for each node of `tree` that no room asked for; a section that is unknown as a whole is one fault.
+    pub(super) fn left_over(&self, tree: &Table) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        self.walk(tree, &mut Vec::new(), &mut faults);
+        faults
+    }
+
+    fn walk(&self, table: &Table, path: &mut Vec<String>, faults: &mut Vec<Fault>) {
+        for (name, node) in &table.entries {
+            path.push(name.clone());
+            match node {
+                Node::Section(inner) if self.sections.contains(path.as_slice()) => self.walk(inner, path, faults),
+                // A key that is a section, or a section that is a value, was a fault when it was read.
+                _ if self.keys.contains(path.as_slice()) || self.sections.contains(path.as_slice()) => {}
+                node => faults.push(self.fault(path, node)),
+            }
+            path.pop();
+        }
+    }
+
+    fn fault(&self, path: &[String], node: &Node) -> Fault {
+        let is_section = matches!(node, Node::Section(_));
+        let parent = path.split_last().map_or(&[][..], |(_, parent)| parent);
+        let spelled = |path: &[String]| match node.origin() {
+            Origin::Environment(_) => variable(path),
+            _ => path.join("."),
+        };
+        let message = if !is_section && self.open.contains(parent) {
+            format!("is a value and must be a section: [{}]", path.join("."))
+        } else {
+            let what = if is_section { "no such section" } else { "no such key" };
+            match self.nearest(path, is_section) {
+                Some(nearest) => format!("{what}; the nearest known is {}", spelled(nearest)),
+                None => what.to_owned(),
+            }
+        };
+        Fault { origin: node.origin().clone(), key: path.join("."), message }
+    }
+
+    fn nearest(&self, path: &[String], is_section: bool) -> Option<&[String]> {
+        let known = if is_section { &self.sections } else { &self.keys };
+        let (last, parent) = path.split_last()?;
+        let distance = |other: &&Vec<String>| {
+            let beside = other.split_last().is_some_and(|(_, others)| others == parent);
+            let same = other.last() == Some(last);
+            // The same word in another section was misplaced, not misspelled; otherwise neighbours come first.
+            let rank = if same { 0 } else { 1 + usize::from(!beside) };
+            let name = other.last().map_or("", String::as_str);
+            let (whole, others) = (path.join("."), other.join("."));
+            (rank, strsim::damerau_levenshtein(last, name), strsim::damerau_levenshtein(&whole, &others))
+        };
+        known.iter().filter(|other| !other.is_empty()).min_by_key(distance).map(Vec::as_slice)
+    }
+}

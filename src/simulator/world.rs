@@ -1,0 +1,140 @@
+//! Everything the shards share: the store, the limiter, the faults, the counts, the dice, and the signal to stop.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Misuse;
+use super::config::Config;
+use super::counts::Counters;
+use super::faults::Faults;
+use super::limiter::Limiter;
+use super::printer::{Format, message};
+use super::reader::read;
+use super::roster::Roster;
+use super::sample;
+use super::store::{Data, Store};
+use super::value::Value;
+
+/// Commands waiting for their time to be applied or answered, on all connections together and also on those that have
+/// gone since: like the real server, this one finishes what it began.
+const WAITING_COMMANDS: usize = 65_536;
+
+/// What all connections, the control endpoint and [`super::Simulator`] work on.
+pub(super) struct World {
+    pub(super) config: Config,
+    pub(super) roster: Roster,
+    pub(super) store: Store,
+    pub(super) limiter: Limiter,
+    pub(super) faults: Faults,
+    pub(super) counters: Counters,
+    /// Room for commands that wait; see [`WAITING_COMMANDS`].
+    pub(super) waiting: Arc<Semaphore>,
+    pub(super) stop: CancellationToken,
+    pub(super) tasks: TaskTracker,
+    dice: Mutex<fastrand::Rng>,
+}
+
+impl World {
+    pub(super) fn new(config: Config) -> Self {
+        let faults = Faults::default();
+        for fault in &config.faults {
+            faults.add(fault.clone());
+        }
+        Self {
+            roster: Roster::new(config.shards.len()),
+            store: Store::new(config.instances.len(), sample::data),
+            limiter: Limiter::new(config.limits.clone()),
+            faults,
+            counters: Counters::new(&config.shards),
+            waiting: Arc::new(Semaphore::new(WAITING_COMMANDS)),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            dice: Mutex::new(fastrand::Rng::with_seed(config.seed)),
+            config,
+        }
+    }
+
+    fn dice(&self) -> MutexGuard<'_, fastrand::Rng> {
+        self.dice.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A number from 0 up to 1.
+    pub(super) fn chance(&self) -> f64 {
+        self.dice().f64()
+    }
+
+    /// A time from `least` to `most`.
+    pub(super) fn between(&self, least: Duration, most: Duration) -> Duration {
+        if most.is_zero() { Duration::ZERO } else { least + most.saturating_sub(least).mul_f64(self.chance()) }
+    }
+
+    /// Random letters that are neither JSON nor JSON5.
+    pub(super) fn gibberish(&self) -> String {
+        let mut dice = self.dice();
+        let letters = std::iter::repeat_with(|| dice.lowercase()).take(24);
+        format!("}}{}", letters.collect::<String>())
+    }
+
+    pub(super) fn shard(&self, name: &str) -> Result<usize, Misuse> {
+        let found = self.config.shards.iter().position(|shard| shard == name);
+        found.ok_or_else(|| Misuse::new(format!("there is no shard {name:?}")))
+    }
+
+    pub(super) fn shard_name(&self, shard: usize) -> &str {
+        self.config.shards.get(shard).map_or("", String::as_str)
+    }
+
+    pub(super) fn instance(&self, slug: &str) -> Result<usize, Misuse> {
+        let found = self.config.instances.iter().position(|instance| instance.slug == slug);
+        found.ok_or_else(|| Misuse::new(format!("there is no instance {slug:?}")))
+    }
+
+    /// Sends a broadcast to every connection of an instance on every live shard, and returns how many there are.
+    pub(super) fn broadcast(&self, instance: usize, name: &str, parameters: &Value) -> usize {
+        let name = Value::from(name.to_owned());
+        let text = |format| {
+            let result = [("message", &name), ("parameters", parameters)];
+            Utf8Bytes::from(message("broadcast", &result, format))
+        };
+        let (json, json5) = (text(Format::Json), text(Format::Json5));
+        let copies = self.roster.broadcast(
+            instance,
+            |format| if format == Format::Json { json.clone() } else { json5.clone() },
+            || Instant::now() + self.between(Duration::ZERO, self.config.broadcast_jitter),
+        );
+        self.counters.broadcast(u64::try_from(copies).unwrap_or(u64::MAX));
+        copies
+    }
+
+    /// Replaces fields of a product by those of `change`, an object in JSON or JSON5. Says nothing to any connection.
+    pub(super) fn change_product(&self, instance: usize, pos: i64, product: i64, change: &str) -> Result<(), Misuse> {
+        let change = read(change, Format::Json5).ok_or_else(|| Misuse::new(format!("{change:?} is no JSON")))?;
+        let mut data = self.data(instance)?;
+        data.change_product(pos, product, &change).map_err(Misuse::new)
+    }
+
+    pub(super) fn data(&self, instance: usize) -> Result<MutexGuard<'_, Data>, Misuse> {
+        self.store.lock(instance).ok_or_else(|| Misuse::new("there is no such instance".to_owned()))
+    }
+
+    /// Runs until stopped: `updatepos` to every instance, again and again.
+    pub(super) async fn broadcast_every(self: Arc<Self>, pause: Duration) {
+        let mut ticks = tokio::time::interval_at(Instant::now() + pause, pause);
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                _ = ticks.tick() => {
+                    for instance in 0..self.config.instances.len() {
+                        self.broadcast(instance, "updatepos", &Value::object([]));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! JSON → JSON5, as the library's `stringify` prints it without indentation.
+//!
+//! Only strings differ between the two spellings, so the text is checked to be JSON once and then copied: white space
+//! goes, keys that are identifiers lose their quotes, other strings are quoted the library's way. Numbers are copied
+//! as they stand: the library would print `2.50` as `2.5`, and a price is not the bridge's to respell.
+//!
+//! Two more things are not imitated, since they come from the library's objects and not from its printing: that members
+//! are sorted where their keys are whole numbers, and that of repeated keys only the last is seen. And where the
+//! library leaves a lone surrogate for the socket to spoil, its escape is printed, which reads back as itself.
+
+use std::fmt::Write as _;
+
+use serde_json::value::RawValue;
+
+use super::cursor::Cursor;
+use super::{Json5Error, identifier};
+
+/// Prints one JSON value as JSON5 on one line, as the npm library's `stringify` does: keys bare where they are
+/// identifiers, strings in single quotes unless double quotes need fewer escapes. Numbers and the order of members are
+/// kept. The library's `parse`, like [`to_json`](super::to_json), reads the same value back.
+///
+/// # Errors
+///
+/// What is not JSON, JSON5 included. Any depth is printed: nothing here recurses.
+pub fn from_json(json: &str) -> Result<String, Json5Error> {
+    serde_json::from_str::<&RawValue>(json).map_err(|fault| not_json(json, &fault))?;
+    let mut from = Cursor::new(json);
+    let mut json5 = String::with_capacity(json.len());
+    loop {
+        json5.push_str(from.take_while(|next| next != '"' && !is_white_space(next)));
+        match from.take() {
+            None => return Ok(json5),
+            Some('"') => {
+                let text = string(&mut from);
+                from.take_while(is_white_space);
+                match name(&text).filter(|_| from.peek() == Some(':')) {
+                    Some(name) => json5.push_str(&name),
+                    None => quote(&text, &mut json5),
+                }
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+fn not_json(json: &str, fault: &serde_json::Error) -> Json5Error {
+    let lines_before = json.split_inclusive('\n').take(fault.line().saturating_sub(1));
+    Json5Error { what: "no JSON", at: lines_before.map(str::len).sum::<usize>() + fault.column().saturating_sub(1) }
+}
+
+fn is_white_space(next: char) -> bool {
+    matches!(next, ' ' | '\t' | '\n' | '\r')
+}
+
+/// The rest of a JSON string after its opening quote, in UTF-16 since that may hold what UTF-8 may not. The text has
+/// been checked: what is no JSON does not come here, and is passed over.
+fn string(from: &mut Cursor<'_>) -> Vec<u16> {
+    let mut units = Vec::new();
+    loop {
+        units.extend(from.take_while(|next| !matches!(next, '"' | '\\')).encode_utf16());
+        let Some('\\') = from.take() else { return units };
+        units.push(match from.take() {
+            Some('b') => 0x08,
+            Some('f') => 0x0c,
+            Some('n') => 0x0a,
+            Some('r') => 0x0d,
+            Some('t') => 0x09,
+            Some('u') => {
+                let digits = (0..4).filter_map(|_| from.take()).filter_map(|digit| digit.to_digit(16));
+                digits.fold(0, |unit, digit| unit << 4 | u16::try_from(digit).unwrap_or_default())
+            }
+            itself => itself.and_then(|itself| u16::try_from(itself).ok()).unwrap_or_default(),
+        });
+    }
+}
+
+/// `text` as the library prints it for a key without quotes, if it does. It looks at what follows the first character
+/// in units of UTF-16 that it takes for characters, so only the first may be one that takes two units.
+fn name(text: &[u16]) -> Option<String> {
+    let name = String::from_utf16(text).ok()?;
+    let mut letters = name.chars();
+    let bare = letters.next().is_some_and(identifier::starts)
+        && letters.all(|letter| letter.len_utf16() == 1 && identifier::continues(letter));
+    bare.then_some(name)
+}
+
+/// Prints `text` in single quotes, or in double quotes where it holds more single ones.
+fn quote(text: &[u16], json5: &mut String) {
+    let count = |quote: char| text.iter().filter(|unit| u32::from(**unit) == u32::from(quote)).count();
+    let quote = if count('\'') > count('"') { '"' } else { '\'' };
+    json5.push(quote);
+    let mut characters = char::decode_utf16(text.iter().copied()).peekable();
+    while let Some(character) = characters.next() {
+        // Writing to a string cannot fail.
+        let _ = match character {
+            Ok('\0') if matches!(characters.peek(), Some(Ok('0'..='9'))) => write!(json5, "\\x00"),
+            Ok('\0') => write!(json5, "\\0"),
+            Ok('\u{8}') => write!(json5, "\\b"),
+            Ok('\t') => write!(json5, "\\t"),
+            Ok('\n') => write!(json5, "\\n"),
+            Ok('\u{b}') => write!(json5, "\\v"),
+            Ok('\u{c}') => write!(json5, "\\f"),
+            Ok('\r') => write!(json5, "\\r"),
+            Ok(control @ '\0'..='\x1f') => write!(json5, "\\x{:02x}", u32::from(control)),
+            Ok(line_end @ ('\u{2028}' | '\u{2029}')) => write!(json5, "\\u{:04x}", u32::from(line_end)),
+            Ok(special) if special == '\\' || special == quote => write!(json5, "\\{special}"),
+            Ok(other) => write!(json5, "{other}"),
+            Err(alone) => write!(json5, "\\u{:04x}", alone.unpaired_surrogate()),
+        };
+    }
+    json5.push(quote);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prints(cases: &[(&str, &str)]) {
+        for (json, json5) in cases {
+            assert_eq!(from_json(json).as_deref(), Ok(*json5), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_frame_is_printed_as_the_gateway_prints_it() {
+        let json =
+            r#" { "type" : "event", "result": {"event":"getdeposit","parameters":{"Deposit":{"Price":2.50}}} } "#;
+        prints(&[(json, "{type:'event',result:{event:'getdeposit',parameters:{Deposit:{Price:2.50}}}}")]);
+    }
+
+    #[test]
+    fn numbers_and_words_are_copied() {
+        prints(&[
+            ("[-0.00,1E+2,12345678901234567890]", "[-0.00,1E+2,12345678901234567890]"),
+            ("[ null,\ttrue,\r\nfalse ]", "[null,true,false]"),
+        ]);
+    }
+
+    #[test]
+    fn only_keys_that_are_identifiers_are_bare() {
+        prints(&[
+            (r#"{"a":"a","$_9":1,"größe":2,"null":3}"#, "{a:'a',$_9:1,größe:2,null:3}"),
+            (r#"{"":1,"9":2,"a-b":3,"a b":4,"\n":5}"#, r"{'':1,'9':2,'a-b':3,'a b':4,'\n':5}"),
+            (r#"{"\u0061" :1}"#, "{a:1}"),
+            (r#"{"𐊧":1,"𐊧a":2,"a𐊧":3,"\ud800\udea7":4}"#, "{𐊧:1,𐊧a:2,'a𐊧':3,𐊧:4}"),
+            (r#"{"it's":1,"\ud800":2}"#, r#"{"it's":1,'\ud800':2}"#),
+        ]);
+    }
+
+    #[test]
+    fn the_quote_that_needs_fewer_escapes_is_chosen_and_single_on_a_tie() {
+        prints(&[
+            (r#""""#, "''"),
+            (r#""'""#, r#""'""#),
+            (r#""\"""#, r#"'"'"#),
+            (r#""'\"""#, r#"'\'"'"#),
+            (r#""''\"""#, r#""''\"""#),
+            (r#""'\"\"""#, r#"'\'""'"#),
+        ]);
+    }
+
+    #[test]
+    fn escapes_are_the_library_s() {
+        prints(&[
+            (r#""\b\f\n\r\t\u000b\u0000\\\/""#, r"'\b\f\n\r\t\v\0\\/'"),
+            (r#""\u00001\u0000a\u0000""#, r"'\x001\0a\0'"),
+            (r#""\u0001\u001f\u007f\u0085\ufeff""#, "'\\x01\\x1f\u{7f}\u{85}\u{feff}'"),
+            ("\"\u{2028}\\u2029\"", r"'\u2028\u2029'"),
+            (r#""\ud83d\ude00\ud83d \ude00""#, r"'😀\ud83d \ude00'"),
+        ]);
+    }
+
+    #[test]
+    fn what_is_not_json_is_an_error_that_says_where() {
+        for text in ["", "{a:1}", "'a'", "[1,]", "1 1", "+1", "NaN", "\"\t\"", "// 1"] {
+            assert!(from_json(text).is_err(), "{text}");
+        }
+        assert_eq!(from_json("[1,\n  é]").unwrap_err(), Json5Error { what: "no JSON", at: 6 });
+    }
+
+    #[test]
+    fn any_depth_is_printed() {
+        let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+        assert_eq!(from_json(&deep), Ok(deep));
+    }
+}

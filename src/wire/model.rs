@@ -1,0 +1,301 @@
+//! The known fields of the gateway's bodies, for the OpenAPI document alone.
+//!
+//! Nothing is ever parsed into these: the bridge passes bodies on as they came, so a field missing here is lost to
+//! nobody. Prices are doubles because that is what a reader in most languages has; what the gateway is known or
+//! feared to spell in two ways has no type. That every object may hold more is added to all of them at once, where the
+//! document is made.
+
+use serde_json::Value;
+use utoipa::ToSchema;
+
+/// The reply to `getconfig`.
+#[derive(Debug, ToSchema)]
+#[schema(examples(json!({"Config": {"ticket_limit": "10"}})))]
+pub struct GetConfig {
+    /// Keys and values as the instance's administrators set them.
+    #[schema(rename = "Config", value_type = Object, additional_properties = true)]
+    pub config: Value,
+}
+
+/// The reply to `getdeposit`.
+#[derive(Debug, ToSchema)]
+#[schema(examples(json!({"Deposit": {"Price": 2.00}})))]
+pub struct GetDeposit {
+    /// The deposit.
+    #[schema(rename = "Deposit")]
+    pub deposit: Deposit,
+}
+
+/// What is charged for a cup or a bottle and given back with it.
+#[derive(Debug, ToSchema)]
+pub struct Deposit {
+    /// Its price.
+    #[schema(rename = "Price", examples(2.00))]
+    pub price: f64,
+}
+
+/// The reply to `getlicense`.
+#[derive(Debug, ToSchema)]
+#[schema(examples(json!({"License": {
+    "Name": "Demo festival", "LicenseKey": "XXXX-XXXX", "Active": "1", "Type": "festival", "DeviceLimit": "0",
+    "TicketLimit": "0", "ProductLimit": "0", "PaymentLimit": "0", "POSLimit": "20",
+    "Created": "2026-01-01 00:00:00", "Expires": null}})))]
+pub struct GetLicense {
+    /// The licence.
+    #[schema(rename = "License")]
+    pub license: License,
+}
+
+/// A ConcertPOS licence. Limits are strings; `"0"` is no limit.
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "PascalCase")]
+pub struct License {
+    /// Whom it is made out to.
+    pub name: String,
+    /// The key itself.
+    pub license_key: String,
+    /// `"1"` while it is active.
+    #[schema(examples("1"))]
+    pub active: String,
+    /// Its kind.
+    #[schema(rename = "Type")]
+    pub kind: String,
+    /// How many devices.
+    pub device_limit: String,
+    /// How many tickets.
+    pub ticket_limit: String,
+    /// How many products.
+    pub product_limit: String,
+    /// How many payment methods.
+    pub payment_limit: String,
+    /// How many points of sale.
+    #[schema(rename = "POSLimit")]
+    pub pos_limit: String,
+    /// When it was made out.
+    pub created: Value,
+    /// When it ends; `null` is never.
+    pub expires: Value,
+}
+
+/// The reply to `listpos`.
+#[derive(Debug, ToSchema)]
+#[schema(examples(json!({"POS": [
+    {"ID": 1, "PointOfSale": "Main bar", "enabled": 1, "special": 0, "admin": 0, "password": 0}]})))]
+pub struct ListPos {
+    /// The points of sale.
+    #[schema(rename = "POS")]
+    pub pos: Vec<PointOfSale>,
+}
+
+/// A place where something is sold.
+#[derive(Debug, ToSchema)]
+pub struct PointOfSale {
+    /// Its id.
+    #[schema(rename = "ID", examples(1))]
+    pub id: i64,
+    /// Its name.
+    #[schema(rename = "PointOfSale", examples("Main bar"))]
+    pub point_of_sale: String,
+    /// Whether it sells at present.
+    pub enabled: Value,
+    /// Whether it is a special one.
+    pub special: Value,
+    /// Whether it is for administrators.
+    pub admin: Value,
+    /// Truthy where a password is needed.
+    pub password: Value,
+}
+
+/// The reply to `listpm`.
+#[derive(Debug, ToSchema)]
+#[schema(examples(json!({"PaymentMethods": [
+    {"ID": 1, "Payment": "Cash", "color": "#28a745"}]})))]
+pub struct ListPm {
+    /// The payment methods.
+    #[schema(rename = "PaymentMethods")]
+    pub payment_methods: Vec<PaymentMethod>,
+}
+
+/// A way to pay.
+#[derive(Debug, ToSchema)]
+pub struct PaymentMethod {
+    /// Its id.
+    #[schema(rename = "ID", examples(1))]
+    pub id: i64,
+    /// Its name.
+    #[schema(rename = "Payment", examples("Cash"))]
+    pub payment: String,
+    /// The colour of its button.
+    pub color: Value,
+}
+
+/// The reply to `listproducts`.
+#[derive(Debug, ToSchema)]
+#[schema(examples(json!({"Products": [
+    {"ID": 1, "ProductName": "Beer 0.5 l", "Price": 4.50, "Amount": 0, "Deposit": 1, "CrewBlocked": 0}]})))]
+pub struct ListProducts {
+    /// The products.
+    #[schema(rename = "Products")]
+    pub products: Vec<Product>,
+}
+
+/// Something that is sold.
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "PascalCase")]
+pub struct Product {
+    /// Its id.
+    #[schema(rename = "ID", examples(1))]
+    pub id: i64,
+    /// Its name.
+    #[schema(examples("Beer 0.5 l"))]
+    pub product_name: String,
+    /// Its price.
+    #[schema(examples(4.50))]
+    pub price: f64,
+    /// How many are in the basket: 0 in a list.
+    pub amount: Value,
+    /// Whether a deposit is charged with it.
+    pub deposit: Value,
+    /// Whether crew members cannot have it.
+    pub crew_blocked: Value,
+}
+
+/// The reply to `version`.
+#[derive(Debug, ToSchema)]
+#[schema(examples(json!({"Version": "2.4.1"})))]
+pub struct Version {
+    /// The gateway's version.
+    #[schema(rename = "Version")]
+    pub version: String,
+}
+
+/// The reply to `getstatus`.
+#[derive(Debug, ToSchema)]
+#[schema(examples(json!({"status": "success", "message": "All systems operational"})))]
+pub struct GetStatus {
+    /// `success` while all is well.
+    pub status: String,
+    /// The same for people.
+    pub message: String,
+}
+
+/// The reply to `listtransactions`.
+#[derive(Debug, ToSchema)]
+#[schema(examples(json!({"Count": 1, "Transactions": [
+    {"ID": 4711, "Payment_ID": 1, "PointOfSaleID": 1, "Product_ID": 1, "AmountProduct": 2, "AmountMoney": 9.00,
+     "timestamp": "2026-06-08 02:47:58", "hash": "9b71d224bd62f378", "Note": null}]})))]
+pub struct ListTransactions {
+    /// How many there are.
+    #[schema(rename = "Count")]
+    pub count: Value,
+    /// The transactions, newest first.
+    #[schema(rename = "Transactions")]
+    pub transactions: Vec<Transaction>,
+}
+
+/// One product of one sale, as it was booked.
+#[derive(Debug, ToSchema)]
+pub struct Transaction {
+    /// Its id.
+    #[schema(rename = "ID", examples(4711))]
+    pub id: i64,
+    /// How it was paid.
+    #[schema(rename = "Payment_ID", examples(1))]
+    pub payment_id: i64,
+    /// Where it was sold.
+    #[schema(rename = "PointOfSaleID", examples(1))]
+    pub point_of_sale_id: i64,
+    /// What was sold.
+    #[schema(rename = "Product_ID", examples(1))]
+    pub product_id: i64,
+    /// How many.
+    #[schema(rename = "AmountProduct")]
+    pub amount_product: Value,
+    /// For how much; negative for a returned deposit.
+    #[schema(rename = "AmountMoney", examples(9.00))]
+    pub amount_money: f64,
+    /// When.
+    pub timestamp: Value,
+    /// The gateway's own mark, 128 hexadecimal digits.
+    pub hash: String,
+    /// A remark.
+    #[schema(rename = "Note")]
+    pub note: Value,
+}
+
+/// A sale.
+#[derive(Debug, ToSchema)]
+#[schema(examples(json!({"PaymentMethod": 1, "Products": [{"ID": 1, "Amount": 2}]})))]
+pub struct PayItems {
+    /// The id of the payment method: a whole number, or a string of digits as tills send it.
+    #[schema(rename = "PaymentMethod")]
+    pub payment_method: Value,
+    /// What is sold. At least one has an `Amount` above 0, and none is given twice.
+    #[schema(rename = "Products", min_items = 1)]
+    pub products: Vec<SoldProduct>,
+    /// The password of the point of sale; `X-POS-Password` does the same.
+    #[schema(rename = "posPassword", required = false, nullable = false)]
+    pub pos_password: Option<String>,
+}
+
+/// How many of a product are sold.
+#[derive(Debug, ToSchema)]
+pub struct SoldProduct {
+    /// The product's id.
+    #[schema(rename = "ID", minimum = 0, maximum = 9_007_199_254_740_991_i64, examples(1))]
+    pub id: i64,
+    /// How many; a product with 0 is not sold.
+    #[schema(rename = "Amount", minimum = 0, maximum = 9_007_199_254_740_991_i64, examples(2))]
+    pub amount: i64,
+}
+
+/// The reply to `payitems`.
+#[derive(Debug, ToSchema)]
+#[schema(examples(json!({"Items": 1})))]
+pub struct PayItem {
+    /// How many products were booked.
+    #[schema(rename = "Items")]
+    pub items: Value,
+}
+
+/// What is known of a device.
+#[derive(Debug, ToSchema)]
+#[schema(examples(json!({"workplace": 1})))]
+pub struct RegisterDevice {
+    /// The id of the point of sale it stands at: a whole number, or a string of digits.
+    #[schema(required = false)]
+    pub workplace: Value,
+}
+
+/// The reply to `registerdevice`: not documented by the vendor, and passed on as it comes.
+#[derive(Debug, ToSchema)]
+#[schema(examples(json!({})))]
+pub struct RegisteredDevice {}
+
+/// A password to be checked.
+#[derive(Debug, ToSchema)]
+#[schema(examples(json!({"password": "a-pos-password"})))]
+pub struct VerifyAuth {
+    /// As it was typed.
+    pub password: String,
+}
+
+/// The reply to `verifyauth`.
+#[derive(Debug, ToSchema)]
+#[schema(examples(json!({"success": true, "password": "a-pos-password"})))]
+pub struct VerifiedAuth {
+    /// Whether the password is right.
+    pub success: bool,
+    /// What later goes into `X-POS-Password`.
+    pub password: Value,
+}
+
+/// The parameters of a command, without its `api_key`.
+#[derive(Debug, ToSchema)]
+#[schema(examples(json!({})))]
+pub struct RawParameters {}
+
+/// The parameters of a reply, whatever they are.
+#[derive(Debug, ToSchema)]
+#[schema(examples(json!({"status": "success", "message": "All systems operational"})))]
+pub struct RawReply {}
