@@ -55,8 +55,15 @@ impl App {
         for (name, instance) in config.instances {
             let (upward, reports) = mpsc::channel(UPWARD_QUEUE);
             let pool = Pool::new(config.gateway.clone(), &name, &instance.slug, Arc::clone(&tls), upward);
-            tasks.spawn(pool.clone().tend(close_links.clone(), config.gateway.request_timeout));
-            tasks.spawn(relay(name.clone(), reports));
+            let tend = pool.clone().tend(close_links.clone(), config.gateway.request_timeout);
+            let relay = relay(name.clone(), reports);
+            tasks.spawn(async {
+                tokio::select! {
+                    () = tend => {}
+                    // Ends only when nobody can report any more, and the pool outlives that.
+                    () = relay => {}
+                }
+            });
             let request_timeout = config.gateway.request_timeout;
             let parts = InstanceParts { pool, api_key: instance.api_key, request_timeout, pay_max_wait: PAY_MAX_WAIT };
             instances.insert(name, parts);

@@ -1,5 +1,7 @@
 //! What the bridge tells about itself: log lines on standard error.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
@@ -20,7 +22,8 @@ pub fn filter(text: &str) -> Result<EnvFilter, ParseError> {
 
 /// Starts logging for the whole process. A second call changes nothing.
 pub fn start(filter: EnvFilter, format: LogFormat) {
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = lines.with_target(false).with_ansi(std::io::stderr().is_terminal());
     // Logging that was started before stays in force; nothing is lost.
     let _ = match format {
         LogFormat::Text => lines.try_init(),

@@ -22,7 +22,7 @@ async fn three_hundred_overlapping_reads_each_get_their_own_reply_amid_garbage_a
         Action::Unasked { event: "session".into() },
         Action::Unasked { event: "listpm".into() },
     ] {
-        world.gateway.add_fault(Fault { probability: 0.3, ..Fault::new(action) });
+        world.gateway.add_fault(Fault { probability: 0.3, ..Fault::new(action) }).unwrap();
     }
     let reads = (0..300).map(|index| {
         let world = Arc::clone(&world);
@@ -49,7 +49,7 @@ async fn a_hung_command_costs_its_caller_one_timeout_and_no_other_caller_anythin
         World::with(Config::default(), &[("BRIDGE_GATEWAY__REQUEST_TIMEOUT", "2s"), ("BRIDGE_SERVER__DEADLINE", "3s")])
             .await,
     );
-    world.gateway.add_fault(Fault::new(Action::Hang).on("getstatus"));
+    world.gateway.add_fault(Fault::new(Action::Hang).on("getstatus")).unwrap();
     // One less than max_links: the last link is what the others use.
     let hung = (0..7).map(|_| {
         let world = Arc::clone(&world);
@@ -59,14 +59,15 @@ async fn a_hung_command_costs_its_caller_one_timeout_and_no_other_caller_anythin
             (problem.status, problem.code, asked.elapsed())
         }
     });
-    let hung = tokio::spawn(together(hung));
-    eventually("they hang", async || world.gateway.counts().received("getstatus") == 7).await;
+    let hung: Vec<_> = hung.map(tokio::spawn).collect();
+    eventually("they hang", async || world.gateway.counts().command("getstatus").received == 7).await;
     let asked = Instant::now();
     for pos in 1..=20 {
         assert_eq!(world.get(&format!("/points-of-sale/{pos}/transactions?limit=1")).await.status(), 200);
     }
     assert!(asked.elapsed() < Duration::from_secs(1), "the others waited: {:?}", asked.elapsed());
-    for (status, code, took) in hung.await.unwrap() {
+    for hung in hung {
+        let (status, code, took) = hung.await.unwrap();
         assert_eq!((status, code.as_str()), (504, "gateway-timeout"));
         assert!((Duration::from_millis(1900)..Duration::from_millis(3500)).contains(&took), "one timeout: {took:?}");
     }
@@ -78,7 +79,7 @@ async fn a_hung_command_costs_its_caller_one_timeout_and_no_other_caller_anythin
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_frame_for_a_finished_command_reaches_nobody() {
     let world = Arc::new(World::start().await);
-    world.gateway.add_fault(Fault::new(Action::Duplicate).on("listtransactions"));
+    world.gateway.add_fault(Fault::new(Action::Duplicate).on("listtransactions")).unwrap();
     let reads = (1..=30).map(|pos| {
         let world = Arc::clone(&world);
         async move { (pos, world.get(&format!("/points-of-sale/{pos}/transactions?limit=3")).await) }

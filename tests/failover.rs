@@ -29,13 +29,13 @@ async fn no_read_fails_while_one_shard_is_killed_then_a_second_and_both_come_bac
         eventually("reads go on", async || answered.load(Ordering::Relaxed) >= target).await;
     };
     more(200).await;
-    world.gateway.kill("exon");
+    world.gateway.kill("exon").unwrap();
     more(200).await;
-    world.gateway.kill("cyton");
+    world.gateway.kill("cyton").unwrap();
     more(200).await;
-    world.gateway.revive("exon");
+    world.gateway.revive("exon").unwrap();
     more(200).await;
-    world.gateway.revive("cyton");
+    world.gateway.revive("cyton").unwrap();
     more(200).await;
     stop.store(true, Ordering::Relaxed);
     for reader in readers {
@@ -47,7 +47,7 @@ async fn no_read_fails_while_one_shard_is_killed_then_a_second_and_both_come_bac
 async fn with_all_shards_gone_a_read_is_told_at_once_and_when_to_come_back() {
     let world = World::start().await;
     for shard in ["exon", "cyton", "zeus"] {
-        world.gateway.kill(shard);
+        world.gateway.kill(shard).unwrap();
     }
     eventually("the bridge knows", async || world.get_open("/readyz?require=gateway").await.status() == 503).await;
     assert_eq!(world.get_open("/readyz").await.status(), 200, "a gateway that is down does not make it unready");
@@ -63,14 +63,14 @@ async fn with_all_shards_gone_a_read_is_told_at_once_and_when_to_come_back() {
 async fn after_an_outage_the_bridge_is_back_within_five_seconds_and_has_not_stormed_the_gateway() {
     let world = World::start().await;
     for shard in ["exon", "cyton", "zeus"] {
-        world.gateway.kill(shard);
+        world.gateway.kill(shard).unwrap();
     }
     // An outage is a stretch of time: its length is what this test is about.
     tokio::time::sleep(Duration::from_secs(8)).await;
-    let refused: u64 = world.gateway.counts().connections.values().map(|shard| shard.refused).sum();
+    let refused: u64 = world.gateway.counts().shards.values().map(|shard| shard.refused).sum();
     assert!(refused <= 3 * 12, "{refused} attempts in eight seconds on three shards");
     let revived = Instant::now();
-    world.gateway.revive("zeus");
+    world.gateway.revive("zeus").unwrap();
     eventually("a read is answered", async || world.get("/status").await.status() == 200).await;
     assert!(revived.elapsed() < Duration::from_secs(5), "{:?}", revived.elapsed());
 }

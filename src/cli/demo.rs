@@ -20,7 +20,7 @@ const BROADCAST_EVERY: Duration = Duration::from_secs(20);
 
 /// Flags of `demo`.
 #[derive(Debug, Args)]
-pub struct Demo {
+pub(super) struct Demo {
     /// Where the bridge listens; beyond loopback a token is made and printed
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,

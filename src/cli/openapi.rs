@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::http::openapi::document;
+use crate::http::openapi::{json, yaml};
 
 /// Flags of `openapi`.
 #[derive(Debug, Args)]
@@ -16,7 +16,7 @@ pub(super) struct Openapi {
 }
 
 pub(super) fn run(flags: &Openapi) -> anyhow::Result<ExitCode> {
-    let text = if flags.yaml { document().to_yaml()? } else { document().to_pretty_json()? };
+    let text = if flags.yaml { yaml() } else { json() };
     writeln!(std::io::stdout().lock(), "{}", text.trim_end())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -21,7 +21,7 @@ enum Scope {
 
 /// Flags of `simulate`.
 #[derive(Debug, Args)]
-pub struct Simulate {
+pub(super) struct Simulate {
     /// Where the shards listen; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:6001")]
     listen: SocketAddr,

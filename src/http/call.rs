@@ -23,10 +23,6 @@ use crate::wire::{Command, Parameters, Spec};
 #[derive(Debug, Clone, Copy)]
 pub struct Arrival(pub Instant);
 
-/// The caller's name as the log shows it; set once the caller is known.
-#[derive(Debug, Clone)]
-pub struct CallerName(pub Caller);
-
 impl FromRequest for Caller {
     type Error = Problem;
     type Future = Ready<Result<Self, Problem>>;
@@ -43,7 +39,7 @@ fn authenticate(request: &HttpRequest) -> Result<Caller, Problem> {
         local::guard(request.uri(), request.headers(), &shared.config.cors_origins)?;
     }
     let caller = shared.auth.by_header(request.headers())?;
-    request.extensions_mut().insert(CallerName(caller.clone()));
+    request.extensions_mut().insert(caller.clone());
     Ok(caller)
 }
 
@@ -173,9 +169,10 @@ impl Call {
 }
 
 /// Sets `name` to what the path or a header says. A body that says otherwise is refused, not overruled: one of the two
-/// is a mistake, and which one only the caller knows.
+/// is a mistake, and which one only the caller knows. `null` says nothing: tills send it where they know no password.
 pub fn agree(body: Parameters, name: &str, value: &serde_json::Value) -> Result<Parameters, Problem> {
     let same = body.get(name).is_none_or(|given| match value.as_i64() {
+        _ if given.get() == "null" => true,
         Some(number) => integer::of_json(given.get()) == Ok(number),
         None => serde_json::from_str::<serde_json::Value>(given.get()).is_ok_and(|given| given == *value),
     });
@@ -225,7 +222,8 @@ mod tests {
         assert_eq!(merged("{}", &json!(7)).unwrap(), r#"{"POSID":7}"#);
         assert_eq!(merged(r#"{"POSID":"7","x":1.10}"#, &json!(7)).unwrap(), r#"{"x":1.10,"POSID":7}"#);
         assert_eq!(merged(r#"{"POSID":8}"#, &json!(7)), Err("invalid-request"));
-        assert_eq!(merged(r#"{"POSID":null}"#, &json!(7)), Err("invalid-request"));
+        assert_eq!(merged(r#"{"POSID":null}"#, &json!(7)).unwrap(), r#"{"POSID":7}"#);
+        assert_eq!(merged(r#"{"POSID":[7]}"#, &json!(7)), Err("invalid-request"));
         assert_eq!(merged(r#"{"POSID":"a"}"#, &json!("a")).unwrap(), r#"{"POSID":"a"}"#);
         assert_eq!(merged(r#"{"POSID":"b"}"#, &json!("a")), Err("invalid-request"));
     }

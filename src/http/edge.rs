@@ -19,7 +19,8 @@ use tokio::time::Instant;
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::call::{Arrival, CallerName};
+use super::auth::Caller;
+use super::call::Arrival;
 use super::problem::{Entry, MEDIA_TYPE, Problem, table};
 use super::server::Shared;
 
@@ -101,11 +102,10 @@ fn completed(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
         None => Problem::new(entry_of(status)),
     };
     let (request, old) = response.into_parts();
-    let new = {
+    let mut new = {
         let extensions = request.extensions();
         problem.render(base(&request), extensions.get::<RequestId>().map(RequestId::as_str))
     };
-    let mut new = new;
     for (name, value) in old.headers() {
         let describes_old_body = [CONTENT_TYPE, CONTENT_LENGTH, CONTENT_ENCODING].contains(name);
         if !describes_old_body && !new.headers().contains_key(name) {
@@ -140,7 +140,7 @@ fn log(method: &Method, response: &ServiceResponse<BoxBody>, id: &RequestId, too
     let request = response.request();
     let route = request.match_pattern().unwrap_or_else(|| "unmatched".to_owned());
     let extensions = request.extensions();
-    let caller = extensions.get::<CallerName>().map_or("-", |name| name.0.name());
+    let caller = extensions.get::<Caller>().map_or("-", Caller::name);
     let (method, status, request_id) = (method.as_str(), response.status().as_u16(), id.as_str());
     let duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     if matches!(route.as_str(), "/livez" | "/readyz") {

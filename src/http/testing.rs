@@ -16,10 +16,11 @@ use sha2::{Digest, Sha256};
 use super::auth::{self, Auth, Mode, Scope, Token};
 use super::{Config, Shared, server};
 use crate::bridge::Bridge;
+use crate::drain::Drain;
 
 /// A bridge without a gateway.
 pub(crate) fn bridge() -> Bridge {
-    Bridge {}
+    Bridge::new(BTreeMap::new(), Drain::new())
 }
 
 /// Callers for tests: `ALL` may do everything in `demo`, each scope's own name is a token with only that scope, and

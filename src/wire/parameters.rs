@@ -3,6 +3,7 @@
 //! The bridge forwards fields it does not know and numbers it must not reprint, so a value is raw text here and only
 //! the names are understood. A name given twice is an error: which of the two the gateway would take is not known.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{self, MapAccess, Visitor};
@@ -72,8 +73,9 @@ impl<'de> Deserialize<'de> for Parameters {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Parameters, A::Error> {
                 let mut members: Vec<(String, Box<RawValue>)> = Vec::new();
+                let mut names = HashSet::new();
                 while let Some(key) = map.next_key::<String>()? {
-                    if members.iter().any(|(known, _)| *known == key) {
+                    if !names.insert(key.clone()) {
                         return Err(de::Error::custom(format_args!("the name `{key}` is given twice")));
                     }
                     members.push((key, map.next_value()?));

@@ -90,7 +90,7 @@ impl World {
         self.http.get(format!("{}{path}", self.url)).send().await.expect("an answer")
     }
 
-    /// A sale of two of product 1 at point of sale 1.
+    /// A sale of two pieces of product 1 at point of sale 1.
     pub fn sale(&self, key: &str) -> reqwest::RequestBuilder {
         self.request(reqwest::Method::POST, "/points-of-sale/1/payments")
             .header("Idempotency-Key", key)

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use actix_web::http::Uri;
 use actix_web::http::header::{HOST, HeaderMap, ORIGIN};
+use actix_web::http::uri::Authority;
 
 use super::{Problem, table};
 
@@ -14,7 +15,7 @@ use super::{Problem, table};
 /// `cors_origins` are pages the operator invited.
 pub fn guard(uri: &Uri, headers: &HeaderMap, cors_origins: &[String]) -> Result<(), Problem> {
     let mut names: Vec<&str> = headers.get_all(HOST).map(|host| host.to_str().unwrap_or_default()).collect();
-    names.extend(uri.authority().map(|authority| authority.as_str()));
+    names.extend(uri.authority().map(Authority::as_str));
     if names.is_empty() || !names.iter().all(|name| is_loopback(name)) {
         return Err(forbidden("Without tokens the bridge answers only under a loopback name such as `localhost`."));
     }

@@ -6,28 +6,36 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
-use utoipa::openapi::example::ExampleBuilder;
+use utoipa::openapi::example::{Example, ExampleBuilder};
 use utoipa::openapi::header::{Header, HeaderBuilder};
 use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
 use utoipa::openapi::response::{Response, ResponseBuilder};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
-use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr};
+use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Required};
 
 use crate::http::problem::{Entry, MEDIA_TYPE, table};
 use crate::wire::command;
 
+/// Operations whose body means `{}` when it is left out. The macro that describes bodies would say so only by letting
+/// them be `null`, which they may not.
+const BODY_MAY_BE_ABSENT: [&str; 2] = ["registerdevice", "sendCommand"];
+
 /// Adds to every operation what it can answer besides its success.
 pub fn complete(document: &mut OpenApi) {
-    for item in document.paths.paths.values_mut() {
-        for operation in operations(item) {
-            let entries = possible(operation);
-            for (status, entries) in by_status(&entries) {
-                let response = RefOr::T(response(&entries));
-                operation.responses.responses.entry(status.to_string()).or_insert(response);
-            }
-            name_every_request(operation);
+    let mut examples = BTreeMap::new();
+    for operation in document.paths.paths.values_mut().flat_map(operations) {
+        let entries = possible(operation);
+        examples.extend(entries.iter().map(|entry| (entry.code.to_owned(), example_of(entry).into())));
+        for (status, entries) in by_status(&entries) {
+            operation.responses.responses.entry(status.to_string()).or_insert(RefOr::T(response(&entries)));
+        }
+        name_every_request(operation);
+        let may_be_absent = operation.operation_id.as_deref().is_some_and(|id| BODY_MAY_BE_ABSENT.contains(&id));
+        if let (true, Some(RefOr::T(body))) = (may_be_absent, &mut operation.request_body) {
+            body.required = Some(Required::False);
         }
     }
+    document.components.get_or_insert_default().examples = examples;
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
@@ -98,7 +106,7 @@ fn response(entries: &[&'static Entry]) -> Response {
     let lines: Vec<String> = entries.iter().map(|entry| format!("`{}`: {}.", entry.code, entry.title)).collect();
     let mut content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem")));
     for entry in entries {
-        let example = ExampleBuilder::new().summary(entry.title).value(Some(example(entry))).build();
+        let example = RefOr::Ref(Ref::new(format!("#/components/examples/{}", entry.code)));
         content = content.examples_from_iter([(entry.code, example)]);
     }
     let mut response = ResponseBuilder::new().description(lines.join("\n\n")).content(MEDIA_TYPE, content.build());
@@ -115,8 +123,8 @@ fn waits(entry: &Entry) -> bool {
     matches!(entry.status, 429 | 503) || *entry == table::PAYMENT_IN_PROGRESS
 }
 
-fn example(entry: &Entry) -> serde_json::Value {
-    let mut example = json!({
+fn example_of(entry: &Entry) -> Example {
+    let mut value = json!({
         "type": format!("/problems/{}", entry.code),
         "title": entry.title,
         "status": entry.status,
@@ -125,10 +133,10 @@ fn example(entry: &Entry) -> serde_json::Value {
         "request_id": "0190b5f2-7a1c-7c3e-8b6d-2f4a5c6e7d80",
         "retryable": entry.retryable,
     });
-    if let (true, Some(members)) = (waits(entry), example.as_object_mut()) {
+    if let (true, Some(members)) = (waits(entry), value.as_object_mut()) {
         members.insert("retry_after".to_owned(), json!(3));
     }
-    example
+    ExampleBuilder::new().summary(entry.title).value(Some(value)).build()
 }
 
 /// Every answer carries the request's id.

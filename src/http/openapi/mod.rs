@@ -58,6 +58,19 @@ pub fn document() -> OpenApi {
     document
 }
 
+/// The document as it is committed and printed.
+#[must_use]
+pub fn json() -> String {
+    // A document of strings and numbers cannot fail to serialize, here and below.
+    document().to_pretty_json().unwrap_or_default() + "\n"
+}
+
+/// The same in YAML.
+#[must_use]
+pub fn yaml() -> String {
+    document().to_yaml().unwrap_or_default()
+}
+
 /// Says of every object that it may hold more than is listed: the gateway's replies grow without notice, and so may
 /// problems (RFC 9457, section 3.2).
 fn open_objects(components: &mut Components) {
@@ -81,10 +94,9 @@ impl Served {
     /// Writes the document out once.
     #[must_use]
     pub fn new(document: &OpenApi) -> Self {
-        // A document of strings and numbers cannot fail to serialize.
         let json = Bytes::from(document.to_json().unwrap_or_default());
         let digest: [u8; 32] = Sha256::digest(&json).into();
-        let etag = digest.iter().take(8).fold(String::from("\""), |tag, byte| format!("{tag}{byte:02x}")) + "\"";
+        let etag = digest.iter().take(8).fold(String::from("W/\""), |tag, byte| format!("{tag}{byte:02x}")) + "\"";
         Self { json, etag }
     }
 }

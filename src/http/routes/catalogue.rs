@@ -25,7 +25,7 @@ async fn read_of_point_of_sale(call: &Call, spec: &'static Spec) -> Result<HttpR
 #[utoipa::path(tag = "Catalogue", operation_id = "getconfig", params(InInstance),
     responses((status = 200, description = "The configuration.", body = model::GetConfig)))]
 #[get("/config")]
-pub async fn getconfig(call: Call) -> Result<HttpResponse, Problem> {
+pub(super) async fn getconfig(call: Call) -> Result<HttpResponse, Problem> {
     read(&call, &command::GETCONFIG).await
 }
 
@@ -35,7 +35,7 @@ pub async fn getconfig(call: Call) -> Result<HttpResponse, Problem> {
 #[utoipa::path(tag = "Catalogue", operation_id = "getdeposit", params(InInstance),
     responses((status = 200, description = "The deposit.", body = model::GetDeposit)))]
 #[get("/deposit")]
-pub async fn getdeposit(call: Call) -> Result<HttpResponse, Problem> {
+pub(super) async fn getdeposit(call: Call) -> Result<HttpResponse, Problem> {
     read(&call, &command::GETDEPOSIT).await
 }
 
@@ -45,7 +45,7 @@ pub async fn getdeposit(call: Call) -> Result<HttpResponse, Problem> {
 #[utoipa::path(tag = "Catalogue", operation_id = "getlicense", params(InInstance),
     responses((status = 200, description = "The licence.", body = model::GetLicense)))]
 #[get("/license")]
-pub async fn getlicense(call: Call) -> Result<HttpResponse, Problem> {
+pub(super) async fn getlicense(call: Call) -> Result<HttpResponse, Problem> {
     read(&call, &command::GETLICENSE).await
 }
 
@@ -55,7 +55,7 @@ pub async fn getlicense(call: Call) -> Result<HttpResponse, Problem> {
 #[utoipa::path(tag = "Catalogue", operation_id = "listpos", params(InInstance),
     responses((status = 200, description = "The points of sale.", body = model::ListPos)))]
 #[get("/points-of-sale")]
-pub async fn listpos(call: Call) -> Result<HttpResponse, Problem> {
+pub(super) async fn listpos(call: Call) -> Result<HttpResponse, Problem> {
     read(&call, &command::LISTPOS).await
 }
 
@@ -65,7 +65,7 @@ pub async fn listpos(call: Call) -> Result<HttpResponse, Problem> {
 #[utoipa::path(tag = "Catalogue", operation_id = "listpm", params(InInstance, InPointOfSale, PosPassword),
     responses((status = 200, description = "The payment methods.", body = model::ListPm)))]
 #[get("/payment-methods")]
-pub async fn listpm(call: Call) -> Result<HttpResponse, Problem> {
+pub(super) async fn listpm(call: Call) -> Result<HttpResponse, Problem> {
     read_of_point_of_sale(&call, &command::LISTPM).await
 }
 
@@ -75,7 +75,7 @@ pub async fn listpm(call: Call) -> Result<HttpResponse, Problem> {
 #[utoipa::path(tag = "Catalogue", operation_id = "listproducts", params(InInstance, InPointOfSale, PosPassword),
     responses((status = 200, description = "The products.", body = model::ListProducts)))]
 #[get("/products")]
-pub async fn listproducts(call: Call) -> Result<HttpResponse, Problem> {
+pub(super) async fn listproducts(call: Call) -> Result<HttpResponse, Problem> {
     read_of_point_of_sale(&call, &command::LISTPRODUCTS).await
 }
 
@@ -85,7 +85,7 @@ pub async fn listproducts(call: Call) -> Result<HttpResponse, Problem> {
 #[utoipa::path(tag = "Catalogue", operation_id = "version", params(InInstance),
     responses((status = 200, description = "The version.", body = model::Version)))]
 #[get("/version")]
-pub async fn version(call: Call) -> Result<HttpResponse, Problem> {
+pub(super) async fn version(call: Call) -> Result<HttpResponse, Problem> {
     read(&call, &command::VERSION).await
 }
 
@@ -95,6 +95,6 @@ pub async fn version(call: Call) -> Result<HttpResponse, Problem> {
 #[utoipa::path(tag = "Catalogue", operation_id = "getstatus", params(InInstance),
     responses((status = 200, description = "The status.", body = model::GetStatus)))]
 #[get("/status")]
-pub async fn getstatus(call: Call) -> Result<HttpResponse, Problem> {
+pub(super) async fn getstatus(call: Call) -> Result<HttpResponse, Problem> {
     read(&call, &command::GETSTATUS).await
 }

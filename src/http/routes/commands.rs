@@ -41,10 +41,10 @@ pub struct Reply {
 /// For commands that have no route of their own. The body is the command's parameters, an `api_key` in it is replaced.
 /// The command is sent once and never repeated. `payitems` is refused here, because payments have their own route.
 #[utoipa::path(tag = "Operations", operation_id = "sendCommand", params(InInstance, Name, Reply),
-    request_body(content = Option<model::RawParameters>, description = "The parameters. May be left out."),
+    request_body(content = model::RawParameters, description = "The parameters. May be left out."),
     responses((status = 200, description = "The reply's parameters.", body = model::RawReply)))]
 #[post("/commands/{command}")]
-pub async fn send_command(call: Call, payload: web::Payload) -> Result<HttpResponse, Problem> {
+pub(super) async fn send_command(call: Call, payload: web::Payload) -> Result<HttpResponse, Problem> {
     call.permit(Scope::Raw)?;
     let name = call.segment("command").to_owned();
     if !is_name(&name) {

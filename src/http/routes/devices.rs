@@ -30,10 +30,10 @@ pub struct Device {
 /// Doing so again changes nothing but the time of the last sign of life. `workplace` says at which point of sale the
 /// device stands.
 #[utoipa::path(tag = "Devices", operation_id = "registerdevice", params(InInstance, Device),
-    request_body(content = Option<model::RegisterDevice>, description = "May be left out."),
+    request_body(content = model::RegisterDevice, description = "May be left out."),
     responses((status = 200, description = "The device is registered.", body = model::RegisteredDevice)))]
 #[put("/devices/{uuid}")]
-pub async fn registerdevice(call: Call, payload: web::Payload) -> Result<HttpResponse, Problem> {
+pub(super) async fn registerdevice(call: Call, payload: web::Payload) -> Result<HttpResponse, Problem> {
     call.permit(Scope::Devices)?;
     let device = device_of(&call)?;
     let body = call.object(payload, Empty::Allowed).await?;
@@ -51,7 +51,7 @@ pub async fn registerdevice(call: Call, payload: web::Payload) -> Result<HttpRes
     request_body(content = model::VerifyAuth, description = "The password as it was typed."),
     responses((status = 200, description = "The verdict.", body = model::VerifiedAuth)))]
 #[post("/password-check")]
-pub async fn verifyauth(call: Call, payload: web::Payload) -> Result<HttpResponse, Problem> {
+pub(super) async fn verifyauth(call: Call, payload: web::Payload) -> Result<HttpResponse, Problem> {
     call.permit(Scope::Read)?;
     let workplace = call.pos_id()?;
     let body = call.object(payload, Empty::Refused).await?;

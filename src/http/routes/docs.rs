@@ -22,7 +22,7 @@ async fn openapi(request: HttpRequest, shared: Data<Shared>) -> Result<HttpRespo
     let known = request.headers().get_all(IF_NONE_MATCH).filter_map(|header| header.to_str().ok());
     let unchanged = known.flat_map(|tags| tags.split(',')).map(str::trim).any(|tag| {
         let tag = tag.strip_prefix("W/").unwrap_or(tag);
-        tag == "*" || tag == document.etag
+        tag == "*" || Some(tag) == document.etag.strip_prefix("W/")
     });
     let mut response = if unchanged { HttpResponse::NotModified() } else { HttpResponse::Ok() };
     response.insert_header((ETAG, document.etag.as_str())).insert_header((CACHE_CONTROL, "no-cache"));

@@ -14,7 +14,7 @@ use crate::http::server::Shared;
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Instances {
     /// Their names, in order.
-    #[schema(examples(json!(["demo"])))]
+    #[schema(example = json!(["demo"]))]
     pub instances: Vec<String>,
 }
 
@@ -24,7 +24,7 @@ pub struct Instances {
 #[utoipa::path(tag = "Operations", operation_id = "listInstances",
     responses((status = 200, description = "The instances.", body = Instances)))]
 #[get("/v1/instances")]
-pub async fn list_instances(
+pub(super) async fn list_instances(
     caller: Caller,
     request: HttpRequest,
     shared: Data<Shared>,

@@ -40,7 +40,7 @@ pub struct InPointOfSale {
 #[into_params(parameter_in = Header)]
 pub struct PosPassword {
     /// The password of the point of sale, where it needs one: what its password-check returned.
-    #[param(rename = "X-POS-Password", example = "a-pos-password")]
+    #[param(rename = "X-POS-Password", nullable = false, example = "a-pos-password")]
     pub pos_password: Option<String>,
 }
 

@@ -37,7 +37,7 @@ pub struct Key {
     request_body(content = model::PayItems, description = "What is sold, and how it is paid."),
     responses((status = 201, description = "The sale is booked.", body = model::PayItem)))]
 #[post("/payments")]
-pub async fn payitems(call: Call, payload: web::Payload) -> Result<HttpResponse, Problem> {
+pub(super) async fn payitems(call: Call, payload: web::Payload) -> Result<HttpResponse, Problem> {
     call.permit(Scope::Pay)?;
     // The key is asked for first: a program that forgets it is told so at its very first try.
     IdempotencyKey::of(call.request().headers())?;

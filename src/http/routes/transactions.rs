@@ -34,7 +34,7 @@ fn limit(call: &Call) -> Result<Option<i64>, Problem> {
     params(InInstance, InPointOfSale, Limit, PosPassword),
     responses((status = 200, description = "The transactions.", body = model::ListTransactions)))]
 #[get("/transactions")]
-pub async fn listtransactions(call: Call) -> Result<HttpResponse, Problem> {
+pub(super) async fn listtransactions(call: Call) -> Result<HttpResponse, Problem> {
     call.permit(Scope::Read)?;
     let mut parameters = call.for_point_of_sale(Parameters::default())?;
     if let Some(limit) = limit(&call)? {

@@ -1,0 +1,102 @@
+//! The configuration: every fault at once with its place, and an example that stays true.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use concertpos_bridge::config::Config;
+use concertpos_bridge::settings::Printed;
+
+fn environment(settings: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+    settings.iter().map(|(name, value)| (name.into(), value.into())).collect()
+}
+
+fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bridge.toml");
+    std::fs::write(&path, text).unwrap();
+    (folder, path)
+}
+
+fn faults(path: Option<&Path>, settings: &[(&str, &str)]) -> String {
+    Config::load(path, environment(settings)).expect_err("faults").to_string()
+}
+
+fn shown(printed: &Printed) -> BTreeMap<String, Option<String>> {
+    printed.iter().map(|entry| (entry.key.clone(), entry.shown.clone())).collect()
+}
+
+#[test]
+fn one_variable_is_a_whole_configuration() {
+    let (config, _) = Config::load(None, environment(&[("BRIDGE_INSTANCES__DEMO__API_KEY", "k")])).unwrap();
+    assert_eq!(config.instances["demo"].slug, "demo");
+    assert_eq!(config.server.listen.to_string(), "127.0.0.1:8080");
+}
+
+#[test]
+fn the_example_shows_every_key_with_exactly_its_default() {
+    let text = include_str!("../examples/bridge.toml");
+    let (_folder, path) = file(text);
+    let (_, example) = Config::load(Some(&path), environment(&[])).unwrap_or_else(|faults| panic!("{faults}"));
+    let (_, default) = Config::load(None, environment(&[("BRIDGE_INSTANCES__DEMO__API_KEY", "…")])).unwrap();
+    assert_eq!(shown(&example), shown(&default));
+    for key in shown(&default).keys() {
+        let name = key.rsplit('.').next().unwrap();
+        let line = |line: &str| line.trim_start_matches("# ").starts_with(&format!("{name} ="));
+        assert!(text.lines().any(line), "{key} is not in the example");
+    }
+    let (_folder, path) = file(&text.replace("\n# [auth.tokens", "\n[auth.tokens").replace("\n# sha256", "\nsha256"));
+    let complaint = faults(Some(&path), &[]);
+    assert!(!complaint.contains("unknown"), "the token section names an unknown key: {complaint}");
+}
+
+#[test]
+fn every_fault_is_told_at_once_with_its_place_and_an_unknown_key_names_its_nearest() {
+    let (_folder, path) =
+        file("[gateway]\nmin_links = 0\nmax_link = 3\nformat = \"xml\"\n[instances.exon]\nslug = \"x\"\n");
+    let text = faults(Some(&path), &[("BRIDGE_SERVER__LISTEN", "nowhere")]);
+    for part in [
+        "bridge.toml:2",
+        "gateway.min_links",
+        "bridge.toml:3",
+        "max_links",
+        "bridge.toml:4",
+        "gateway.format",
+        "instances.exon",
+        "api_key",
+        "BRIDGE_SERVER__LISTEN",
+    ] {
+        assert!(text.contains(part), "{part} is missing from:\n{text}");
+    }
+}
+
+#[test]
+fn variables_that_are_not_ours_are_ignored_and_ours_misspelled_are_not() {
+    let fine = [("BRIDGE_INSTANCES__DEMO__API_KEY", "k"), ("BRIDGE_PORT", "tcp://10.0.0.1:80")];
+    assert!(Config::load(None, environment(&fine)).is_ok());
+    let misspelled = [("BRIDGE_INSTANCES__DEMO__API_KEY", "k"), ("BRIDGE_GATEWAY__MIN_LINK", "3")];
+    assert!(faults(None, &misspelled).contains("min_links"));
+}
+
+#[test]
+fn what_would_let_everybody_or_nobody_in_is_refused() {
+    let open = [
+        ("BRIDGE_INSTANCES__DEMO__API_KEY", "k"),
+        ("BRIDGE_AUTH__MODE", "none"),
+        ("BRIDGE_SERVER__LISTEN", "0.0.0.0:8080"),
+    ];
+    assert!(faults(None, &open).contains("auth.mode"));
+    let nobody = [("BRIDGE_INSTANCES__DEMO__API_KEY", "k"), ("BRIDGE_INSTANCES__DEMO__ACCEPT_GATEWAY_KEY", "false")];
+    assert!(faults(None, &nobody).contains("nobody"));
+}
+
+#[test]
+fn no_secret_is_shown_whatever_is_printed() {
+    let secret = "the-key-of-the-festival";
+    let (config, printed) = Config::load(None, environment(&[("BRIDGE_INSTANCES__DEMO__API_KEY", secret)])).unwrap();
+    assert!(!format!("{config:?}").contains(secret));
+    assert!(!printed.to_string().contains(secret));
+    assert!(printed.to_string().contains("(redacted)"));
+    let (_folder, path) = file(&format!("[instances.demo]\napi_key = \"{secret}\"\napi_key_file = \"/nowhere\"\n"));
+    assert!(!faults(Some(&path), &[("BRIDGE_GATEWAY__FORMAT", "x")]).contains(secret));
+}

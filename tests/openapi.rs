@@ -1,0 +1,88 @@
+//! The committed document is the one the code makes, and says what the contract promises.
+//!
+//! After a change that is meant, write both files anew with `UPDATE_OPENAPI=1 cargo test --test openapi`.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where its ground is missing")]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use concertpos_bridge::http::openapi::{document, json, yaml};
+use concertpos_bridge::wire::command;
+use serde_json::Value;
+
+#[track_caller]
+fn assert_committed(name: &str, made: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi").join(name);
+    if std::env::var_os("UPDATE_OPENAPI").is_some() {
+        std::fs::write(&path, made).unwrap();
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        committed == made,
+        "openapi/{name} is not what the code makes; if the change is meant, run \
+         `UPDATE_OPENAPI=1 cargo test --test openapi` and commit it"
+    );
+}
+
+#[test]
+fn the_committed_json_is_what_the_code_makes() {
+    assert_committed("openapi.json", &json());
+}
+
+#[test]
+fn the_committed_yaml_is_what_the_code_makes() {
+    assert_committed("openapi.yaml", &yaml());
+}
+
+fn operations(document: &Value) -> Vec<(&str, &Value)> {
+    let items = document["paths"].as_object().unwrap().iter();
+    items
+        .flat_map(|(path, item)| item.as_object().unwrap().values().map(move |operation| (path.as_str(), operation)))
+        .collect()
+}
+
+#[test]
+fn every_command_of_the_gateway_is_an_operation_of_its_name() {
+    let document = serde_json::to_value(document()).unwrap();
+    let ids: Vec<&str> =
+        operations(&document).iter().map(|(_, operation)| operation["operationId"].as_str().unwrap()).collect();
+    assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "{ids:?}");
+    for spec in command::TABLE {
+        assert!(ids.contains(&spec.name), "{}", spec.name);
+    }
+}
+
+#[test]
+fn every_operation_is_described_and_every_error_is_a_problem() {
+    let document = serde_json::to_value(document()).unwrap();
+    for (path, operation) in operations(&document) {
+        for member in ["summary", "description"] {
+            assert!(operation[member].as_str().is_some_and(|text| !text.is_empty()), "{path} {member}");
+        }
+        assert_eq!(operation["tags"].as_array().unwrap().len(), 1, "{path}");
+        let responses = operation["responses"].as_object().unwrap();
+        for status in ["400", "401", "403", "406", "429", "500"] {
+            assert!(responses.contains_key(status), "{path} {status}");
+        }
+        let has_body = operation.get("requestBody").is_some();
+        for status in ["413", "415"] {
+            assert_eq!(responses.contains_key(status), has_body, "{path} {status}");
+        }
+        for (status, response) in responses {
+            let problem = &response["content"]["application/problem+json"];
+            assert_eq!(problem.is_object(), status.starts_with(['4', '5']), "{path} {status}");
+            if ["429", "503"].contains(&status.as_str()) {
+                assert!(response["headers"]["Retry-After"].is_object(), "{path} {status}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_object_of_the_gateway_may_hold_more_than_is_listed() {
+    let document = serde_json::to_value(document()).unwrap();
+    for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
+        assert_eq!(schema["additionalProperties"], true, "{name}");
+    }
+}

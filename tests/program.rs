@@ -1,0 +1,172 @@
+//! The built program, as an operator meets it: its commands, its exit status, its signals.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_concertpos-bridge");
+
+fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    Command::new(PROGRAM).args(arguments).envs(environment.iter().copied()).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// A process that is ended when the test is.
+struct Running(Child);
+
+impl Running {
+    fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments).envs(environment.iter().copied());
+        Self(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+    }
+
+    fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.0.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits for its end.
+    fn end(mut self, patience: Duration) -> (Option<i32>, String) {
+        let begun = Instant::now();
+        let status = loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                break status;
+            }
+            assert!(begun.elapsed() < patience, "it does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        let mut log = String::new();
+        self.0.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        (status.code(), log)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// An address nobody listens on.
+fn free_address() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "never came: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn help_and_version_are_complete_and_bad_usage_exits_with_2() {
+    assert!(text(&run(&["--version"], &[]).stdout).starts_with("concertpos-bridge "));
+    let help = text(&run(&["--help"], &[]).stdout);
+    for command in ["serve", "demo", "simulate", "validate", "openapi", "token", "healthcheck"] {
+        assert!(help.contains(command), "{command}");
+    }
+    assert_eq!(run(&["serve", "--nonsense"], &[]).status.code(), Some(2));
+    assert_eq!(run(&[], &[]).status.code(), Some(2));
+}
+
+#[test]
+fn a_bad_configuration_exits_with_2_and_names_every_fault_on_standard_error() {
+    let output = run(&["serve"], &[("BRIDGE_GATEWAY__FORMAT", "xml"), ("BRIDGE_GATEWAY__MAX_LINKS", "0")]);
+    assert_eq!(output.status.code(), Some(2));
+    let error = text(&output.stderr);
+    for part in ["BRIDGE_GATEWAY__FORMAT", "BRIDGE_GATEWAY__MAX_LINKS", "instances"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn validate_dials_each_shard_once_and_prints_what_is_in_force() {
+    let gateway = free_address();
+    let simulator = Running::start(&["simulate", "--listen", &gateway], &[]);
+    wait_until("the gateway listens", || std::net::TcpStream::connect(&gateway).is_ok());
+    let url = format!("ws://{gateway}/{{shard}}/?instance={{instance}}&Content-Type={{format}}");
+    let environment =
+        [("BRIDGE_GATEWAY__URL", url.as_str()), ("BRIDGE_INSTANCES__DEMO__API_KEY", "the-secret-of-this-test")];
+    let output = run(&["validate", "--dial", "--print"], &environment);
+    let printed = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{printed}");
+    for shard in ["exon", "cyton", "zeus"] {
+        assert!(printed.contains(&format!("demo on {shard}: open")), "{printed}");
+    }
+    assert!(printed.contains("gateway.min_links") && printed.contains("BRIDGE_GATEWAY__URL"), "{printed}");
+    assert!(!printed.contains("the-secret-of-this-test"));
+    drop(simulator);
+    assert_eq!(run(&["validate", "--dial"], &environment).status.code(), Some(1));
+}
+
+#[test]
+fn the_token_is_printed_once_and_the_lines_hold_only_its_digest() {
+    let printed =
+        text(&run(&["token", "new", "--name", "shop", "--instances", "demo", "--scopes", "read,pay"], &[]).stdout);
+    let token = printed.lines().find_map(|line| line.trim().strip_prefix("cpb_")).unwrap().to_owned();
+    assert_eq!(printed.matches(&token).count(), 1);
+    let lines: String = printed.lines().skip_while(|line| !line.starts_with('[')).collect::<Vec<_>>().join("\n");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bridge.toml");
+    std::fs::write(&path, format!("[instances.demo]\napi_key = \"k\"\n{lines}\n")).unwrap();
+    let output = run(&["validate", "--config", path.to_str().unwrap()], &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}
+
+#[test]
+fn the_demo_listens_and_every_line_that_it_prints_works_and_sigterm_ends_it_with_0() {
+    let listen = free_address();
+    let mut demo = Running::start(&["demo", "--listen", &listen], &[]);
+    let lines = BufReader::new(demo.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let printed: Vec<String> = lines.take_while(|line| !line.starts_with("The API")).collect();
+    wait_until("it is ready", || run(&["healthcheck", "--address", &listen], &[]).status.success());
+    let script = printed.join("\n").replace("\\\n", "");
+    let requests: Vec<&str> = script.lines().map(str::trim).filter(|line| line.starts_with("curl")).collect();
+    assert!(requests.len() >= 5, "{printed:?}");
+    for request in requests {
+        let output = Command::new("bash").args(["-c", &format!("{request} --no-progress-meter")]).output().unwrap();
+        let answer = text(&output.stdout);
+        let expected = match request {
+            line if line.contains("nowhere") => "HTTP/1.1 404",
+            line if line.contains("payments") => "HTTP/1.1 201",
+            _ => "HTTP/1.1 200",
+        };
+        assert!(answer.starts_with(expected), "{request}\n{answer}");
+    }
+    demo.signal("-TERM");
+    let (status, log) = demo.end(Duration::from_secs(15));
+    assert_eq!(status, Some(0), "{log}");
+}
+
+#[test]
+fn a_whole_bridge_runs_from_the_environment_alone_and_healthcheck_tells_whether_it_is_ready() {
+    let listen = free_address();
+    let environment = [
+        ("BRIDGE_SERVER__LISTEN", listen.as_str()),
+        // Nobody listens there: a gateway that is away does not make the bridge unready.
+        ("BRIDGE_GATEWAY__URL", "ws://127.0.0.1:9/{shard}/?instance={instance}"),
+        ("BRIDGE_INSTANCES__DEMO__API_KEY", "the-secret-of-this-test"),
+        ("BRIDGE_TELEMETRY__LOG_FORMAT", "json"),
+        ("BRIDGE_TELEMETRY__LOG", "debug"),
+    ];
+    assert_eq!(run(&["healthcheck"], &environment).status.code(), Some(1));
+    let bridge = Running::start(&["serve"], &environment);
+    wait_until("it is ready", || run(&["healthcheck"], &environment).status.success());
+    bridge.signal("-INT");
+    let (status, log) = bridge.end(Duration::from_secs(15));
+    assert_eq!(status, Some(0), "{log}");
+    assert!(!log.contains("the-secret-of-this-test"), "the log shows the key");
+    for line in log.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).expect("each line of the log is JSON");
+        assert!(line["timestamp"].is_string() && line["level"].is_string(), "{line}");
+    }
+}
