@@ -42,7 +42,10 @@ pub struct App {
 impl App {
     /// Builds everything and binds the listener. Connections to the gateway are opened in the background: the bridge
     /// serves problems rather than nothing while the gateway is away.
-    pub async fn build(config: Config, drain: Drain) -> anyhow::Result<Self> {
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn build(config: Config, drain: Drain) -> anyhow::Result<Self> {
         let auth = Auth::new(&config.auth, &config.accepted_gateway_keys())
             .map_err(|refusals| anyhow!(refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
         let tls = gateway::client_config(config.gateway.ca_file.as_deref()).map_err(|why| anyhow!(why))?;

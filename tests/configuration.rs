@@ -75,7 +75,7 @@ fn variables_that_are_not_ours_are_ignored_and_ours_misspelled_are_not() {
     let fine = [("BRIDGE_INSTANCES__DEMO__API_KEY", "k"), ("BRIDGE_PORT", "tcp://10.0.0.1:80")];
     assert!(Config::load(None, environment(&fine)).is_ok());
     let misspelled = [("BRIDGE_INSTANCES__DEMO__API_KEY", "k"), ("BRIDGE_GATEWAY__MIN_LINK", "3")];
-    assert!(faults(None, &misspelled).contains("min_links"));
+    assert!(faults(None, &misspelled).contains("BRIDGE_GATEWAY__MIN_LINKS"));
 }
 
 #[test]

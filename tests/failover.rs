@@ -74,3 +74,16 @@ async fn after_an_outage_the_bridge_is_back_within_five_seconds_and_has_not_stor
     eventually("a read is answered", async || world.get("/status").await.status() == 200).await;
     assert!(revived.elapsed() < Duration::from_secs(5), "{:?}", revived.elapsed());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_falls_silent_is_found_out_and_left() {
+    let settings = [("BRIDGE_GATEWAY__PING_INTERVAL", "100ms"), ("BRIDGE_GATEWAY__CONNECT_TIMEOUT", "200ms")];
+    let world = World::with(concertpos_bridge::simulator::Config::default(), &settings).await;
+    let opened = |shard: &str| world.gateway.counts().shard(shard).opened;
+    let before = opened("exon") + opened("cyton") + opened("zeus");
+    world.gateway.freeze("exon").unwrap();
+    world.gateway.freeze("cyton").unwrap();
+    eventually("both links are replaced", async || opened("exon") + opened("cyton") + opened("zeus") >= before + 2)
+        .await;
+    assert_eq!(world.get("/status").await.status(), 200);
+}

@@ -101,7 +101,8 @@ impl Bridge {
     /// Whether a connection of every instance is open.
     #[must_use]
     pub fn has_gateway(&self) -> bool {
-        self.shared.instances.values().all(|instance| instance.dispatch.pool.is_connected())
+        let mut pools = self.shared.instances.values().map(|instance| &instance.dispatch.pool);
+        !self.shared.instances.is_empty() && pools.all(Pool::is_connected)
     }
 
     /// Whether the bridge has begun to drain.

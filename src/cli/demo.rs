@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
-use sha2::{Digest, Sha256};
 
 use super::{log_to_standard_error, token};
 use crate::app::App;
@@ -40,7 +39,7 @@ pub(super) async fn run(flags: Demo, drain: Drain) -> anyhow::Result<()> {
     let token = (!flags.listen.ip().is_loopback()).then(token::random).transpose()?;
     let (config, _) = Config::load(None, environment(&flags, &gateway, token.as_deref()))
         .map_err(|faults| anyhow::anyhow!(faults.to_string()))?;
-    let app = App::build(config, drain).await?;
+    let app = App::build(config, drain)?;
     print_things_to_try(app.addr(), token.as_deref());
     let ended = app.run().await;
     gateway.stop().await;
@@ -62,11 +61,10 @@ fn environment(
     match token {
         None => settings.push(("BRIDGE_AUTH__MODE", "none".to_owned())),
         Some(token) => {
-            let digest = Sha256::digest(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
             settings.extend([
                 // The simulator's key is written in the documentation and would let anybody in.
                 ("BRIDGE_INSTANCES__DEMO__ACCEPT_GATEWAY_KEY", "false".to_owned()),
-                ("BRIDGE_AUTH__TOKENS__DEMO__SHA256", digest),
+                ("BRIDGE_AUTH__TOKENS__DEMO__SHA256", token::digest(token)),
                 ("BRIDGE_AUTH__TOKENS__DEMO__INSTANCES", "demo".to_owned()),
                 ("BRIDGE_AUTH__TOKENS__DEMO__SCOPES", "read,pay,devices,events,raw,operate".to_owned()),
             ]);

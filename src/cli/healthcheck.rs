@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Flags of `healthcheck`.
 #[derive(Debug, Args)]
 pub(super) struct Healthcheck {
-    /// Where the bridge listens; by default what BRIDGE_SERVER__LISTEN says, else 127.0.0.1:8080
+    /// Where the bridge listens; by default what `BRIDGE_SERVER__LISTEN` says, else 127.0.0.1:8080
     #[arg(long, value_name = "ADDR")]
     address: Option<SocketAddr>,
     /// Ask whether it is alive, not whether it is ready

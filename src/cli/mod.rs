@@ -56,7 +56,7 @@ enum Command {
 /// Where the configuration is.
 #[derive(Debug, clap::Args)]
 struct ConfigFile {
-    /// TOML file; without one, settings come from the environment alone (BRIDGE_SECTION__KEY)
+    /// TOML file; without one, settings come from the environment alone (`BRIDGE_SECTION__KEY`)
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }

@@ -13,5 +13,5 @@ pub(super) fn run(file: Option<&Path>) -> Result<ExitCode, Failure> {
     let (config, _) = load(file)?;
     let filter = telemetry::filter(&config.telemetry.log).context("telemetry.log")?;
     telemetry::start(filter, config.telemetry.log_format);
-    Ok(until_stopped(async |drain| App::build(config, drain).await?.run().await)?)
+    Ok(until_stopped(async |drain| App::build(config, drain)?.run().await)?)
 }

@@ -58,8 +58,8 @@ pub(super) struct Simulate {
     /// Speak first on each connection, with a `session` event
     #[arg(long)]
     session_event: bool,
-    /// Something that goes wrong: COMMAND[@SHARD]:ACTION[=ARGUMENT][:PROBABILITY[:TIMES]], with * for any command,
-    /// such as payitems:cut_after_apply:0.1; repeat it for several
+    /// Something that goes wrong: `COMMAND[@SHARD]:ACTION[=ARGUMENT][:PROBABILITY[:TIMES]]`, with * for any command,
+    /// such as `payitems:cut_after_apply:0.1`; repeat it for several
     #[arg(long = "fault", value_name = "FAULT")]
     faults: Vec<Fault>,
 }

@@ -34,7 +34,7 @@ pub(super) struct New {
 pub(super) fn run(token: Token) -> anyhow::Result<ExitCode> {
     let Token::New(New { name, instances, scopes }) = token;
     let secret = random()?;
-    let digest: String = Sha256::digest(secret.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = digest(&secret);
     let quoted = |names: Vec<&str>| names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
     println!("The token, shown this once:\n\n  {secret}\n\nThe configuration:\n");
     println!("[auth.tokens.{name}]");
@@ -48,7 +48,16 @@ pub(super) fn run(token: Token) -> anyhow::Result<ExitCode> {
 pub(super) fn random() -> anyhow::Result<String> {
     let mut bytes = [0; RANDOM_BYTES];
     getrandom::fill(&mut bytes)?;
-    Ok(bytes.iter().fold("cpb_".to_owned(), |token, byte| format!("{token}{byte:02x}")))
+    Ok(format!("cpb_{}", hex(&bytes)))
+}
+
+/// What the configuration holds of a token.
+pub(super) fn digest(token: &str) -> String {
+    hex(&Sha256::digest(token.as_bytes()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 fn name(text: &str) -> Result<String, String> {

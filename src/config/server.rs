@@ -32,9 +32,9 @@ impl Server {
         let listen = section.get("listen", SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)));
         let shutdown_delay = section.get("shutdown_delay", Duration::ZERO);
         let shutdown_grace = section.get("shutdown_grace", default.shutdown_grace);
-        let max_body = section.at_least("max_body", MAX_BODY, LEAST_BODY);
+        let max_body = section.at_least("max_body", MAX_BODY, &LEAST_BODY);
         let http = http::Config {
-            deadline: section.at_least("deadline", default.deadline, Duration::from_millis(100)),
+            deadline: section.at_least("deadline", default.deadline, &Duration::from_millis(100)),
             max_body: usize::try_from(max_body.in_bytes()).unwrap_or(usize::MAX),
             public_url: section.optional::<String>("public_url").map(|url| url.trim_end_matches('/').to_owned()),
             cors_origins: section.get("cors_origins", default.cors_origins),

@@ -68,12 +68,12 @@ impl Config {
             url: section.get("url", default.url),
             shards: section.get("shards", default.shards),
             format: section.get("format", default.format),
-            connect_timeout: section.at_least("connect_timeout", default.connect_timeout, LEAST_WAIT),
-            request_timeout: section.at_least("request_timeout", default.request_timeout, LEAST_WAIT),
+            connect_timeout: section.at_least("connect_timeout", default.connect_timeout, &LEAST_WAIT),
+            request_timeout: section.at_least("request_timeout", default.request_timeout, &LEAST_WAIT),
             late_patience: section.get("late_patience", default.late_patience),
-            min_links: section.at_least("min_links", default.min_links, 1),
-            max_links: section.at_least("max_links", default.max_links, 1),
-            ping_interval: section.at_least("ping_interval", default.ping_interval, LEAST_WAIT),
+            min_links: section.at_least("min_links", default.min_links, &1),
+            max_links: section.at_least("max_links", default.max_links, &1),
+            ping_interval: section.at_least("ping_interval", default.ping_interval, &LEAST_WAIT),
             ca_file: section.optional("ca_file"),
         };
         config.check(section);

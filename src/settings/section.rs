@@ -64,9 +64,9 @@ impl Section<'_> {
     }
 
     /// As [`Section::get`], for a value that must not be below `least`.
-    pub fn at_least<T: Setting + PartialOrd>(&mut self, key: &'static str, default: T, least: T) -> T {
+    pub fn at_least<T: Setting + PartialOrd>(&mut self, key: &'static str, default: T, least: &T) -> T {
         let value = self.get(key, default);
-        if value < least {
+        if value < *least {
             self.fault(key, format_args!("must be at least {}", least.show().trim_matches('"')));
         }
         value

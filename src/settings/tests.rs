@@ -196,19 +196,19 @@ fn an_empty_variable_takes_back_what_is_optional() {
 
 #[test]
 fn every_type_reads_the_file_and_the_environment_alike() {
-    fn both<T: Setting + PartialEq + std::fmt::Debug>(value: Value, variable: &str, meant: &T) {
-        assert_eq!(T::read(&value).as_ref(), Ok(meant));
+    fn both<T: Setting + PartialEq + std::fmt::Debug>(value: &Value, variable: &str, meant: &T) {
+        assert_eq!(T::read(value).as_ref(), Ok(meant));
         assert_eq!(T::read(&Value::Untyped(variable.into())).as_ref(), Ok(meant));
     }
     let text = |text: &str| Value::Text(text.into());
-    both(Value::Truth(true), "true", &true);
-    both(Value::Whole(5), " 5 ", &5_u64);
-    both(Value::Whole(5), "5", &5_usize);
-    both(Value::Fraction(0.5), "0.5", &0.5_f64);
-    both(text("30d"), "30d", &Duration::from_hours(720));
-    both(text("a/b"), "a/b", &PathBuf::from("a/b"));
-    both(Value::List(vec![text("a"), text("b")]), "a, b", &vec!["a".to_owned(), "b".to_owned()]);
-    both(Value::List(vec![]), "", &Vec::<String>::new());
+    both(&Value::Truth(true), "true", &true);
+    both(&Value::Whole(5), " 5 ", &5_u64);
+    both(&Value::Whole(5), "5", &5_usize);
+    both(&Value::Fraction(0.5), "0.5", &0.5_f64);
+    both(&text("30d"), "30d", &Duration::from_hours(720));
+    both(&text("a/b"), "a/b", &PathBuf::from("a/b"));
+    both(&Value::List(vec![text("a"), text("b")]), "a, b", &vec!["a".to_owned(), "b".to_owned()]);
+    both(&Value::List(vec![]), "", &Vec::<String>::new());
     assert_eq!(u32::read(&text("5")), Err("must be a whole number, not text".into()));
     assert_eq!(Vec::<u32>::read(&Value::Untyped("1,x".into())).unwrap_err()[..7], *"item 2 ");
     assert!(Duration::read(&Value::Whole(30)).unwrap_err().contains("with its unit"));

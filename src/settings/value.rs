@@ -187,7 +187,7 @@ impl Setting for SocketAddr {
 }
 
 /// The longest duration accepted, about a century: adding it to any instant cannot overflow, and nobody waits longer.
-const LONGEST: Duration = Duration::from_secs(36_500 * 86_400);
+const LONGEST: Duration = Duration::from_hours(36_500 * 24);
 
 /// Units from the longest, each with its length in milliseconds.
 const UNITS: [(&str, u128); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];

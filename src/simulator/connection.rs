@@ -32,7 +32,7 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a half-open connection is kept: longer than any test, so that only clients end it.
-const HALF_OPEN_PATIENCE: Duration = Duration::from_secs(600);
+const HALF_OPEN_PATIENCE: Duration = Duration::from_mins(10);
 
 /// How a connection ends.
 enum Ending {

@@ -223,7 +223,15 @@ impl Order {
         let silence = |steps| Outcome { steps, answered: false };
         let applied = || self.applied(instance);
         match &self.action {
-            None | Some(Action::Latency { .. } | Action::Late { .. }) => answer(vec![applied()]),
+            // Those about connecting never strike here.
+            None
+            | Some(
+                Action::Latency { .. }
+                | Action::Late { .. }
+                | Action::RefuseConnect
+                | Action::HangConnect
+                | Action::ConnectError { .. },
+            ) => answer(vec![applied()]),
             Some(Action::Hang) => silence(Vec::new()),
             Some(Action::HangAfterApply) => {
                 applied();
@@ -260,7 +268,6 @@ impl Order {
             Some(Action::HalfOpen) => silence(vec![Step::Freeze]),
             Some(Action::CloseFrame { code }) => silence(vec![Step::Close(*code)]),
             // These strike connections, never commands.
-            Some(Action::RefuseConnect | Action::HangConnect | Action::ConnectError { .. }) => answer(vec![applied()]),
         }
     }
 

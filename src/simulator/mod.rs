@@ -41,6 +41,7 @@ pub use sale::Sold;
 
 use printer::Format;
 use reader::read;
+use roster::Fate;
 use world::World;
 
 /// A call that does not fit what is simulated, such as one that names a shard that does not exist.
@@ -109,6 +110,12 @@ impl Simulator {
     /// Lets connections to a shard in again.
     pub fn revive(&self, shard: &str) -> Result<(), Misuse> {
         self.set_alive(shard, true)
+    }
+
+    /// Keeps every connection of a shard open and answers nothing on them any more, not even pings.
+    pub fn freeze(&self, shard: &str) -> Result<(), Misuse> {
+        self.world.roster.decide(self.world.shard(shard)?, Fate::Frozen);
+        Ok(())
     }
 
     fn set_alive(&self, shard: &str, alive: bool) -> Result<(), Misuse> {

@@ -78,10 +78,19 @@ fn is_finite(number: &str) -> bool {
     !number.ends_with("Infinity") && !number.ends_with("NaN")
 }
 
+/// The library prints other letters bare too; the gateway's own names are ASCII, and quoted is right as well.
 fn is_identifier(key: &str) -> bool {
     let mut letters = key.chars();
-    letters.next().is_some_and(|first| first == '$' || first == '_' || first.is_alphabetic())
-        && letters.all(|letter| matches!(letter, '$' | '_' | '\u{200c}' | '\u{200d}') || letter.is_alphanumeric())
+    letters.next().is_some_and(|first| first == '$' || first == '_' || first.is_ascii_alphabetic())
+        && letters.all(|letter| matches!(letter, '$' | '_') || letter.is_ascii_alphanumeric())
+}
+
+/// A control character: the escape's beginning and two hexadecimal digits.
+fn put_escape(out: &mut String, beginning: &str, control: char) {
+    out.push_str(beginning);
+    for digit in [u32::from(control) >> 4, u32::from(control) & 0xF] {
+        out.push(char::from_digit(digit, 16).unwrap_or('0'));
+    }
 }
 
 fn put_string(out: &mut String, text: &str, format: Format) {
@@ -102,7 +111,7 @@ fn put_json_string(out: &mut String, text: &str) {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            control if control < ' ' => out.push_str(&format!("\\u{:04x}", u32::from(control))),
+            control if control < ' ' => put_escape(out, "\\u00", control),
             plain => out.push(plain),
         }
     }
@@ -128,7 +137,7 @@ fn put_json5_string(out: &mut String, text: &str) {
             '\0' if !letters.peek().is_some_and(char::is_ascii_digit) => out.push_str("\\0"),
             '\u{2028}' => out.push_str("\\u2028"),
             '\u{2029}' => out.push_str("\\u2029"),
-            control if control < ' ' => out.push_str(&format!("\\x{:02x}", u32::from(control))),
+            control if control < ' ' => put_escape(out, "\\x", control),
             plain => out.push(plain),
         }
     }

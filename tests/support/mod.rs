@@ -3,6 +3,13 @@
 //! The bridge is configured the way an operator without a file would do it, from the environment's form of the keys.
 
 #![allow(dead_code, reason = "each test file uses its own part of this")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on has failed"
+)]
 
 use std::future::Future;
 use std::time::Duration;
@@ -15,31 +22,31 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 
 /// The key of the simulated instance; also a token that may do everything but operate.
-pub const KEY: &str = "demo-key";
+pub(crate) const KEY: &str = "demo-key";
 
 /// A token with every scope.
-pub const OPERATOR: &str = "operator-of-the-tests";
+pub(crate) const OPERATOR: &str = "operator-of-the-tests";
 
 /// The most that any condition is waited for. Generous: nothing waits this long unless it has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A bridge and its gateway.
-pub struct World {
-    pub gateway: Simulator,
-    pub url: String,
-    pub http: reqwest::Client,
+pub(crate) struct World {
+    pub(crate) gateway: Simulator,
+    pub(crate) url: String,
+    pub(crate) http: reqwest::Client,
     drain: Drain,
     running: JoinHandle<anyhow::Result<()>>,
 }
 
 impl World {
     /// A quiet gateway and a bridge with quick timeouts.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(simulator::Config::default(), &[]).await
     }
 
     /// A gateway and a bridge with these settings over the quick ones.
-    pub async fn with(gateway: simulator::Config, settings: &[(&str, &str)]) -> Self {
+    pub(crate) async fn with(gateway: simulator::Config, settings: &[(&str, &str)]) -> Self {
         let gateway = Simulator::start(gateway).await.expect("a simulated gateway");
         let digest = sha256_hex(OPERATOR);
         let url = gateway.url();
@@ -59,7 +66,7 @@ impl World {
         let environment = environment.into_iter().map(|(name, value)| (name.into(), value.into()));
         let (config, _) = Config::load(None, environment).unwrap_or_else(|faults| panic!("{faults}"));
         let drain = Drain::new();
-        let app = App::build(config, drain.clone()).await.expect("a bridge");
+        let app = App::build(config, drain.clone()).expect("a bridge");
         let url = format!("http://{}", app.addr());
         let running = tokio::spawn(app.run());
         let http = reqwest::Client::new();
@@ -72,33 +79,33 @@ impl World {
     }
 
     /// Where an instance's path is.
-    pub fn path(&self, path: &str) -> String {
+    pub(crate) fn path(&self, path: &str) -> String {
         format!("{}/v1/instances/demo{path}", self.url)
     }
 
     /// A request to a path under the instance, with the instance's key.
-    pub fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
+    pub(crate) fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
         self.http.request(method, self.path(path)).bearer_auth(KEY)
     }
 
-    pub async fn get(&self, path: &str) -> reqwest::Response {
+    pub(crate) async fn get(&self, path: &str) -> reqwest::Response {
         self.request(reqwest::Method::GET, path).send().await.expect("an answer")
     }
 
     /// A request without a token, from the root.
-    pub async fn get_open(&self, path: &str) -> reqwest::Response {
+    pub(crate) async fn get_open(&self, path: &str) -> reqwest::Response {
         self.http.get(format!("{}{path}", self.url)).send().await.expect("an answer")
     }
 
     /// A sale of two pieces of product 1 at point of sale 1.
-    pub fn sale(&self, key: &str) -> reqwest::RequestBuilder {
+    pub(crate) fn sale(&self, key: &str) -> reqwest::RequestBuilder {
         self.request(reqwest::Method::POST, "/points-of-sale/1/payments")
             .header("Idempotency-Key", key)
             .json(&serde_json::json!({"PaymentMethod": 1, "Products": [{"ID": 1, "Amount": 2}], "ref": key}))
     }
 
     /// Stops the bridge as SIGTERM would and waits for its end.
-    pub async fn stop(self) -> anyhow::Result<()> {
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
         self.drain.ask();
         let ended = self.running.await.expect("the bridge does not panic");
         self.gateway.stop().await;
@@ -107,15 +114,15 @@ impl World {
 }
 
 /// A problem's parts that tests look at.
-pub struct Problem {
-    pub status: u16,
-    pub code: String,
-    pub retry_after: Option<u64>,
-    pub body: Value,
+pub(crate) struct Problem {
+    pub(crate) status: u16,
+    pub(crate) code: String,
+    pub(crate) retry_after: Option<u64>,
+    pub(crate) body: Value,
 }
 
 /// Reads a problem document and checks what holds for each of them.
-pub async fn problem(response: reqwest::Response) -> Problem {
+pub(crate) async fn problem(response: reqwest::Response) -> Problem {
     let status = response.status().as_u16();
     let headers = response.headers().clone();
     let text = response.text().await.expect("a body");
@@ -129,7 +136,7 @@ pub async fn problem(response: reqwest::Response) -> Problem {
 }
 
 /// Waits for a condition; fails when it does not come.
-pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let wait = async {
         while !condition().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -139,7 +146,7 @@ pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
 }
 
 /// Runs futures side by side and gathers what they return.
-pub async fn together<T: Send + 'static>(
+pub(crate) async fn together<T: Send + 'static>(
     futures: impl IntoIterator<Item = impl Future<Output = T> + Send + 'static>,
 ) -> Vec<T> {
     let tasks: Vec<_> = futures.into_iter().map(tokio::spawn).collect();
@@ -152,5 +159,5 @@ pub async fn together<T: Send + 'static>(
 
 fn sha256_hex(text: &str) -> String {
     use sha2::{Digest, Sha256};
-    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(text.as_bytes()).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
 }
