@@ -1,5 +1,7 @@
 //! The configuration: every fault at once with its place, and an example that stays true.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

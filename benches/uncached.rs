@@ -1,0 +1,217 @@
+//! What an uncached read costs through the bridge, beside a bare WebSocket loop on the same simulated gateway.
+//!
+//! Three processes on loopback: gateway and bridge as built, and this one as the caller. Bridge and bare loop take
+//! turns, so that a machine that is slow for a while is slow for both; medians and ratios are what is reported.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs, reason = "a bench")]
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use futures_util::{SinkExt, StreamExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_concertpos-bridge");
+const KEY: &str = "demo-key";
+const LINKS: usize = 32;
+/// More callers than links, so that no link waits for a caller.
+const CALLERS: usize = 64;
+const ROUNDS: usize = 8;
+const LATENCY_SAMPLES: usize = 1_000;
+const THROUGHPUT_SLICE: Duration = Duration::from_secs(2);
+
+/// A process that is ended when the bench is.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Running {
+    let mut command = Command::new(PROGRAM);
+    command.args(arguments).envs(environment.iter().copied()).stdout(Stdio::null());
+    Running(command.spawn().unwrap())
+}
+
+fn free_address() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+/// A bare connection to the gateway that asks as the bridge does: command, reply, ping, pong.
+struct Bare(WebSocketStream<MaybeTlsStream<TcpStream>>);
+
+impl Bare {
+    async fn connect(gateway: &str) -> Self {
+        let url = format!("ws://{gateway}/exon/?instance=demo&Content-Type=json");
+        let (mut socket, _) = connect_async(url).await.unwrap();
+        if let MaybeTlsStream::Plain(tcp) = socket.get_mut() {
+            tcp.set_nodelay(true).unwrap();
+        }
+        Self(socket)
+    }
+
+    async fn ask(&mut self) -> Duration {
+        let begun = Instant::now();
+        let command = format!(r#"{{"command":"getstatus","parameters":{{"api_key":"{KEY}"}}}}"#);
+        self.0.send(Message::text(command)).await.unwrap();
+        while !self.0.next().await.unwrap().unwrap().is_text() {}
+        let took = begun.elapsed();
+        self.0.send(Message::Ping(vec![1].into())).await.unwrap();
+        while !self.0.next().await.unwrap().unwrap().is_pong() {}
+        took
+    }
+}
+
+/// A bare keep-alive connection to the bridge, so that no HTTP client's own time is measured.
+struct Caller(TcpStream, Vec<u8>);
+
+impl Caller {
+    async fn connect(bridge: &str) -> Self {
+        let tcp = TcpStream::connect(bridge).await.unwrap();
+        tcp.set_nodelay(true).unwrap();
+        Self(tcp, Vec::with_capacity(4096))
+    }
+
+    async fn ask(&mut self) -> Duration {
+        let begun = Instant::now();
+        let request =
+            format!("GET /v1/instances/demo/status HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n\r\n");
+        self.0.write_all(request.as_bytes()).await.unwrap();
+        self.1.clear();
+        // The reply is one object: the answer is whole when its last brace has come.
+        while self.1.last() != Some(&b'}') {
+            assert!(self.0.read_buf(&mut self.1).await.unwrap() > 0);
+        }
+        assert!(self.1.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&self.1));
+        begun.elapsed()
+    }
+}
+
+fn median(samples: &mut [Duration]) -> Duration {
+    samples.sort_unstable();
+    samples.get(samples.len() / 2).copied().unwrap_or_default()
+}
+
+/// Counts what all workers finish in one slice of time.
+async fn throughput<W>(workers: Vec<W>) -> (f64, Vec<W>)
+where
+    W: Worker + Send + 'static,
+{
+    let begun = Instant::now();
+    let running: Vec<_> = workers
+        .into_iter()
+        .map(|mut worker| {
+            tokio::spawn(async move {
+                let mut count = 0_u32;
+                while begun.elapsed() < THROUGHPUT_SLICE {
+                    worker.work().await;
+                    count += 1;
+                }
+                (count, worker)
+            })
+        })
+        .collect();
+    let (mut total, mut workers) = (0_u32, Vec::new());
+    for one in running {
+        let (count, worker) = one.await.unwrap();
+        total += count;
+        workers.push(worker);
+    }
+    (f64::from(total) / begun.elapsed().as_secs_f64(), workers)
+}
+
+trait Worker {
+    fn work(&mut self) -> impl Future<Output = ()> + Send;
+}
+
+impl Worker for Bare {
+    async fn work(&mut self) {
+        self.ask().await;
+    }
+}
+
+impl Worker for Caller {
+    async fn work(&mut self) {
+        self.ask().await;
+    }
+}
+
+async fn until_ready(bridge: &str) {
+    for _ in 0..500 {
+        let ready = Command::new(PROGRAM).args(["healthcheck", "--address", bridge]).stderr(Stdio::null()).status();
+        if ready.unwrap().success() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::main]
+async fn main() {
+    let (gateway, bridge) = (free_address(), free_address());
+    let _gateway = start(&["simulate", "--listen", &gateway, "--limits", "off", "--latency-max", "0ms"], &[]);
+    let url = format!("ws://{gateway}/{{shard}}/?instance={{instance}}&Content-Type={{format}}");
+    let links = LINKS.to_string();
+    let _bridge = start(
+        &["serve"],
+        &[
+            ("BRIDGE_SERVER__LISTEN", &bridge),
+            ("BRIDGE_GATEWAY__URL", &url),
+            ("BRIDGE_GATEWAY__MIN_LINKS", &links),
+            ("BRIDGE_GATEWAY__MAX_LINKS", &links),
+            ("BRIDGE_INSTANCES__DEMO__API_KEY", KEY),
+            ("BRIDGE_TELEMETRY__LOG", "warn"),
+        ],
+    );
+    until_ready(&bridge).await;
+
+    let (mut bare, mut caller) = (Bare::connect(&gateway).await, Caller::connect(&bridge).await);
+    let (mut bare_times, mut bridge_times) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        for _ in 0..LATENCY_SAMPLES / ROUNDS {
+            let (one, other) = (bare.ask().await, caller.ask().await);
+            // The first round warms both up.
+            if round > 0 {
+                bare_times.push(one);
+                bridge_times.push(other);
+            }
+        }
+    }
+    let (bare_median, bridge_median) = (median(&mut bare_times), median(&mut bridge_times));
+    println!("| uncached read | bare | bridge | figure | to reach |");
+    println!("|---|---|---|---|---|");
+    println!(
+        "| median latency | {} µs | {} µs | +{} µs | ≤ 80 µs |",
+        bare_median.as_micros(),
+        bridge_median.as_micros(),
+        bridge_median.saturating_sub(bare_median).as_micros()
+    );
+
+    let (mut sockets, mut callers) = (Vec::new(), Vec::new());
+    for _ in 0..LINKS {
+        sockets.push(Bare::connect(&gateway).await);
+    }
+    for _ in 0..CALLERS {
+        callers.push(Caller::connect(&bridge).await);
+    }
+    let mut ratios = Vec::new();
+    let (mut bare_best, mut bridge_best) = (0.0_f64, 0.0_f64);
+    for _ in 0..ROUNDS / 2 {
+        let (bare_rate, back) = throughput(sockets).await;
+        sockets = back;
+        let (bridge_rate, back) = throughput(callers).await;
+        callers = back;
+        ratios.push(bridge_rate / bare_rate);
+        (bare_best, bridge_best) = (bare_best.max(bare_rate), bridge_best.max(bridge_rate));
+    }
+    ratios.sort_by(f64::total_cmp);
+    let ratio = ratios.get(ratios.len() / 2).copied().unwrap_or_default();
+    println!("| throughput, {LINKS} links | {bare_best:.0}/s | {bridge_best:.0}/s | {ratio:.2} | ≥ 0.8 |");
+}
