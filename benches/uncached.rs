@@ -72,6 +72,10 @@ impl Bare {
 /// A bare keep-alive connection to the bridge, so that no HTTP client's own time is measured.
 struct Caller(TcpStream, Vec<u8>);
 
+/// A read that goes to the gateway, and one that the bridge answers by itself: what an HTTP round trip costs anyway.
+const THROUGH: &str = "/v1/instances/demo/status";
+const ITSELF: &str = "/v1/instances";
+
 impl Caller {
     async fn connect(bridge: &str) -> Self {
         let tcp = TcpStream::connect(bridge).await.unwrap();
@@ -79,13 +83,12 @@ impl Caller {
         Self(tcp, Vec::with_capacity(4096))
     }
 
-    async fn ask(&mut self) -> Duration {
+    async fn ask(&mut self, path: &str) -> Duration {
         let begun = Instant::now();
-        let request =
-            format!("GET /v1/instances/demo/status HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n\r\n");
         self.0.write_all(request.as_bytes()).await.unwrap();
         self.1.clear();
-        // The reply is one object: the answer is whole when its last brace has come.
+        // Both answers are one object: it is whole when its last brace has come.
         while self.1.last() != Some(&b'}') {
             assert!(self.0.read_buf(&mut self.1).await.unwrap() > 0);
         }
@@ -139,7 +142,7 @@ impl Worker for Bare {
 
 impl Worker for Caller {
     async fn work(&mut self) {
-        self.ask().await;
+        self.ask(THROUGH).await;
     }
 }
 
@@ -173,18 +176,20 @@ async fn main() {
     until_ready(&bridge).await;
 
     let (mut bare, mut caller) = (Bare::connect(&gateway).await, Caller::connect(&bridge).await);
-    let (mut bare_times, mut bridge_times) = (Vec::new(), Vec::new());
+    let (mut bare_times, mut bridge_times, mut http_times) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         for _ in 0..LATENCY_SAMPLES / ROUNDS {
-            let (one, other) = (bare.ask().await, caller.ask().await);
+            let (one, other, itself) = (bare.ask().await, caller.ask(THROUGH).await, caller.ask(ITSELF).await);
             // The first round warms both up.
             if round > 0 {
                 bare_times.push(one);
                 bridge_times.push(other);
+                http_times.push(itself);
             }
         }
     }
     let (bare_median, bridge_median) = (median(&mut bare_times), median(&mut bridge_times));
+    let http_median = median(&mut http_times);
     println!("| uncached read | bare | bridge | figure | to reach |");
     println!("|---|---|---|---|---|");
     println!(
@@ -192,6 +197,11 @@ async fn main() {
         bare_median.as_micros(),
         bridge_median.as_micros(),
         bridge_median.saturating_sub(bare_median).as_micros()
+    );
+    println!(
+        "| of that, beyond an HTTP round trip | {} µs | | +{} µs | |",
+        http_median.as_micros(),
+        bridge_median.saturating_sub(bare_median + http_median).as_micros()
     );
 
     let (mut sockets, mut callers) = (Vec::new(), Vec::new());

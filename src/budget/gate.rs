@@ -1,0 +1,127 @@
+//! A turnstile with a lock and a clock: what its waiters wait at.
+//!
+//! The lock is a standard one, held for a pass through a short queue and never across an await. The clock is read
+//! under it, so that instants never go back. A waiter is a future that looks up whenever it is called or its alarm
+//! rings, and leaves when it is dropped, wherever that happens.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+use super::permit::{Denied, Permit};
+use super::queue::{Class, Rank};
+use super::turnstile::{Entered, Entrant, Look, Turnstile, Verdict};
+use super::window::{Grant, Price, Tick, Window};
+
+/// Turns instants into ticks: whole microseconds since the ledger began. What rounding takes is less than any guard.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clock {
+    origin: Instant,
+}
+
+impl Clock {
+    pub(super) fn starting_now() -> Self {
+        Self { origin: Instant::now() }
+    }
+
+    fn now(self) -> Tick {
+        self.tick(Instant::now())
+    }
+
+    fn tick(self, instant: Instant) -> Tick {
+        Tick(micros(instant.saturating_duration_since(self.origin)))
+    }
+
+    /// `None` where the instant lies beyond what the machine can count.
+    fn instant(self, tick: Tick) -> Option<Instant> {
+        self.origin.checked_add(Duration::from_micros(tick.0))
+    }
+}
+
+/// Whole microseconds of a duration, at most all there are.
+pub(super) fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[derive(Debug)]
+pub(super) struct Gate {
+    clock: Clock,
+    turnstile: Mutex<Turnstile>,
+}
+
+impl Gate {
+    pub(super) fn new(clock: Clock, hold: Duration) -> Self {
+        Self { clock, turnstile: Mutex::new(Turnstile::new(Window::new(micros(hold)))) }
+    }
+
+    /// Looks at or changes the turnstile, now.
+    pub(super) fn with<T>(&self, act: impl FnOnce(&mut Turnstile, Tick) -> T) -> T {
+        // A panic elsewhere cannot have left a count half made: every change is made by total functions.
+        let mut turnstile = self.turnstile.lock().unwrap_or_else(PoisonError::into_inner);
+        act(&mut turnstile, self.clock.now())
+    }
+
+    /// Waits for points, at most until `deadline`. Dropping the future gives up the place, and the points if they were
+    /// already granted.
+    pub(super) async fn acquire(
+        self: Arc<Self>,
+        class: Class<'_>,
+        price: Price,
+        deadline: Instant,
+    ) -> Result<Permit, Denied> {
+        let entrant = Entrant { class, price, deadline: self.clock.tick(deadline) };
+        let entered = self.with(|turnstile, now| turnstile.enter(now, entrant));
+        let verdict = match entered {
+            Entered::Decided(verdict) => verdict,
+            Entered::Waits(rank, call) => Waiting { gate: &self, rank, deadline }.verdict(&call).await,
+        };
+        match verdict {
+            Verdict::Granted(grant) => Ok(Permit::new(self, grant)),
+            Verdict::Denied { wait } => Err(Denied { retry_after: Duration::from_micros(wait) }),
+        }
+    }
+
+    pub(super) fn ended(&self, grant: Grant) {
+        self.with(|turnstile, now| turnstile.ended(now, grant));
+    }
+
+    pub(super) fn give_back(&self, grant: Grant) {
+        self.with(|turnstile, now| turnstile.give_back(now, grant));
+    }
+
+    /// Grants nothing for `pause`, whatever the count says.
+    pub(super) fn close_for(&self, pause: Duration) {
+        self.with(|turnstile, now| turnstile.close_until(now, now.after(micros(pause))));
+    }
+}
+
+/// A place in the queue, left when dropped.
+struct Waiting<'a> {
+    gate: &'a Gate,
+    rank: Rank,
+    deadline: Instant,
+}
+
+impl Waiting<'_> {
+    /// Comes at the waiter's deadline at the latest.
+    async fn verdict(self, call: &Notify) -> Verdict {
+        loop {
+            let alarm = match self.gate.with(|turnstile, now| turnstile.look(now, self.rank)) {
+                Look::Decided(verdict) => return verdict,
+                Look::AgainAt(tick) => self.gate.clock.instant(tick).unwrap_or(self.deadline),
+            };
+            tokio::select! {
+                () = call.notified() => {}
+                () = sleep_until(alarm) => {}
+            }
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.gate.with(|turnstile, now| turnstile.leave(now, self.rank));
+    }
+}

@@ -1,0 +1,304 @@
+//! The budget of one instance: finds the window that a command is counted in, and answers asks for points.
+//!
+//! The commands of the configuration have their windows from the start, found without a lock. Any other name (the raw
+//! door lets callers invent them) gets one when it is first used; there may be [`MAX_OTHERS`] of those, and one that
+//! holds nothing makes room for another. They can therefore neither fill the memory nor shut out a known command.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::gate::{Clock, Gate};
+use super::permit::{Denied, Permit};
+use super::queue::Class;
+use super::saved::Spending;
+use super::turnstile::Turnstile;
+use super::window::{Price, Spent};
+use super::{Config, Payments, Scope, is_payment};
+
+/// Windows for commands that are not in the configuration.
+pub const MAX_OTHERS: usize = 256;
+
+/// The longest that one word of the gateway closes a window. Nothing bounds `retry_after` on the wire, and a slip in
+/// one number must not close the tills for the rest of a festival.
+pub const MAX_CLOSED: Duration = Duration::from_hours(1);
+
+/// The name under which the one window of [`Scope::Instance`] is shown and saved. No command can be named so.
+const ALL_COMMANDS: &str = "*";
+
+/// An ask for the points of one command.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// The command's name on the wire.
+    pub command: &'a str,
+    /// On whose behalf.
+    pub class: Class<'a>,
+    /// Until when to wait. One that has passed asks for points that are there now, or none.
+    pub deadline: Instant,
+}
+
+/// A command's budget, counted in requests, for the `RateLimit` headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Quota {
+    /// Requests that fit into one window: `q`.
+    pub requests: u64,
+    /// Seconds of window and guard, rounded up: `w`.
+    pub window_secs: u64,
+    /// Requests that could be granted now, after those who wait already: `r`.
+    pub remaining: u64,
+    /// Seconds until there could be one more than `remaining`, rounded up, and 0 where there never are: `t`. A lower
+    /// bound where it depends on commands in flight.
+    pub more_in_secs: u64,
+}
+
+/// One window, for the status page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WindowStatus {
+    /// The command, or `*` where all commands share one window.
+    pub command: String,
+    /// Points that it may hold.
+    pub capacity_points: u64,
+    /// Points that it holds.
+    pub used_points: u64,
+    /// Those of them whose commands have not ended.
+    pub in_flight_points: u64,
+    /// Milliseconds for which a `ratelimit` of the gateway keeps it closed; 0 where it is open.
+    pub closed_for_ms: u64,
+    /// Payments that wait.
+    pub waiting_payments: usize,
+    /// Callers' asks that wait.
+    pub waiting_callers: usize,
+    /// Refreshes that wait.
+    pub waiting_refreshes: usize,
+}
+
+/// The budget of one instance. Cheap to clone; all clones are one ledger.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    config: Config,
+    clock: Clock,
+    /// The one window of [`Scope::Instance`].
+    whole: Option<Arc<Gate>>,
+    /// The commands of the configuration, with their costs.
+    known: HashMap<String, (Arc<Gate>, u32)>,
+    others: Mutex<Others>,
+}
+
+#[derive(Debug)]
+struct Others {
+    gates: HashMap<String, Arc<Gate>>,
+    /// Windows that are made before this instant start closed: what they hold is not known.
+    unknown_until: Option<Instant>,
+}
+
+impl Ledger {
+    /// A ledger in which nothing is spent. See [`Config::faults`] for what the settings must keep to.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        let clock = Clock::starting_now();
+        let gate = || Arc::new(Gate::new(clock, config.hold()));
+        let whole = (config.scope == Scope::Instance).then(gate);
+        let known = config
+            .cost
+            .iter()
+            .map(|(command, &cost)| (command.clone(), (whole.clone().unwrap_or_else(gate), cost)))
+            .collect();
+        let others = Mutex::new(Others { gates: HashMap::new(), unknown_until: None });
+        Self { shared: Arc::new(Shared { config, clock, whole, known, others }) }
+    }
+
+    /// Waits for the points of `ask`, at most until its deadline. Who cannot have them by then is denied at once, or as
+    /// soon as that becomes known. Dropping the future gives up the place in the queue.
+    ///
+    /// Payments are served first, then callers in turns, then refreshes, the longest stale first. A refresh therefore
+    /// never takes points that somebody waits for; one that asks with a deadline that has passed never waits either.
+    pub async fn acquire(&self, ask: Ask<'_>) -> Result<Permit, Denied> {
+        let Some((gate, cost)) = self.gate(ask.command) else {
+            return Err(Denied { retry_after: self.shared.config.hold() });
+        };
+        let payment = ask.class == Class::Payment;
+        let limit = match self.shared.config.payments {
+            Payments::Ask if payment => u64::MAX,
+            Payments::Ask | Payments::Count => u64::from(self.shared.config.limit(payment)),
+        };
+        gate.acquire(ask.class, Price { points: u64::from(cost), limit }, ask.deadline).await
+    }
+
+    /// The gateway answered `ratelimit`: grants nothing more for this command (in [`Scope::Instance`], for any) until
+    /// `retry_after` from now, at most [`MAX_CLOSED`]. Where the gateway named none, a whole window and guard.
+    pub fn closed_by_gateway(&self, command: &str, retry_after: Option<Duration>) {
+        let pause = retry_after.unwrap_or(self.shared.config.hold()).min(MAX_CLOSED);
+        if let Some((gate, _)) = self.gate(command) {
+            gate.close_for(pause);
+        }
+    }
+
+    /// What a caller who asks for `command` now can count on.
+    #[must_use]
+    pub fn budget(&self, command: &str) -> Quota {
+        let config = &self.shared.config;
+        let payment = is_payment(command);
+        let limit = u64::from(config.limit(payment));
+        let full = |cost: u64| Quota {
+            requests: limit / cost.max(1),
+            window_secs: secs_up(config.hold()),
+            remaining: limit / cost.max(1),
+            more_in_secs: 0,
+        };
+        let Some((gate, cost)) = self.existing_gate(command) else { return full(u64::from(config.cost_of(command))) };
+        let cost = u64::from(cost).max(1);
+        let class = if payment { Class::Payment } else { Class::Caller("") };
+        gate.with(|turnstile, now| {
+            let forecast = turnstile.forecast_behind(now, class);
+            let until = |requests: u64| {
+                let at = forecast.earliest(Price { points: cost.saturating_mul(requests), limit });
+                at.map_or(Duration::ZERO, |at| Duration::from_micros(now.until(at)))
+            };
+            let wait = until(1);
+            let remaining = if wait.is_zero() { forecast.room(limit) / cost } else { 0 };
+            Quota { remaining, more_in_secs: secs_up(until(remaining + 1)), ..full(cost) }
+        })
+    }
+
+    /// Every window, by name. Those of commands that are not configured are shown while they hold something.
+    #[must_use]
+    pub fn status(&self) -> Vec<WindowStatus> {
+        let capacity_points = u64::from(self.shared.config.capacity);
+        let status = |(command, gate): (String, Arc<Gate>)| {
+            gate.with(|turnstile, now| {
+                let waiting = turnstile.lengths();
+                let window = turnstile.window();
+                WindowStatus {
+                    command,
+                    capacity_points,
+                    used_points: window.used(now),
+                    in_flight_points: window.in_flight(),
+                    closed_for_ms: window.closed_until(now).map_or(0, |until| now.until(until).div_ceil(1000)),
+                    waiting_payments: waiting.payments,
+                    waiting_callers: waiting.callers,
+                    waiting_refreshes: waiting.refreshes,
+                }
+            })
+        };
+        self.gates().into_iter().map(status).collect()
+    }
+
+    /// What is spent, for [`Self::restore`] in a later process. Windows that hold nothing are left out.
+    #[must_use]
+    pub fn spent(&self) -> Spending {
+        let gates = self.gates().into_iter();
+        let windows = gates
+            .map(|(command, gate)| (command, gate.with(|turnstile, now| turnstile.window().spent(now))))
+            .filter(|(_, spent)| !spent.is_nothing())
+            .collect();
+        Spending { scope: self.shared.config.scope, windows }
+    }
+
+    /// Counts what an earlier process spent, `downtime` after it told.
+    ///
+    /// Where it counted in another scope, its numbers do not say what is spent here; then every window stays closed
+    /// until the last of them has lapsed.
+    pub fn restore(&self, spending: &Spending, downtime: Duration) {
+        let away_ms = u64::try_from(downtime.as_millis()).unwrap_or(u64::MAX);
+        if spending.scope != self.shared.config.scope {
+            let hold = self.shared.config.hold();
+            return self.close_all_for(spending.lapses_in(hold, downtime));
+        }
+        for (command, spent) in &spending.windows {
+            self.restore_window(command, spent, away_ms);
+        }
+    }
+
+    /// Takes everything to have been spent just now: the reading of a record that exists and cannot be read.
+    pub fn assume_spent(&self) {
+        self.close_all_for(self.shared.config.hold());
+    }
+
+    fn restore_window(&self, command: &str, spent: &Spent, away_ms: u64) {
+        let gate = self.shared.whole.clone().or_else(|| self.gate(command).map(|(gate, _)| gate));
+        if let Some(gate) = gate {
+            gate.with(|turnstile, now| turnstile.restore(now, spent, away_ms));
+        }
+    }
+
+    fn close_all_for(&self, pause: Duration) {
+        let now = Instant::now();
+        self.others().unknown_until = now.checked_add(pause);
+        for gate in self.gates().into_values() {
+            gate.close_for(pause);
+        }
+    }
+
+    /// The gate and cost of a command; `None` where too many unknown commands are in use.
+    fn gate(&self, command: &str) -> Option<(Arc<Gate>, u32)> {
+        if let Some(found) = self.existing_gate(command) {
+            return Some(found);
+        }
+        let config = &self.shared.config;
+        let mut others = self.others();
+        others.make_room(command);
+        if others.gates.len() >= MAX_OTHERS && !others.gates.contains_key(command) {
+            return None;
+        }
+        let unknown_for = others.unknown_until.map(|until| until.saturating_duration_since(Instant::now()));
+        let gate = others.gates.entry(command.to_owned()).or_insert_with(|| {
+            let gate = Gate::new(self.shared.clock, config.hold());
+            gate.close_for(unknown_for.unwrap_or_default());
+            Arc::new(gate)
+        });
+        Some((Arc::clone(gate), config.cost_of(command)))
+    }
+
+    fn existing_gate(&self, command: &str) -> Option<(Arc<Gate>, u32)> {
+        if let Some((gate, cost)) = self.shared.known.get(command) {
+            return Some((Arc::clone(gate), *cost));
+        }
+        let cost = self.shared.config.cost_of(command);
+        if let Some(gate) = &self.shared.whole {
+            return Some((Arc::clone(gate), cost));
+        }
+        self.others().gates.get(command).map(|gate| (Arc::clone(gate), cost))
+    }
+
+    /// Every gate once, by name.
+    fn gates(&self) -> BTreeMap<String, Arc<Gate>> {
+        if let Some(gate) = &self.shared.whole {
+            return BTreeMap::from([(ALL_COMMANDS.to_owned(), Arc::clone(gate))]);
+        }
+        let known = self.shared.known.iter().map(|(command, (gate, _))| (command.clone(), Arc::clone(gate)));
+        let mut gates: BTreeMap<_, _> = known.collect();
+        let others = self.others();
+        let busy = others.gates.iter().filter(|(_, gate)| !gate.with(Turnstile::is_idle));
+        gates.extend(busy.map(|(command, gate)| (command.clone(), Arc::clone(gate))));
+        gates
+    }
+
+    fn others(&self) -> MutexGuard<'_, Others> {
+        self.shared.others.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Others {
+    /// Forgets idle windows where `command` would be one too many. One that somebody else is about to use is not idle:
+    /// whoever found it here holds it.
+    fn make_room(&mut self, command: &str) {
+        if self.gates.len() >= MAX_OTHERS && !self.gates.contains_key(command) {
+            self.gates.retain(|_, gate| Arc::strong_count(gate) > 1 || !gate.with(Turnstile::is_idle));
+        }
+    }
+}
+
+fn secs_up(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,216 @@
+//! One window and those who wait before it: decides who gets points, who waits, and who is sent away at once.
+//! Free of clocks and locks; a gate (`gate.rs`) puts both around it.
+//!
+//! Every change (an end, points given back, a closing, a newcomer, someone leaving) settles the queue in one pass in
+//! order of service: whoever can be granted now is granted; whoever cannot make his deadline even if all goes well is
+//! sent away with the instant at which he could have been served; the rest wait. Since nobody overtakes, only the
+//! first in the queue needs an alarm at the instant his points come free; the others need one at their deadline only.
+//! That way no timer task is needed, and a waiter that is dropped is just one that leaves.
+//!
+//! A fate once decided is kept until its waiter takes it or leaves, so that points granted to someone who is gone are
+//! given back and not lost.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use super::queue::{Class, Fate, Lengths, Queue, Rank};
+use super::window::{Forecast, Grant, Price, Spent, Tick, Wait, Window};
+
+/// One ask, in the window's own terms.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Entrant<'a> {
+    pub(super) class: Class<'a>,
+    pub(super) price: Price,
+    pub(super) deadline: Tick,
+}
+
+/// The answer to an ask that need not wait any longer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Granted(Grant),
+    /// Not by the deadline; asking again makes sense after this many microseconds.
+    Denied {
+        wait: u64,
+    },
+}
+
+/// What becomes of an ask at its arrival.
+#[derive(Debug)]
+pub(super) enum Entered {
+    Decided(Verdict),
+    Waits(Rank, Arc<Notify>),
+}
+
+/// What a waiter learns when it looks up.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    Decided(Verdict),
+    /// Nothing yet. It must look again at this instant, or when it is called.
+    AgainAt(Tick),
+}
+
+#[derive(Debug)]
+pub(super) struct Turnstile {
+    window: Window,
+    queue: Queue,
+    /// Fates that their waiters have not taken yet.
+    verdicts: BTreeMap<Rank, Verdict>,
+    /// The first in the queue, and the instant at which it was told to look.
+    alarm: Option<(Rank, Tick)>,
+}
+
+impl Turnstile {
+    pub(super) fn new(window: Window) -> Self {
+        Self { window, queue: Queue::default(), verdicts: BTreeMap::new(), alarm: None }
+    }
+
+    /// Decides an ask, or lets it wait.
+    pub(super) fn enter(&mut self, now: Tick, entrant: Entrant<'_>) -> Entered {
+        let Entrant { class, price, deadline } = entrant;
+        if self.queue.is_empty() {
+            let no_sooner = match self.window.try_grant(now, price) {
+                Ok(grant) => return Entered::Decided(Verdict::Granted(grant)),
+                Err(Wait::Until(at) | Wait::InFlight { no_sooner: at }) => at,
+                Err(Wait::Never) => now.after(self.window.hold()),
+            };
+            if no_sooner > deadline {
+                return Entered::Decided(Verdict::Denied { wait: now.until(no_sooner) });
+            }
+        }
+        let Ok(rank) = self.queue.push(now, class, price, deadline) else {
+            let wait = self.wait_behind(now, class, price);
+            return Entered::Decided(Verdict::Denied { wait });
+        };
+        let call = self.queue.get(rank).map(|waiter| Arc::clone(&waiter.call));
+        self.settle(now);
+        match (self.verdicts.remove(&rank), call) {
+            (Some(verdict), _) => Entered::Decided(verdict),
+            (None, Some(call)) => Entered::Waits(rank, call),
+            (None, None) => Entered::Decided(Verdict::Denied { wait: self.window.hold() }),
+        }
+    }
+
+    /// What has become of the waiter at `rank`. A verdict is told once.
+    pub(super) fn look(&mut self, now: Tick, rank: Rank) -> Look {
+        if !self.verdicts.contains_key(&rank) {
+            self.settle(now);
+        }
+        if let Some(verdict) = self.verdicts.remove(&rank) {
+            return Look::Decided(verdict);
+        }
+        let Some(waiter) = self.queue.get(rank) else {
+            return Look::Decided(Verdict::Denied { wait: self.window.hold() });
+        };
+        match self.alarm {
+            Some((first, at)) if first == rank => Look::AgainAt(at.min(waiter.deadline)),
+            _ => Look::AgainAt(waiter.deadline),
+        }
+    }
+
+    /// The waiter at `rank` is gone: its place, or the points it was granted, go to the others.
+    pub(super) fn leave(&mut self, now: Tick, rank: Rank) {
+        self.queue.remove(rank);
+        if let Some(Verdict::Granted(grant)) = self.verdicts.remove(&rank) {
+            self.window.give_back(grant);
+        }
+        self.settle(now);
+    }
+
+    /// See [`Window::ended`].
+    pub(super) fn ended(&mut self, now: Tick, grant: Grant) {
+        self.window.ended(grant, now);
+        self.settle(now);
+    }
+
+    /// See [`Window::give_back`].
+    pub(super) fn give_back(&mut self, now: Tick, grant: Grant) {
+        self.window.give_back(grant);
+        self.settle(now);
+    }
+
+    /// See [`Window::close_until`].
+    pub(super) fn close_until(&mut self, now: Tick, until: Tick) {
+        self.window.close_until(until);
+        self.settle(now);
+    }
+
+    /// Whether forgetting this turnstile would forget nothing.
+    pub(super) fn is_idle(&mut self, now: Tick) -> bool {
+        self.queue.is_empty()
+            && self.verdicts.is_empty()
+            && self.window.used(now) == 0
+            && self.window.closed_until(now).is_none()
+    }
+
+    /// The window's future once everybody who goes before an ask of `class` is served.
+    pub(super) fn forecast_behind(&mut self, now: Tick, class: Class<'_>) -> Forecast {
+        let mut forecast = self.window.forecast(now);
+        for (_, waiter) in self.queue.iter().filter(|(rank, _)| rank.goes_before(class)) {
+            forecast.place(waiter.price);
+        }
+        forecast
+    }
+
+    pub(super) fn lengths(&self) -> Lengths {
+        self.queue.lengths()
+    }
+
+    pub(super) fn window(&mut self) -> &mut Window {
+        &mut self.window
+    }
+
+    /// See [`Window::restore`].
+    pub(super) fn restore(&mut self, now: Tick, spent: &Spent, away_ms: u64) {
+        self.window.restore(now, spent, away_ms);
+        self.settle(now);
+    }
+
+    fn wait_behind(&mut self, now: Tick, class: Class<'_>, price: Price) -> u64 {
+        let at = self.forecast_behind(now, class).earliest(price);
+        at.map_or(self.window.hold(), |at| now.until(at))
+    }
+
+    fn settle(&mut self, now: Tick) {
+        if self.queue.is_empty() {
+            self.alarm = None;
+            return;
+        }
+        let Self { window, queue, verdicts, .. } = self;
+        let mut forecast = window.forecast(now);
+        let mut next = None;
+        queue.decide(|rank, waiter| {
+            let (fate, verdict) = match forecast.earliest(waiter.price) {
+                Some(at) if at <= now => match window.try_grant(now, waiter.price) {
+                    Ok(grant) => (Fate::Served, Some(Verdict::Granted(grant))),
+                    Err(_) => (Fate::Waits, None),
+                },
+                Some(at) if at <= waiter.deadline => (Fate::Waits, None),
+                Some(at) => (Fate::SentAway, Some(Verdict::Denied { wait: now.until(at) })),
+                None => (Fate::SentAway, Some(Verdict::Denied { wait: window.hold() })),
+            };
+            if fate != Fate::SentAway {
+                let at = forecast.place(waiter.price);
+                if fate == Fate::Waits {
+                    next = next.or(at);
+                }
+            }
+            if let Some(verdict) = verdict {
+                verdicts.insert(rank, verdict);
+            }
+            fate
+        });
+        let first = self.queue.first();
+        let alarm = first.zip(next).map(|((rank, _), at)| (rank, at));
+        if let Some((_, waiter)) = first
+            && alarm != self.alarm
+        {
+            waiter.call.notify_one();
+        }
+        self.alarm = alarm;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,327 @@
+//! One exact weighted sliding window, free of clocks and locks.
+//!
+//! The gateway adds a command's cost to a counter at the moment the command *arrives*, and lets no interval of one
+//! window hold more than its capacity. That moment is never seen here: it lies anywhere between the grant and the end
+//! of the command (answered, timed out, or its link lost). So points are held from the grant until `window + guard`
+//! after the end, the latest instant at which they can still matter; while a command is in flight they are held
+//! without end. Proof in one line: of all commands that the gateway counts in one of its windows, take the one granted
+//! last; at its grant every other one was still held here, so together they passed the bound here.
+//!
+//! What this refuses to do: refill like a token bucket (that lets through twice the capacity in one window), take back
+//! points that may have been counted, and read a clock. Instants are whole microseconds that never go back; one that
+//! does is read as the latest seen.
+
+use std::collections::VecDeque;
+use std::iter;
+
+use serde::{Deserialize, Serialize};
+
+/// Entries kept for commands that ended. A window of 100 points needs at most 100 of them; only one of far greater
+/// capacity gets to merge neighbours, which then all wait for the latest of them.
+const MAX_ENDED: usize = 4096;
+
+const MICROS_PER_MS: u64 = 1000;
+
+/// An instant in whole microseconds since an origin of the caller's choosing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Tick(pub u64);
+
+impl Tick {
+    /// The instant `micros` microseconds after this one; the end of time where that overflows.
+    #[must_use]
+    pub fn after(self, micros: u64) -> Self {
+        Self(self.0.saturating_add(micros))
+    }
+
+    /// Microseconds from this instant to `later`; none where `later` has passed.
+    #[must_use]
+    pub fn until(self, later: Self) -> u64 {
+        later.0.saturating_sub(self.0)
+    }
+}
+
+/// What an ask costs, and how full it may make the window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Price {
+    /// Points added to the window.
+    pub points: u64,
+    /// The level that the window, these points included, may not pass.
+    pub limit: u64,
+}
+
+/// Points held for one command in flight. Hand it back to the window it came from, to exactly one of
+/// [`Window::ended`] and [`Window::give_back`]; a grant that is lost holds its points without end.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "points are held until the grant is handed back"]
+pub struct Grant {
+    points: u64,
+    at: Tick,
+}
+
+/// When an ask that cannot be granted now could be, if nothing else happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// At exactly this instant, and not a microsecond before.
+    Until(Tick),
+    /// Not known: commands in flight hold the points. Not before this instant, even if all of them ended at once.
+    InFlight {
+        /// The lower bound.
+        no_sooner: Tick,
+    },
+    /// Never: the points exceed the limit.
+    Never,
+}
+
+/// Points that an ended command still holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Ended {
+    free_at: Tick,
+    points: u64,
+}
+
+/// What a window holds, told in ages so that it can outlive the process and its clock. Rounded to the safe side.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spent {
+    /// Points of commands that have not ended.
+    pub in_flight: u64,
+    /// Points and the milliseconds since their command ended, oldest first.
+    pub ended: Vec<(u64, u64)>,
+    /// Milliseconds for which the window stays closed.
+    pub closed_for_ms: u64,
+}
+
+impl Spent {
+    /// Whether nothing is held and nothing closed.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The window. Cheap: an uncontended grant is a few additions and allocates nothing.
+#[derive(Debug, Clone)]
+pub struct Window {
+    hold: u64,
+    latest: Tick,
+    closed_until: Tick,
+    in_flight: u64,
+    /// Sum of `ended`.
+    lingering: u64,
+    /// In order of `free_at`.
+    ended: VecDeque<Ended>,
+}
+
+impl Window {
+    /// An empty window that holds points for `hold` microseconds (window and guard together) after their end.
+    #[must_use]
+    pub fn new(hold: u64) -> Self {
+        Self {
+            hold,
+            latest: Tick::default(),
+            closed_until: Tick::default(),
+            in_flight: 0,
+            lingering: 0,
+            ended: VecDeque::new(),
+        }
+    }
+
+    /// Holds the points of `price` from now on, or says when that could be.
+    pub fn try_grant(&mut self, now: Tick, price: Price) -> Result<Grant, Wait> {
+        if let Some(wait) = self.free_at(now, price) {
+            return Err(wait);
+        }
+        self.in_flight = self.in_flight.saturating_add(price.points);
+        Ok(Grant { points: price.points, at: self.latest })
+    }
+
+    /// When `price` could be granted; `None` is now.
+    pub fn free_at(&mut self, now: Tick, price: Price) -> Option<Wait> {
+        let now = self.advance(now);
+        let Some(room) = price.limit.checked_sub(price.points) else { return Some(Wait::Never) };
+        let mut used = self.in_flight.saturating_add(self.lingering);
+        let mut at = now.max(self.closed_until);
+        let mut ended = self.ended.iter();
+        while used > room {
+            let Some(entry) = ended.next() else {
+                return Some(Wait::InFlight { no_sooner: at.max(now.after(self.hold)) });
+            };
+            used = used.saturating_sub(entry.points);
+            at = at.max(entry.free_at);
+        }
+        (at > now).then_some(Wait::Until(at))
+    }
+
+    /// The command of `grant` ended at `at`, which has come: its points are held for one more window and guard.
+    pub fn ended(&mut self, grant: Grant, at: Tick) {
+        let Grant { points, at: granted_at } = grant;
+        self.advance(at);
+        self.in_flight = self.in_flight.saturating_sub(points);
+        self.linger(points, at.max(granted_at).after(self.hold));
+    }
+
+    /// The command of `grant` was provably never written: its points are free at once.
+    pub fn give_back(&mut self, grant: Grant) {
+        let Grant { points, .. } = grant;
+        self.in_flight = self.in_flight.saturating_sub(points);
+    }
+
+    /// Grants nothing before `until`, whatever the count says. Never shortens an earlier closing.
+    pub fn close_until(&mut self, until: Tick) {
+        self.closed_until = self.closed_until.max(until);
+    }
+
+    /// Points held now, those in flight included.
+    pub fn used(&mut self, now: Tick) -> u64 {
+        self.advance(now);
+        self.in_flight.saturating_add(self.lingering)
+    }
+
+    /// Points of commands in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight
+    }
+
+    /// Until when the window is closed; `None` where it is open.
+    pub fn closed_until(&mut self, now: Tick) -> Option<Tick> {
+        let now = self.advance(now);
+        (self.closed_until > now).then_some(self.closed_until)
+    }
+
+    /// Microseconds for which points are held after their end.
+    #[must_use]
+    pub fn hold(&self) -> u64 {
+        self.hold
+    }
+
+    /// What is held, for [`Self::restore`] in a later process.
+    pub fn spent(&mut self, now: Tick) -> Spent {
+        let now = self.advance(now);
+        let age_ms = |entry: &Ended| self.hold.saturating_sub(now.until(entry.free_at)) / MICROS_PER_MS;
+        Spent {
+            in_flight: self.in_flight,
+            ended: self.ended.iter().map(|entry| (entry.points, age_ms(entry))).collect(),
+            closed_for_ms: now.until(self.closed_until).div_ceil(MICROS_PER_MS),
+        }
+    }
+
+    /// Counts what an earlier process spent, `away_ms` after it told. What was then in flight is taken to have ended
+    /// now: when it did is not known, and this is the latest it can have been.
+    pub fn restore(&mut self, now: Tick, spent: &Spent, away_ms: u64) {
+        let now = self.advance(now);
+        for &(points, age_ms) in &spent.ended {
+            let age = age_ms.saturating_add(away_ms).saturating_mul(MICROS_PER_MS);
+            if age < self.hold {
+                self.linger(points, now.after(self.hold.saturating_sub(age)));
+            }
+        }
+        self.linger(spent.in_flight, now.after(self.hold));
+        let closed_ms = spent.closed_for_ms.saturating_sub(away_ms);
+        self.close_until(now.after(closed_ms.saturating_mul(MICROS_PER_MS)));
+    }
+
+    /// How the window goes on if asks are granted in a given order and nothing else happens.
+    pub fn forecast(&mut self, now: Tick) -> Forecast {
+        let now = self.advance(now);
+        // Whatever ended did so by now, and is therefore freed before what is taken to end now.
+        let in_flight = Ended { free_at: now.after(self.hold), points: self.in_flight };
+        Forecast {
+            used: self.in_flight.saturating_add(self.lingering),
+            at: now.max(self.closed_until),
+            hold: self.hold,
+            passed: 0,
+            frees: self.ended.iter().copied().chain(iter::once(in_flight)).collect(),
+        }
+    }
+
+    fn linger(&mut self, points: u64, free_at: Tick) {
+        if points == 0 {
+            return;
+        }
+        self.lingering = self.lingering.saturating_add(points);
+        let place = self.ended.partition_point(|entry| entry.free_at <= free_at);
+        self.ended.insert(place, Ended { free_at, points });
+        if self.ended.len() > MAX_ENDED {
+            self.merge_neighbours();
+        }
+    }
+
+    /// Halves the entries. Each pair waits for the later of the two, so nothing is freed early.
+    fn merge_neighbours(&mut self) {
+        let mut merged = VecDeque::with_capacity(MAX_ENDED);
+        let mut entries = self.ended.drain(..);
+        while let Some(earlier) = entries.next() {
+            merged.push_back(match entries.next() {
+                Some(later) => Ended { free_at: later.free_at, points: earlier.points.saturating_add(later.points) },
+                None => earlier,
+            });
+        }
+        drop(entries);
+        self.ended = merged;
+    }
+
+    /// Moves to `now` and frees what is due.
+    fn advance(&mut self, now: Tick) -> Tick {
+        self.latest = self.latest.max(now);
+        while let Some(entry) = self.ended.pop_front_if(|entry| entry.free_at <= self.latest) {
+            self.lingering = self.lingering.saturating_sub(entry.points);
+        }
+        self.latest
+    }
+}
+
+/// A window's future under the best of assumptions: whatever is in flight ends now, and whatever is placed ends the
+/// moment it is granted. So what it says is exact where nothing in flight matters, and never too late where it does.
+#[derive(Debug, Clone)]
+pub struct Forecast {
+    hold: u64,
+    used: u64,
+    /// No earlier than the last grant, since nobody overtakes.
+    at: Tick,
+    /// Entries of `frees` that are freed by `at`.
+    passed: usize,
+    /// In order of their instants: a placed grant is freed after everything that was held before it.
+    frees: Vec<Ended>,
+}
+
+impl Forecast {
+    /// When `price` is granted if it comes after everything placed so far; `None` is never.
+    #[must_use]
+    pub fn earliest(&self, price: Price) -> Option<Tick> {
+        self.step(price).map(|(at, ..)| at)
+    }
+
+    /// Grants `price` at its earliest instant, before whatever is placed after it.
+    pub fn place(&mut self, price: Price) -> Option<Tick> {
+        let (at, used, passed) = self.step(price)?;
+        (self.at, self.used, self.passed) = (at, used.saturating_add(price.points), passed);
+        self.frees.push(Ended { free_at: at.after(self.hold), points: price.points });
+        Some(at)
+    }
+
+    /// Points that could be granted together at the instant of the last grant without passing `limit`.
+    #[must_use]
+    pub fn room(&self, limit: u64) -> u64 {
+        limit.saturating_sub(self.used)
+    }
+
+    fn step(&self, price: Price) -> Option<(Tick, u64, usize)> {
+        let room = price.limit.checked_sub(price.points)?;
+        let (mut at, mut used, mut passed) = (self.at, self.used, self.passed);
+        loop {
+            match self.frees.get(passed) {
+                Some(entry) if used > room || entry.free_at <= at => {
+                    used = used.saturating_sub(entry.points);
+                    at = at.max(entry.free_at);
+                    passed += 1;
+                }
+                _ if used > room => return None,
+                _ => return Some((at, used, passed)),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

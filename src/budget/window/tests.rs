@@ -1,0 +1,254 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const WINDOW: u64 = 30;
+const GUARD: u64 = 3;
+const HOLD: u64 = WINDOW + GUARD;
+const CAPACITY: u64 = 100;
+
+fn price(points: u64) -> Price {
+    Price { points, limit: CAPACITY }
+}
+
+/// What the window must amount to, kept in the plainest way.
+#[derive(Debug, Clone, Copy)]
+struct Command {
+    points: u64,
+    granted: u64,
+    ended: Option<u64>,
+}
+
+impl Command {
+    fn holds_at(self, instant: u64) -> bool {
+        self.granted <= instant && self.ended.is_none_or(|ended| instant < ended + HOLD)
+    }
+}
+
+fn held(commands: &[Command], instant: u64) -> u64 {
+    commands.iter().filter(|command| command.holds_at(instant)).map(|command| command.points).sum()
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Pass(u64),
+    Ask(u64),
+    End(prop::sample::Index),
+    GiveBack(prop::sample::Index),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        3 => (0..40_u64).prop_map(Step::Pass),
+        4 => (1..=50_u64).prop_map(Step::Ask),
+        4 => any::<prop::sample::Index>().prop_map(Step::End),
+        1 => any::<prop::sample::Index>().prop_map(Step::GiveBack),
+    ];
+    prop::collection::vec(step, 0..150)
+}
+
+/// A window and its plain counterpart, driven through the same steps.
+struct Run {
+    now: u64,
+    window: Window,
+    flying: Vec<(Grant, usize)>,
+    commands: Vec<Command>,
+}
+
+impl Run {
+    fn new() -> Self {
+        Self { now: 0, window: Window::new(HOLD), flying: Vec::new(), commands: Vec::new() }
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Pass(ticks) => self.now += ticks,
+            Step::Ask(points) => self.ask(*points),
+            Step::End(which) if !self.flying.is_empty() => {
+                let (grant, command) = self.flying.swap_remove(which.index(self.flying.len()));
+                self.window.ended(grant, Tick(self.now));
+                self.commands[command].ended = Some(self.now);
+            }
+            Step::GiveBack(which) if !self.flying.is_empty() => {
+                let (grant, command) = self.flying.swap_remove(which.index(self.flying.len()));
+                self.window.give_back(grant);
+                self.commands[command].points = 0;
+            }
+            Step::End(_) | Step::GiveBack(_) => {}
+        }
+    }
+
+    /// Asks, and checks the answer against the plain count: granted exactly if there is room, and told the first
+    /// instant at which there will be.
+    fn ask(&mut self, points: u64) {
+        let fits = |at: u64| held(&self.commands, at) + points <= CAPACITY;
+        match self.window.try_grant(Tick(self.now), price(points)) {
+            Ok(grant) => {
+                assert!(fits(self.now));
+                self.flying.push((grant, self.commands.len()));
+                self.commands.push(Command { points, granted: self.now, ended: None });
+            }
+            Err(Wait::Until(Tick(at))) => {
+                assert!((self.now..at).all(|earlier| !fits(earlier)), "{at} is later than it must be");
+                assert!(fits(at), "{at} is too early");
+            }
+            Err(Wait::InFlight { no_sooner }) => {
+                assert!(!fits(u64::MAX / 2), "the points come free without anything ending");
+                assert_eq!(no_sooner, Tick(self.now + HOLD));
+            }
+            Err(Wait::Never) => unreachable!("every ask is below the capacity"),
+        }
+    }
+}
+
+/// The most that can be counted in one interval of `length` ticks, if every command is counted at the worst moment
+/// between its grant and its end. Only intervals that begin where a command ends can be the worst.
+fn worst_interval(commands: &[Command], length: u64) -> u64 {
+    let starts = commands.iter().map(|command| command.ended.unwrap_or(u64::MAX / 2));
+    let counted = |start: u64| {
+        let may_fall_in =
+            |command: &&Command| command.granted < start + length && command.ended.is_none_or(|ended| ended >= start);
+        commands.iter().filter(may_fall_in).map(|command| command.points).sum()
+    };
+    starts.map(counted).max().unwrap_or(0)
+}
+
+proptest! {
+    #[test]
+    fn no_interval_can_hold_more_than_the_capacity_wherever_the_gateway_counts(steps in steps()) {
+        let mut run = Run::new();
+        for step in &steps {
+            run.step(step);
+            prop_assert_eq!(run.window.used(Tick(run.now)), held(&run.commands, run.now));
+        }
+        prop_assert!(worst_interval(&run.commands, WINDOW) <= CAPACITY);
+        prop_assert!(worst_interval(&run.commands, HOLD) <= CAPACITY);
+    }
+
+    #[test]
+    fn a_forecast_places_asks_where_they_are_granted_if_all_goes_well(
+        steps in steps(),
+        asks in prop::collection::vec(1..=50_u64, 1..20),
+    ) {
+        let mut run = Run::new();
+        steps.iter().for_each(|step| run.step(step));
+        let mut forecast = run.window.forecast(Tick(run.now));
+        for (grant, _) in run.flying.drain(..) {
+            run.window.ended(grant, Tick(run.now));
+        }
+        let mut now = Tick(run.now);
+        for points in asks {
+            let promised = forecast.earliest(price(points));
+            match run.window.free_at(now, price(points)) {
+                Some(Wait::Until(at)) => now = at,
+                None => {}
+                other => prop_assert!(false, "{:?}", other),
+            }
+            prop_assert_eq!(promised, Some(now));
+            prop_assert_eq!(forecast.place(price(points)), promised);
+            prop_assert_eq!(forecast.room(CAPACITY), CAPACITY - run.window.used(now) - points);
+            let grant = run.window.try_grant(now, price(points)).unwrap();
+            run.window.ended(grant, now);
+        }
+    }
+
+    #[test]
+    fn a_restored_window_frees_nothing_early_and_hardly_late(
+        ends in prop::collection::vec((1..=20_u64, 0..40_000_u64), 0..8),
+        flying in 0..=20_u64,
+        away_ms in 0..40_u64,
+    ) {
+        let hold = HOLD * 1000;
+        let mut first = Window::new(hold);
+        let mut now = Tick(0);
+        for (points, pause) in ends {
+            now = now.after(pause);
+            if let Ok(grant) = first.try_grant(now, price(points)) {
+                first.ended(grant, now);
+            }
+        }
+        let flying = first.try_grant(now, price(flying)).ok();
+        let mut second = Window::new(hold);
+        // The second process has a clock of its own.
+        second.restore(Tick(7), &first.spent(now), away_ms);
+        let read_at = now.after(away_ms * 1000);
+        if let Some(grant) = flying {
+            first.ended(grant, read_at);
+        }
+        for later in (0..=hold + 1000).step_by(250) {
+            let used = |window: &Window, at: Tick| window.clone().used(at);
+            let restored = used(&second, Tick(7).after(later));
+            prop_assert!(restored >= used(&first, read_at.after(later)), "early after {} microseconds", later);
+            // A millisecond is what rounding may cost.
+            if let Some(earlier) = later.checked_sub(1000) {
+                prop_assert!(restored <= used(&first, read_at.after(earlier)), "late after {} microseconds", later);
+            }
+        }
+    }
+}
+
+#[test]
+fn points_are_held_from_the_grant_until_window_and_guard_after_the_end() {
+    let mut window = Window::new(HOLD);
+    let grant = window.try_grant(Tick(0), price(100)).unwrap();
+    assert_eq!(window.try_grant(Tick(500), price(1)), Err(Wait::InFlight { no_sooner: Tick(500 + HOLD) }));
+    window.ended(grant, Tick(500));
+    assert_eq!(window.try_grant(Tick(500), price(1)), Err(Wait::Until(Tick(500 + HOLD))));
+    assert_eq!(window.try_grant(Tick(499 + HOLD), price(1)), Err(Wait::Until(Tick(500 + HOLD))));
+    assert!(window.try_grant(Tick(500 + HOLD), price(100)).is_ok());
+}
+
+#[test]
+fn what_was_never_written_is_free_at_once() {
+    let mut window = Window::new(HOLD);
+    let grant = window.try_grant(Tick(0), price(100)).unwrap();
+    window.give_back(grant);
+    assert!(window.try_grant(Tick(0), price(100)).is_ok());
+}
+
+#[test]
+fn a_closing_holds_whatever_the_count_says_and_is_never_shortened() {
+    let mut window = Window::new(HOLD);
+    window.close_until(Tick(70));
+    window.close_until(Tick(50));
+    assert_eq!(window.used(Tick(10)), 0);
+    assert_eq!(window.try_grant(Tick(10), price(1)), Err(Wait::Until(Tick(70))));
+    assert_eq!(window.forecast(Tick(10)).earliest(price(1)), Some(Tick(70)));
+    assert!(window.try_grant(Tick(70), price(1)).is_ok());
+}
+
+#[test]
+fn a_price_above_its_limit_is_never_granted_and_one_below_it_leaves_the_rest_alone() {
+    let mut window = Window::new(HOLD);
+    assert_eq!(window.free_at(Tick(0), Price { points: 81, limit: 80 }), Some(Wait::Never));
+    let _read = window.try_grant(Tick(0), Price { points: 80, limit: 80 }).unwrap();
+    assert!(window.try_grant(Tick(0), Price { points: 1, limit: 80 }).is_err());
+    assert!(window.try_grant(Tick(0), Price { points: 20, limit: 100 }).is_ok());
+}
+
+#[test]
+fn an_instant_that_goes_back_frees_and_grants_nothing_twice() {
+    let mut window = Window::new(HOLD);
+    let first = window.try_grant(Tick(0), price(100)).unwrap();
+    window.ended(first, Tick(0));
+    let second = window.try_grant(Tick(HOLD), price(100)).unwrap();
+    assert_eq!(second, Grant { points: 100, at: Tick(HOLD) });
+    window.ended(second, Tick(1));
+    assert_eq!(window.free_at(Tick(2), price(1)), Some(Wait::Until(Tick(2 * HOLD))));
+}
+
+#[test]
+fn a_flood_of_small_ends_is_merged_without_freeing_any_early() {
+    let hold = 1_000_000;
+    let unlimited = Price { points: 1, limit: u64::MAX };
+    let mut window = Window::new(hold);
+    for instant in 0..20_000 {
+        let grant = window.try_grant(Tick(instant), unlimited).unwrap();
+        window.ended(grant, Tick(instant));
+        assert!(window.ended.len() <= MAX_ENDED);
+    }
+    for instant in (0..20_000).step_by(37) {
+        assert!(window.used(Tick(hold + instant)) >= 20_000 - instant - 1, "freed early at {instant}");
+    }
+    assert_eq!(window.used(Tick(hold + 20_000)), 0);
+}
