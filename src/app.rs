@@ -12,16 +12,15 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::bridge::relay::{UPWARD_QUEUE, relay};
+use crate::bridge::relay::{UPWARD_QUEUE, ends_freshness, relay};
 use crate::bridge::{Bridge, InstanceParts};
+use crate::budget::Ledger;
+use crate::cache::Cache;
 use crate::config::Config;
 use crate::drain::Drain;
 use crate::gateway::{self, Pool};
 use crate::http::auth::Auth;
 use crate::http::{self, Parts};
-
-/// How long a payment may wait before it is written.
-const PAY_MAX_WAIT: Duration = Duration::from_secs(5);
 
 /// How long links may take to say goodbye once everything else has ended.
 const GOODBYES: Duration = Duration::from_secs(2);
@@ -54,10 +53,14 @@ impl App {
         let addr = listener.local_addr()?;
 
         let (tasks, close_links) = (TaskTracker::new(), CancellationToken::new());
+        let mut password_key = [0; 32];
+        getrandom::fill(&mut password_key).context("no randomness to be had")?;
+        let cache = Arc::new(Cache::new(config.cache, password_key));
         let mut instances = BTreeMap::new();
         for (name, instance) in config.instances {
             let (upward, reports) = mpsc::channel(UPWARD_QUEUE);
-            let pool = Pool::new(config.gateway.clone(), &name, &instance.slug, Arc::clone(&tls), upward);
+            let heard = ends_freshness(Arc::from(name.as_str()), Arc::clone(&cache));
+            let pool = Pool::new(config.gateway.clone(), &name, &instance.slug, Arc::clone(&tls), upward, heard);
             let tend = pool.clone().tend(close_links.clone(), config.gateway.request_timeout);
             let relay = relay(name.clone(), reports);
             tasks.spawn(async {
@@ -68,10 +71,18 @@ impl App {
                 }
             });
             let request_timeout = config.gateway.request_timeout;
-            let parts = InstanceParts { pool, api_key: instance.api_key, request_timeout, pay_max_wait: PAY_MAX_WAIT };
+            let parts = InstanceParts {
+                pool,
+                ledger: Ledger::new(config.limits.clone()),
+                api_key: instance.api_key,
+                request_timeout,
+                max_wait: config.limits.max_wait,
+                pay_max_wait: config.limits.pay_max_wait,
+            };
             instances.insert(name, parts);
         }
-        let bridge = Bridge::new(instances, drain.clone());
+        let bridge = Bridge::new(instances, &cache, drain.clone());
+        tasks.spawn(bridge.clone().keep_licenses());
         let parts = Parts { bridge: bridge.clone(), auth: Arc::new(auth), config: config.server.http, tls: None };
         let server = http::run(listener, parts)?;
         let (shutdown_delay, shutdown_grace) = (config.server.shutdown_delay, config.server.shutdown_grace);

@@ -49,18 +49,18 @@ async fn a_hung_command_costs_its_caller_one_timeout_and_no_other_caller_anythin
         World::with(Config::default(), &[("BRIDGE_GATEWAY__REQUEST_TIMEOUT", "2s"), ("BRIDGE_SERVER__DEADLINE", "3s")])
             .await,
     );
-    world.gateway.add_fault(Fault::new(Action::Hang).on("getstatus")).unwrap();
+    world.gateway.add_fault(Fault::new(Action::Hang).on("listproducts")).unwrap();
     // One less than max_links: the last link is what the others use.
-    let hung = (0..7).map(|_| {
+    let hung = (10..17).map(|pos| {
         let world = Arc::clone(&world);
         async move {
             let asked = Instant::now();
-            let problem = problem(world.get("/status").await).await;
+            let problem = problem(world.get(&format!("/points-of-sale/{pos}/products")).await).await;
             (problem.status, problem.code, asked.elapsed())
         }
     });
     let hung: Vec<_> = hung.map(tokio::spawn).collect();
-    eventually("they hang", async || world.gateway.counts().command("getstatus").received == 7).await;
+    eventually("they hang", async || world.gateway.counts().command("listproducts").received == 7).await;
     let asked = Instant::now();
     for pos in 1..=20 {
         assert_eq!(world.get(&format!("/points-of-sale/{pos}/transactions?limit=1")).await.status(), 200);
@@ -73,7 +73,7 @@ async fn a_hung_command_costs_its_caller_one_timeout_and_no_other_caller_anythin
     }
     // Their links are replaced: as many may hang again.
     world.gateway.clear_faults();
-    assert_eq!(world.get("/status").await.status(), 200);
+    assert_eq!(world.get("/points-of-sale/1/products").await.status(), 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

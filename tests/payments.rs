@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use concertpos_bridge::simulator::{Action, Config, Fault};
-use support::{World, eventually, problem};
+use support::{ANY, World, eventually, problem};
 
 const QUICK: &[(&str, &str)] = &[("BRIDGE_GATEWAY__REQUEST_TIMEOUT", "300ms")];
 
@@ -83,7 +83,7 @@ async fn with_no_gateway_nothing_is_sent_and_the_caller_is_told_when_to_come_bac
     for shard in ["exon", "cyton", "zeus"] {
         world.gateway.kill(shard).unwrap();
     }
-    eventually("the bridge knows", async || world.get("/status").await.status() == 503).await;
+    eventually("the bridge knows", async || world.get(ANY).await.status() == 503).await;
     let problem = problem(world.sale("nobody-home").send().await.unwrap()).await;
     assert_eq!((problem.status, problem.code.as_str()), (503, "gateway-unavailable"));
     assert!(problem.retry_after.is_some());

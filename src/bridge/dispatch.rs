@@ -1,15 +1,17 @@
-//! From a command to a link and back, with the retry rule of the command's kind.
+//! From a command to a link and back, under the budget, with the retry rule of the command's kind.
 //!
-//! What may be repeated goes to another shard when a link breaks under it, for as long as its deadline allows. What may
-//! not is written once: before the write every failure is tried again elsewhere, after it none is.
+//! What may be repeated goes to another shard when a link breaks under it, for as long as its deadline allows, and pays
+//! again. What may not is written once: before the write every failure is tried again elsewhere, after it none is.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, timeout_at};
 
 use super::error::Error;
-use crate::gateway::{Cause, Failure, Lost, NotSent, Pool, Priority};
+use crate::budget::{Ask, Class, Denied, Ledger, Permit};
+use crate::gateway::{Cause, Failure, Lease, Lost, NotSent, Pool, Priority};
 use crate::wire::{Body, Command, GatewayError, Kind, Meaning};
 
 /// How often a command may be written whose link broke under it. One more than the gateway has shards: by then it is
@@ -23,8 +25,26 @@ const SHORTLY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Dispatch {
     pub(super) pool: Pool,
+    pub(super) ledger: Ledger,
     pub(super) api_key: SecretString,
     pub(super) request_timeout: Duration,
+    /// How long a read waits for points.
+    pub(super) max_wait: Duration,
+}
+
+/// On whose behalf a command is asked that may be repeated.
+#[derive(Debug, Clone)]
+pub(super) enum Need {
+    /// A caller waits; callers take turns by name.
+    Caller {
+        /// The token's name.
+        turn: Arc<str>,
+    },
+    /// Nobody waits: what cannot be afforded now does not happen.
+    Refresh {
+        /// For how long the copy has been out of date.
+        staleness: Duration,
+    },
 }
 
 /// Why a command that must not be repeated did not end with its reply.
@@ -37,21 +57,28 @@ pub(super) enum Unfinished {
 }
 
 impl Dispatch {
-    /// A command that may be repeated.
-    pub(super) async fn repeatable(&self, command: &Command, deadline: Instant) -> Result<Body, Error> {
+    /// A command that may be repeated. `on_write` is called just before each write.
+    pub(super) async fn repeatable(
+        &self,
+        command: &Command,
+        need: Need,
+        deadline: Instant,
+        mut on_write: impl FnMut(),
+    ) -> Result<Body, Error> {
         let mut avoid = None;
         let mut written = 0;
         loop {
+            let permit = self.permit(command, &need, deadline).await?;
             let lease = self.pool.checkout(Priority::Ordinary, deadline, avoid).await?;
             avoid = lease.shard();
-            let exchange = lease.exchange(command, self.api_key.expose_secret());
-            match timeout_at(deadline, exchange).await {
-                Ok(Ok(body)) if body.is_object() => return Ok(body),
-                Ok(Ok(_)) => return Err(Error::Violation("a reply whose parameters are not an object".to_owned())),
-                Ok(Err(Failure::Refused(error))) => return Err(refused(error)),
-                Ok(Err(Failure::NotSent(NotSent::LinkGone))) => {}
-                Ok(Err(Failure::NotSent(why))) => return Err(why.into()),
-                Ok(Err(Failure::Unknown(lost))) => {
+            on_write();
+            match self.write(command, lease, permit, deadline).await {
+                Ok(body) if body.is_object() => return Ok(body),
+                Ok(_) => return Err(Error::Violation("a reply whose parameters are not an object".to_owned())),
+                Err(Failure::Refused(error)) => return Err(refused(error)),
+                Err(Failure::NotSent(NotSent::LinkGone)) => {}
+                Err(Failure::NotSent(why)) => return Err(why.into()),
+                Err(Failure::Unknown(lost)) => {
                     written += 1;
                     let time_left = deadline.saturating_duration_since(Instant::now());
                     let worth_it = match lost.cause {
@@ -62,21 +89,25 @@ impl Dispatch {
                         return Err(Error::Timeout);
                     }
                 }
-                Err(_) => return Err(Error::Timeout),
             }
         }
     }
 
     /// A command that must not be repeated: waits until `deadline` for a link, is written once, and runs to its end.
-    pub(super) async fn once(&self, command: &Command, deadline: Instant) -> Result<Body, Unfinished> {
-        let priority = match command.kind {
-            Kind::Payment => Priority::Payment,
-            Kind::Read | Kind::Upsert | Kind::Raw => Priority::Ordinary,
+    pub(super) async fn once(&self, command: &Command, turn: &str, deadline: Instant) -> Result<Body, Unfinished> {
+        let (priority, class) = match command.kind {
+            Kind::Payment => (Priority::Payment, Class::Payment),
+            Kind::Read | Kind::Upsert | Kind::Raw => (Priority::Ordinary, Class::Caller(turn)),
         };
         loop {
+            let ask = Ask { command: &command.name, class, deadline };
+            let mut permit = self.ledger.acquire(ask).await.map_err(|denied| Unfinished::Nothing(denied.into()))?;
             let lease = self.pool.checkout(priority, deadline, None).await;
             let lease = lease.map_err(|why| Unfinished::Nothing(why.into()))?;
-            match lease.exchange(command, self.api_key.expose_secret()).await {
+            permit.written();
+            let outcome = lease.exchange(command, self.api_key.expose_secret()).await;
+            self.account(command, permit, &outcome);
+            match outcome {
                 Ok(body) => return Ok(body),
                 Err(Failure::NotSent(NotSent::LinkGone)) => {}
                 Err(Failure::NotSent(why)) => return Err(Unfinished::Nothing(why.into())),
@@ -85,15 +116,73 @@ impl Dispatch {
             }
         }
     }
+
+    /// Points for one try.
+    async fn permit(&self, command: &Command, need: &Need, deadline: Instant) -> Result<Permit, Error> {
+        let now = Instant::now();
+        let (class, until) = match need {
+            Need::Caller { turn } => (Class::Caller(turn), deadline.min(now + self.max_wait)),
+            Need::Refresh { staleness } => (Class::Refresh { staleness: *staleness }, now),
+        };
+        Ok(self.ledger.acquire(Ask { command: &command.name, class, deadline: until }).await?)
+    }
+
+    /// Writes once. At the deadline the caller is let go, but the points are held until the exchange has ended: the
+    /// gateway may count the command until then.
+    async fn write(
+        &self,
+        command: &Command,
+        lease: Lease,
+        mut permit: Permit,
+        deadline: Instant,
+    ) -> Result<Body, Failure> {
+        permit.written();
+        let mut exchange = Box::pin(lease.exchange(command, self.api_key.expose_secret()));
+        match timeout_at(deadline, &mut exchange).await {
+            Ok(outcome) => {
+                self.account(command, permit, &outcome);
+                outcome
+            }
+            Err(_) => {
+                tokio::spawn(async move {
+                    // What comes of it concerns nobody any more.
+                    let _ = exchange.await;
+                    permit.ended();
+                });
+                Err(Failure::Unknown(Lost { cause: Cause::Timeout, late: None }))
+            }
+        }
+    }
+
+    /// Settles the points of one try, and heeds the gateway's own count.
+    fn account(&self, command: &Command, permit: Permit, outcome: &Result<Body, Failure>) {
+        match outcome {
+            Err(Failure::NotSent(_)) => permit.never_written(),
+            Err(Failure::Refused(error)) => {
+                if let Meaning::RateLimit { retry_after, .. } = error.meaning() {
+                    tracing::warn!(command = %command.name, ?retry_after, "the gateway's limit was reached");
+                    self.ledger.closed_by_gateway(&command.name, retry_after);
+                }
+                permit.ended();
+            }
+            Ok(_) | Err(Failure::Unknown(_)) => permit.ended(),
+        }
+    }
 }
 
 /// What the gateway's refusal means for the caller.
-fn refused(error: GatewayError) -> Error {
+pub(super) fn refused(error: GatewayError) -> Error {
     match error.meaning() {
         Meaning::RateLimit { retry_after, .. } => {
             Error::RateLimited { retry_after: retry_after.unwrap_or(SHORTLY), gateway: Some(error) }
         }
         _ => Error::Refused(error),
+    }
+}
+
+impl From<Denied> for Error {
+    fn from(denied: Denied) -> Self {
+        Self::RateLimited { retry_after: denied.retry_after, gateway: None }
     }
 }
 

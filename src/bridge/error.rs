@@ -42,6 +42,9 @@ pub enum Error {
     /// A read was written and no reply came in time.
     #[error("the gateway did not answer in time")]
     Timeout,
+    /// Only a copy was wanted, and there is none that may be used.
+    #[error("there is no copy, and the gateway was not to be asked")]
+    NotCached,
     /// The gateway answered with something that is no answer to this command.
     #[error("the gateway's answer was not understood: {0}")]
     Violation(String),

@@ -110,10 +110,9 @@ mod tests {
 
     #[test]
     fn a_reload_asks_the_gateway_only_once_the_copy_is_older_than_min_age() {
-        for wish in [
-            Wish { no_cache: true, ..Wish::default() },
-            Wish { max_age: Some(Duration::ZERO), ..Wish::default() },
-        ] {
+        for wish in
+            [Wish { no_cache: true, ..Wish::default() }, Wish { max_age: Some(Duration::ZERO), ..Wish::default() }]
+        {
             assert_eq!(decided(FRESH, 4, wish), Decision::Serve);
             assert_eq!(decided(FRESH, 5, wish), Decision::Fetch { forward: Forward::Request, fallback: true });
         }

@@ -2,6 +2,8 @@
 
 mod dispatch;
 pub mod error;
+pub mod freshness;
+pub mod read;
 pub mod relay;
 
 use std::collections::BTreeMap;
@@ -10,15 +12,26 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use tokio::runtime::Handle;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 
-use dispatch::{Dispatch, Unfinished};
+use dispatch::{Dispatch, Need, Unfinished};
 pub use error::Error;
+pub use freshness::Wish;
+use read::{Ask, Reader};
+pub use read::{Served, Status};
 
+use crate::budget::{Ledger, Quota};
+use crate::cache::{Cache, Key};
 use crate::drain::Drain;
 use crate::gateway::{Cause, Ending, Lost, Pool, PoolStatus};
-use crate::wire::{Body, Command};
+use crate::wire::{Body, Command, Parameters, Spec, command};
+
+/// The turn that the bridge's own reads take.
+const OWN_TURN: &str = "bridge";
+
+/// How long after a failure the licence is asked for again.
+const LICENSE_RETRY: Duration = Duration::from_secs(30);
 
 /// Answers use cases for all configured instances. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -37,7 +50,10 @@ struct Shared {
 /// One instance's room in the bridge.
 #[derive(Debug)]
 struct Instance {
-    dispatch: Dispatch,
+    name: Arc<str>,
+    dispatch: Arc<Dispatch>,
+    reader: Arc<Reader>,
+    cache: Arc<Cache>,
     pay_max_wait: Duration,
 }
 
@@ -46,29 +62,42 @@ struct Instance {
 pub struct InstanceParts {
     /// Its connections.
     pub pool: Pool,
+    /// Its budget at the gateway.
+    pub ledger: Ledger,
     /// The key that goes into every command.
     pub api_key: SecretString,
     /// From writing a command to its reply.
     pub request_timeout: Duration,
+    /// How long a read may wait for points.
+    pub max_wait: Duration,
     /// How long a payment may wait before it is written.
     pub pay_max_wait: Duration,
 }
 
 impl Bridge {
-    /// A bridge for these instances, by name. Work that must outlive its caller runs on the runtime this is called
-    /// on.
+    /// A bridge for these instances, by name, over one cache. Work that must outlive its caller runs on the runtime
+    /// this is called on.
     ///
     /// # Panics
     /// Outside a tokio runtime.
     #[must_use]
-    pub fn new(instances: BTreeMap<String, InstanceParts>, drain: Drain) -> Self {
-        let instance = |parts: InstanceParts| {
-            let InstanceParts { pool, api_key, request_timeout, pay_max_wait } = parts;
-            Arc::new(Instance { dispatch: Dispatch { pool, api_key, request_timeout }, pay_max_wait })
+    pub fn new(instances: BTreeMap<String, InstanceParts>, cache: &Arc<Cache>, drain: Drain) -> Self {
+        let (runtime, tasks) = (Handle::current(), TaskTracker::new());
+        let instance = |name: &str, parts: InstanceParts| {
+            let InstanceParts { pool, ledger, api_key, request_timeout, max_wait, pay_max_wait } = parts;
+            let dispatch = Arc::new(Dispatch { pool, ledger, api_key, request_timeout, max_wait });
+            let reader = Reader::new(Arc::clone(&dispatch), Arc::clone(cache), runtime.clone(), tasks.clone());
+            let (name, reader, cache) = (Arc::from(name), Arc::new(reader), Arc::clone(cache));
+            Arc::new(Instance { name, dispatch, reader, cache, pay_max_wait })
         };
-        let instances = instances.into_iter().map(|(name, parts)| (name, instance(parts))).collect();
-        let shared = Shared { instances, drain, runtime: Handle::current(), tasks: TaskTracker::new() };
-        Self { shared: Arc::new(shared) }
+        let instances = instances
+            .into_iter()
+            .map(|(name, parts)| {
+                let instance = instance(&name, parts);
+                (name, instance)
+            })
+            .collect();
+        Self { shared: Arc::new(Shared { instances, drain, runtime, tasks }) }
     }
 
     /// The configured instances, in order of name.
@@ -77,25 +106,92 @@ impl Bridge {
         self.shared.instances.keys().cloned().collect()
     }
 
-    /// Asks a read or an upsert, on another shard if the first fails, within `deadline`.
-    pub async fn ask(&self, instance: &str, command: Command, deadline: Instant) -> Result<Body, Error> {
-        self.instance(instance)?.dispatch.repeatable(&command, deadline).await
+    /// Answers a read: from a copy where one will do, else from one fetch that all who ask for the same share.
+    pub async fn read(
+        &self,
+        instance: &str,
+        spec: &'static Spec,
+        parameters: Parameters,
+        turn: &str,
+        wish: Wish,
+        deadline: Instant,
+    ) -> Result<Served, Error> {
+        let instance = self.instance(instance)?;
+        let key = instance.key(spec, &parameters);
+        let command = Command::known(spec, parameters);
+        let ask = Ask { spec, command, key, turn: Arc::from(turn), wish, deadline };
+        instance.reader.read(ask).await
+    }
+
+    /// Asks a read or an upsert that is never kept, on another shard if the first fails, within `deadline`.
+    pub async fn ask(&self, instance: &str, command: Command, turn: &str, deadline: Instant) -> Result<Body, Error> {
+        let dispatch = Arc::clone(&self.instance(instance)?.dispatch);
+        let need = Need::Caller { turn: Arc::from(turn) };
+        // In a task, so that a caller who goes away does not take the command's points off the books too early.
+        let work = async move { dispatch.repeatable(&command, need, deadline, || ()).await };
+        self.shared.tasks.spawn_on(work, &self.shared.runtime).await.unwrap_or(Err(Error::Timeout))
     }
 
     /// Sends a command that must not be repeated (a payment, or a raw command): written once, never again, and run to
     /// its end even if the caller goes away.
-    pub async fn send_once(&self, instance: &str, command: Command, deadline: Instant) -> Result<Body, Error> {
+    pub async fn send_once(
+        &self,
+        instance: &str,
+        command: Command,
+        turn: &str,
+        deadline: Instant,
+    ) -> Result<Body, Error> {
         let instance = Arc::clone(self.instance(instance)?);
         let deadline = deadline.min(Instant::now() + instance.pay_max_wait);
+        let turn = turn.to_owned();
         let work = async move {
-            match instance.dispatch.once(&command, deadline).await {
-                Ok(body) => Ok(body),
+            match instance.dispatch.once(&command, &turn, deadline).await {
+                Ok(body) => {
+                    instance.note_sale(&command);
+                    Ok(body)
+                }
                 Err(Unfinished::Nothing(error)) => Err(error),
-                Err(Unfinished::Unknown(lost)) => Err(unknown(lost)),
+                Err(Unfinished::Unknown(lost)) => {
+                    instance.note_sale(&command);
+                    Err(unknown(lost))
+                }
             }
         };
         let task = self.shared.tasks.spawn_on(work, &self.shared.runtime);
         task.await.unwrap_or(Err(Error::OutcomeUnknown { gateway: None }))
+    }
+
+    /// Keeps the licence of every instance fresh until the drain begins, so that no caller ever waits for it: it is
+    /// asked for once at start and then by its own rhythm.
+    pub async fn keep_licenses(self) {
+        let keepers = self.shared.instances.keys().map(|name| self.keep_license(name));
+        let drain = self.shared.drain.clone();
+        tokio::select! {
+            () = drain.begun() => {}
+            () = async { drop(futures_util::future::join_all(keepers).await) } => {}
+        }
+    }
+
+    async fn keep_license(&self, instance: &str) {
+        let Some(rule) = self.shared.instances.get(instance).and_then(|one| one.cache.rule("getlicense")) else {
+            return;
+        };
+        loop {
+            let deadline = Instant::now() + rule.fresh.max(LICENSE_RETRY);
+            let spec = &command::GETLICENSE;
+            let parameters = Parameters::default();
+            let served = self.read(instance, spec, parameters, OWN_TURN, Wish::default(), deadline).await;
+            let fresh_for = served.ok().and_then(|served| u64::try_from(served.status.ttl_s?).ok());
+            // A fetch has no `ttl` of its own: it is as fresh as its rule says.
+            let pause = fresh_for.map_or(rule.fresh, Duration::from_secs);
+            sleep(pause.max(LICENSE_RETRY)).await;
+        }
+    }
+
+    /// A command's budget, for the `RateLimit` headers.
+    #[must_use]
+    pub fn quota(&self, instance: &str, command: &str) -> Option<Quota> {
+        Some(self.shared.instances.get(instance)?.dispatch.ledger.budget(command))
     }
 
     /// Whether a connection of every instance is open.
@@ -134,6 +230,29 @@ impl Bridge {
 
     fn instance(&self, name: &str) -> Result<&Arc<Instance>, Error> {
         self.shared.instances.get(name).ok_or(Error::UnknownInstance)
+    }
+}
+
+impl Instance {
+    /// What the reply to a read is a copy of.
+    fn key(&self, spec: &'static Spec, parameters: &Parameters) -> Key {
+        let given = |name| parameters.get(name).map(serde_json::value::RawValue::get);
+        let password: Option<String> = given("posPassword").and_then(|raw| serde_json::from_str(raw).ok());
+        Key {
+            instance: Arc::clone(&self.name),
+            command: Arc::from(spec.name),
+            pos_id: given("POSID").and_then(|raw| raw.parse().ok()),
+            limit: given("Limit").and_then(|raw| raw.parse().ok()),
+            password: password.map(|password| self.cache.password(&password)),
+        }
+    }
+
+    /// A sale that may have been booked puts the transactions of its point of sale out of date.
+    fn note_sale(&self, command: &Command) {
+        let pos_id = command.parameters.get("POSID").and_then(|raw| raw.get().parse().ok());
+        if let Some(pos_id) = pos_id.filter(|_| command.name == command::PAYITEMS.name) {
+            self.cache.sold(&self.name, pos_id);
+        }
     }
 }
 

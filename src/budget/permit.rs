@@ -31,6 +31,11 @@ impl Permit {
         self.written = true;
     }
 
+    /// It turned out that no byte can have left after all: the points come back.
+    pub fn never_written(mut self) {
+        self.written = false;
+    }
+
     /// The command was answered, timed out, or lost its link. The same as dropping a permit that was
     /// [`written`](Self::written), and safe where that was forgotten.
     pub fn ended(mut self) {

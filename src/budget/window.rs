@@ -153,6 +153,7 @@ impl Window {
     }
 
     /// The command of `grant` ended at `at`, which has come: its points are held for one more window and guard.
+    #[expect(clippy::needless_pass_by_value, reason = "a grant ends once")]
     pub fn ended(&mut self, grant: Grant, at: Tick) {
         let Grant { points, at: granted_at } = grant;
         self.advance(at);
@@ -161,6 +162,7 @@ impl Window {
     }
 
     /// The command of `grant` was provably never written: its points are free at once.
+    #[expect(clippy::needless_pass_by_value, reason = "a grant ends once")]
     pub fn give_back(&mut self, grant: Grant) {
         let Grant { points, .. } = grant;
         self.in_flight = self.in_flight.saturating_sub(points);

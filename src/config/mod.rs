@@ -3,7 +3,9 @@
 //! Every fault is found before the first is told. Secrets are held as secrets and shown as `(redacted)`.
 
 mod auth;
+mod cache;
 mod instances;
+mod limits;
 mod server;
 mod telemetry;
 
@@ -32,6 +34,10 @@ pub struct Config {
     pub instances: BTreeMap<String, Instance>,
     /// Who may call.
     pub auth: Auth,
+    /// How many points the gateway gives, and who waits for them how long.
+    pub limits: crate::budget::Config,
+    /// How long copies of replies are fresh and kept.
+    pub cache: crate::cache::Config,
     /// What the bridge tells.
     pub telemetry: Telemetry,
 }
@@ -49,6 +55,8 @@ impl Config {
         let gateway = gateway::Config::read(&mut root.section("gateway"));
         let instances = instances::read(&mut root.section("instances"), &gateway.shards);
         let auth = auth::read(&mut root.section("auth"), &instances);
+        let limits = limits::read(&mut root.section("limits"));
+        let cache = cache::read(&mut root.section("cache"));
         let telemetry = Telemetry::read(&mut root.section("telemetry"));
         if auth.mode == Mode::None && !server.listen.ip().is_loopback() {
             root.section("auth").fault(
@@ -60,7 +68,7 @@ impl Config {
             root.section("server")
                 .fault("shutdown_grace", "must exceed gateway.request_timeout, so that a command under way can end");
         }
-        let config = Self { server, gateway, instances, auth, telemetry };
+        let config = Self { server, gateway, instances, auth, limits, cache, telemetry };
         settings.finish().map(|printed| (config, printed))
     }
 

@@ -7,6 +7,7 @@
 //! The task ends when the connection does, when it can no longer be trusted, or when it is told to; it is bounded in
 //! every state by a deadline.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use super::config::Config;
 use super::error::{Cause, DialError, Ending, Failure, Lost, NotSent};
 use super::exchange::{Exchange, Expect, Step, Untrusted};
 use super::pool::Shared;
-use super::socket::{Heard, Socket};
+use super::socket::{self, Socket};
 use super::state::LinkId;
 use crate::wire::{Body, Frame, Kind, frame};
 
@@ -63,6 +64,16 @@ pub enum Upward {
     },
 }
 
+/// Told of each report as it happens. It must return at once: the connection waits for it.
+#[derive(Clone)]
+pub struct Heard(pub Arc<dyn Fn(&Upward) + Send + Sync>);
+
+impl fmt::Debug for Heard {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Heard")
+    }
+}
+
 /// Why a link is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ended {
@@ -95,14 +106,14 @@ pub(super) async fn open(
         socket.ping(0).await.map_err(connect)?;
         loop {
             match socket.hear().await {
-                Heard::Pong(0) => return Ok((socket, asked.elapsed())),
-                Heard::Closed(why) => return Err(DialError::Connect(why)),
-                Heard::Text(text) => {
+                socket::Heard::Pong(0) => return Ok((socket, asked.elapsed())),
+                socket::Heard::Closed(why) => return Err(DialError::Connect(why)),
+                socket::Heard::Text(text) => {
                     if let Ok(Frame::Error(error)) = frame::decode(&text, config.format) {
                         return Err(DialError::Refused(error));
                     }
                 }
-                Heard::Pong(_) | Heard::Noise => {}
+                socket::Heard::Pong(_) | socket::Heard::Noise => {}
             }
         }
     };
@@ -193,6 +204,7 @@ impl Link {
     }
 
     async fn tell(&self, upward: Upward) {
+        (self.shared.heard.0)(&upward);
         // A bridge that no longer listens is one that is going down.
         let _ = self.shared.upward.send(upward).await;
     }
@@ -223,12 +235,12 @@ impl Link {
         }
     }
 
-    async fn heard(&mut self, heard: Heard) -> Result<(), Ended> {
+    async fn heard(&mut self, heard: socket::Heard) -> Result<(), Ended> {
         match heard {
-            Heard::Closed(why) => return Err(Ended::Lost(why)),
-            Heard::Noise => {}
-            Heard::Pong(payload) => self.pong(payload),
-            Heard::Text(text) => {
+            socket::Heard::Closed(why) => return Err(Ended::Lost(why)),
+            socket::Heard::Noise => {}
+            socket::Heard::Pong(payload) => self.pong(payload),
+            socket::Heard::Text(text) => {
                 self.last_heard = Instant::now();
                 return match frame::decode(&text, self.shared.config.format) {
                     Ok(frame) => self.frame(frame).await,

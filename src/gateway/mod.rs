@@ -21,7 +21,7 @@ mod tls;
 
 pub use config::Config;
 pub use error::{Cause, DialError, Ending, Failure, Lost, NotSent};
-pub use link::Upward;
+pub use link::{Heard, Upward};
 pub use pool::{Lease, Pool, Priority, dial_once};
 pub use state::{LinkStatus, PoolStatus, ShardStatus};
 pub use tls::client_config;

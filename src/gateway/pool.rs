@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use super::config::Config;
 use super::error::{DialError, Failure, NotSent};
 use super::exchange::Expect;
-use super::link::{self, Ended, Job, Link, Upward};
+use super::link::{self, Ended, Heard, Job, Link, Upward};
 use super::plan::plan;
 use super::socket::Socket;
 use super::state::{Entry, Given, LinkId, Phase, PoolStatus, State, Ticket};
@@ -45,6 +45,7 @@ pub(super) struct Shared {
     pub(super) config: Config,
     pub(super) instance: String,
     pub(super) upward: mpsc::Sender<Upward>,
+    pub(super) heard: Heard,
     slug: String,
     tls: Arc<rustls::ClientConfig>,
     state: Mutex<State>,
@@ -54,7 +55,8 @@ pub(super) struct Shared {
 
 impl Pool {
     /// A pool for `instance`, whose name at the gateway is `slug`. It opens nothing until [`tend`](Self::tend) runs.
-    /// Broadcasts and the comings and goings of connections are sent to `upward`.
+    /// Broadcasts and the comings and goings of connections are sent to `upward`; `heard` is told of the same at the
+    /// very moment, before anything else that comes over that connection.
     #[must_use]
     pub fn new(
         config: Config,
@@ -62,12 +64,14 @@ impl Pool {
         slug: &str,
         tls: Arc<rustls::ClientConfig>,
         upward: mpsc::Sender<Upward>,
+        heard: Heard,
     ) -> Self {
         let state = Mutex::new(State::new(&config.shards));
         let shared = Shared {
             config,
             instance: instance.to_owned(),
             upward,
+            heard,
             slug: slug.to_owned(),
             tls,
             state,
@@ -211,16 +215,24 @@ impl Lease {
     ///
     /// The exchange runs in the link's own task: dropping this future cancels nothing that was written. It ends
     /// within twice the request timeout: once for a write that makes no headway, once for the reply.
-    pub async fn exchange(mut self, command: &Command, api_key: &str) -> Result<Body, Failure> {
-        let given = self.given.take().ok_or(NotSent::LinkGone)?;
+    pub fn exchange(
+        mut self,
+        command: &Command,
+        api_key: &str,
+    ) -> impl Future<Output = Result<Body, Failure>> + Send + use<> {
         let (answer, outcome) = oneshot::channel();
         let job = Job { text: frame::encode(command, api_key), expect: Expect::from(command), answer };
-        // A link takes a job only when it has none, so a full queue cannot be; a closed one is a link that went away.
-        if given.jobs.try_send(job).is_err() {
-            return Err(NotSent::LinkGone.into());
+        async move {
+            let given = self.given.take().ok_or(NotSent::LinkGone)?;
+            Self::hand_over(&given, job)?;
+            // A link always answers. Were its task to panic, the command may have left.
+            outcome.await.unwrap_or_else(|_| Err(link::lost()))
         }
-        // A link always answers. Were its task to panic, the command may have left.
-        outcome.await.unwrap_or_else(|_| Err(link::lost()))
+    }
+
+    fn hand_over(given: &Given, job: Job) -> Result<(), NotSent> {
+        // A link takes a job only when it has none, so a full queue cannot be; a closed one is a link that went away.
+        given.jobs.try_send(job).map_err(|_| NotSent::LinkGone)
     }
 }
 

@@ -10,14 +10,15 @@ use actix_web::web::{Data, Payload, Query};
 use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse};
 use tokio::time::Instant;
 
-use super::answer::{self, POS_PASSWORD};
+use super::answer::POS_PASSWORD;
 use super::auth::{Caller, Mode, Scope, local};
 use super::body::{self, Empty};
+use super::caching;
 use super::integer;
 use super::negotiate;
 use super::problem::{Fault, Problem, table};
 use super::server::Shared;
-use crate::wire::{Command, Parameters, Spec};
+use crate::wire::{Parameters, Spec};
 
 /// When the request arrived; set at the edge, and what its deadline counts from.
 #[derive(Debug, Clone, Copy)]
@@ -162,9 +163,13 @@ impl Call {
 
     /// Asks a read of the bridge and answers with its reply.
     pub async fn read(&self, spec: &'static Spec, parameters: Parameters) -> Result<HttpResponse, Problem> {
-        let command = Command::known(spec, parameters);
-        let reply = self.shared.bridge.ask(&self.instance, command, self.deadline).await?;
-        Ok(answer::read(reply))
+        let (bridge, headers) = (&self.shared.bridge, self.request.headers());
+        let (turn, wish) = (self.caller.name(), caching::wish(headers));
+        let served = bridge.read(&self.instance, spec, parameters, turn, wish, self.deadline).await?;
+        // Only an answer that touched the budget speaks of it.
+        let touched = served.status.forward.is_some();
+        let quota = bridge.quota(&self.instance, spec.name).filter(|_| touched);
+        Ok(caching::answer(served, headers, quota.map(|quota| (spec.name, quota))))
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod answer;
 pub mod auth;
 pub mod body;
+pub mod caching;
 pub mod call;
 pub mod edge;
 pub mod fallback;

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::body::to_bytes;
 use actix_web::dev::ServiceResponse;
@@ -16,11 +17,13 @@ use sha2::{Digest, Sha256};
 use super::auth::{self, Auth, Mode, Scope, Token};
 use super::{Config, Shared, server};
 use crate::bridge::Bridge;
+use crate::cache;
 use crate::drain::Drain;
 
 /// A bridge without a gateway.
 pub(crate) fn bridge() -> Bridge {
-    Bridge::new(BTreeMap::new(), Drain::new())
+    let cache = cache::Config { max_size: 0, min_age: Duration::ZERO, rules: BTreeMap::new() };
+    Bridge::new(BTreeMap::new(), &Arc::new(cache::Cache::new(cache, [0; 32])), Drain::new())
 }
 
 /// Callers for tests: `ALL` may do everything in `demo`, each scope's own name is a token with only that scope, and

@@ -24,6 +24,9 @@ use tokio::task::JoinHandle;
 /// The key of the simulated instance; also a token that may do everything but operate.
 pub(crate) const KEY: &str = "demo-key";
 
+/// A read that is never answered from a copy.
+pub(crate) const ANY: &str = "/points-of-sale/1/transactions?limit=1";
+
 /// A token with every scope.
 pub(crate) const OPERATOR: &str = "operator-of-the-tests";
 
@@ -55,6 +58,8 @@ impl World {
             ("BRIDGE_SERVER__SHUTDOWN_GRACE", "11s"),
             ("BRIDGE_GATEWAY__URL", &url),
             ("BRIDGE_INSTANCES__DEMO__API_KEY", KEY),
+            // Tests of the budget set it; the others are not about it.
+            ("BRIDGE_LIMITS__CAPACITY", "1000000"),
             ("BRIDGE_AUTH__TOKENS__OPERATOR__SHA256", &digest),
             ("BRIDGE_AUTH__TOKENS__OPERATOR__INSTANCES", "demo"),
             ("BRIDGE_AUTH__TOKENS__OPERATOR__SCOPES", "read,pay,devices,events,raw,operate"),

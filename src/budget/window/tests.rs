@@ -131,7 +131,9 @@ proptest! {
         asks in prop::collection::vec(1..=50_u64, 1..20),
     ) {
         let mut run = Run::new();
-        steps.iter().for_each(|step| run.step(step));
+        for step in &steps {
+            run.step(step);
+        }
         let mut forecast = run.window.forecast(Tick(run.now));
         for (grant, _) in run.flying.drain(..) {
             run.window.ended(grant, Tick(run.now));

@@ -23,6 +23,7 @@ impl From<Error> for Problem {
             }
             Error::Refused(words) => refused(words),
             Error::Timeout => Self::new(&table::GATEWAY_TIMEOUT),
+            Error::NotCached => Self::new(&table::NOT_CACHED),
             Error::Violation(reason) => {
                 tracing::warn!(%reason, "the gateway's answer was not understood");
                 Self::new(&table::GATEWAY_PROTOCOL_VIOLATION)

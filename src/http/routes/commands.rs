@@ -63,7 +63,7 @@ pub(super) async fn send_command(call: Call, payload: web::Payload) -> Result<Ht
     let mut parameters = call.object(payload, Empty::Allowed).await?;
     parameters.remove("api_key");
     let command = Command::raw(name, reply_event, parameters);
-    let sent = call.shared().bridge.send_once(call.instance(), command, call.deadline()).await;
+    let sent = call.shared().bridge.send_once(call.instance(), command, call.caller().name(), call.deadline()).await;
     sent.map(|reply| answer::done(StatusCode::OK, reply)).map_err(outcome::of_raw_command)
 }
 

@@ -67,7 +67,7 @@ pub(super) async fn verifyauth(call: Call, payload: web::Payload) -> Result<Http
 /// Neither answer may be kept: one changes something, the other holds a password.
 async fn ask(call: &Call, spec: &'static Spec, parameters: Parameters) -> Result<HttpResponse, Problem> {
     let command = Command::known(spec, parameters);
-    let reply = call.shared().bridge.ask(call.instance(), command, call.deadline()).await?;
+    let reply = call.shared().bridge.ask(call.instance(), command, call.caller().name(), call.deadline()).await?;
     Ok(answer::done(StatusCode::OK, reply))
 }
 

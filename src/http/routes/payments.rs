@@ -44,7 +44,7 @@ pub(super) async fn payitems(call: Call, payload: web::Payload) -> Result<HttpRe
     let body = call.object(payload, Empty::Refused).await?;
     Sale::read(&body).map_err(faulty)?;
     let command = Command::known(&command::PAYITEMS, call.for_point_of_sale(body)?);
-    let reply = call.shared().bridge.send_once(call.instance(), command, call.deadline()).await?;
+    let reply = call.shared().bridge.send_once(call.instance(), command, call.caller().name(), call.deadline()).await?;
     Ok(answer::done(StatusCode::CREATED, reply))
 }
 

@@ -1,0 +1,262 @@
+//! Reads: a copy where one will do, and otherwise one fetch that all who ask for the same share.
+//!
+//! A fetch runs in a task of its own, so that no caller takes the others' reply along when it goes away. It takes its
+//! epoch when its command is written: a copy is never newer than that, and a request that arrives after a broadcast
+//! ended that epoch never joins it. Where no new copy can be had (budget, outage, timeout, a gateway that fails, our
+//! own key refused) the old one is served and labelled, unless the caller forbids it.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::task::TaskTracker;
+
+use super::dispatch::{Dispatch, Need, refused};
+use super::error::Error;
+use super::freshness::{Decision, Forward, Wish, decide};
+use crate::cache::{Cache, Copy, Epoch, Key, Standing};
+use crate::wire::{Command, Meaning, Spec};
+
+/// How long a refresh behind a caller's back may take: nobody waits for it, so it only has to end.
+const REFRESH_DEADLINE: Duration = Duration::from_secs(15);
+
+/// One read, as a caller asks it.
+#[derive(Debug, Clone)]
+pub(super) struct Ask {
+    pub(super) spec: &'static Spec,
+    pub(super) command: Command,
+    /// What its reply is a copy of.
+    pub(super) key: Key,
+    /// Whose turn it takes when the budget is short.
+    pub(super) turn: Arc<str>,
+    pub(super) wish: Wish,
+    /// When the caller must have an answer.
+    pub(super) deadline: Instant,
+}
+
+/// A reply and where it came from.
+#[derive(Debug, Clone)]
+pub struct Served {
+    /// The reply.
+    pub copy: Copy,
+    /// What the cache did, in the words of RFC 9211.
+    pub status: Status,
+}
+
+/// What `Cache-Status` says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Answered from a copy, without waiting for the gateway.
+    pub hit: bool,
+    /// Seconds of freshness left; negative when stale.
+    pub ttl_s: Option<i64>,
+    /// Why the request went forward.
+    pub forward: Option<Forward>,
+    /// Shared a fetch that somebody else had begun.
+    pub collapsed: bool,
+    /// The reply was kept.
+    pub stored: bool,
+    /// Why an old copy was served in place of a new one.
+    pub detail: Option<&'static str>,
+}
+
+/// The reads of one instance.
+#[derive(Debug)]
+pub(super) struct Reader {
+    dispatch: Arc<Dispatch>,
+    cache: Arc<Cache>,
+    runtime: Handle,
+    tasks: TaskTracker,
+    flights: Mutex<HashMap<Key, Arc<Flight>>>,
+}
+
+/// A fetch under way.
+#[derive(Debug)]
+struct Flight {
+    /// The epoch in which its command was written, once it was.
+    epoch: OnceLock<Epoch>,
+    outcome: watch::Receiver<Option<Result<Copy, Error>>>,
+}
+
+impl Reader {
+    pub(super) fn new(dispatch: Arc<Dispatch>, cache: Arc<Cache>, runtime: Handle, tasks: TaskTracker) -> Self {
+        Self { dispatch, cache, runtime, tasks, flights: Mutex::default() }
+    }
+
+    /// Answers a read.
+    pub(super) async fn read(self: &Arc<Self>, ask: Ask) -> Result<Served, Error> {
+        if let Some(refusal) = self.cache.refusal(&ask.key) {
+            return Err(refused(refusal));
+        }
+        let now = Instant::now();
+        let known = self.cache.copy(&ask.key).map(|copy| {
+            let standing = self.cache.standing(ask.spec, &ask.key, &copy, now);
+            (copy, standing)
+        });
+        let age = |copy: &Copy| now.saturating_duration_since(copy.written);
+        let seen = known.as_ref().map(|(copy, standing)| (*standing, age(copy)));
+        match (decide(seen, &ask.wish, self.cache.min_age()), known) {
+            (Decision::Serve, Some((copy, standing))) => Ok(hit(copy, standing)),
+            (Decision::ServeAndRefresh, Some((copy, standing))) => {
+                self.refresh(&ask, standing);
+                Ok(hit(copy, standing))
+            }
+            (Decision::Fetch { forward, fallback }, known) => {
+                let old = known.filter(|_| fallback);
+                self.fetch(ask, forward, old).await
+            }
+            (Decision::Absent | Decision::Serve | Decision::ServeAndRefresh, _) => Err(Error::NotCached),
+        }
+    }
+
+    /// Fetches, or shares a fetch; `old` may stand in for what cannot be had.
+    async fn fetch(
+        self: &Arc<Self>,
+        ask: Ask,
+        forward: Forward,
+        old: Option<(Copy, Standing)>,
+    ) -> Result<Served, Error> {
+        let need = Need::Caller { turn: Arc::clone(&ask.turn) };
+        let (flight, collapsed) = self.join(&ask, need, ask.deadline);
+        let mut outcome = flight.outcome.clone();
+        let waited = timeout_at(ask.deadline, outcome.wait_for(Option::is_some)).await;
+        let result = match waited {
+            Ok(Ok(result)) => result.clone().unwrap_or(Err(Error::Timeout)),
+            // The fetch panicked, or takes longer than this caller can wait.
+            Ok(Err(_)) | Err(_) => Err(Error::Timeout),
+        };
+        match (result, old) {
+            (Ok(copy), _) => {
+                let stored = self.cache.rule(ask.spec.name).is_some();
+                let status = Status { forward: Some(forward), collapsed, stored, ..Status::default() };
+                Ok(Served { copy, status })
+            }
+            (Err(error), Some((copy, standing))) if leaves_copy_true(&error) => {
+                let status = Status {
+                    forward: Some(forward),
+                    collapsed,
+                    ttl_s: Some(ttl_s(standing)),
+                    detail: Some(detail(&error)),
+                    ..Status::default()
+                };
+                Ok(Served { copy, status })
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// Fetches behind a caller's back, if the budget has points to spare.
+    fn refresh(self: &Arc<Self>, ask: &Ask, standing: Standing) {
+        let staleness = match standing {
+            Standing::Aged { by } | Standing::Ended { by } => by,
+            Standing::Fresh { .. } | Standing::Useless => Duration::ZERO,
+        };
+        self.join(ask, Need::Refresh { staleness }, Instant::now() + REFRESH_DEADLINE);
+    }
+
+    /// The fetch that answers `ask`: the one under way if its command is not written yet or was written in the epoch
+    /// in force, else a new one. Says whether it was under way.
+    fn join(self: &Arc<Self>, ask: &Ask, need: Need, deadline: Instant) -> (Arc<Flight>, bool) {
+        let mut flights = self.flights();
+        let current = self.cache.epoch(ask.spec, &ask.key);
+        let under_way = |flight: &Flight| {
+            let ended = flight.outcome.borrow().is_some() || flight.outcome.has_changed().is_err();
+            !ended && flight.epoch.get().is_none_or(|epoch| *epoch == current)
+        };
+        let entry = match flights.entry(ask.key.clone()) {
+            Entry::Occupied(known) if under_way(known.get()) => return (Arc::clone(known.get()), true),
+            entry => entry,
+        };
+        let (sender, outcome) = watch::channel(None);
+        let flight = Arc::new(Flight { epoch: OnceLock::new(), outcome });
+        entry.insert_entry(Arc::clone(&flight));
+        drop(flights);
+        let work = Arc::clone(self).fly(Arc::clone(&flight), ask.clone(), need, deadline, sender);
+        self.tasks.spawn_on(work, &self.runtime);
+        (flight, false)
+    }
+
+    /// One fetch, from its command to its copy.
+    async fn fly(
+        self: Arc<Self>,
+        flight: Arc<Flight>,
+        ask: Ask,
+        need: Need,
+        deadline: Instant,
+        outcome: watch::Sender<Option<Result<Copy, Error>>>,
+    ) {
+        let mut written = (Instant::now(), Epoch::FORMER);
+        let note_write = || {
+            // A command written again on another shard is as new as its last writing; those who joined after its first
+            // writing joined in the same epoch, or not at all.
+            written = (Instant::now(), self.cache.epoch(ask.spec, &ask.key));
+            let _ = flight.epoch.set(written.1);
+        };
+        let result = self.dispatch.repeatable(&ask.command, need, deadline, note_write).await;
+        let result = result.map(|body| Copy::new(body, written.0, written.1));
+        match &result {
+            Ok(copy) if self.cache.rule(ask.spec.name).is_some() => self.cache.keep(ask.key.clone(), copy.clone()),
+            Err(Error::Refused(error)) if error.meaning() != Meaning::Failed => {
+                if error.meaning() == Meaning::PosPassword {
+                    self.cache.delete(&ask.key);
+                }
+                self.cache.refuse(ask.key.clone(), error.clone());
+            }
+            Ok(_) | Err(_) => {}
+        }
+        let mut flights = self.flights();
+        if flights.get(&ask.key).is_some_and(|current| Arc::ptr_eq(current, &flight)) {
+            flights.remove(&ask.key);
+        }
+        drop(flights);
+        // Callers that all went away need no outcome; the copy is kept either way.
+        let _ = outcome.send(Some(result));
+    }
+
+    fn flights(&self) -> MutexGuard<'_, HashMap<Key, Arc<Flight>>> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn hit(copy: Copy, standing: Standing) -> Served {
+    Served { copy, status: Status { hit: true, ttl_s: Some(ttl_s(standing)), ..Status::default() } }
+}
+
+fn ttl_s(standing: Standing) -> i64 {
+    let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+    match standing {
+        Standing::Fresh { left } => seconds(left),
+        // Ended this very moment is stale all the same.
+        Standing::Aged { by } | Standing::Ended { by } => -seconds(by).max(1),
+        Standing::Useless => i64::MIN,
+    }
+}
+
+/// Whether a failure says nothing against an old copy.
+fn leaves_copy_true(error: &Error) -> bool {
+    match error {
+        Error::Unavailable { .. }
+        | Error::Overloaded { .. }
+        | Error::ShuttingDown { .. }
+        | Error::RateLimited { .. }
+        | Error::Timeout
+        | Error::Violation(_) => true,
+        Error::Refused(error) => matches!(error.meaning(), Meaning::Failed | Meaning::Credentials),
+        Error::UnknownInstance | Error::NotCached | Error::OutcomeUnknown { .. } => false,
+    }
+}
+
+/// The reason in `Cache-Status`.
+fn detail(error: &Error) -> &'static str {
+    match error {
+        Error::RateLimited { .. } => "rate-limited",
+        Error::Timeout => "gateway-timeout",
+        Error::Refused(_) => "gateway-error",
+        Error::Violation(_) => "gateway-protocol-violation",
+        _ => "gateway-unavailable",
+    }
+}

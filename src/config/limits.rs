@@ -1,0 +1,35 @@
+//! The section `limits`.
+
+use crate::budget::{Config, Payments, Scope};
+use crate::settings::{Choice, Section};
+use crate::wire::command;
+
+impl Choice for Scope {
+    const ALL: &'static [(&'static str, Self)] = &[("command", Self::Command), ("instance", Self::Instance)];
+}
+
+impl Choice for Payments {
+    const ALL: &'static [(&'static str, Self)] = &[("count", Self::Count), ("ask", Self::Ask)];
+}
+
+/// Reads the section.
+pub(super) fn read(section: &mut Section<'_>) -> Config {
+    let default = Config::default();
+    let mut config = Config {
+        capacity: section.get("capacity", default.capacity),
+        window: section.get("window", default.window),
+        guard: section.get("guard", default.guard),
+        scope: section.get("scope", default.scope),
+        pay_reserve: section.get("pay_reserve", default.pay_reserve),
+        max_wait: section.get("max_wait", default.max_wait),
+        pay_max_wait: section.get("pay_max_wait", default.pay_max_wait),
+        payments: section.get("payments", default.payments),
+        cost: default.cost,
+    };
+    let mut costs = section.section("cost");
+    config.cost = command::TABLE.iter().map(|spec| (spec.name.to_owned(), costs.get(spec.name, spec.cost))).collect();
+    for fault in config.faults() {
+        section.fault(&fault.key, fault.message);
+    }
+    config
+}

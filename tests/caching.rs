@@ -1,0 +1,187 @@
+//! Reads stay under the gateway's limits, and never pass off as fresh what a broadcast has ended.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use concertpos_bridge::simulator::{Action, Config, Counting, Fault, Limits};
+use reqwest::Method;
+use support::{World, eventually, problem, together};
+
+const PRODUCTS: &str = "/points-of-sale/1/products";
+
+fn header(response: &reqwest::Response, name: &str) -> String {
+    response.headers().get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_read_costs_no_command_and_a_known_copy_no_body() {
+    let world = World::start().await;
+    let first = world.get(PRODUCTS).await;
+    assert_eq!(header(&first, "cache-status"), "concertpos-bridge; fwd=uri-miss; stored");
+    let second = world.get(PRODUCTS).await;
+    assert!(header(&second, "cache-status").starts_with("concertpos-bridge; hit; ttl="), "{second:?}");
+    assert_eq!(header(&second, "cache-control"), "private, no-cache");
+    assert_eq!(header(&second, "vary"), "Authorization, X-POS-Password");
+    assert!(!header(&second, "age").is_empty());
+    let etag = header(&second, "etag");
+    let third = world.request(Method::GET, PRODUCTS).header("If-None-Match", &etag).send().await.unwrap();
+    assert_eq!((third.status().as_u16(), header(&third, "etag")), (304, etag));
+    assert_eq!(world.gateway.counts().command("listproducts").received, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn simultaneous_equal_reads_share_one_command_even_when_the_first_caller_leaves() {
+    let world = Arc::new(World::start().await);
+    world.gateway.add_fault(Fault::new(Action::Latency { ms: 300 }).on("listproducts")).unwrap();
+    let leader = world.request(Method::GET, PRODUCTS).timeout(Duration::from_millis(100)).send();
+    let leader = tokio::spawn(leader);
+    eventually("the command is out", async || world.gateway.counts().command("listproducts").received == 1).await;
+    let followers = (0..300).map(|_| {
+        let world = Arc::clone(&world);
+        async move { world.get(PRODUCTS).await.status().as_u16() }
+    });
+    let answers = together(followers).await;
+    assert!(leader.await.unwrap().is_err_and(|gone| gone.is_timeout()), "the leader left");
+    assert!(answers.iter().all(|status| *status == 200));
+    assert_eq!(world.gateway.counts().command("listproducts").received, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn updatepos_on_three_links_ends_freshness_at_once_and_costs_one_refetch() {
+    let config = Config { broadcast_jitter: Duration::from_millis(50), ..Config::default() };
+    let world = World::with(config, &[("BRIDGE_GATEWAY__MIN_LINKS", "3")]).await;
+    eventually("three links", async || world.gateway.counts().open() == 3).await;
+    for round in 1..=5_u64 {
+        assert_eq!(world.get(PRODUCTS).await.status(), 200);
+        let price = format!("1{round}.50");
+        world.gateway.change_product("demo", 1, 1, &format!("{{Price: {price}}}")).unwrap();
+        assert_eq!(world.gateway.broadcast("demo", "updatepos", "{}").unwrap(), 3);
+        eventually("the new price is served", async || {
+            world.get(PRODUCTS).await.text().await.unwrap().contains(&price)
+        })
+        .await;
+        // All copies of the broadcast have come once nothing more is refetched; each further read is a hit.
+        for _ in 0..20 {
+            assert!(world.get(PRODUCTS).await.text().await.unwrap().contains(&price));
+        }
+        assert_eq!(world.gateway.counts().command("listproducts").received, 1 + round, "one refetch a broadcast");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_that_a_broadcast_overtook_is_never_fresh() {
+    let world = Arc::new(World::start().await);
+    world.gateway.add_fault(Fault::new(Action::Latency { ms: 400 }).on("listproducts").times(1)).unwrap();
+    let early = {
+        let world = Arc::clone(&world);
+        tokio::spawn(async move { world.get(PRODUCTS).await.text().await.unwrap() })
+    };
+    eventually("the command is out", async || {
+        world.gateway.counts().command("listproducts").answered == 0
+            && world.gateway.counts().command("listproducts").received == 1
+    })
+    .await;
+    world.gateway.change_product("demo", 1, 1, "{Price: 77.50}").unwrap();
+    world.gateway.broadcast("demo", "updatepos", "{}").unwrap();
+    // Who asks once the broadcast is in never joins the fetch that was written before it.
+    eventually("the new price is served", async || world.get(PRODUCTS).await.text().await.unwrap().contains("77.50"))
+        .await;
+    assert!(early.await.unwrap().contains("4.50"), "whoever asked before it has the old price");
+    assert!(world.get(PRODUCTS).await.text().await.unwrap().contains("77.50"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_gateway_away_an_old_copy_is_served_labelled_unless_it_is_forbidden() {
+    let world = World::start().await;
+    let before = world.get(PRODUCTS).await.text().await.unwrap();
+    for shard in ["exon", "cyton", "zeus"] {
+        world.gateway.kill(shard).unwrap();
+    }
+    eventually("the bridge knows", async || world.get(support::ANY).await.status() == 503).await;
+    let old = world.get(PRODUCTS).await;
+    let label = header(&old, "cache-status");
+    assert!(
+        label.contains("fwd=stale") && label.contains("ttl=-") && label.contains("detail=gateway-unavailable"),
+        "{label}"
+    );
+    assert_eq!(old.text().await.unwrap(), before);
+    let strict = world.request(Method::GET, PRODUCTS).header("Cache-Control", "max-stale=0").send().await.unwrap();
+    assert_eq!(problem(strict).await.code, "gateway-unavailable");
+    let other = world.request(Method::GET, "/config").header("Cache-Control", "only-if-cached").send().await.unwrap();
+    let other = problem(other).await;
+    assert_eq!((other.status, other.code.as_str()), (504, "not-cached"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gateway_never_has_to_say_ratelimit_and_the_retry_after_is_true() {
+    let window = Duration::from_secs(2);
+    let limits = Limits { window, ..Limits::new(Counting::PerCommand) };
+    let settings = [
+        ("BRIDGE_LIMITS__CAPACITY", "100"),
+        ("BRIDGE_LIMITS__WINDOW", "2s"),
+        ("BRIDGE_LIMITS__GUARD", "300ms"),
+        ("BRIDGE_LIMITS__MAX_WAIT", "100ms"),
+    ];
+    let jitter = Duration::from_millis(200);
+    let world = Arc::new(World::with(Config { limits, arrival_jitter: jitter, ..Config::default() }, &settings).await);
+    // Ten different points of sale, 25 points each: the window has room for four.
+    let reads = (1..=6).map(|pos| {
+        let world = Arc::clone(&world);
+        async move { world.get(&format!("/points-of-sale/{pos}/products")).await }
+    });
+    let answers = together(reads).await;
+    let granted = answers.iter().filter(|response| response.status() == 200).count();
+    assert_eq!(granted, 4);
+    let quota = answers.iter().find(|response| response.status() == 200).unwrap();
+    assert_eq!(header(quota, "ratelimit-policy"), "\"listproducts\";q=4;w=3");
+    assert!(header(quota, "ratelimit").starts_with("\"listproducts\";r="));
+    let refused = answers.into_iter().find(|response| response.status() == 429).unwrap();
+    let refused = problem(refused).await;
+    assert_eq!(refused.code, "rate-limited");
+    let seconds = refused.retry_after.unwrap();
+    assert!((1..=3).contains(&seconds), "{seconds}");
+    // The promise that is tested is about this stretch of time.
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    assert_eq!(world.get("/points-of-sale/9/products").await.status(), 200);
+    assert_eq!(world.gateway.counts().ratelimit_errors, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_behind_a_password_opens_to_that_password_alone_and_a_wrong_one_is_asked_once() {
+    let world = World::start().await;
+    let locked = "/points-of-sale/7/products";
+    let with = |password: &'static str| world.request(Method::GET, locked).header("X-POS-Password", password).send();
+    let check = world.request(Method::POST, "/points-of-sale/7/password-check");
+    let check = check.json(&serde_json::json!({"password": "backstage"})).send().await.unwrap();
+    let opened: serde_json::Value = check.json().await.unwrap();
+    let password: &'static str =
+        Box::leak(opened["password"].as_str().unwrap_or("backstage").to_owned().into_boxed_str());
+    assert_eq!(with(password).await.unwrap().status(), 200, "{opened}");
+    for _ in 0..5 {
+        assert_eq!(problem(world.get(locked).await).await.code, "pos-password-rejected");
+        assert_eq!(problem(with("wrong").await.unwrap()).await.code, "pos-password-rejected");
+    }
+    assert_eq!(with(password).await.unwrap().status(), 200);
+    assert_eq!(world.gateway.counts().command("listproducts").received, 3, "one for each password, one for none");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_licence_is_fetched_once_at_start_and_no_caller_waits_for_it() {
+    let world = World::start().await;
+    eventually("the licence is there", async || world.gateway.counts().command("getlicense").answered == 1).await;
+    eventually("and kept", async || header(&world.get("/license").await, "cache-status").contains("hit")).await;
+    assert_eq!(world.gateway.counts().command("getlicense").received, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sale_ends_the_copies_of_its_transactions_where_they_are_kept() {
+    let settings = [("BRIDGE_CACHE__LISTTRANSACTIONS__FRESH", "1h")];
+    let world = World::with(Config::default(), &settings).await;
+    let (here, there) = ("/points-of-sale/1/transactions?limit=2", "/points-of-sale/2/transactions?limit=2");
+    let (before, _) = (world.get(here).await.text().await.unwrap(), world.get(there).await);
+    assert_eq!(world.sale("k").send().await.unwrap().status(), 201);
+    assert_ne!(world.get(here).await.text().await.unwrap(), before);
+    assert!(header(&world.get(there).await, "cache-status").contains("hit"));
+}
