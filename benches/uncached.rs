@@ -59,7 +59,8 @@ impl Bare {
 
     async fn ask(&mut self) -> Duration {
         let begun = Instant::now();
-        let command = format!(r#"{{"command":"getstatus","parameters":{{"api_key":"{KEY}"}}}}"#);
+        let command =
+            format!(r#"{{"command":"listtransactions","parameters":{{"POSID":1,"Limit":1,"api_key":"{KEY}"}}}}"#);
         self.0.send(Message::text(command)).await.unwrap();
         while !self.0.next().await.unwrap().unwrap().is_text() {}
         let took = begun.elapsed();
@@ -70,29 +71,35 @@ impl Bare {
 }
 
 /// A bare keep-alive connection to the bridge, so that no HTTP client's own time is measured.
-struct Caller(TcpStream, Vec<u8>);
+struct Caller {
+    tcp: TcpStream,
+    answer: Vec<u8>,
+    /// Differs from caller to caller: equal reads at the same moment would share one command.
+    path: String,
+}
 
 /// A read that goes to the gateway, and one that the bridge answers by itself: what an HTTP round trip costs anyway.
-const THROUGH: &str = "/v1/instances/demo/status";
+const THROUGH: &str = "/v1/instances/demo/points-of-sale/1/transactions?limit=1";
 const ITSELF: &str = "/v1/instances";
 
 impl Caller {
-    async fn connect(bridge: &str) -> Self {
+    async fn connect(bridge: &str, number: usize) -> Self {
         let tcp = TcpStream::connect(bridge).await.unwrap();
         tcp.set_nodelay(true).unwrap();
-        Self(tcp, Vec::with_capacity(4096))
+        let path = format!("/v1/instances/demo/points-of-sale/{number}/transactions?limit=1");
+        Self { tcp, answer: Vec::with_capacity(4096), path }
     }
 
     async fn ask(&mut self, path: &str) -> Duration {
         let begun = Instant::now();
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n\r\n");
-        self.0.write_all(request.as_bytes()).await.unwrap();
-        self.1.clear();
+        self.tcp.write_all(request.as_bytes()).await.unwrap();
+        self.answer.clear();
         // Both answers are one object: it is whole when its last brace has come.
-        while self.1.last() != Some(&b'}') {
-            assert!(self.0.read_buf(&mut self.1).await.unwrap() > 0);
+        while self.answer.last() != Some(&b'}') {
+            assert!(self.tcp.read_buf(&mut self.answer).await.unwrap() > 0);
         }
-        assert!(self.1.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&self.1));
+        assert!(self.answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&self.answer));
         begun.elapsed()
     }
 }
@@ -142,7 +149,8 @@ impl Worker for Bare {
 
 impl Worker for Caller {
     async fn work(&mut self) {
-        self.ask(THROUGH).await;
+        let path = self.path.clone();
+        self.ask(&path).await;
     }
 }
 
@@ -161,7 +169,7 @@ async fn main() {
     let (gateway, bridge) = (free_address(), free_address());
     let _gateway = start(&["simulate", "--listen", &gateway, "--limits", "off", "--latency-max", "0ms"], &[]);
     let url = format!("ws://{gateway}/{{shard}}/?instance={{instance}}&Content-Type={{format}}");
-    let links = LINKS.to_string();
+    let (links, data) = (LINKS.to_string(), tempfile::tempdir().unwrap());
     let _bridge = start(
         &["serve"],
         &[
@@ -171,11 +179,13 @@ async fn main() {
             ("BRIDGE_GATEWAY__MAX_LINKS", &links),
             ("BRIDGE_INSTANCES__DEMO__API_KEY", KEY),
             ("BRIDGE_TELEMETRY__LOG", "warn"),
+            ("BRIDGE_PAYMENTS__JOURNAL", data.path().to_str().unwrap()),
+            ("BRIDGE_LIMITS__CAPACITY", "100000000"),
         ],
     );
     until_ready(&bridge).await;
 
-    let (mut bare, mut caller) = (Bare::connect(&gateway).await, Caller::connect(&bridge).await);
+    let (mut bare, mut caller) = (Bare::connect(&gateway).await, Caller::connect(&bridge, number).await);
     let (mut bare_times, mut bridge_times, mut http_times) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         for _ in 0..LATENCY_SAMPLES / ROUNDS {
@@ -208,8 +218,8 @@ async fn main() {
     for _ in 0..LINKS {
         sockets.push(Bare::connect(&gateway).await);
     }
-    for _ in 0..CALLERS {
-        callers.push(Caller::connect(&bridge).await);
+    for number in 1..=CALLERS {
+        callers.push(Caller::connect(&bridge, number).await);
     }
     let mut ratios = Vec::new();
     let (mut bare_best, mut bridge_best) = (0.0_f64, 0.0_f64);

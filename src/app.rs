@@ -21,6 +21,7 @@ use crate::drain::Drain;
 use crate::gateway::{self, Pool};
 use crate::http::auth::Auth;
 use crate::http::{self, Parts};
+use crate::journal::Journal;
 
 /// How long links may take to say goodbye once everything else has ended.
 const GOODBYES: Duration = Duration::from_secs(2);
@@ -29,6 +30,7 @@ const GOODBYES: Duration = Duration::from_secs(2);
 pub struct App {
     addr: SocketAddr,
     bridge: Bridge,
+    journal: Journal,
     server: Server,
     drain: Drain,
     /// Ends the pools, once nothing needs them any more.
@@ -53,6 +55,7 @@ impl App {
         let addr = listener.local_addr()?;
 
         let (tasks, close_links) = (TaskTracker::new(), CancellationToken::new());
+        let journal = Journal::open(&config.payments)?;
         let mut password_key = [0; 32];
         getrandom::fill(&mut password_key).context("no randomness to be had")?;
         let cache = Arc::new(Cache::new(config.cache, password_key));
@@ -81,12 +84,12 @@ impl App {
             };
             instances.insert(name, parts);
         }
-        let bridge = Bridge::new(instances, &cache, drain.clone());
+        let bridge = Bridge::new(instances, &cache, &journal, drain.clone());
         tasks.spawn(bridge.clone().keep_licenses());
         let parts = Parts { bridge: bridge.clone(), auth: Arc::new(auth), config: config.server.http, tls: None };
         let server = http::run(listener, parts)?;
         let (shutdown_delay, shutdown_grace) = (config.server.shutdown_delay, config.server.shutdown_grace);
-        Ok(Self { addr, bridge, server, drain, close_links, tasks, shutdown_delay, shutdown_grace })
+        Ok(Self { addr, bridge, journal, server, drain, close_links, tasks, shutdown_delay, shutdown_grace })
     }
 
     /// Where callers are served.
@@ -98,7 +101,7 @@ impl App {
     /// Serves until the drain begins, then stops in order: not ready but serving for `shutdown_delay`, then no new
     /// requests, then nothing under way, then no connections. A second request to stop cuts that short with an error.
     pub async fn run(self) -> anyhow::Result<()> {
-        let Self { addr, bridge, server, drain, close_links, tasks, shutdown_delay, shutdown_grace } = self;
+        let Self { addr, bridge, journal, server, drain, close_links, tasks, shutdown_delay, shutdown_grace } = self;
         let handle = server.handle();
         let mut serving = tokio::spawn(server);
         tracing::info!(%addr, version = env!("CARGO_PKG_VERSION"), "listening");
@@ -112,7 +115,9 @@ impl App {
         let stop = async {
             sleep(shutdown_delay).await;
             let in_order = stop_in_order(&handle, &bridge, &close_links, &tasks);
-            if timeout(shutdown_grace + GOODBYES, in_order).await.is_err() {
+            let cut_off = timeout(shutdown_grace + GOODBYES, in_order).await.is_err();
+            journal.close().await;
+            if cut_off {
                 tracing::warn!("what was still under way was cut off by the shutdown grace");
             }
         };

@@ -1,5 +1,7 @@
 //! Money: a payment leaves at most once, whatever happens, and the answer says what is known.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
+
 mod support;
 
 use std::sync::Arc;
@@ -110,4 +112,114 @@ async fn payments_go_before_reads_in_the_queue_for_a_link() {
     for read in reads {
         assert_eq!(read.await.unwrap(), 200);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_key_replays_the_answer_however_the_sale_is_spelled_and_another_sale_is_refused() {
+    let world = World::start().await;
+    let first = world.sale("k").send().await.unwrap();
+    let place = first.headers()["location"].to_str().unwrap().to_owned();
+    assert!(!first.headers().contains_key("idempotent-replayed"));
+    let body = first.text().await.unwrap();
+    let request = |body: &'static str| {
+        let request = world.request(reqwest::Method::POST, "/points-of-sale/1/payments");
+        request.header("Idempotency-Key", "\"k\"").header("Content-Type", "application/json").body(body)
+    };
+    let spelled =
+        r#"{"Products":[{"Amount":"2","ID":"1"},{"ID":2,"Amount":0}],"PaymentMethod":"1","posPassword":null}"#;
+    let again = request(spelled).send().await.unwrap();
+    assert_eq!((again.status().as_u16(), again.headers()["idempotent-replayed"].to_str().unwrap()), (201, "true"));
+    assert_eq!(again.headers()["location"].to_str().unwrap(), place);
+    assert_eq!(again.text().await.unwrap(), body);
+    let other = request(r#"{"PaymentMethod":1,"Products":[{"ID":1,"Amount":3}]}"#).send().await.unwrap();
+    let other = problem(other).await;
+    assert_eq!((other.status, other.code.as_str()), (422, "idempotency-key-reused"));
+    assert_eq!(world.gateway.counts().command("payitems").received, 1);
+    let record = world.http.get(format!("{}{place}", world.url)).bearer_auth(support::KEY).send().await.unwrap();
+    let record: serde_json::Value = record.json().await.unwrap();
+    assert_eq!((&record["state"], &record["reply"]["Items"]), (&"booked".into(), &1.into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_callers_with_one_key_make_one_command_whatever_becomes_of_it() {
+    let world = Arc::new(World::with(Config::default(), QUICK).await);
+    for (key, action) in [("slow", Action::Latency { ms: 100 }), ("lost", Action::CutAfterApply)] {
+        world.gateway.add_fault(Fault::new(action).on("payitems").times(1)).unwrap();
+        let sales = (0..20).map(|_| {
+            let world = Arc::clone(&world);
+            async move { world.sale(key).send().await.unwrap().status().as_u16() }
+        });
+        let answers = support::together(sales).await;
+        assert!(answers.iter().all(|status| [201, 409, 504].contains(status)), "{answers:?}");
+        assert_eq!(world.gateway.counts().bookings(key), 1, "{key}");
+    }
+    assert_eq!(world.gateway.counts().command("payitems").received, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_outcome_stays_unknown_for_its_key_until_its_late_reply_comes() {
+    let settings = [("BRIDGE_GATEWAY__REQUEST_TIMEOUT", "200ms"), ("BRIDGE_GATEWAY__LATE_PATIENCE", "20s")];
+    let world = World::with(Config::default(), &settings).await;
+    world.gateway.add_fault(Fault::new(Action::Latency { ms: 1500 }).on("payitems").times(1)).unwrap();
+    let lost = world.sale("late").send().await.unwrap();
+    let place = lost.headers()["location"].to_str().unwrap().to_owned();
+    let lost = problem(lost).await;
+    assert_eq!(lost.code, "payment-outcome-unknown");
+    assert!(lost.body["detail"].as_str().unwrap().contains(&place), "{}", lost.body);
+    assert_eq!(problem(world.sale("late").send().await.unwrap()).await.code, "payment-outcome-unknown");
+    eventually("its late reply books it", async || world.sale("late").send().await.unwrap().status() == 201).await;
+    assert_eq!(world.gateway.counts().command("payitems").received, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_or_unwritten_payment_frees_its_key() {
+    let world = World::start().await;
+    let refusal = Action::Error { word: "invalid_password".into(), code: None, and_reply: false };
+    world.gateway.add_fault(Fault::new(refusal).on("payitems").times(1)).unwrap();
+    assert_eq!(problem(world.sale("k").send().await.unwrap()).await.code, "pos-password-rejected");
+    assert_eq!(world.sale("k").send().await.unwrap().status(), 201);
+    assert_eq!(world.gateway.counts().bookings("k"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_settles_an_unknown_payment_as_it_was_seen_and_its_key_answers_accordingly() {
+    let world = World::with(Config::default(), QUICK).await;
+    for (key, outcome, then) in [("yes", "booked", 201), ("no", "not-booked", 201)] {
+        world.gateway.add_fault(Fault::new(Action::CutBeforeApply).on("payitems").times(1)).unwrap();
+        let lost = world.sale(key).send().await.unwrap();
+        let place = format!("{}{}", world.url, lost.headers()["location"].to_str().unwrap());
+        let settle = |token: &'static str, tag: &'static str| {
+            let decision = serde_json::json!({"outcome": outcome, "reason": "looked at the till"});
+            world.http.put(format!("{place}/outcome")).bearer_auth(token).header("If-Match", tag).json(&decision).send()
+        };
+        assert_eq!(problem(settle(support::KEY, "\"0\"").await.unwrap()).await.code, "forbidden");
+        assert_eq!(problem(settle(support::OPERATOR, "\"77\"").await.unwrap()).await.code, "precondition-failed");
+        let seen = world.http.get(&place).bearer_auth(support::OPERATOR).send().await.unwrap();
+        let tag: &'static str = Box::leak(seen.headers()["etag"].to_str().unwrap().to_owned().into_boxed_str());
+        let settled = settle(support::OPERATOR, tag).await.unwrap();
+        assert_eq!(settled.status(), 200);
+        let settled: serde_json::Value = settled.json().await.unwrap();
+        assert_eq!((&settled["state"], &settled["settlement"]["by"]), (&"settled".into(), &"operator".into()));
+        assert_eq!(problem(settle(support::OPERATOR, tag).await.unwrap()).await.status / 100, 4);
+        let again = world.sale(key).send().await.unwrap();
+        assert_eq!(again.status(), then, "{key}");
+        assert_eq!(again.headers().contains_key("idempotent-replayed"), key == "yes");
+    }
+    let counts = world.gateway.counts();
+    assert_eq!((counts.bookings("yes"), counts.bookings("no")), (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_are_the_caller_s_own_and_everybody_s_with_operate() {
+    let world = World::start().await;
+    assert_eq!(world.sale("mine").send().await.unwrap().status(), 201);
+    let sale = serde_json::json!({"PaymentMethod": 1, "Products": [{"ID": 1, "Amount": 1}]});
+    let theirs = world.http.post(world.path("/points-of-sale/1/payments")).bearer_auth(support::OPERATOR);
+    let theirs = theirs.header("Idempotency-Key", "mine").json(&sale).send().await.unwrap();
+    assert_eq!(theirs.status(), 201, "a key belongs to the token's name");
+    let list = async |token: &str| -> usize {
+        let response = world.http.get(world.path("/payments?state=booked")).bearer_auth(token).send().await.unwrap();
+        response.json::<serde_json::Value>().await.unwrap()["payments"].as_array().unwrap().len()
+    };
+    assert_eq!((list(support::KEY).await, list(support::OPERATOR).await), (1, 2));
 }

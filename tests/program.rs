@@ -151,8 +151,9 @@ fn the_demo_listens_and_every_line_that_it_prints_works_and_sigterm_ends_it_with
 
 #[test]
 fn a_whole_bridge_runs_from_the_environment_alone_and_healthcheck_tells_whether_it_is_ready() {
-    let listen = free_address();
+    let (listen, data) = (free_address(), tempfile::tempdir().unwrap());
     let environment = [
+        ("BRIDGE_PAYMENTS__JOURNAL", data.path().to_str().unwrap()),
         ("BRIDGE_SERVER__LISTEN", listen.as_str()),
         // Nobody listens there: a gateway that is away does not make the bridge unready.
         ("BRIDGE_GATEWAY__URL", "ws://127.0.0.1:9/{shard}/?instance={instance}"),

@@ -155,7 +155,7 @@ impl Dispatch {
     }
 
     /// Settles the points of one try, and heeds the gateway's own count.
-    fn account(&self, command: &Command, permit: Permit, outcome: &Result<Body, Failure>) {
+    pub(super) fn account(&self, command: &Command, permit: Permit, outcome: &Result<Body, Failure>) {
         match outcome {
             Err(Failure::NotSent(_)) => permit.never_written(),
             Err(Failure::Refused(error)) => {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::journal::Rejection;
 use crate::wire::GatewayError;
 
 /// Why a use case did not end with its reply.
@@ -53,5 +54,28 @@ pub enum Error {
     OutcomeUnknown {
         /// The gateway's words, where it said something that proves nothing.
         gateway: Option<GatewayError>,
+        /// The payment's id, where it has a record.
+        payment: Option<String>,
+    },
+    /// The same payment is under way.
+    #[error("the same payment is under way")]
+    PaymentInProgress {
+        /// When to ask again.
+        retry_after: Duration,
+    },
+    /// The key belongs to another sale.
+    #[error("the key belongs to another sale")]
+    KeyReused,
+    /// No such payment.
+    #[error("no such payment")]
+    UnknownPayment,
+    /// A person's decision does not apply to the payment.
+    #[error(transparent)]
+    Unsettled(Rejection),
+    /// Payments cannot be recorded; nothing was sent.
+    #[error("payments cannot be recorded")]
+    JournalUnavailable {
+        /// When to try again.
+        retry_after: Duration,
     },
 }

@@ -3,6 +3,7 @@
 mod dispatch;
 pub mod error;
 pub mod freshness;
+mod pay;
 pub mod read;
 pub mod relay;
 
@@ -18,13 +19,16 @@ use tokio_util::task::TaskTracker;
 use dispatch::{Dispatch, Need, Unfinished};
 pub use error::Error;
 pub use freshness::Wish;
+pub use pay::Paid;
+use pay::Payments;
 use read::{Ask, Reader};
 pub use read::{Served, Status};
 
 use crate::budget::{Ledger, Quota};
-use crate::cache::{Cache, Key};
+use crate::cache::{Cache, Key as CopyKey};
 use crate::drain::Drain;
-use crate::gateway::{Cause, Ending, Lost, Pool, PoolStatus};
+use crate::gateway::{Cause, Pool, PoolStatus};
+use crate::journal::{Filter, Journal, Key, Record, RecordId, Sale, Verdict};
 use crate::wire::{Body, Command, Parameters, Spec, command};
 
 /// The turn that the bridge's own reads take.
@@ -54,6 +58,7 @@ struct Instance {
     dispatch: Arc<Dispatch>,
     reader: Arc<Reader>,
     cache: Arc<Cache>,
+    payments: Arc<Payments>,
     pay_max_wait: Duration,
 }
 
@@ -81,14 +86,20 @@ impl Bridge {
     /// # Panics
     /// Outside a tokio runtime.
     #[must_use]
-    pub fn new(instances: BTreeMap<String, InstanceParts>, cache: &Arc<Cache>, drain: Drain) -> Self {
+    pub fn new(
+        instances: BTreeMap<String, InstanceParts>,
+        cache: &Arc<Cache>,
+        journal: &Journal,
+        drain: Drain,
+    ) -> Self {
         let (runtime, tasks) = (Handle::current(), TaskTracker::new());
         let instance = |name: &str, parts: InstanceParts| {
             let InstanceParts { pool, ledger, api_key, request_timeout, max_wait, pay_max_wait } = parts;
             let dispatch = Arc::new(Dispatch { pool, ledger, api_key, request_timeout, max_wait });
             let reader = Reader::new(Arc::clone(&dispatch), Arc::clone(cache), runtime.clone(), tasks.clone());
-            let (name, reader, cache) = (Arc::from(name), Arc::new(reader), Arc::clone(cache));
-            Arc::new(Instance { name, dispatch, reader, cache, pay_max_wait })
+            let (name, reader, cache): (Arc<str>, _, _) = (Arc::from(name), Arc::new(reader), Arc::clone(cache));
+            let payments = Payments::new(Arc::clone(&dispatch), journal.clone(), Arc::clone(&cache), Arc::clone(&name));
+            Arc::new(Instance { name, dispatch, reader, cache, payments: Arc::new(payments), pay_max_wait })
         };
         let instances = instances
             .into_iter()
@@ -132,8 +143,7 @@ impl Bridge {
         self.shared.tasks.spawn_on(work, &self.shared.runtime).await.unwrap_or(Err(Error::Timeout))
     }
 
-    /// Sends a command that must not be repeated (a payment, or a raw command): written once, never again, and run to
-    /// its end even if the caller goes away.
+    /// Sends a raw command: written once, never again, and run to its end even if the caller goes away.
     pub async fn send_once(
         &self,
         instance: &str,
@@ -141,24 +151,54 @@ impl Bridge {
         turn: &str,
         deadline: Instant,
     ) -> Result<Body, Error> {
-        let instance = Arc::clone(self.instance(instance)?);
-        let deadline = deadline.min(Instant::now() + instance.pay_max_wait);
+        let dispatch = Arc::clone(&self.instance(instance)?.dispatch);
         let turn = turn.to_owned();
         let work = async move {
-            match instance.dispatch.once(&command, &turn, deadline).await {
-                Ok(body) => {
-                    instance.note_sale(&command);
-                    Ok(body)
-                }
+            match dispatch.once(&command, &turn, deadline).await {
+                Ok(body) => Ok(body),
                 Err(Unfinished::Nothing(error)) => Err(error),
                 Err(Unfinished::Unknown(lost)) => {
-                    instance.note_sale(&command);
-                    Err(unknown(lost))
+                    let gateway = if let Cause::Word(error) = lost.cause { Some(error) } else { None };
+                    Err(Error::OutcomeUnknown { gateway, payment: None })
                 }
             }
         };
         let task = self.shared.tasks.spawn_on(work, &self.shared.runtime);
-        task.await.unwrap_or(Err(Error::OutcomeUnknown { gateway: None }))
+        task.await.unwrap_or(Err(Error::OutcomeUnknown { gateway: None, payment: None }))
+    }
+
+    /// Books a sale under its key, at most once; or says what became of the sale that the key names. Runs to its end
+    /// and is recorded even if the caller goes away.
+    pub async fn pay(
+        &self,
+        instance: &str,
+        key: Key,
+        sale: Sale,
+        command: Command,
+        deadline: Instant,
+    ) -> Result<Paid, Error> {
+        let instance = self.instance(instance)?;
+        let deadline = deadline.min(Instant::now() + instance.pay_max_wait);
+        let work = Arc::clone(&instance.payments).pay(key, sale, command, deadline);
+        let task = self.shared.tasks.spawn_on(work, &self.shared.runtime);
+        task.await.unwrap_or(Err(Error::OutcomeUnknown { gateway: None, payment: None }))
+    }
+
+    /// The record of a payment of this instance.
+    pub async fn payment(&self, instance: &str, id: RecordId) -> Result<Record, Error> {
+        let instance = self.instance(instance)?;
+        let record = instance.payments.journal.get(id).await?;
+        record.filter(|record| record.key.instance == *instance.name).ok_or(Error::UnknownPayment)
+    }
+
+    /// Records of payments, newest first.
+    pub async fn payments(&self, instance: &str, filter: Filter) -> Result<Vec<Record>, Error> {
+        Ok(self.instance(instance)?.payments.journal.list(filter).await?)
+    }
+
+    /// Settles an unknown payment by a person's decision.
+    pub async fn settle(&self, instance: &str, id: RecordId, revision: u64, verdict: Verdict) -> Result<Record, Error> {
+        Ok(self.instance(instance)?.payments.settle(id, revision, verdict).await?)
     }
 
     /// Keeps the licence of every instance fresh until the drain begins, so that no caller ever waits for it: it is
@@ -235,10 +275,10 @@ impl Bridge {
 
 impl Instance {
     /// What the reply to a read is a copy of.
-    fn key(&self, spec: &'static Spec, parameters: &Parameters) -> Key {
+    fn key(&self, spec: &'static Spec, parameters: &Parameters) -> CopyKey {
         let given = |name| parameters.get(name).map(serde_json::value::RawValue::get);
         let password: Option<String> = given("posPassword").and_then(|raw| serde_json::from_str(raw).ok());
-        Key {
+        CopyKey {
             instance: Arc::clone(&self.name),
             command: Arc::from(spec.name),
             pos_id: given("POSID").and_then(|raw| raw.parse().ok()),
@@ -246,29 +286,4 @@ impl Instance {
             password: password.map(|password| self.cache.password(&password)),
         }
     }
-
-    /// A sale that may have been booked puts the transactions of its point of sale out of date.
-    fn note_sale(&self, command: &Command) {
-        let pos_id = command.parameters.get("POSID").and_then(|raw| raw.get().parse().ok());
-        if let Some(pos_id) = pos_id.filter(|_| command.name == command::PAYITEMS.name) {
-            self.cache.sold(&self.name, pos_id);
-        }
-    }
-}
-
-fn unknown(lost: Lost) -> Error {
-    let gateway = match lost.cause {
-        Cause::Word(error) => Some(error),
-        Cause::Timeout | Cause::Disconnected => None,
-    };
-    if let Some(late) = lost.late {
-        tokio::spawn(async move {
-            match late.await {
-                Ok(Ending::Reply(_)) => tracing::warn!("the late reply of a payment: it was booked"),
-                Ok(Ending::Error(error)) => tracing::warn!(error = error.error, "the late error of a payment"),
-                Err(_) => tracing::warn!("no late reply of a payment came"),
-            }
-        });
-    }
-    Error::OutcomeUnknown { gateway }
 }

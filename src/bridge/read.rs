@@ -246,7 +246,7 @@ fn leaves_copy_true(error: &Error) -> bool {
         | Error::Timeout
         | Error::Violation(_) => true,
         Error::Refused(error) => matches!(error.meaning(), Meaning::Failed | Meaning::Credentials),
-        Error::UnknownInstance | Error::NotCached | Error::OutcomeUnknown { .. } => false,
+        _ => false,
     }
 }
 

@@ -37,8 +37,10 @@ pub(super) async fn run(flags: Demo, drain: Drain) -> anyhow::Result<()> {
     })
     .await?;
     let token = (!flags.listen.ip().is_loopback()).then(token::random).transpose()?;
-    let (config, _) = Config::load(None, environment(&flags, &gateway, token.as_deref()))
-        .map_err(|faults| anyhow::anyhow!(faults.to_string()))?;
+    let kept_nowhere = tempfile::tempdir()?;
+    let mut settings = environment(&flags, &gateway, token.as_deref());
+    settings.push(("BRIDGE_PAYMENTS__JOURNAL".into(), kept_nowhere.path().join("journal").into()));
+    let (config, _) = Config::load(None, settings).map_err(|faults| anyhow::anyhow!(faults.to_string()))?;
     let app = App::build(config, drain)?;
     print_things_to_try(app.addr(), token.as_deref());
     let ended = app.run().await;

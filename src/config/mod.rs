@@ -6,6 +6,7 @@ mod auth;
 mod cache;
 mod instances;
 mod limits;
+mod payments;
 mod server;
 mod telemetry;
 
@@ -38,6 +39,8 @@ pub struct Config {
     pub limits: crate::budget::Config,
     /// How long copies of replies are fresh and kept.
     pub cache: crate::cache::Config,
+    /// Where payments are recorded, and how long.
+    pub payments: crate::journal::Config,
     /// What the bridge tells.
     pub telemetry: Telemetry,
 }
@@ -57,6 +60,7 @@ impl Config {
         let auth = auth::read(&mut root.section("auth"), &instances);
         let limits = limits::read(&mut root.section("limits"));
         let cache = cache::read(&mut root.section("cache"));
+        let payments = payments::read(&mut root.section("payments"));
         let telemetry = Telemetry::read(&mut root.section("telemetry"));
         if auth.mode == Mode::None && !server.listen.ip().is_loopback() {
             root.section("auth").fault(
@@ -68,7 +72,7 @@ impl Config {
             root.section("server")
                 .fault("shutdown_grace", "must exceed gateway.request_timeout, so that a command under way can end");
         }
-        let config = Self { server, gateway, instances, auth, limits, cache, telemetry };
+        let config = Self { server, gateway, instances, auth, limits, cache, payments, telemetry };
         settings.finish().map(|printed| (config, printed))
     }
 

@@ -19,11 +19,18 @@ use super::{Config, Shared, server};
 use crate::bridge::Bridge;
 use crate::cache;
 use crate::drain::Drain;
+use crate::journal::{self, Journal};
 
 /// A bridge without a gateway.
 pub(crate) fn bridge() -> Bridge {
     let cache = cache::Config { max_size: 0, min_age: Duration::ZERO, rules: BTreeMap::new() };
-    Bridge::new(BTreeMap::new(), &Arc::new(cache::Cache::new(cache, [0; 32])), Drain::new())
+    Bridge::new(BTreeMap::new(), &Arc::new(cache::Cache::new(cache, [0; 32])), &journal(), Drain::new())
+}
+
+/// A journal in a folder that goes with the process.
+fn journal() -> Journal {
+    let folder = tempfile::tempdir().unwrap().keep();
+    Journal::open(&journal::Config::new(folder.join("journal"), journal::Config::LEAST_KEEP).unwrap()).unwrap()
 }
 
 /// Callers for tests: `ALL` may do everything in `demo`, each scope's own name is a token with only that scope, and

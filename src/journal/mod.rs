@@ -1,1 +1,351 @@
-//! journal
+//! Durable payment records, and at most one dispatch a key.
+//!
+//! The gateway books twice what is sent twice and has no memory that a caller could ask, so the bridge keeps one: a
+//! record that a payment is on its way, on disk before its first byte leaves, and its outcome, on disk before anybody
+//! hears of it. From reserving a key to its outcome, the way is [`Journal::reserve`], [`Journal::dispatch`],
+//! [`Journal::finish`]; what is written where is in `writer` and `store`, what may follow what in [`rules`].
+//!
+//! The journal decides nothing about money by itself. It never frees a key that might have been booked, never lets an
+//! unknown outcome expire, and never answers from what a restart would forget. It knows nothing of HTTP or of links.
+//!
+//! Cancellation: every future here may be dropped at any await. A [`Reservation`] dropped frees its key; a `dispatch`
+//! dropped leaves a payment that is released once its commit is through, for nobody can have written it; a
+//! [`Dispatched`] dropped becomes unknown; a `finish`, `late` or `settle` dropped goes on.
+
+mod clock;
+mod error;
+mod id;
+mod inbox;
+mod live;
+mod payment;
+mod place;
+mod raw;
+pub mod record;
+mod rehearsal;
+pub mod rules;
+mod sale;
+mod store;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::task;
+use tokio::time;
+
+use clock::{Clock, SystemClock};
+pub use error::{JournalError, OpenError};
+pub use id::RecordId;
+use inbox::{Applied, Inbox, Job};
+use live::{Claim, Live};
+pub use payment::{Dispatched, Reservation};
+use place::{COMPACTED_BYTES, Medium, Place};
+pub use record::{Answer, Finding, Outcome, Record, Release, State, Verdict};
+pub use rules::Rejection;
+use rules::{Effect, Event};
+pub use sale::{Fingerprint, Key, Sale};
+pub use store::Filter;
+use store::{Fault, Snapshot, View};
+use writer::{Opener, Writer};
+
+use crate::wire::Body;
+
+/// How long a caller waits for the disk before it is told that the journal is not available: a healthy commit takes
+/// about a millisecond, and a payment's own deadline is 15 s.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where the journal lies and how long it remembers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    directory: PathBuf,
+    keep: Duration,
+}
+
+/// Why a configuration is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidConfig {
+    /// No directory was named.
+    #[error("the journal needs a directory")]
+    NoDirectory,
+    /// Callers repeat a payment for longer than this after a timeout.
+    #[error("a payment's key must be kept for at least {} s", Config::LEAST_KEEP.as_secs())]
+    KeepTooShort,
+}
+
+impl Config {
+    /// The shortest `keep`: within it, a repeat after a timeout must still be recognised.
+    pub const LEAST_KEEP: Duration = Duration::from_mins(1);
+
+    /// A journal in `directory`, made if missing, whose keys are new again `keep` after their payment ended.
+    pub fn new(directory: impl Into<PathBuf>, keep: Duration) -> Result<Self, InvalidConfig> {
+        let directory = directory.into();
+        if directory.as_os_str().is_empty() {
+            return Err(InvalidConfig::NoDirectory);
+        }
+        if keep < Self::LEAST_KEEP {
+            return Err(InvalidConfig::KeepTooShort);
+        }
+        Ok(Self { directory, keep })
+    }
+
+    /// The journal's directory.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// How long a key is kept after its payment ended, in time that the bridge runs.
+    #[must_use]
+    pub fn keep(&self) -> Duration {
+        self.keep
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { directory: PathBuf::from("data/journal"), keep: Duration::from_hours(30 * 24) }
+    }
+}
+
+/// What a request gets that asks for a payment under a key.
+#[derive(Debug)]
+pub enum Reserve {
+    /// The key is this request's alone.
+    Fresh(Reservation),
+    /// The same sale was booked under it: answer with the record. It has no reply where a person settled it.
+    Replay(Box<Record>),
+    /// The same sale is under way.
+    InProgress,
+    /// The key belongs to another sale.
+    Reused,
+    /// The same sale was written, and its outcome is not known.
+    Unknown(Box<Record>),
+    /// As many payments are under way as the journal takes.
+    Overloaded,
+    /// The journal cannot tell: nothing may be sent.
+    Unavailable(JournalError),
+}
+
+/// What a late frame did to its record.
+#[derive(Debug)]
+pub enum Late {
+    /// It resolved an unknown outcome, or added to it.
+    Changed(Record),
+    /// It told nothing new.
+    Unchanged(Record),
+    /// It contradicts what was decided. Recorded, and somebody must be told.
+    Contradiction(Record),
+}
+
+/// The payment journal. A handle, cheap to clone; the file is closed when the last one is dropped or by
+/// [`close`](Self::close).
+#[derive(Debug, Clone)]
+pub struct Journal(Arc<Handle>);
+
+#[derive(Debug)]
+struct Handle {
+    view: Arc<View>,
+    inbox: Arc<Inbox>,
+    live: Arc<Live>,
+    clock: Arc<dyn Clock>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Journal {
+    /// Opens the journal, or makes it. Whatever was on its way when it was last open is unknown from now on. Reads and
+    /// writes the disk: not for an async thread.
+    pub fn open(config: &Config) -> Result<Self, OpenError> {
+        let place = Place::claim(&config.directory)?;
+        Self::open_on(place, config.keep, Arc::new(SystemClock::default()))
+    }
+
+    fn open_on(medium: impl Medium, keep: Duration, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let path = medium.path().to_owned();
+        let failed = |source| OpenError::Io { path: path.clone(), source };
+        let database = place::open_compact(&medium, COMPACTED_BYTES)?;
+        let (view, inbox): (Arc<View>, Arc<Inbox>) = Default::default();
+        let open: Opener = Box::new(move || place::open(&medium));
+        let shared = (Arc::clone(&view), Arc::clone(&inbox));
+        let writer = Writer::start(database, shared, Arc::clone(&clock), keep, open)
+            .map_err(|fault| failed(std::io::Error::other(fault)))?;
+        let thread = thread::Builder::new().name("journal".into()).spawn(move || writer.run()).map_err(failed)?;
+        let writer = Mutex::new(Some(thread));
+        Ok(Self(Arc::new(Handle { view, inbox, live: Arc::default(), clock, writer })))
+    }
+
+    /// Takes `key` for `sale`, or says why not. At most one request at a time has a key. Decided in memory and by at
+    /// most a few pages of the file; never waits for a write.
+    #[must_use]
+    pub fn reserve(&self, key: Key, sale: Sale) -> Reserve {
+        let fingerprint = sale.fingerprint();
+        // The first look may read the disk, outside the lock; the one under the lock then finds its pages in memory.
+        if let Some(answer) = self.recorded(&key, &fingerprint) {
+            return answer;
+        }
+        match self.0.live.claim(key.clone(), fingerprint, |key| self.recorded(key, &fingerprint)) {
+            Claim::Taken(live) => {
+                let record = Record::reserved(RecordId::fresh(), key, sale, self.0.clock.wall_ms());
+                Reserve::Fresh(Reservation::new(Box::new(record), live))
+            }
+            Claim::Live(other) if other == fingerprint => Reserve::InProgress,
+            Claim::Live(_) => Reserve::Reused,
+            Claim::Refused(answer) => answer,
+            Claim::Full => Reserve::Overloaded,
+        }
+    }
+
+    fn recorded(&self, key: &Key, fingerprint: &Fingerprint) -> Option<Reserve> {
+        let record = match self.read(|snapshot| snapshot.current(key)) {
+            Ok(record) => Box::new(record?),
+            Err(error) => return Some(Reserve::Unavailable(error)),
+        };
+        match record.answer(fingerprint) {
+            Answer::Free => None,
+            Answer::Reused => Some(Reserve::Reused),
+            Answer::InProgress => Some(Reserve::InProgress),
+            Answer::Replay => Some(Reserve::Replay(record)),
+            Answer::Unknown => Some(Reserve::Unknown(record)),
+        }
+    }
+
+    /// Records that the payment is on its way; on disk when this returns, and only then may a byte of it leave. On an
+    /// error nothing may be sent, and the key is free as soon as the journal is in order.
+    pub async fn dispatch(&self, reservation: Reservation) -> Result<Dispatched, JournalError> {
+        let heard = reservation.hand_in(&self.0.inbox)?;
+        answered(heard).await.map(Dispatched::handed_over)
+    }
+
+    /// Records what became of a payment; on disk when this returns. Only then may anybody be answered. On an error the
+    /// outcome is kept and recorded when the disk recovers, and the key stays taken; if the process ends before, the
+    /// payment is unknown: so it must be answered as unknown. Handed in at once, even if never awaited.
+    pub fn finish(
+        &self,
+        dispatched: Dispatched,
+        outcome: Outcome,
+    ) -> impl Future<Output = Result<Record, JournalError>> + Send + use<> {
+        let heard = dispatched.conclude(outcome);
+        async { answered(heard?).await.map(|applied| applied.record) }
+    }
+
+    /// Records what a frame told after its payment was given up, as durably as [`finish`](Self::finish). Handed in at
+    /// once.
+    pub fn late(
+        &self,
+        id: RecordId,
+        outcome: Outcome,
+    ) -> impl Future<Output = Result<Late, JournalError>> + Send + use<> {
+        let heard = self.0.inbox.apply(id, Event::Outcome(outcome), None);
+        async {
+            let Applied { effect, record } = answered(heard?).await?;
+            Ok(match effect {
+                Effect::Changed => Late::Changed(record),
+                Effect::Unchanged => Late::Unchanged(record),
+                Effect::Contradicted => Late::Contradiction(record),
+            })
+        }
+    }
+
+    /// Settles an unknown payment by a person's decision, if its record is still at `revision`.
+    pub async fn settle(&self, id: RecordId, revision: u64, verdict: Verdict) -> Result<Record, JournalError> {
+        let heard = self.0.inbox.apply(id, Event::Settle { revision, verdict }, None)?;
+        answered(heard).await.map(|applied| applied.record)
+    }
+
+    /// Adds evidence to a record, each piece once.
+    pub async fn attach_evidence(&self, id: RecordId, pieces: Vec<Body>) -> Result<Record, JournalError> {
+        let heard = self.0.inbox.apply(id, Event::Evidence(pieces), None)?;
+        answered(heard).await.map(|applied| applied.record)
+    }
+
+    /// The record of this id.
+    pub async fn get(&self, id: RecordId) -> Result<Option<Record>, JournalError> {
+        self.look(move |snapshot| snapshot.get(id)).await
+    }
+
+    /// The record that decides what a request with this key gets: its latest attempt.
+    pub async fn find(&self, key: Key) -> Result<Option<Record>, JournalError> {
+        self.look(move |snapshot| snapshot.current(&key)).await
+    }
+
+    /// Records, newest first. Released ones are kept like any other, though their key is free.
+    pub async fn list(&self, filter: Filter) -> Result<Vec<Record>, JournalError> {
+        self.look(move |snapshot| snapshot.list(&filter)).await
+    }
+
+    /// How many payments are in each state.
+    pub async fn counts(&self) -> Result<BTreeMap<State, u64>, JournalError> {
+        let live = self.0.live.len() as u64;
+        self.look(move |snapshot| {
+            let mut counts = BTreeMap::new();
+            for state in State::ALL {
+                counts.insert(state, snapshot.count(state)?);
+            }
+            let dispatching = counts.get(&State::Dispatching).copied().unwrap_or(0);
+            counts.insert(State::Reserved, live.saturating_sub(dispatching));
+            Ok(counts)
+        })
+        .await
+    }
+
+    /// Whether payments can be recorded, as far as is known.
+    #[must_use]
+    pub fn is_available(&self) -> bool {
+        self.0.view.is_shown()
+    }
+
+    /// Takes no more, writes what waits and closes the file. A payment still under way is unknown at the next start.
+    pub async fn close(&self) {
+        self.0.inbox.close();
+        let thread = self.0.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let ended = task::spawn_blocking(move || thread.join());
+            let _ = time::timeout(PATIENCE, ended).await;
+        }
+    }
+
+    async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Snapshot) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, JournalError> {
+        let journal = self.clone();
+        let looked = task::spawn_blocking(move || journal.read(look));
+        time::timeout(PATIENCE, looked)
+            .await
+            .map_or(Err(JournalError::Unavailable), |looked| looked.unwrap_or(Err(JournalError::Unavailable)))
+    }
+
+    fn read<T>(&self, look: impl FnOnce(&Snapshot) -> Result<T, Fault>) -> Result<T, JournalError> {
+        self.0.view.look(look).map_err(|fault| match fault {
+            Fault::Closed => JournalError::Unavailable,
+            Fault::Damaged { id, reason } => {
+                tracing::error!(%id, reason, "the record of a payment is damaged");
+                JournalError::Damaged
+            }
+            Fault::Storage(error) => {
+                tracing::error!(%error, "the payment journal cannot be read");
+                // A failed read fails all that follow until the file is opened anew, and only the writer does that.
+                let _ = self.0.inbox.hand_in(Job::Probe);
+                JournalError::Unavailable
+            }
+        })
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.inbox.close();
+    }
+}
+
+async fn answered<T>(heard: oneshot::Receiver<Result<T, JournalError>>) -> Result<T, JournalError> {
+    match time::timeout(PATIENCE, heard).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) | Err(_) => Err(JournalError::Unavailable),
+    }
+}

@@ -43,6 +43,12 @@ impl Body {
         &self.0
     }
 
+    /// What the gateway answers to a sale of so many products.
+    #[must_use]
+    pub fn items(count: usize) -> Self {
+        Self(Arc::from(format!("{{\"Items\":{count}}}")))
+    }
+
     /// Whether the value is an object, as every documented reply is.
     #[must_use]
     pub fn is_object(&self) -> bool {

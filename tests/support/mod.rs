@@ -38,6 +38,8 @@ pub(crate) struct World {
     pub(crate) gateway: Simulator,
     pub(crate) url: String,
     pub(crate) http: reqwest::Client,
+    /// Holds the journal; goes when the world does.
+    _data: tempfile::TempDir,
     drain: Drain,
     running: JoinHandle<anyhow::Result<()>>,
 }
@@ -53,7 +55,10 @@ impl World {
         let gateway = Simulator::start(gateway).await.expect("a simulated gateway");
         let digest = sha256_hex(OPERATOR);
         let url = gateway.url();
+        let data = tempfile::tempdir().expect("a folder");
+        let journal = data.path().join("journal").display().to_string();
         let mut environment = vec![
+            ("BRIDGE_PAYMENTS__JOURNAL", journal.as_str()),
             ("BRIDGE_SERVER__LISTEN", "127.0.0.1:0"),
             ("BRIDGE_SERVER__SHUTDOWN_GRACE", "11s"),
             ("BRIDGE_GATEWAY__URL", &url),
@@ -75,7 +80,7 @@ impl World {
         let url = format!("http://{}", app.addr());
         let running = tokio::spawn(app.run());
         let http = reqwest::Client::new();
-        let world = Self { gateway, url, http, drain, running };
+        let world = Self { gateway, url, http, _data: data, drain, running };
         eventually("the bridge has its links", async || {
             world.get_open("/readyz?require=gateway").await.status() == 200
         })

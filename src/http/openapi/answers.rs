@@ -81,6 +81,14 @@ fn possible(operation: &Operation) -> Vec<&'static Entry> {
             &table::JOURNAL_UNAVAILABLE,
             &table::PAYMENT_OUTCOME_UNKNOWN,
         ]);
+    } else if matches!(name, "listPayments" | "getPayment" | "settlePayment") {
+        entries.push(&table::JOURNAL_UNAVAILABLE);
+        if name != "listPayments" {
+            entries.push(&table::UNKNOWN_PAYMENT);
+        }
+        if name == "settlePayment" {
+            entries.extend([&table::OUTCOME_CONFLICT, &table::PRECONDITION_FAILED]);
+        }
     } else if name == "sendCommand" || command::find(name).is_some() {
         entries.push(&table::GATEWAY_TIMEOUT);
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::document::Problem;
 use super::table;
 use crate::bridge::Error;
+use crate::journal::Rejection;
 use crate::wire::{GatewayError, Meaning};
 
 /// How long a caller waits where the gateway refused for its limit without saying until when: its whole window, after
@@ -28,7 +29,15 @@ impl From<Error> for Problem {
                 tracing::warn!(%reason, "the gateway's answer was not understood");
                 Self::new(&table::GATEWAY_PROTOCOL_VIOLATION)
             }
-            Error::OutcomeUnknown { gateway } => Self::new(&table::PAYMENT_OUTCOME_UNKNOWN).gateway(gateway),
+            Error::OutcomeUnknown { gateway, .. } => Self::new(&table::PAYMENT_OUTCOME_UNKNOWN).gateway(gateway),
+            Error::PaymentInProgress { retry_after } => Self::new(&table::PAYMENT_IN_PROGRESS).retry_after(retry_after),
+            Error::KeyReused => Self::new(&table::IDEMPOTENCY_KEY_REUSED),
+            Error::UnknownPayment => Self::new(&table::UNKNOWN_PAYMENT),
+            Error::Unsettled(Rejection::Stale(_)) => Self::new(&table::PRECONDITION_FAILED),
+            Error::Unsettled(why) => Self::new(&table::OUTCOME_CONFLICT).detail(format!("Nothing was changed: {why}.")),
+            Error::JournalUnavailable { retry_after } => {
+                Self::new(&table::JOURNAL_UNAVAILABLE).retry_after(retry_after)
+            }
         }
     }
 }
@@ -38,10 +47,10 @@ impl From<Error> for Problem {
 #[must_use]
 pub fn of_raw_command(error: Error) -> Problem {
     match error {
-        Error::OutcomeUnknown { gateway: None } => Problem::new(&table::GATEWAY_TIMEOUT)
+        Error::OutcomeUnknown { gateway: None, .. } => Problem::new(&table::GATEWAY_TIMEOUT)
             .detail("The command was sent and no answer came in time. Whether it took effect is not known.")
             .not_retryable(),
-        Error::OutcomeUnknown { gateway: Some(words) } => Problem::new(&table::GATEWAY_ERROR)
+        Error::OutcomeUnknown { gateway: Some(words), .. } => Problem::new(&table::GATEWAY_ERROR)
             .detail("The gateway answered with an error. Whether the command took effect is not known.")
             .gateway(words)
             .not_retryable(),
@@ -93,7 +102,7 @@ mod tests {
             (Error::RateLimited { retry_after, gateway: None }, "rate-limited", Some(2)),
             (Error::Timeout, "gateway-timeout", None),
             (Error::Violation("a number".into()), "gateway-protocol-violation", None),
-            (Error::OutcomeUnknown { gateway: None }, "payment-outcome-unknown", None),
+            (Error::OutcomeUnknown { gateway: None, payment: None }, "payment-outcome-unknown", None),
         ];
         for (error, code, seconds) in rows {
             let body = told(error.into()).await;
@@ -136,10 +145,10 @@ mod tests {
 
     #[actix_web::test]
     async fn a_raw_command_of_unknown_outcome_is_not_called_a_payment_nor_retryable() {
-        let body = told(of_raw_command(Error::OutcomeUnknown { gateway: None })).await;
+        let body = told(of_raw_command(Error::OutcomeUnknown { gateway: None, payment: None })).await;
         assert_eq!((body["code"].as_str(), body["retryable"].as_bool()), (Some("gateway-timeout"), Some(false)));
         let gateway = Some(GatewayError::word("error_exec"));
-        let body = told(of_raw_command(Error::OutcomeUnknown { gateway })).await;
+        let body = told(of_raw_command(Error::OutcomeUnknown { gateway, payment: None })).await;
         assert_eq!((body["code"].as_str(), body["retryable"].as_bool()), (Some("gateway-error"), Some(false)));
     }
 

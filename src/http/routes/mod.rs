@@ -11,6 +11,7 @@ pub mod health;
 pub mod instances;
 pub mod payments;
 pub mod problems;
+pub mod records;
 pub mod transactions;
 
 use utoipa::IntoParams;
@@ -61,7 +62,10 @@ fn instance(config: &mut ServiceConfig<'_>) {
         .service(catalogue::getstatus)
         .service(scope("/points-of-sale/{pos_id}").configure(point_of_sale))
         .service(devices::registerdevice)
-        .service(commands::send_command);
+        .service(commands::send_command)
+        .service(records::list_payments)
+        .service(records::get_payment)
+        .service(records::settle_payment);
 }
 
 fn point_of_sale(config: &mut ServiceConfig<'_>) {

@@ -4,10 +4,12 @@
 //! goes is the body as it was spelled, with the point of sale of the path; it is written once and never again.
 
 use actix_web::http::StatusCode;
+use actix_web::http::header::{HeaderName, HeaderValue, LOCATION};
 use actix_web::{HttpResponse, post, web};
 use utoipa::IntoParams;
 
 use super::{InInstance, InPointOfSale, PosPassword};
+use crate::bridge::{Error, Paid};
 use crate::http::answer;
 use crate::http::auth::Scope;
 use crate::http::body::Empty;
@@ -15,7 +17,8 @@ use crate::http::call::Call;
 use crate::http::idempotency_key::IdempotencyKey;
 use crate::http::problem::{Fault, Problem, table};
 use crate::http::sale::Sale;
-use crate::wire::{Command, command, model};
+use crate::journal;
+use crate::wire::{Body, Command, command, model};
 
 /// The key of a payment.
 #[derive(Debug, IntoParams)]
@@ -35,17 +38,65 @@ pub struct Key {
 #[utoipa::path(tag = "Payments", operation_id = "payitems",
     params(InInstance, InPointOfSale, Key, PosPassword),
     request_body(content = model::PayItems, description = "What is sold, and how it is paid."),
-    responses((status = 201, description = "The sale is booked.", body = model::PayItem)))]
+    responses((status = 201, description = "The sale is booked.", body = model::PayItem, headers(
+        ("Location" = String, description = "The record of the payment."),
+        ("Idempotent-Replayed" = String, description = "`true` where this repeats an earlier answer.")))))]
 #[post("/payments")]
 pub(super) async fn payitems(call: Call, payload: web::Payload) -> Result<HttpResponse, Problem> {
     call.permit(Scope::Pay)?;
     // The key is asked for first: a program that forgets it is told so at its very first try.
-    IdempotencyKey::of(call.request().headers())?;
+    let key = IdempotencyKey::of(call.request().headers())?;
     let body = call.object(payload, Empty::Refused).await?;
-    Sale::read(&body).map_err(faulty)?;
+    let sale = Sale::read(&body).map_err(faulty)?;
+    let sale = journal::Sale {
+        pos_id: call.pos_id()?,
+        payment_method: sale.payment_method.to_string(),
+        products: sale.amounts.into_iter().map(|(id, amount)| (id, amount.unsigned_abs())).collect(),
+    };
+    let key = journal::Key {
+        instance: call.instance().to_owned(),
+        caller: call.caller().name().to_owned(),
+        idempotency_key: key.as_str().to_owned(),
+    };
     let command = Command::known(&command::PAYITEMS, call.for_point_of_sale(body)?);
-    let reply = call.shared().bridge.send_once(call.instance(), command, call.caller().name(), call.deadline()).await?;
-    Ok(answer::done(StatusCode::CREATED, reply))
+    let paid = call.shared().bridge.pay(call.instance(), key, sale, command, call.deadline()).await;
+    let Paid { record, replayed } = paid.map_err(|error| told(&call, error))?;
+    let mut response = answer::done(StatusCode::CREATED, reply(&record));
+    let headers = response.headers_mut();
+    if let Ok(place) = HeaderValue::from_str(&place(&call, &record.id.to_string())) {
+        headers.insert(LOCATION, place);
+    }
+    if replayed {
+        headers.insert(HeaderName::from_static("idempotent-replayed"), HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+/// The gateway's reply. A payment that a person settled as booked has none: its answer says what was sold.
+fn reply(record: &journal::Record) -> Body {
+    record.reply().cloned().unwrap_or_else(|| Body::items(record.sale.products.len()))
+}
+
+/// Where the record of a payment is.
+fn place(call: &Call, payment: &str) -> String {
+    let base = call.shared().config.public_url.as_deref().unwrap_or_default();
+    format!("{base}/v1/instances/{}/payments/{payment}", call.instance())
+}
+
+/// An unknown outcome names the record, so that its caller can follow what becomes of it.
+fn told(call: &Call, error: Error) -> Problem {
+    let Error::OutcomeUnknown { payment: Some(payment), .. } = &error else { return error.into() };
+    let place = place(call, payment);
+    let header = HeaderValue::from_str(&place).ok();
+    let detail = format!(
+        "The payment was sent and no answer says whether it was booked. Repeat it with the same key, never with a new \
+         one; what is known of it is at {place}."
+    );
+    let problem = Problem::from(error).detail(detail);
+    match header {
+        Some(header) => problem.header(LOCATION, header),
+        None => problem,
+    }
 }
 
 fn faulty(faults: Vec<Fault>) -> Problem {

@@ -1,0 +1,293 @@
+//! What became of payments: their records, and a person's decision on those of unknown outcome.
+
+use actix_web::http::header::{CACHE_CONTROL, ETAG, IF_MATCH};
+use actix_web::{HttpResponse, get, put, web};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
+
+use super::InInstance;
+use crate::http::auth::Scope;
+use crate::http::body::Empty;
+use crate::http::call::Call;
+use crate::http::problem::{Fault, Problem, table};
+use crate::journal::{Filter, Finding, Record, RecordId, State, Verdict};
+use crate::wire::GatewayError;
+
+/// Records answered at most; older ones are found by their key.
+const MOST_RECORDS: usize = 1000;
+
+/// The longest reason kept.
+const MOST_REASON: usize = 1000;
+
+/// Which records are wanted.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Wanted {
+    /// Only the one under this key.
+    #[param(nullable = false, example = "4f1c3b2e-6a57-4c0e-9d3e-1f6a2b7c8d90")]
+    pub idempotency_key: Option<String>,
+    /// Only those in this state: dispatching, booked, released, unknown or settled.
+    #[param(nullable = false, example = "unknown")]
+    pub state: Option<String>,
+}
+
+/// The payment in the path.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct InPayment {
+    /// The bridge's id of the payment.
+    #[param(example = "01932b1c-7a1c-7c3e-8b6d-2f4a5c6e7d80")]
+    pub payment_id: String,
+}
+
+/// The revision that a person saw.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+pub struct Seen {
+    /// The `ETag` of the record as it was seen: a decision applies only to that.
+    #[param(rename = "If-Match", example = "\"2\"")]
+    pub if_match: String,
+}
+
+/// Product and amount.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SoldLine {
+    /// The product's id.
+    #[serde(rename = "ID")]
+    #[schema(rename = "ID")]
+    id: i64,
+    /// How many.
+    #[serde(rename = "Amount")]
+    #[schema(rename = "Amount")]
+    amount: u64,
+}
+
+/// What became of a payment.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PaymentRecord {
+    /// The bridge's id of the payment.
+    id: String,
+    /// `dispatching`, `booked`, `released` (not booked, the key is free), `unknown` or `settled` (by a person).
+    state: String,
+    /// The caller's key.
+    idempotency_key: String,
+    /// The name of the token that asked.
+    caller: String,
+    /// The point of sale.
+    #[serde(rename = "POSID")]
+    #[schema(rename = "POSID")]
+    pos_id: i64,
+    /// The payment method's id.
+    #[serde(rename = "PaymentMethod")]
+    #[schema(rename = "PaymentMethod")]
+    payment_method: String,
+    /// What was sold.
+    #[serde(rename = "Products")]
+    #[schema(rename = "Products")]
+    products: Vec<SoldLine>,
+    /// When the key was taken (RFC 3339).
+    created_at: Option<String>,
+    /// When it was recorded, just before it was written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    dispatched_at: Option<String>,
+    /// When its outcome was decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    ended_at: Option<String>,
+    /// The gateway's reply, as it came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Object, nullable = false)]
+    reply: Option<Box<RawValue>>,
+    /// What the gateway said instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Object, nullable = false)]
+    gateway: Option<GatewayError>,
+    /// A person's decision.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    settlement: Option<SettlementView>,
+    /// Changes with every change of the record; the `ETag`.
+    revision: u64,
+}
+
+/// A person's decision as recorded.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SettlementView {
+    /// `booked` or `not-booked`.
+    outcome: PaymentFinding,
+    /// Why, in the person's words.
+    reason: String,
+    /// The name of the token that decided.
+    by: String,
+    /// When (RFC 3339).
+    at: Option<String>,
+}
+
+/// What a person found a payment of unknown outcome to be.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PaymentFinding {
+    /// It was booked.
+    Booked,
+    /// It was not: the key is free again.
+    NotBooked,
+}
+
+/// Records of payments.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PaymentRecords {
+    /// Newest first.
+    payments: Vec<PaymentRecord>,
+}
+
+/// A person's decision.
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct Decision {
+    /// What the payment was found to be.
+    outcome: PaymentFinding,
+    /// Why, for whoever asks later.
+    #[schema(min_length = 1, max_length = 1000, example = "found in the till's own list")]
+    reason: String,
+}
+
+impl From<&Record> for PaymentRecord {
+    fn from(record: &Record) -> Self {
+        let settlement = match &record.standing {
+            crate::journal::record::Standing::Settled(settlement) => Some(SettlementView {
+                outcome: match settlement.outcome {
+                    Finding::Booked => PaymentFinding::Booked,
+                    Finding::NotBooked => PaymentFinding::NotBooked,
+                },
+                reason: settlement.reason.clone(),
+                by: settlement.by.clone(),
+                at: time(settlement.at_ms),
+            }),
+            _ => None,
+        };
+        Self {
+            id: record.id.to_string(),
+            state: record.state().name().to_owned(),
+            idempotency_key: record.key.idempotency_key.clone(),
+            caller: record.key.caller.clone(),
+            pos_id: record.sale.pos_id,
+            payment_method: record.sale.payment_method.clone(),
+            products: record.sale.products.iter().map(|&(id, amount)| SoldLine { id, amount }).collect(),
+            created_at: time(record.times.created_ms),
+            dispatched_at: record.times.dispatched_ms.and_then(time),
+            ended_at: record.times.ended_ms.and_then(time),
+            reply: record.reply().and_then(|body| RawValue::from_string(body.as_str().to_owned()).ok()),
+            gateway: record.gateway_error().cloned(),
+            settlement,
+            revision: record.revision,
+        }
+    }
+}
+
+fn time(ms: i64) -> Option<String> {
+    Timestamp::from_millisecond(ms).ok().map(|time| time.to_string())
+}
+
+fn answer(record: &Record) -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .insert_header((ETAG, format!("\"{}\"", record.revision)))
+        .json(PaymentRecord::from(record))
+}
+
+/// The name whose records this caller may see: its own, or everybody's with `operate`.
+fn whose(call: &Call) -> Result<Option<String>, Problem> {
+    if call.caller().has(Scope::Operate) {
+        call.permit(Scope::Operate)?;
+        return Ok(None);
+    }
+    call.permit(Scope::Pay)?;
+    Ok(Some(call.caller().name().to_owned()))
+}
+
+async fn seen_by(call: &Call) -> Result<Record, Problem> {
+    let whose = whose(call)?;
+    let unknown = || Problem::new(&table::UNKNOWN_PAYMENT);
+    let id: RecordId = call.segment("payment_id").parse().map_err(|_| unknown())?;
+    let record = call.shared().bridge.payment(call.instance(), id).await?;
+    // Somebody else's payment does not exist for this caller.
+    if whose.is_some_and(|name| name != record.key.caller) { Err(unknown()) } else { Ok(record) }
+}
+
+/// Records of payments
+///
+/// The caller's own payments, newest first; everybody's with scope `operate`. At most 1000.
+#[utoipa::path(tag = "Payments", operation_id = "listPayments", params(InInstance, Wanted),
+    responses((status = 200, description = "The records.", body = PaymentRecords)))]
+#[get("/payments")]
+pub(super) async fn list_payments(call: Call) -> Result<HttpResponse, Problem> {
+    let caller = whose(&call)?;
+    let state = match call.query("state")? {
+        None => None,
+        Some(name) => Some(State::ALL.into_iter().find(|state| state.name() == name).ok_or_else(|| {
+            Problem::new(&table::INVALID_REQUEST).detail("`state` in the query is no state of a payment.")
+        })?),
+    };
+    let idempotency_key = call.query("idempotency_key")?;
+    let filter = Filter {
+        instance: Some(call.instance().to_owned()),
+        caller,
+        idempotency_key,
+        state,
+        before: None,
+        limit: MOST_RECORDS,
+    };
+    let records = call.shared().bridge.payments(call.instance(), filter).await?;
+    let payments = records.iter().map(PaymentRecord::from).collect();
+    Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(PaymentRecords { payments }))
+}
+
+/// Record of a payment
+///
+/// What became of one payment: state, times, and the gateway's reply.
+#[utoipa::path(tag = "Payments", operation_id = "getPayment", params(InInstance, InPayment),
+    responses((status = 200, description = "The record.", body = PaymentRecord,
+        headers(("ETag" = String, description = "The record's revision.")))))]
+#[get("/payments/{payment_id}")]
+pub(super) async fn get_payment(call: Call) -> Result<HttpResponse, Problem> {
+    Ok(answer(&seen_by(&call).await?))
+}
+
+/// Settle a payment of unknown outcome
+///
+/// A person decides whether it was booked. Applies only to a payment that is unknown, as it was seen (`If-Match`). After
+/// `booked` its key is answered with 201; after `not-booked` the key is free again.
+#[utoipa::path(tag = "Operations", operation_id = "settlePayment", params(InInstance, InPayment, Seen),
+    request_body(content = Decision, description = "The decision and its reason."),
+    responses((status = 200, description = "The record as settled.", body = PaymentRecord,
+        headers(("ETag" = String, description = "The record's revision.")))))]
+#[put("/payments/{payment_id}/outcome")]
+pub(super) async fn settle_payment(call: Call, payload: web::Payload) -> Result<HttpResponse, Problem> {
+    call.permit(Scope::Operate)?;
+    let record = seen_by(&call).await?;
+    let revision = revision(&call)?;
+    let body = call.object(payload, Empty::Refused).await?;
+    let decision: Decision = serde_json::to_string(&body)
+        .and_then(|text| serde_json::from_str(&text))
+        .map_err(|fault| Problem::new(&table::INVALID_REQUEST).detail(format!("The body is no decision: {fault}.")))?;
+    if decision.reason.trim().is_empty() || decision.reason.len() > MOST_REASON {
+        let fault = Fault::new("/reason", format!("must be a text of 1 to {MOST_REASON} bytes"));
+        return Err(Problem::new(&table::INVALID_REQUEST).detail("The reason is missing.").errors(vec![fault]));
+    }
+    let outcome = match decision.outcome {
+        PaymentFinding::Booked => Finding::Booked,
+        PaymentFinding::NotBooked => Finding::NotBooked,
+    };
+    let verdict = Verdict { outcome, reason: decision.reason, by: call.caller().name().to_owned() };
+    let record = call.shared().bridge.settle(call.instance(), record.id, revision, verdict).await?;
+    Ok(answer(&record))
+}
+
+fn revision(call: &Call) -> Result<u64, Problem> {
+    let header = call.request().headers().get(IF_MATCH).and_then(|value| value.to_str().ok());
+    header
+        .and_then(|tag| tag.trim().strip_prefix('"')?.strip_suffix('"')?.parse().ok())
+        .ok_or_else(|| Problem::new(&table::PRECONDITION_FAILED).detail("`If-Match` must hold the record's `ETag`."))
+}

@@ -1,0 +1,278 @@
+//! The record of one attempt at a payment: what is kept, and what it answers to a repeated request. PURE.
+//!
+//! What may follow what is in [`super::rules`]. A record answers for its key alone: whether a repeat is replayed, told
+//! to wait, refused or let through is read off the record and nothing else, so that a restart changes no answer.
+//!
+//! Times are integer milliseconds of the wall clock since the Unix epoch. They are for people to read: no rule
+//! compares them.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::id::RecordId;
+use super::raw;
+use super::sale::{Fingerprint, Key, Sale};
+use crate::wire::{Body, GatewayError};
+
+/// Where a payment stands, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// The key is taken, in memory only; nothing was sent.
+    Reserved,
+    /// Recorded, and possibly on its way: from here on it must never be sent again.
+    Dispatching,
+    /// The gateway confirmed it.
+    Booked,
+    /// Proven not to be booked. The key is free again.
+    Released,
+    /// Written, and nothing tells what became of it.
+    Unknown,
+    /// A person decided what became of an unknown one.
+    Settled,
+}
+
+impl State {
+    /// Every state, in their order.
+    pub const ALL: [Self; 6] =
+        [Self::Reserved, Self::Dispatching, Self::Booked, Self::Released, Self::Unknown, Self::Settled];
+
+    /// The state's name in lower case, as in JSON and in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reserved => "reserved",
+            Self::Dispatching => "dispatching",
+            Self::Booked => "booked",
+            Self::Released => "released",
+            Self::Unknown => "unknown",
+            Self::Settled => "settled",
+        }
+    }
+
+    /// Whether the outcome is decided: such a record expires, any other never does.
+    #[must_use]
+    pub fn has_ended(self) -> bool {
+        matches!(self, Self::Booked | Self::Released | Self::Settled)
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+/// Why a payment was certainly not booked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Release {
+    /// The gateway refused it with a word that proves it.
+    Refused(GatewayError),
+    /// No byte of it left.
+    NeverWritten,
+}
+
+/// What became of a dispatched payment, as far as the one who dispatched it can tell.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The gateway's reply.
+    Booked(#[serde(with = "raw")] Body),
+    /// Not booked, for certain. A refusal whose word proves nothing is taken as unknown.
+    Released(Release),
+    /// Written, and no reply; or the gateway said something that proves nothing.
+    Unknown(Option<GatewayError>),
+}
+
+/// What a person found an unknown payment to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Finding {
+    /// It was booked.
+    Booked,
+    /// It was not; the key is free again.
+    NotBooked,
+}
+
+/// A person's decision on an unknown payment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// What it was found to be.
+    pub outcome: Finding,
+    /// Why, in the person's words.
+    pub reason: String,
+    /// Who decided: the name of the token.
+    pub by: String,
+}
+
+/// A verdict as recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settlement {
+    /// What it was found to be.
+    pub outcome: Finding,
+    /// Why, in the person's words.
+    pub reason: String,
+    /// Who decided.
+    pub by: String,
+    /// When, in milliseconds since the epoch.
+    pub at_ms: i64,
+}
+
+/// A frame that came after the outcome was decided, and says otherwise.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Contradiction {
+    /// When it came, in milliseconds since the epoch.
+    pub at_ms: i64,
+    /// What it says.
+    pub says: Outcome,
+}
+
+/// Where a payment stands, with what belongs to each state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// See [`State::Reserved`].
+    Reserved,
+    /// See [`State::Dispatching`].
+    Dispatching,
+    /// See [`State::Booked`]: the gateway's reply.
+    Booked(#[serde(with = "raw")] Body),
+    /// See [`State::Released`].
+    Released(Release),
+    /// See [`State::Unknown`]: the gateway's words, where it said something.
+    Unknown(Option<GatewayError>),
+    /// See [`State::Settled`].
+    Settled(Settlement),
+}
+
+/// When a payment changed, in milliseconds since the epoch, by a wall clock that may have stepped in between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Times {
+    /// The key was reserved.
+    pub created_ms: i64,
+    /// The payment was recorded as on its way.
+    pub dispatched_ms: Option<i64>,
+    /// Its outcome was given up as unknown.
+    pub unknown_ms: Option<i64>,
+    /// It was booked, released or settled.
+    pub ended_ms: Option<i64>,
+}
+
+/// One attempt at a payment: a snapshot, true when it was read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The payment's id.
+    pub id: RecordId,
+    /// Whose it is and under which key.
+    pub key: Key,
+    /// What was sold.
+    pub sale: Sale,
+    /// The sale's fingerprint.
+    pub fingerprint: Fingerprint,
+    /// Where it stands.
+    pub standing: Standing,
+    /// When it changed.
+    pub times: Times,
+    /// Counts the changes: what `If-Match` compares.
+    pub revision: u64,
+    /// The attempt under the same key before this one, which freed the key.
+    pub previous: Option<RecordId>,
+    /// The newest transaction of the point of sale known before the dispatch, where one was asked for.
+    pub newest_transaction_before: Option<i64>,
+    /// What was gathered about an unknown outcome; opaque here, each piece once.
+    #[serde(with = "raw::list")]
+    pub evidence: Vec<Body>,
+    /// Frames that came after the end and say otherwise.
+    pub contradictions: Vec<Contradiction>,
+}
+
+/// What a request gets that repeats the key of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// The key is free: the record proves that nothing was booked.
+    Free,
+    /// The key belongs to another sale.
+    Reused,
+    /// The same sale is on its way.
+    InProgress,
+    /// The same sale was booked: answer with its record.
+    Replay,
+    /// The same sale was written, and its outcome is not known.
+    Unknown,
+}
+
+impl Record {
+    /// A payment whose key was just taken.
+    #[must_use]
+    pub fn reserved(id: RecordId, key: Key, sale: Sale, now_ms: i64) -> Self {
+        Self {
+            id,
+            key,
+            fingerprint: sale.fingerprint(),
+            sale,
+            standing: Standing::Reserved,
+            times: Times { created_ms: now_ms, dispatched_ms: None, unknown_ms: None, ended_ms: None },
+            revision: 0,
+            previous: None,
+            newest_transaction_before: None,
+            evidence: Vec::new(),
+            contradictions: Vec::new(),
+        }
+    }
+
+    /// Where the payment stands, by name.
+    #[must_use]
+    pub fn state(&self) -> State {
+        match self.standing {
+            Standing::Reserved => State::Reserved,
+            Standing::Dispatching => State::Dispatching,
+            Standing::Booked(_) => State::Booked,
+            Standing::Released(_) => State::Released,
+            Standing::Unknown(_) => State::Unknown,
+            Standing::Settled(_) => State::Settled,
+        }
+    }
+
+    /// The gateway's reply. A payment that a person settled as booked has none.
+    #[must_use]
+    pub fn reply(&self) -> Option<&Body> {
+        match &self.standing {
+            Standing::Booked(reply) => Some(reply),
+            _ => None,
+        }
+    }
+
+    /// What the gateway said instead of a reply.
+    #[must_use]
+    pub fn gateway_error(&self) -> Option<&GatewayError> {
+        match &self.standing {
+            Standing::Released(Release::Refused(error)) => Some(error),
+            Standing::Unknown(error) => error.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Whether the record proves that nothing was booked under its key.
+    #[must_use]
+    pub fn frees_its_key(&self) -> bool {
+        match &self.standing {
+            Standing::Released(_) => true,
+            Standing::Settled(settlement) => settlement.outcome == Finding::NotBooked,
+            _ => false,
+        }
+    }
+
+    /// What a request with this record's key and the given sale gets.
+    #[must_use]
+    pub fn answer(&self, fingerprint: &Fingerprint) -> Answer {
+        match &self.standing {
+            _ if self.frees_its_key() => Answer::Free,
+            _ if self.fingerprint != *fingerprint => Answer::Reused,
+            Standing::Reserved | Standing::Dispatching => Answer::InProgress,
+            Standing::Unknown(_) => Answer::Unknown,
+            Standing::Booked(_) | Standing::Released(_) | Standing::Settled(_) => Answer::Replay,
+        }
+    }
+}

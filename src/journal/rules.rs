@@ -1,0 +1,361 @@
+//! What can happen to a payment, and in which order. PURE: events and times come in as arguments, and every state has
+//! an answer to every event.
+//!
+//! `Reserved → Dispatching → Booked | Released | Unknown → Settled`, and from `Unknown` also to `Booked` or `Released`
+//! when a late reply tells. The forces: the gateway books twice what is sent twice, so a state that might have been
+//! booked never frees its key by itself; a reply is the truth whenever it comes, so it resolves what is unknown; and a
+//! person's word stands once given, so what contradicts it is recorded beside it and changes nothing.
+
+use super::record::{Contradiction, Finding, Outcome, Record, Release, Settlement, Standing, State, Verdict};
+use crate::wire::Body;
+
+/// Late frames that contradict one record and are kept; further ones are reported and not kept.
+const MAX_CONTRADICTIONS: usize = 16;
+/// Pieces of evidence kept for one record: far more transactions than can match one sale.
+const MAX_EVIDENCE: usize = 256;
+
+/// What can happen to a payment.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// It is about to be sent.
+    Dispatch,
+    /// The gateway, or its silence, told what became of it: at once or late, which is all the same here.
+    Outcome(Outcome),
+    /// The bridge came up and finds the record: nobody waits for the reply any more.
+    Restart,
+    /// A person decides, having seen the given revision.
+    Settle {
+        /// The revision the person saw.
+        revision: u64,
+        /// The decision.
+        verdict: Verdict,
+    },
+    /// Something was found that tells about the outcome.
+    Evidence(Vec<Body>),
+}
+
+/// What an event did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// The record changed.
+    Changed,
+    /// The event told nothing new.
+    Unchanged,
+    /// The event contradicts a decided outcome: noted in the record, nothing else changed. Somebody must be told.
+    Contradicted,
+}
+
+/// Why an event does not apply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// Only an unknown outcome can be settled.
+    #[error("only an unknown outcome can be settled; this payment is {0}")]
+    NotUnknown(State),
+    /// The record changed since the person saw it.
+    #[error("the record has changed since; its revision is now {0}")]
+    Stale(u64),
+    /// The event cannot happen in this state: a fault of the bridge.
+    #[error("this cannot happen to a payment that is {0}")]
+    Impossible(State),
+}
+
+impl Outcome {
+    /// A gateway's word frees a key only where it is known to mean no, whatever the caller made of it.
+    fn proven(&self) -> Self {
+        match self {
+            Self::Released(Release::Refused(error)) if !error.refuses_payment() => Self::Unknown(Some(error.clone())),
+            outcome => outcome.clone(),
+        }
+    }
+}
+
+impl Record {
+    /// Applies `event` at `now_ms`. A rejected event leaves the record as it is.
+    pub fn apply(&mut self, event: &Event, now_ms: i64) -> Result<Effect, Rejection> {
+        match event {
+            Event::Dispatch => self.dispatch(now_ms),
+            Event::Outcome(outcome) => self.conclude(&outcome.proven(), now_ms),
+            Event::Restart => match self.standing {
+                Standing::Reserved => Err(Rejection::Impossible(State::Reserved)),
+                Standing::Dispatching => self.conclude(&Outcome::Unknown(None), now_ms),
+                _ => Ok(Effect::Unchanged),
+            },
+            Event::Settle { revision, verdict } => self.settle(*revision, verdict, now_ms),
+            Event::Evidence(pieces) => self.attach(pieces),
+        }
+    }
+
+    fn dispatch(&mut self, now_ms: i64) -> Result<Effect, Rejection> {
+        if self.state() != State::Reserved {
+            return Err(Rejection::Impossible(self.state()));
+        }
+        self.times.dispatched_ms = Some(now_ms);
+        Ok(self.stand(Standing::Dispatching))
+    }
+
+    fn conclude(&mut self, outcome: &Outcome, now_ms: i64) -> Result<Effect, Rejection> {
+        use State::{Booked, Dispatching, Released, Reserved, Settled, Unknown};
+        match (self.state(), outcome) {
+            (Reserved, _) => Err(Rejection::Impossible(Reserved)),
+            (Dispatching | Unknown, Outcome::Booked(reply)) => Ok(self.end(Standing::Booked(reply.clone()), now_ms)),
+            (Dispatching | Unknown, Outcome::Released(why)) => Ok(self.end(Standing::Released(why.clone()), now_ms)),
+            (Dispatching, Outcome::Unknown(said)) => {
+                self.times.unknown_ms = Some(now_ms);
+                Ok(self.stand(Standing::Unknown(said.clone())))
+            }
+            (Unknown, Outcome::Unknown(Some(said))) if self.gateway_error().is_none() => {
+                Ok(self.stand(Standing::Unknown(Some(said.clone()))))
+            }
+            (Booked | Released | Settled, says) if self.is_contradicted_by(says) => {
+                Ok(self.note(Contradiction { at_ms: now_ms, says: says.clone() }))
+            }
+            (Unknown | Booked | Released | Settled, _) => Ok(Effect::Unchanged),
+        }
+    }
+
+    fn is_contradicted_by(&self, says: &Outcome) -> bool {
+        let booked = match &self.standing {
+            Standing::Booked(_) => true,
+            Standing::Settled(settlement) => settlement.outcome == Finding::Booked,
+            _ => false,
+        };
+        match says {
+            Outcome::Booked(_) => !booked,
+            Outcome::Released(_) => booked,
+            Outcome::Unknown(_) => false,
+        }
+    }
+
+    fn settle(&mut self, revision: u64, verdict: &Verdict, now_ms: i64) -> Result<Effect, Rejection> {
+        if self.state() != State::Unknown {
+            return Err(Rejection::NotUnknown(self.state()));
+        }
+        if self.revision != revision {
+            return Err(Rejection::Stale(self.revision));
+        }
+        let Verdict { outcome, reason, by } = verdict.clone();
+        Ok(self.end(Standing::Settled(Settlement { outcome, reason, by, at_ms: now_ms }), now_ms))
+    }
+
+    fn attach(&mut self, pieces: &[Body]) -> Result<Effect, Rejection> {
+        if self.state() == State::Reserved {
+            return Err(Rejection::Impossible(State::Reserved));
+        }
+        let known = self.evidence.len();
+        for piece in pieces {
+            if self.evidence.len() < MAX_EVIDENCE && !self.evidence.contains(piece) {
+                self.evidence.push(piece.clone());
+            }
+        }
+        if self.evidence.len() == known {
+            return Ok(Effect::Unchanged);
+        }
+        self.revision += 1;
+        Ok(Effect::Changed)
+    }
+
+    fn note(&mut self, contradiction: Contradiction) -> Effect {
+        if self.contradictions.len() < MAX_CONTRADICTIONS {
+            self.contradictions.push(contradiction);
+            self.revision += 1;
+        }
+        Effect::Contradicted
+    }
+
+    fn end(&mut self, standing: Standing, now_ms: i64) -> Effect {
+        self.times.ended_ms = Some(now_ms);
+        self.stand(standing)
+    }
+
+    fn stand(&mut self, standing: Standing) -> Effect {
+        self.standing = standing;
+        self.revision += 1;
+        Effect::Changed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::value::RawValue;
+
+    use super::*;
+    use crate::journal::id::RecordId;
+    use crate::journal::record::Answer;
+    use crate::journal::sale::{Key, Sale};
+    use crate::wire::GatewayError;
+
+    fn body(json: &str) -> Body {
+        Body::from(serde_json::from_str::<&RawValue>(json).unwrap())
+    }
+
+    fn record() -> Record {
+        let key = Key { instance: "demo".into(), caller: "shop".into(), idempotency_key: "k".into() };
+        let sale = Sale { pos_id: 1, payment_method: "1".into(), products: vec![(1, 2)] };
+        Record::reserved(RecordId::fresh(), key, sale, 0)
+    }
+
+    fn after(events: &[Event]) -> Record {
+        let mut record = record();
+        for event in events {
+            record.apply(event, 1).unwrap();
+        }
+        record
+    }
+
+    fn booked() -> Event {
+        Event::Outcome(Outcome::Booked(body(r#"{"Items": 1.0}"#)))
+    }
+
+    fn refused(word: &str) -> Event {
+        Event::Outcome(Outcome::Released(Release::Refused(GatewayError::word(word))))
+    }
+
+    fn lost() -> Event {
+        Event::Outcome(Outcome::Unknown(None))
+    }
+
+    fn settle(revision: u64, outcome: Finding) -> Event {
+        Event::Settle { revision, verdict: Verdict { outcome, reason: "counted the till".into(), by: "ops".into() } }
+    }
+
+    #[test]
+    fn a_restart_makes_what_was_on_its_way_unknown() {
+        let record = after(&[Event::Dispatch, Event::Restart]);
+        assert_eq!((record.state(), record.times.unknown_ms), (State::Unknown, Some(1)));
+        assert_eq!(record.answer(&record.fingerprint), Answer::Unknown);
+    }
+
+    #[test]
+    fn a_late_reply_resolves_the_unknown_by_itself() {
+        assert_eq!(after(&[Event::Dispatch, lost(), booked()]).state(), State::Booked);
+        assert_eq!(after(&[Event::Dispatch, lost(), refused("invalid_password")]).state(), State::Released);
+    }
+
+    #[test]
+    fn a_word_that_proves_nothing_frees_no_key() {
+        let record = after(&[Event::Dispatch, refused("server_error")]);
+        assert_eq!(record.state(), State::Unknown);
+        assert_eq!(record.gateway_error(), Some(&GatewayError::word("server_error")));
+    }
+
+    #[test]
+    fn settling_applies_to_the_unknown_at_the_revision_seen_and_to_nothing_else() {
+        let mut record = after(&[Event::Dispatch, lost()]);
+        let seen = record.revision;
+        record.apply(&Event::Evidence(vec![body("1")]), 1).unwrap();
+        assert_eq!(record.apply(&settle(seen, Finding::Booked), 2), Err(Rejection::Stale(record.revision)));
+        assert_eq!(record.apply(&settle(record.revision, Finding::Booked), 2), Ok(Effect::Changed));
+        assert_eq!(
+            record.apply(&settle(record.revision, Finding::Booked), 3),
+            Err(Rejection::NotUnknown(State::Settled))
+        );
+    }
+
+    #[test]
+    fn settled_as_not_booked_frees_the_key_and_as_booked_does_not() {
+        for (finding, answer) in [(Finding::NotBooked, Answer::Free), (Finding::Booked, Answer::Replay)] {
+            let mut record = after(&[Event::Dispatch, lost()]);
+            record.apply(&settle(record.revision, finding), 2).unwrap();
+            assert_eq!(record.answer(&record.fingerprint), answer);
+        }
+    }
+
+    #[test]
+    fn a_frame_that_contradicts_a_settlement_is_noted_and_changes_nothing() {
+        let mut record = after(&[Event::Dispatch, lost()]);
+        record.apply(&settle(record.revision, Finding::NotBooked), 2).unwrap();
+        let before = record.clone();
+        assert_eq!(record.apply(&booked(), 3), Ok(Effect::Contradicted));
+        assert_eq!(record.standing, before.standing);
+        assert_eq!(record.contradictions.len(), 1);
+        assert!(record.revision > before.revision);
+        assert_eq!(record.apply(&refused("getlicense"), 4), Ok(Effect::Unchanged), "it agrees");
+    }
+
+    #[test]
+    fn a_flood_of_contradictions_is_reported_and_bounded() {
+        let mut record = after(&[Event::Dispatch, booked()]);
+        for _ in 0..100 {
+            assert_eq!(record.apply(&refused("getlicense"), 3), Ok(Effect::Contradicted));
+        }
+        assert_eq!(record.contradictions.len(), MAX_CONTRADICTIONS);
+    }
+
+    #[test]
+    fn evidence_is_kept_once_and_bounded() {
+        let mut record = after(&[Event::Dispatch, lost()]);
+        let pieces: Vec<_> = (0..MAX_EVIDENCE + 9).map(|number| body(&number.to_string())).collect();
+        assert_eq!(record.apply(&Event::Evidence(pieces.clone()), 2), Ok(Effect::Changed));
+        assert_eq!(record.apply(&Event::Evidence(pieces), 2), Ok(Effect::Unchanged));
+        assert_eq!(record.evidence.len(), MAX_EVIDENCE);
+    }
+
+    #[test]
+    fn another_sale_under_a_used_key_is_told_apart_and_under_a_free_key_is_not() {
+        let other = Sale { pos_id: 9, payment_method: "1".into(), products: vec![] }.fingerprint();
+        for events in [vec![], vec![Event::Dispatch], vec![Event::Dispatch, booked()], vec![Event::Dispatch, lost()]] {
+            assert_eq!(after(&events).answer(&other), Answer::Reused, "{events:?}");
+        }
+        assert_eq!(after(&[Event::Dispatch, refused("getlicense")]).answer(&other), Answer::Free);
+    }
+
+    fn events() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            Just(Event::Dispatch),
+            Just(Event::Restart),
+            Just(booked()),
+            Just(lost()),
+            prop_oneof!["invalid_password", "server_error", "whatever"].prop_map(|word| refused(&word)),
+            Just(Event::Outcome(Outcome::Released(Release::NeverWritten))),
+            (0..6u64, any::<bool>()).prop_map(|(revision, booked)| settle(
+                revision,
+                if booked { Finding::Booked } else { Finding::NotBooked }
+            )),
+            (0..3u8).prop_map(|piece| Event::Evidence(vec![body(&piece.to_string())])),
+        ]
+    }
+
+    /// The arrows of the story at the top of this file, and no others.
+    fn is_an_arrow(from: State, to: State) -> bool {
+        use State::{Booked, Dispatching, Released, Reserved, Settled, Unknown};
+        from == to
+            || matches!(
+                (from, to),
+                (Reserved, Dispatching)
+                    | (Dispatching, Booked | Released | Unknown)
+                    | (Unknown, Booked | Released | Settled)
+            )
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_happens_only_lawful_steps_are_taken(events in prop::collection::vec(events(), 0..12)) {
+            let mut record = record();
+            for event in events {
+                let before = record.clone();
+                let effect = record.apply(&event, 5);
+                prop_assert!(is_an_arrow(before.state(), record.state()), "{event:?} on {before:?}");
+                prop_assert!(!before.frees_its_key() || record.frees_its_key(), "freed, then taken back");
+                match effect {
+                    Ok(Effect::Changed) => prop_assert_eq!(record.revision, before.revision + 1),
+                    Ok(Effect::Contradicted) => prop_assert_eq!(&record.standing, &before.standing),
+                    Ok(Effect::Unchanged) | Err(_) => prop_assert_eq!(&record, &before),
+                }
+                prop_assert_eq!(record.times.ended_ms.is_some(), record.state().has_ended());
+            }
+        }
+
+        #[test]
+        fn a_record_survives_its_json_byte_for_byte(events in prop::collection::vec(events(), 0..12)) {
+            let mut record = record();
+            for event in events {
+                let _ = record.apply(&event, 5);
+            }
+            let json = serde_json::to_string(&record).unwrap();
+            let read: Record = serde_json::from_str(&json).unwrap();
+            prop_assert_eq!(&read, &record);
+            prop_assert_eq!(serde_json::to_string(&read).unwrap(), json);
+        }
+    }
+}

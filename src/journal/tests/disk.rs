@@ -1,0 +1,247 @@
+//! A disk that loses what was not synced, tears what it was writing, and fails as told.
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+use redb::StorageBackend;
+
+use crate::journal::place::{CACHE_BYTES, Medium};
+
+/// The smallest piece that is written whole.
+const SECTOR: usize = 512;
+
+/// How the disk fails, from some point on and until it is healed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// Writes fail half done.
+    Write,
+    /// Nothing can be written for want of space.
+    Full,
+    /// Syncs fail and, as on Linux, what they should have written is never written by a later one.
+    Sync,
+    /// Reads fail.
+    Read,
+}
+
+#[derive(Debug, Clone)]
+enum Change {
+    Write(usize, Vec<u8>),
+    SetLen(usize),
+}
+
+impl Change {
+    fn apply(&self, bytes: &mut Vec<u8>) {
+        match self {
+            Self::Write(at, data) => {
+                if bytes.len() < at + data.len() {
+                    bytes.resize(at + data.len(), 0);
+                }
+                bytes[*at..at + data.len()].copy_from_slice(data);
+            }
+            Self::SetLen(len) => bytes.resize(*len, 0),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Platter {
+    /// What a crash leaves.
+    durable: Vec<u8>,
+    /// What a read shows.
+    shown: Vec<u8>,
+    unsynced: Vec<Change>,
+    failure: Option<(Failure, u32)>,
+    has_failed: bool,
+    is_uncached: bool,
+    syncs: u64,
+    syncs_held: bool,
+    waiting: bool,
+}
+
+/// A handle; clones share the disk.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Disk {
+    platter: Arc<Mutex<Platter>>,
+    changed: Arc<Condvar>,
+}
+
+impl Disk {
+    pub(super) fn holding(bytes: Vec<u8>) -> Self {
+        let disk = Self::default();
+        disk.lock().shown = bytes.clone();
+        disk.lock().durable = bytes;
+        disk
+    }
+
+    /// Fails after `operations` more that such a failure can hit.
+    pub(super) fn fail_after(&self, failure: Failure, operations: u32) {
+        self.lock().failure = Some((failure, operations));
+    }
+
+    /// Every page that is asked for is read, so that reads can fail.
+    pub(super) fn without_cache(&self) {
+        self.lock().is_uncached = true;
+    }
+
+    /// Whether a failure has shown.
+    pub(super) fn has_failed(&self) -> bool {
+        self.lock().has_failed
+    }
+
+    pub(super) fn heal(&self) {
+        self.lock().failure = None;
+    }
+
+    pub(super) fn syncs(&self) -> u64 {
+        self.lock().syncs
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.lock().shown.len()
+    }
+
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        self.lock().shown.clone()
+    }
+
+    /// Lets syncs hang until they are let go.
+    pub(super) fn hold_syncs(&self) {
+        self.lock().syncs_held = true;
+    }
+
+    pub(super) fn release_syncs(&self) {
+        self.lock().syncs_held = false;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn has_hanging_sync(&self) -> bool {
+        self.lock().waiting
+    }
+
+    /// The disk after a power cut now: what was synced for certain, and of the rest whatever `seed` picks, torn.
+    pub(super) fn after_crash(&self, seed: u64) -> Self {
+        let platter = self.lock();
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut bytes = platter.durable.clone();
+        for change in &platter.unsynced {
+            match change {
+                Change::Write(at, data) => {
+                    for (number, sector) in data.chunks(SECTOR).enumerate() {
+                        if random.bool() {
+                            Change::Write(at + number * SECTOR, sector.to_vec()).apply(&mut bytes);
+                        }
+                    }
+                }
+                Change::SetLen(_) if random.bool() => change.apply(&mut bytes),
+                Change::SetLen(_) => {}
+            }
+        }
+        Self::holding(bytes)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Platter> {
+        self.platter.lock().unwrap()
+    }
+}
+
+impl Platter {
+    fn fails(&mut self, of: &[Failure]) -> Option<Failure> {
+        let (failure, left) = self.failure.as_mut()?;
+        if !of.contains(failure) {
+            return None;
+        }
+        if *left > 0 {
+            *left -= 1;
+            return None;
+        }
+        let failure = *failure;
+        self.has_failed = true;
+        Some(failure)
+    }
+
+    fn change(&mut self, change: Change) {
+        change.apply(&mut self.shown);
+        self.unsynced.push(change);
+    }
+}
+
+fn broken() -> io::Error {
+    io::Error::other("the disk is broken")
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.lock().shown.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let mut platter = self.lock();
+        if platter.fails(&[Failure::Read]).is_some() {
+            return Err(broken());
+        }
+        let at = usize::try_from(offset).unwrap();
+        let shown = platter.shown.get(at..at + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        out.copy_from_slice(shown);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let mut platter = self.lock();
+        if platter.fails(&[Failure::Full, Failure::Write]).is_some() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        platter.change(Change::SetLen(usize::try_from(len).unwrap()));
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut platter = self.lock();
+        while platter.syncs_held {
+            platter.waiting = true;
+            platter = self.changed.wait(platter).unwrap();
+        }
+        platter.waiting = false;
+        platter.syncs += 1;
+        let unsynced = std::mem::take(&mut platter.unsynced);
+        if platter.fails(&[Failure::Sync]).is_some() {
+            return Err(broken());
+        }
+        for change in unsynced {
+            change.apply(&mut platter.durable);
+        }
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut platter = self.lock();
+        let at = usize::try_from(offset).unwrap();
+        match platter.fails(&[Failure::Full, Failure::Write]) {
+            None => {
+                platter.change(Change::Write(at, data.to_vec()));
+                Ok(())
+            }
+            Some(Failure::Full) => Err(io::ErrorKind::StorageFull.into()),
+            Some(_) => {
+                platter.change(Change::Write(at, data[..data.len() / 2].to_vec()));
+                Err(broken())
+            }
+        }
+    }
+}
+
+impl Medium for Disk {
+    type Backend = Self;
+
+    fn backend(&self) -> io::Result<Self> {
+        Ok(self.clone())
+    }
+
+    fn path(&self) -> &Path {
+        Path::new("a simulated disk")
+    }
+
+    fn cache_bytes(&self) -> usize {
+        if self.lock().is_uncached { 0 } else { CACHE_BYTES }
+    }
+}

@@ -1,0 +1,121 @@
+//! The journal as a whole: on a simulated disk that fails and crashes as told, and on real files.
+
+mod disk;
+mod faults;
+mod model;
+mod opening;
+mod payments;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+use tokio::task;
+
+use super::clock::Clock;
+use super::{Config, Dispatched, Journal, JournalError, Key, Outcome, Record, RecordId, Release, Reservation};
+use super::{Reserve, Sale, State, Verdict};
+use crate::journal::record::Finding;
+use crate::wire::{Body, GatewayError};
+use disk::Disk;
+
+const KEEP: Duration = Config::LEAST_KEEP;
+
+/// A clock that moves when told.
+#[derive(Debug, Default)]
+struct HandClock {
+    wall_ms: AtomicI64,
+    monotonic_ms: AtomicU64,
+}
+
+impl HandClock {
+    fn run(&self, time: Duration) {
+        self.monotonic_ms.fetch_add(u64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
+    fn step_wall(&self, ms: i64) {
+        self.wall_ms.fetch_add(ms, Ordering::SeqCst);
+    }
+}
+
+impl Clock for HandClock {
+    fn wall_ms(&self) -> i64 {
+        self.wall_ms.load(Ordering::SeqCst)
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.monotonic_ms.load(Ordering::SeqCst))
+    }
+}
+
+fn open(disk: &Disk, clock: &Arc<HandClock>) -> Journal {
+    Journal::open_on(disk.clone(), KEEP, Arc::clone(clock) as Arc<dyn Clock>).unwrap()
+}
+
+fn on_new_disk() -> (Disk, Journal) {
+    let disk = Disk::default();
+    let journal = open(&disk, &Arc::default());
+    (disk, journal)
+}
+
+fn key(name: &str) -> Key {
+    Key { instance: "demo".into(), caller: "shop".into(), idempotency_key: name.into() }
+}
+
+fn sale(amount: u64) -> Sale {
+    Sale { pos_id: 1, payment_method: "1".into(), products: vec![(1, amount)] }
+}
+
+fn body(json: &str) -> Body {
+    Body::from(serde_json::from_str::<&RawValue>(json).unwrap())
+}
+
+fn booked() -> Outcome {
+    Outcome::Booked(body(r#"{"Items": 1.0}"#))
+}
+
+fn refused() -> Outcome {
+    Outcome::Released(Release::Refused(GatewayError::word("invalid_password")))
+}
+
+fn verdict(outcome: Finding) -> Verdict {
+    Verdict { outcome, reason: "counted the till".into(), by: "ops".into() }
+}
+
+fn reserve(journal: &Journal, name: &str) -> Reservation {
+    match journal.reserve(key(name), sale(1)) {
+        Reserve::Fresh(reservation) => reservation,
+        other => panic!("{name} should be free: {other:?}"),
+    }
+}
+
+async fn dispatch(journal: &Journal, name: &str) -> Dispatched {
+    journal.dispatch(reserve(journal, name)).await.unwrap()
+}
+
+async fn pay(journal: &Journal, name: &str, outcome: Outcome) -> Record {
+    let dispatched = dispatch(journal, name).await;
+    journal.finish(dispatched, outcome).await.unwrap()
+}
+
+async fn state(journal: &Journal, id: RecordId) -> Option<State> {
+    journal.get(id).await.unwrap().map(|record| record.state())
+}
+
+/// Everything handed in before this was committed when it returns.
+async fn settled_down(journal: &Journal) -> Result<(), JournalError> {
+    match journal.attach_evidence(RecordId::fresh(), Vec::new()).await {
+        Err(JournalError::NoSuchRecord) => Ok(()),
+        other => Err(other.expect_err("no record has a fresh id")),
+    }
+}
+
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let waited = tokio::time::timeout(Duration::from_secs(20), async {
+        while !is_so() {
+            task::yield_now().await;
+        }
+    });
+    waited.await.unwrap_or_else(|_| panic!("never happened: {what}"));
+}

@@ -1,0 +1,354 @@
+//! The one thread that writes: it drains the inbox, up to [`BATCH`] jobs a commit, so that payments under way at the
+//! same time share its syncs.
+//!
+//! Nobody hears of anything before it is on disk. When a commit fails, everything in it is refused, and the journal
+//! refuses all work until it has opened its file anew and made one commit that succeeds. What the failed commit held
+//! is not forgotten meanwhile: a payment it was to record was never sent, an outcome it was to record is known, and
+//! both go into that first commit, whether or not the reopened file shows the failed one. If the process ends before,
+//! the disk says *on its way*, and the next start takes that for unknown, which is all that was ever told to anybody.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use redb::Database;
+
+use super::clock::{Age, Clock, horizon_ms};
+use super::error::{JournalError, OpenError};
+use super::id::RecordId;
+use super::inbox::{Applied, Inbox, Job};
+use super::live::{LiveKey, MAX_LIVE};
+use super::payment::Dispatched;
+use super::record::{Outcome, Record, Release, State};
+use super::rules::{Effect, Event};
+use super::store::{self, Batch, Fault, Snapshot, View};
+
+/// Jobs a commit. Measured: 64 a commit record twenty times as many payments a second as one a commit.
+const BATCH: usize = 64;
+/// Expired records forgotten with each commit: more than a commit can add, and little beside its syncs.
+const EXPIRED_AT_ONCE: usize = 2 * BATCH;
+/// An idle journal saves its age this often: what a crash can add to the life of a record.
+const IDLE: Duration = Duration::from_mins(1);
+/// Pauses between attempts to recover: the first is made at once, then from here doubling to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Late outcomes kept over a fault, beside those of payments under way. One beyond leaves its payment unknown.
+const MAX_UNWRITTEN: usize = MAX_LIVE + 1024;
+
+/// Opens the journal's file anew.
+pub(super) type Opener = Box<dyn Fn() -> Result<Database, OpenError> + Send>;
+
+/// Everything the thread owns.
+pub(super) struct Writer {
+    /// None while it is out of order.
+    database: Option<Database>,
+    view: Arc<View>,
+    inbox: Arc<Inbox>,
+    clock: Arc<dyn Clock>,
+    keep: Duration,
+    open: Opener,
+    age: Age,
+    /// The last commit left expired records behind.
+    behind: bool,
+    /// While the store is out of order.
+    down: Option<Down>,
+    /// Outcomes that no commit holds for certain.
+    unwritten: Vec<Unwritten>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Down {
+    next_attempt: Instant,
+    pause: Duration,
+}
+
+struct Unwritten {
+    id: RecordId,
+    outcome: Outcome,
+    /// Held so that the key is not given out before the outcome is on disk.
+    live: Option<LiveKey>,
+}
+
+impl Writer {
+    /// Takes over an open file, after a start or a crash: what was on its way is unknown from now on. Proves with a
+    /// commit that the file can be written.
+    pub(super) fn start(
+        database: Database,
+        (view, inbox): (Arc<View>, Arc<Inbox>),
+        clock: Arc<dyn Clock>,
+        keep: Duration,
+        open: Opener,
+    ) -> Result<Self, Fault> {
+        let now_ms = clock.wall_ms();
+        let stored_ms = store::commit(&database, |batch| {
+            let age_ms = batch.age_ms()?;
+            for id in batch.open_ids()? {
+                match batch.get(id) {
+                    Ok(Some(mut record)) => {
+                        let _ = apply(batch, &mut record, &Event::Restart, now_ms, age_ms)?;
+                    }
+                    Ok(None) => {}
+                    Err(Fault::Damaged { id, reason }) => log_damaged(id, &reason),
+                    Err(fault) => return Err(fault),
+                }
+            }
+            Ok(age_ms)
+        })?;
+        view.show(Some(Snapshot::of(&database)?));
+        let age = Age::resume(stored_ms, clock.monotonic());
+        let database = Some(database);
+        Ok(Self { database, view, inbox, clock, keep, open, age, behind: false, down: None, unwritten: Vec::new() })
+    }
+
+    /// Runs until the inbox is closed and empty, then closes the file.
+    pub(super) fn run(mut self) {
+        let _end = End { view: Arc::clone(&self.view), inbox: Arc::clone(&self.inbox) };
+        loop {
+            let taken = self.inbox.take(BATCH, self.patience());
+            if self.down.is_some_and(|down| taken.closed || Instant::now() >= down.next_attempt) {
+                self.recover();
+            }
+            if self.down.is_some() {
+                self.refuse(taken.jobs, Attempted::No);
+            } else {
+                self.serve(taken.jobs);
+            }
+            if taken.closed {
+                break;
+            }
+        }
+        if !self.unwritten.is_empty() {
+            tracing::error!(payments = self.unwritten.len(), "outcomes could not be recorded and will be unknown");
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        match self.down {
+            Some(down) => down.next_attempt.saturating_duration_since(Instant::now()),
+            None if self.behind => Duration::ZERO,
+            None => IDLE,
+        }
+    }
+
+    /// Commits the jobs, or only the journal's age and what has expired.
+    fn serve(&mut self, jobs: Vec<Job>) {
+        let now_ms = self.clock.wall_ms();
+        let age_ms = self.age.at_ms(self.clock.monotonic());
+        let horizon_ms = horizon_ms(age_ms, self.keep);
+        let committed = self.commit(|batch| {
+            let expired = horizon_ms.map_or(Ok(0), |horizon_ms| batch.expire(horizon_ms, EXPIRED_AT_ONCE))?;
+            let done: Vec<_> =
+                jobs.iter().map(|job| do_job(batch, job, now_ms, age_ms)).collect::<Result<_, Fault>>()?;
+            batch.set_age_ms(age_ms)?;
+            Ok((expired, done))
+        });
+        match committed {
+            Ok((expired, done)) => {
+                self.behind = expired == EXPIRED_AT_ONCE;
+                jobs.into_iter().zip(done).for_each(|(job, done)| self.answer(job, done));
+            }
+            Err(fault) => {
+                tracing::error!(%fault, "the payment journal cannot be written: no payment is sent");
+                // First, so that who hears of the fault finds the journal out of order.
+                self.view.show(None);
+                self.refuse(jobs, Attempted::Yes);
+                self.recover();
+            }
+        }
+    }
+
+    /// Commits, and shows the new state: before anybody hears of it, so that who repeats a request finds its record.
+    fn commit<T>(&self, work: impl FnOnce(&mut Batch<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
+        let database = self.database.as_ref().ok_or(Fault::Closed)?;
+        let done = store::commit(database, work)?;
+        self.view.show(Some(Snapshot::of(database)?));
+        Ok(done)
+    }
+
+    fn answer(&self, job: Job, done: Result<Option<Applied>, JournalError>) {
+        match job {
+            Job::Dispatch { record, live, reply } => {
+                let dispatched = done.map(|_| Dispatched::new(record.id, live, Arc::clone(&self.inbox)));
+                // If nobody waits any more, what comes back is dropped and hands in that it was never written.
+                drop(reply.send(dispatched));
+            }
+            Job::Apply { id, live, reply, .. } => {
+                // Freed before the answer: who repeats the request on hearing it must find the record.
+                drop(live);
+                let done = done.and_then(|applied| applied.ok_or(JournalError::NoSuchRecord));
+                match reply {
+                    Some(reply) => drop(reply.send(done)),
+                    None if done.is_ok() => {}
+                    None => tracing::error!(%id, ?done, "an outcome that nobody waited for could not be recorded"),
+                }
+            }
+            Job::Probe => {}
+        }
+    }
+
+    /// Answers that nothing was done, and keeps the outcomes for the first commit after the fault.
+    fn refuse(&mut self, jobs: Vec<Job>, attempted: Attempted) {
+        for job in jobs {
+            match job {
+                Job::Dispatch { record, live, reply } => {
+                    if attempted == Attempted::Yes {
+                        // The failed commit may yet show in the reopened file, and nothing was sent.
+                        let outcome = Outcome::Released(Release::NeverWritten);
+                        self.unwritten.push(Unwritten { id: record.id, outcome, live: Some(live) });
+                    }
+                    drop(reply.send(Err(JournalError::Unavailable)));
+                }
+                Job::Apply { id, event, live, reply } => {
+                    if let Event::Outcome(outcome) = event {
+                        self.keep_unwritten(Unwritten { id, outcome, live });
+                    }
+                    if let Some(reply) = reply {
+                        drop(reply.send(Err(JournalError::Unavailable)));
+                    }
+                }
+                Job::Probe => {}
+            }
+        }
+    }
+
+    fn keep_unwritten(&mut self, unwritten: Unwritten) {
+        if unwritten.live.is_some() || self.unwritten.len() < MAX_UNWRITTEN {
+            self.unwritten.push(unwritten);
+        } else {
+            tracing::error!(id = %unwritten.id, "a late outcome is lost: the payment stays unknown");
+        }
+    }
+
+    /// Opens the file anew and proves it with a commit that holds every outcome still owed.
+    fn recover(&mut self) {
+        // Closed before it is opened again: its lock is exclusive.
+        self.database = None;
+        match self.reopen() {
+            Ok((database, snapshot)) => {
+                self.database = Some(database);
+                self.down = None;
+                // The keys are free before the journal answers for them again.
+                self.unwritten.clear();
+                self.view.show(Some(snapshot));
+                tracing::info!("the payment journal can be written again");
+            }
+            Err(reason) => {
+                let pause = self.down.map_or(FIRST_PAUSE, |down| (down.pause * 2).min(LONGEST_PAUSE));
+                self.down = Some(Down { next_attempt: Instant::now() + pause, pause });
+                tracing::warn!(reason, "the payment journal is still out of order");
+            }
+        }
+    }
+
+    fn reopen(&self) -> Result<(Database, Snapshot), String> {
+        let database = (self.open)().map_err(|error| error.to_string())?;
+        let now_ms = self.clock.wall_ms();
+        let age_ms = self.age.at_ms(self.clock.monotonic());
+        let proof = store::commit(&database, |batch| {
+            for Unwritten { id, outcome, .. } in &self.unwritten {
+                match (batch.get(*id), outcome) {
+                    (Ok(Some(mut record)), outcome) => {
+                        let event = Event::Outcome(outcome.clone());
+                        let _ = apply(batch, &mut record, &event, now_ms, age_ms)?;
+                    }
+                    (Ok(None), Outcome::Released(Release::NeverWritten)) => {}
+                    (Ok(None), _) => tracing::error!(%id, "the disk lost the record of a payment that was sent"),
+                    (Err(Fault::Damaged { id, reason }), _) => log_damaged(id, &reason),
+                    (Err(fault), _) => return Err(fault),
+                }
+            }
+            batch.set_age_ms(age_ms)
+        });
+        let snapshot = proof.and_then(|()| Snapshot::of(&database)).map_err(|fault| fault.to_string())?;
+        Ok((database, snapshot))
+    }
+}
+
+/// Whether a commit was tried with the jobs in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Attempted {
+    Yes,
+    No,
+}
+
+/// Leaves nobody waiting, however the thread ends.
+struct End {
+    view: Arc<View>,
+    inbox: Arc<Inbox>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.inbox.close();
+        while !self.inbox.take(BATCH, Duration::ZERO).closed {}
+        self.view.show(None);
+    }
+}
+
+/// Does one job in a batch. The outer error fails the batch, the inner one only the job.
+fn do_job(
+    batch: &mut Batch<'_>,
+    job: &Job,
+    now_ms: i64,
+    age_ms: u64,
+) -> Result<Result<Option<Applied>, JournalError>, Fault> {
+    let done = match job {
+        Job::Dispatch { record, .. } => dispatch(batch, record, now_ms, age_ms).map(|done| done.map(|()| None)),
+        Job::Apply { id, event, .. } => match batch.get(*id) {
+            Ok(Some(mut record)) => apply(batch, &mut record, event, now_ms, age_ms)
+                .map(|effect| effect.map(|effect| Some(Applied { effect, record }))),
+            Ok(None) => Ok(Err(JournalError::NoSuchRecord)),
+            Err(fault) => Err(fault),
+        },
+        Job::Probe => Ok(Ok(None)),
+    };
+    match done {
+        Err(Fault::Damaged { id, reason }) => {
+            log_damaged(id, &reason);
+            Ok(Err(JournalError::Damaged))
+        }
+        done => done,
+    }
+}
+
+fn dispatch(
+    batch: &mut Batch<'_>,
+    reserved: &Record,
+    now_ms: i64,
+    age_ms: u64,
+) -> Result<Result<(), JournalError>, Fault> {
+    let mut record = reserved.clone();
+    if let Some(current) = batch.current(&record.key)? {
+        // The reservation looked already. That no key is dispatched twice is worth a second look.
+        if !current.frees_its_key() {
+            return Ok(Err(JournalError::KeyTaken(current.state())));
+        }
+        record.previous = Some(current.id);
+    }
+    if let Err(rejection) = record.apply(&Event::Dispatch, now_ms) {
+        return Ok(Err(rejection.into()));
+    }
+    batch.insert(&record, age_ms)?;
+    Ok(Ok(()))
+}
+
+fn apply(
+    batch: &mut Batch<'_>,
+    record: &mut Record,
+    event: &Event,
+    now_ms: i64,
+    age_ms: u64,
+) -> Result<Result<Effect, JournalError>, Fault> {
+    let before: State = record.state();
+    let effect = match record.apply(event, now_ms) {
+        Ok(effect) => effect,
+        Err(rejection) => return Ok(Err(rejection.into())),
+    };
+    if effect != Effect::Unchanged {
+        batch.put(Some(before), record, age_ms)?;
+    }
+    Ok(Ok(effect))
+}
+
+fn log_damaged(id: RecordId, reason: &str) {
+    tracing::error!(%id, reason, "the record of a payment is damaged");
+}
