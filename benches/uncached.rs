@@ -185,7 +185,7 @@ async fn main() {
     );
     until_ready(&bridge).await;
 
-    let (mut bare, mut caller) = (Bare::connect(&gateway).await, Caller::connect(&bridge, number).await);
+    let (mut bare, mut caller) = (Bare::connect(&gateway).await, Caller::connect(&bridge, 1).await);
     let (mut bare_times, mut bridge_times, mut http_times) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         for _ in 0..LATENCY_SAMPLES / ROUNDS {

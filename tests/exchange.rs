@@ -22,7 +22,7 @@ async fn three_hundred_overlapping_reads_each_get_their_own_reply_amid_garbage_a
         Action::Unasked { event: "session".into() },
         Action::Unasked { event: "listpm".into() },
     ] {
-        world.gateway.add_fault(Fault { probability: 0.3, ..Fault::new(action) }).unwrap();
+        world.gateway.add_fault(Fault { probability: 0.3, ..Fault::new(action) });
     }
     let reads = (0..300).map(|index| {
         let world = Arc::clone(&world);
@@ -49,7 +49,7 @@ async fn a_hung_command_costs_its_caller_one_timeout_and_no_other_caller_anythin
         World::with(Config::default(), &[("BRIDGE_GATEWAY__REQUEST_TIMEOUT", "2s"), ("BRIDGE_SERVER__DEADLINE", "3s")])
             .await,
     );
-    world.gateway.add_fault(Fault::new(Action::Hang).on("listproducts")).unwrap();
+    world.gateway.add_fault(Fault::new(Action::Hang).on("listproducts"));
     // One less than max_links: the last link is what the others use.
     let hung = (10..17).map(|pos| {
         let world = Arc::clone(&world);
@@ -79,7 +79,7 @@ async fn a_hung_command_costs_its_caller_one_timeout_and_no_other_caller_anythin
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_frame_for_a_finished_command_reaches_nobody() {
     let world = Arc::new(World::start().await);
-    world.gateway.add_fault(Fault::new(Action::Duplicate).on("listtransactions")).unwrap();
+    world.gateway.add_fault(Fault::new(Action::Duplicate).on("listtransactions"));
     let reads = (1..=30).map(|pos| {
         let world = Arc::clone(&world);
         async move { (pos, world.get(&format!("/points-of-sale/{pos}/transactions?limit=3")).await) }

@@ -36,7 +36,7 @@ async fn whatever_happens_after_the_write_is_an_unknown_outcome_and_never_a_seco
         ("new-word", Action::ErrorAfterApply { word: "never_heard_of".into() }, 1),
         ("instance", Action::Error { word: "invalid_instance".into(), code: None, and_reply: false }, 0),
     ] {
-        world.gateway.add_fault(Fault::new(action).on("payitems").times(1)).unwrap();
+        world.gateway.add_fault(Fault::new(action).on("payitems").times(1));
         let problem = problem(world.sale(key).send().await.unwrap()).await;
         assert_eq!((problem.status, problem.code.as_str()), (504, "payment-outcome-unknown"), "{key}");
         let counts = world.gateway.counts();
@@ -59,7 +59,7 @@ async fn a_refusal_is_passed_on_as_what_it_means_and_nothing_was_booked() {
         ("invalid_json", None, 502, "gateway-error"),
     ] {
         let refusal = Action::Error { word: word.into(), code, and_reply: false };
-        world.gateway.add_fault(Fault::new(refusal).on("payitems").times(1)).unwrap();
+        world.gateway.add_fault(Fault::new(refusal).on("payitems").times(1));
         let problem = problem(world.sale(word).send().await.unwrap()).await;
         assert_eq!((problem.status, problem.code.as_str()), (status, name), "{word}: {}", problem.body);
         assert_eq!(problem.body["gateway"]["error"], word);
@@ -73,7 +73,7 @@ async fn a_refusal_is_passed_on_as_what_it_means_and_nothing_was_booked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_who_goes_away_cancels_nothing() {
     let world = Arc::new(World::start().await);
-    world.gateway.add_fault(Fault::new(Action::Late { ms: 200 }).on("payitems")).unwrap();
+    world.gateway.add_fault(Fault::new(Action::Late { ms: 200 }).on("payitems"));
     let gone = world.sale("gone").timeout(Duration::from_millis(50)).send().await;
     assert!(gone.is_err_and(|error| error.is_timeout()), "the caller left first");
     eventually("the sale is booked all the same", async || world.gateway.counts().bookings("gone") == 1).await;
@@ -97,7 +97,7 @@ async fn with_no_gateway_nothing_is_sent_and_the_caller_is_told_when_to_come_bac
 async fn payments_go_before_reads_in_the_queue_for_a_link() {
     let settings = [("BRIDGE_GATEWAY__MIN_LINKS", "1"), ("BRIDGE_GATEWAY__MAX_LINKS", "1")];
     let world = Arc::new(World::with(Config::default(), &settings).await);
-    world.gateway.add_fault(Fault::new(Action::Latency { ms: 60 }).on("listtransactions")).unwrap();
+    world.gateway.add_fault(Fault::new(Action::Latency { ms: 60 }).on("listtransactions"));
     let reads: Vec<_> = (1..=20)
         .map(|pos| {
             let world = Arc::clone(&world);
@@ -144,7 +144,7 @@ async fn the_same_key_replays_the_answer_however_the_sale_is_spelled_and_another
 async fn twenty_callers_with_one_key_make_one_command_whatever_becomes_of_it() {
     let world = Arc::new(World::with(Config::default(), QUICK).await);
     for (key, action) in [("slow", Action::Latency { ms: 100 }), ("lost", Action::CutAfterApply)] {
-        world.gateway.add_fault(Fault::new(action).on("payitems").times(1)).unwrap();
+        world.gateway.add_fault(Fault::new(action).on("payitems").times(1));
         let sales = (0..20).map(|_| {
             let world = Arc::clone(&world);
             async move { world.sale(key).send().await.unwrap().status().as_u16() }
@@ -160,7 +160,7 @@ async fn twenty_callers_with_one_key_make_one_command_whatever_becomes_of_it() {
 async fn an_unknown_outcome_stays_unknown_for_its_key_until_its_late_reply_comes() {
     let settings = [("BRIDGE_GATEWAY__REQUEST_TIMEOUT", "200ms"), ("BRIDGE_GATEWAY__LATE_PATIENCE", "20s")];
     let world = World::with(Config::default(), &settings).await;
-    world.gateway.add_fault(Fault::new(Action::Latency { ms: 1500 }).on("payitems").times(1)).unwrap();
+    world.gateway.add_fault(Fault::new(Action::Latency { ms: 1500 }).on("payitems").times(1));
     let lost = world.sale("late").send().await.unwrap();
     let place = lost.headers()["location"].to_str().unwrap().to_owned();
     let lost = problem(lost).await;
@@ -175,7 +175,7 @@ async fn an_unknown_outcome_stays_unknown_for_its_key_until_its_late_reply_comes
 async fn a_refused_or_unwritten_payment_frees_its_key() {
     let world = World::start().await;
     let refusal = Action::Error { word: "invalid_password".into(), code: None, and_reply: false };
-    world.gateway.add_fault(Fault::new(refusal).on("payitems").times(1)).unwrap();
+    world.gateway.add_fault(Fault::new(refusal).on("payitems").times(1));
     assert_eq!(problem(world.sale("k").send().await.unwrap()).await.code, "pos-password-rejected");
     assert_eq!(world.sale("k").send().await.unwrap().status(), 201);
     assert_eq!(world.gateway.counts().bookings("k"), 1);
@@ -185,7 +185,7 @@ async fn a_refused_or_unwritten_payment_frees_its_key() {
 async fn a_person_settles_an_unknown_payment_as_it_was_seen_and_its_key_answers_accordingly() {
     let world = World::with(Config::default(), QUICK).await;
     for (key, outcome, then) in [("yes", "booked", 201), ("no", "not-booked", 201)] {
-        world.gateway.add_fault(Fault::new(Action::CutBeforeApply).on("payitems").times(1)).unwrap();
+        world.gateway.add_fault(Fault::new(Action::CutBeforeApply).on("payitems").times(1));
         let lost = world.sale(key).send().await.unwrap();
         let place = format!("{}{}", world.url, lost.headers()["location"].to_str().unwrap());
         let settle = |token: &'static str, tag: &'static str| {

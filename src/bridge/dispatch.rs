@@ -138,20 +138,16 @@ impl Dispatch {
     ) -> Result<Body, Failure> {
         permit.written();
         let mut exchange = Box::pin(lease.exchange(command, self.api_key.expose_secret()));
-        match timeout_at(deadline, &mut exchange).await {
-            Ok(outcome) => {
-                self.account(command, permit, &outcome);
-                outcome
-            }
-            Err(_) => {
-                tokio::spawn(async move {
-                    // What comes of it concerns nobody any more.
-                    let _ = exchange.await;
-                    permit.ended();
-                });
-                Err(Failure::Unknown(Lost { cause: Cause::Timeout, late: None }))
-            }
+        if let Ok(outcome) = timeout_at(deadline, &mut exchange).await {
+            self.account(command, permit, &outcome);
+            return outcome;
         }
+        tokio::spawn(async move {
+            // What comes of it concerns nobody any more.
+            let _ = exchange.await;
+            permit.ended();
+        });
+        Err(Failure::Unknown(Lost { cause: Cause::Timeout, late: None }))
     }
 
     /// Settles the points of one try, and heeds the gateway's own count.

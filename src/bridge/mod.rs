@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use tokio::runtime::Handle;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use dispatch::{Dispatch, Need, Unfinished};
@@ -151,10 +151,11 @@ impl Bridge {
         turn: &str,
         deadline: Instant,
     ) -> Result<Body, Error> {
-        let dispatch = Arc::clone(&self.instance(instance)?.dispatch);
-        let turn = turn.to_owned();
+        let instance = self.instance(instance)?;
+        let (dispatch, turn) = (Arc::clone(&instance.dispatch), turn.to_owned());
+        let write_by = deadline.min(Instant::now() + instance.pay_max_wait);
         let work = async move {
-            match dispatch.once(&command, &turn, deadline).await {
+            match dispatch.once(&command, &turn, write_by).await {
                 Ok(body) => Ok(body),
                 Err(Unfinished::Nothing(error)) => Err(error),
                 Err(Unfinished::Unknown(lost)) => {
@@ -163,8 +164,21 @@ impl Bridge {
                 }
             }
         };
+        self.carry_out(work, deadline).await
+    }
+
+    /// Runs what must run to its end, and answers by `deadline` whether or not it has.
+    async fn carry_out<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Error>> + Send + 'static,
+        deadline: Instant,
+    ) -> Result<T, Error> {
         let task = self.shared.tasks.spawn_on(work, &self.shared.runtime);
-        task.await.unwrap_or(Err(Error::OutcomeUnknown { gateway: None, payment: None }))
+        match timeout_at(deadline, task).await {
+            Ok(Ok(outcome)) => outcome,
+            // It runs on; or it panicked, and nobody knows how far it got.
+            Ok(Err(_)) | Err(_) => Err(Error::OutcomeUnknown { gateway: None, payment: None }),
+        }
     }
 
     /// Books a sale under its key, at most once; or says what became of the sale that the key names. Runs to its end
@@ -178,10 +192,9 @@ impl Bridge {
         deadline: Instant,
     ) -> Result<Paid, Error> {
         let instance = self.instance(instance)?;
-        let deadline = deadline.min(Instant::now() + instance.pay_max_wait);
-        let work = Arc::clone(&instance.payments).pay(key, sale, command, deadline);
-        let task = self.shared.tasks.spawn_on(work, &self.shared.runtime);
-        task.await.unwrap_or(Err(Error::OutcomeUnknown { gateway: None, payment: None }))
+        let write_by = deadline.min(Instant::now() + instance.pay_max_wait);
+        let work = Arc::clone(&instance.payments).pay(key, sale, command, write_by);
+        self.carry_out(work, deadline).await
     }
 
     /// The record of a payment of this instance.
@@ -217,13 +230,16 @@ impl Bridge {
             return;
         };
         loop {
-            let deadline = Instant::now() + rule.fresh.max(LICENSE_RETRY);
+            let deadline = Instant::now() + LICENSE_RETRY;
             let spec = &command::GETLICENSE;
             let parameters = Parameters::default();
             let served = self.read(instance, spec, parameters, OWN_TURN, Wish::default(), deadline).await;
-            let fresh_for = served.ok().and_then(|served| u64::try_from(served.status.ttl_s?).ok());
-            // A fetch has no `ttl` of its own: it is as fresh as its rule says.
-            let pause = fresh_for.map_or(rule.fresh, Duration::from_secs);
+            let pause = match served.map(|served| served.status.ttl_s) {
+                // A fetch has no `ttl` of its own: it is as fresh as its rule says.
+                Ok(None) => rule.fresh,
+                Ok(Some(ttl_s)) => Duration::from_secs(u64::try_from(ttl_s).unwrap_or_default()),
+                Err(_) => Duration::ZERO,
+            };
             sleep(pause.max(LICENSE_RETRY)).await;
         }
     }

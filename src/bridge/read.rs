@@ -89,9 +89,7 @@ impl Reader {
 
     /// Answers a read.
     pub(super) async fn read(self: &Arc<Self>, ask: Ask) -> Result<Served, Error> {
-        if let Some(refusal) = self.cache.refusal(&ask.key) {
-            return Err(refused(refusal));
-        }
+        let refusal = self.cache.refusal(&ask.key);
         let now = Instant::now();
         let known = self.cache.copy(&ask.key).map(|copy| {
             let standing = self.cache.standing(ask.spec, &ask.key, &copy, now);
@@ -102,51 +100,66 @@ impl Reader {
         match (decide(seen, &ask.wish, self.cache.min_age()), known) {
             (Decision::Serve, Some((copy, standing))) => Ok(hit(copy, standing)),
             (Decision::ServeAndRefresh, Some((copy, standing))) => {
-                self.refresh(&ask, standing);
+                if refusal.is_none() {
+                    self.refresh(&ask, standing);
+                }
                 Ok(hit(copy, standing))
             }
-            (Decision::Fetch { forward, fallback }, known) => {
-                let old = known.filter(|_| fallback);
-                self.fetch(ask, forward, old).await
+            (Decision::Fetch { forward, fallback }, _) => {
+                let (result, collapsed) = match refusal {
+                    Some(refusal) => (Err(refused(refusal)), false),
+                    None => self.fetch(&ask).await,
+                };
+                self.told(&ask, result, forward, collapsed, fallback)
             }
             (Decision::Absent | Decision::Serve | Decision::ServeAndRefresh, _) => Err(Error::NotCached),
         }
     }
 
-    /// Fetches, or shares a fetch; `old` may stand in for what cannot be had.
-    async fn fetch(
-        self: &Arc<Self>,
-        ask: Ask,
-        forward: Forward,
-        old: Option<(Copy, Standing)>,
-    ) -> Result<Served, Error> {
+    /// Fetches, or shares a fetch; says which.
+    async fn fetch(self: &Arc<Self>, ask: &Ask) -> (Result<Copy, Error>, bool) {
         let need = Need::Caller { turn: Arc::clone(&ask.turn) };
-        let (flight, collapsed) = self.join(&ask, need, ask.deadline);
-        let mut outcome = flight.outcome.clone();
-        let waited = timeout_at(ask.deadline, outcome.wait_for(Option::is_some)).await;
-        let result = match waited {
-            Ok(Ok(result)) => result.clone().unwrap_or(Err(Error::Timeout)),
-            // The fetch panicked, or takes longer than this caller can wait.
-            Ok(Err(_)) | Err(_) => Err(Error::Timeout),
-        };
-        match (result, old) {
-            (Ok(copy), _) => {
-                let stored = self.cache.rule(ask.spec.name).is_some();
-                let status = Status { forward: Some(forward), collapsed, stored, ..Status::default() };
-                Ok(Served { copy, status })
-            }
-            (Err(error), Some((copy, standing))) if leaves_copy_true(&error) => {
-                let status = Status {
-                    forward: Some(forward),
-                    collapsed,
-                    ttl_s: Some(ttl_s(standing)),
-                    detail: Some(detail(&error)),
-                    ..Status::default()
-                };
-                Ok(Served { copy, status })
-            }
-            (Err(error), _) => Err(error),
+        let (flight, collapsed) = self.join(ask, need.clone(), ask.deadline);
+        let result = awaited(&flight, ask.deadline).await;
+        // Whoever began it may have been less patient than this caller: then one try of its own.
+        let impatient =
+            matches!(result, Err(Error::RateLimited { gateway: None, .. } | Error::Overloaded { .. } | Error::Timeout));
+        if !(collapsed && impatient && Instant::now() < ask.deadline) {
+            return (result, collapsed);
         }
+        let (flight, collapsed) = self.join(ask, need, ask.deadline);
+        (awaited(&flight, ask.deadline).await, collapsed)
+    }
+
+    /// The answer after a fetch. An old copy is judged anew before it stands in: much may have happened meanwhile.
+    fn told(
+        &self,
+        ask: &Ask,
+        result: Result<Copy, Error>,
+        forward: Forward,
+        collapsed: bool,
+        fallback: bool,
+    ) -> Result<Served, Error> {
+        let status = Status { forward: Some(forward), collapsed, ..Status::default() };
+        let error = match result {
+            Ok(copy) => {
+                let stored = self.cache.rule(ask.spec.name).is_some();
+                return Ok(Served { copy, status: Status { stored, ..status } });
+            }
+            Err(error) => error,
+        };
+        if !(fallback && leaves_copy_true(&error)) {
+            return Err(error);
+        }
+        let now = Instant::now();
+        let Some(copy) = self.cache.copy(&ask.key) else { return Err(error) };
+        let standing = self.cache.standing(ask.spec, &ask.key, &copy, now);
+        let seen = Some((standing, now.saturating_duration_since(copy.written)));
+        let only_copies = Wish { only_if_cached: true, ..ask.wish };
+        if decide(seen, &only_copies, self.cache.min_age()) != Decision::Serve {
+            return Err(error);
+        }
+        Ok(Served { copy, status: Status { ttl_s: Some(ttl_s(standing)), detail: Some(detail(&error)), ..status } })
     }
 
     /// Fetches behind a caller's back, if the budget has points to spare.
@@ -219,6 +232,16 @@ impl Reader {
 
     fn flights(&self) -> MutexGuard<'_, HashMap<Key, Arc<Flight>>> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a fetch brings, if it does so in time.
+async fn awaited(flight: &Flight, deadline: Instant) -> Result<Copy, Error> {
+    let mut outcome = flight.outcome.clone();
+    match timeout_at(deadline, outcome.wait_for(Option::is_some)).await {
+        Ok(Ok(result)) => result.clone().unwrap_or(Err(Error::Timeout)),
+        // The fetch panicked, or takes longer than this caller can wait.
+        Ok(Err(_)) | Err(_) => Err(Error::Timeout),
     }
 }
 

@@ -41,7 +41,7 @@ pub fn ends_freshness(instance: Arc<str>, cache: Arc<Cache>) -> Heard {
         let ended = match report {
             Upward::Opened { link, at } => updates.opened(*link, *at),
             Upward::Broadcast { link, at, message, .. } => message == UPDATEPOS && updates.heard(*link, *at),
-            Upward::Closed { link, .. } => updates.closed(*link),
+            Upward::Closed { link, last_heard } => updates.closed(*link, *last_heard),
         };
         if ended {
             cache.catalogue_changed(&instance);
@@ -69,9 +69,9 @@ impl Updates {
         false
     }
 
-    /// The last connection is gone: what comes now is missed.
-    fn closed(&mut self, link: u64) -> bool {
-        self.open.remove(&link).is_some() && self.open.is_empty()
+    /// What came after a connection was last heard may be missed, unless another was open by then.
+    fn closed(&mut self, link: u64, last_heard: Instant) -> bool {
+        self.open.remove(&link).is_some() && !self.open.values().any(|since| *since <= last_heard)
     }
 
     /// A frame is a copy of the earliest occurrence that its connection has not brought yet and that is young enough,
@@ -85,16 +85,12 @@ impl Updates {
             .recent
             .iter_mut()
             .find(|one| !one.heard_on.contains(&link) && since.is_some_and(|since| since <= one.first_heard));
-        match copied {
-            Some(occurrence) => {
-                occurrence.heard_on.push(link);
-                false
-            }
-            None => {
-                self.recent.push_back(Occurrence { first_heard: at, heard_on: vec![link] });
-                true
-            }
+        if let Some(occurrence) = copied {
+            occurrence.heard_on.push(link);
+            return false;
         }
+        self.recent.push_back(Occurrence { first_heard: at, heard_on: vec![link] });
+        true
     }
 }
 
@@ -139,7 +135,16 @@ mod tests {
         let mut updates = Updates::default();
         updates.opened(1, start);
         updates.opened(2, start);
-        assert!(!updates.closed(1));
-        assert!(updates.closed(2));
+        assert!(!updates.closed(1, after(start, 10)));
+        assert!(updates.closed(2, after(start, 20)));
+    }
+
+    #[test]
+    fn a_replacement_that_opened_after_the_silence_began_covers_nothing() {
+        let start = Instant::now();
+        let mut updates = Updates::default();
+        updates.opened(1, start);
+        updates.opened(2, after(start, 900));
+        assert!(updates.closed(1, after(start, 300)));
     }
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::queue::{Class, Fate, Lengths, Queue, Rank};
-use super::window::{Forecast, Grant, Price, Spent, Tick, Wait, Window};
+use super::window::{Forecast, Grant, Price, Spent, Tick, Window};
 
 /// One ask, in the window's own terms.
 #[derive(Debug, Clone, Copy)]
@@ -69,15 +69,10 @@ impl Turnstile {
     /// Decides an ask, or lets it wait.
     pub(super) fn enter(&mut self, now: Tick, entrant: Entrant<'_>) -> Entered {
         let Entrant { class, price, deadline } = entrant;
-        if self.queue.is_empty() {
-            let no_sooner = match self.window.try_grant(now, price) {
-                Ok(grant) => return Entered::Decided(Verdict::Granted(grant)),
-                Err(Wait::Until(at) | Wait::InFlight { no_sooner: at }) => at,
-                Err(Wait::Never) => now.after(self.window.hold()),
-            };
-            if no_sooner > deadline {
-                return Entered::Decided(Verdict::Denied { wait: now.until(no_sooner) });
-            }
+        if self.queue.is_empty()
+            && let Ok(grant) = self.window.try_grant(now, price)
+        {
+            return Entered::Decided(Verdict::Granted(grant));
         }
         let Ok(rank) = self.queue.push(now, class, price, deadline) else {
             let wait = self.wait_behind(now, class, price);

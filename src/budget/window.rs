@@ -153,19 +153,17 @@ impl Window {
     }
 
     /// The command of `grant` ended at `at`, which has come: its points are held for one more window and guard.
-    #[expect(clippy::needless_pass_by_value, reason = "a grant ends once")]
+    #[expect(clippy::needless_pass_by_value, reason = "a grant is handed back once: taking it is the point")]
     pub fn ended(&mut self, grant: Grant, at: Tick) {
-        let Grant { points, at: granted_at } = grant;
         self.advance(at);
-        self.in_flight = self.in_flight.saturating_sub(points);
-        self.linger(points, at.max(granted_at).after(self.hold));
+        self.in_flight = self.in_flight.saturating_sub(grant.points);
+        self.linger(grant.points, at.max(grant.at).after(self.hold));
     }
 
     /// The command of `grant` was provably never written: its points are free at once.
-    #[expect(clippy::needless_pass_by_value, reason = "a grant ends once")]
+    #[expect(clippy::needless_pass_by_value, reason = "a grant is handed back once: taking it is the point")]
     pub fn give_back(&mut self, grant: Grant) {
-        let Grant { points, .. } = grant;
-        self.in_flight = self.in_flight.saturating_sub(points);
+        self.in_flight = self.in_flight.saturating_sub(grant.points);
     }
 
     /// Grants nothing before `until`, whatever the count says. Never shortens an earlier closing.

@@ -21,17 +21,23 @@ use super::exchange::{Exchange, Expect, Step, Untrusted};
 use super::pool::Shared;
 use super::socket::{self, Socket};
 use super::state::LinkId;
-use crate::wire::{Body, Frame, Kind, frame};
+use crate::wire::{Body, Frame, GatewayError, Kind, Meaning, frame};
 
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// One command on its way to a link.
-#[derive(Debug)]
 pub(super) struct Job {
     pub(super) text: String,
     pub(super) expect: Expect,
     pub(super) answer: oneshot::Sender<Result<Body, Failure>>,
+}
+
+/// The text holds the key of the instance: `Debug` shows only what is waited for.
+impl fmt::Debug for Job {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Job({:?})", self.expect)
+    }
 }
 
 /// What connections tell the rooms above.
@@ -175,14 +181,19 @@ impl Link {
     pub(super) async fn serve(mut self, mut jobs: mpsc::Receiver<Job>, stop: CancellationToken) -> (Ended, bool) {
         self.tell(Upward::Opened { link: self.id, at: self.last_heard }).await;
         self.shared.put_back(self.id);
+        // A new link in service may free another to be given up.
+        self.shared.replan();
         let ended = loop {
             let overdue = sleep_until(self.due.1);
+            // In this order: what has come is heard before a deadline is called missed and before anything is written,
+            // so that a frame of an earlier command, or the end of the connection, never meets a new one.
             let went_on = tokio::select! {
+                biased;
+                () = stop.cancelled() => Err(Ended::Asked),
                 heard = self.socket.hear() => self.heard(heard).await,
-                Some(job) = jobs.recv(), if self.exchange.is_idle() => self.begin(job).await,
                 () = overdue => self.overdue().await,
                 () = unawaited(self.late.as_mut()) => Err(Ended::Spent),
-                () = stop.cancelled() => Err(Ended::Asked),
+                Some(job) = jobs.recv(), if self.exchange.is_idle() => self.begin(job).await,
             };
             if let Err(ended) = went_on {
                 break ended;
@@ -193,7 +204,8 @@ impl Link {
             let _ = waiter.send(Err(lost()));
         }
         jobs.close();
-        while let Ok(job) = jobs.try_recv() {
+        // Waits for a job that is being handed over in this very moment.
+        while let Some(job) = jobs.recv().await {
             let _ = job.answer.send(Err(NotSent::LinkGone.into()));
         }
         self.tell(Upward::Closed { link: self.id, last_heard: self.last_heard }).await;
@@ -304,7 +316,7 @@ impl Link {
         let Some((kind, waiter)) = self.waiter.take() else { return };
         let outcome = match ending {
             Ending::Reply(body) => Ok(body),
-            Ending::Error(error) if kind == Kind::Payment && !error.refuses_payment() => {
+            Ending::Error(error) if !kind.may_repeat() && !refuses(kind, &error) => {
                 Err(Failure::Unknown(Lost { cause: Cause::Word(error), late: None }))
             }
             Ending::Error(error) => Err(Failure::Refused(error)),
@@ -329,6 +341,7 @@ impl Link {
 
     /// The reply is overdue: tells the caller, and listens on only for what became of a payment.
     fn give_up(&mut self, now: Instant) -> Result<(), Ended> {
+        self.shared.timed_out(self.shard);
         let aside = self.exchange.give_up();
         let Some((_, waiter)) = self.waiter.take() else { return Err(Ended::Spent) };
         let (late, receiver) = if aside {
@@ -346,6 +359,13 @@ impl Link {
         self.shared.set_aside(self.id);
         Ok(())
     }
+}
+
+/// Whether an error proves that a command which must not be repeated did nothing.
+fn refuses(kind: Kind, error: &GatewayError) -> bool {
+    // A `ratelimit` that names another command never gets here.
+    let own_limit = matches!(error.meaning(), Meaning::RateLimit { command: Some(_), .. });
+    error.refuses_payment() || (kind == Kind::Raw && own_limit)
 }
 
 /// Resolves when nobody listens for the late reply any more; never where none is awaited.

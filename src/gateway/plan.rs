@@ -20,6 +20,8 @@ pub struct ShardView {
     pub dialling: usize,
     /// Failures in a row.
     pub failures: u32,
+    /// Commands in a row that were not answered in time.
+    pub timeouts: u32,
     /// When it may be dialled; `None` for at once.
     pub retry_at: Option<Instant>,
     /// Taken out by hand.
@@ -91,7 +93,7 @@ fn next_dial(view: &View, shards: &mut [ShardView], now: Instant, look_again: &m
             earliest(look_again, at);
             continue;
         }
-        let rank = (shard.failures > 0, taken, shard.failures);
+        let rank = (shard.failures > 0 || shard.timeouts > 0, taken, shard.failures);
         if best.is_none_or(|(_, known)| rank < known) {
             best = Some((index, rank));
         }
@@ -208,6 +210,7 @@ mod tests {
                 links,
                 dialling,
                 failures,
+                timeouts: 0,
                 retry_at: (failures > 0).then(|| now + Duration::from_secs(retry)),
                 cordoned,
                 idle_since: idle.filter(|_| links > 0).map(|ago| now + Duration::from_secs(100 - ago)),

@@ -272,7 +272,20 @@ impl Shared {
     pub(super) fn measured(&self, shard: usize, sample: Duration) {
         if let Some(shard) = self.state().shards.get_mut(shard) {
             shard.health.measured(sample);
+            shard.health.answered();
         }
+    }
+
+    /// A command on `shard` was not answered in time.
+    pub(super) fn timed_out(&self, shard: usize) {
+        if let Some(shard) = self.state().shards.get_mut(shard) {
+            shard.health.timed_out();
+        }
+    }
+
+    /// Asks the planner anew.
+    pub(super) fn replan(&self) {
+        self.changed.notify_one();
     }
 
     /// A link is over.

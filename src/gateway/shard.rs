@@ -22,6 +22,7 @@ const AFTER_A_LOSS: Duration = Duration::from_millis(25);
 pub struct Health {
     failures: u32,
     unproven_losses: u32,
+    timeouts: u32,
     retry_at: Option<Instant>,
     round_trip: Option<Duration>,
 }
@@ -36,7 +37,7 @@ impl Health {
     /// A shard of which nothing is known yet: presumed good.
     #[must_use]
     pub fn new() -> Self {
-        Self { failures: 0, unproven_losses: 0, retry_at: None, round_trip: None }
+        Self { failures: 0, unproven_losses: 0, timeouts: 0, retry_at: None, round_trip: None }
     }
 
     /// Whether the last attempts did not fail.
@@ -86,6 +87,22 @@ impl Health {
     pub fn lost(&mut self, now: Instant, proved: bool, jitter: f64) {
         self.unproven_losses = if proved { 0 } else { self.unproven_losses.saturating_add(1) };
         self.pause(now, jitter, self.unproven_losses);
+    }
+
+    /// A command was not answered in time. A shard that answers pings and no commands stays in use, after the others.
+    pub fn timed_out(&mut self) {
+        self.timeouts = self.timeouts.saturating_add(1);
+    }
+
+    /// A command was answered.
+    pub fn answered(&mut self) {
+        self.timeouts = 0;
+    }
+
+    /// Commands in a row that were not answered in time.
+    #[must_use]
+    pub fn timeouts(&self) -> u32 {
+        self.timeouts
     }
 
     /// A ping was answered after `sample`. Smoothed as TCP does it, an eighth at a time.

@@ -111,8 +111,11 @@ impl State {
             }
         }
         let rank = |entry: &Entry| {
-            let round_trip = self.shards.get(entry.shard).and_then(|shard| shard.health.round_trip());
-            (Some(entry.shard) == avoid, busy.get(entry.shard).copied(), round_trip.unwrap_or_default())
+            let shard = self.shards.get(entry.shard);
+            let round_trip = shard.and_then(|shard| shard.health.round_trip()).unwrap_or_default();
+            let last_resort = shard.is_some_and(|shard| shard.cordoned) || Some(entry.shard) == avoid;
+            let timeouts = shard.map_or(0, |shard| shard.health.timeouts());
+            (last_resort, timeouts, busy.get(entry.shard).copied(), round_trip)
         };
         let (&link, _) = self
             .links
@@ -136,6 +139,13 @@ impl State {
             return;
         }
         entry.phase = Phase::Free(now);
+        let shard = entry.shard;
+        if self.is_cordoned(shard) && self.serves_without(shard) {
+            if let Some(entry) = self.links.remove(&link) {
+                entry.stop.cancel();
+            }
+            return;
+        }
         while let Some((_, waiter)) = self.waiting.pop_first() {
             let Some(given) = self.give(link) else { return };
             if waiter.send(Ok(given)).is_ok() {
@@ -146,6 +156,17 @@ impl State {
                 entry.phase = Phase::Free(now);
             }
         }
+    }
+
+    fn is_cordoned(&self, shard: usize) -> bool {
+        self.shards.get(shard).is_some_and(|shard| shard.cordoned)
+    }
+
+    /// Whether a link is in service on a shard that is not cordoned, other than this one.
+    fn serves_without(&self, shard: usize) -> bool {
+        self.links.values().any(|entry| {
+            entry.shard != shard && !self.is_cordoned(entry.shard) && !matches!(entry.phase, Phase::SetAside(_))
+        })
     }
 
     /// A place in the queue, or why there is none.
@@ -243,6 +264,7 @@ impl State {
             .map(|shard| ShardView {
                 dialling: shard.dialling,
                 failures: shard.health.failures(),
+                timeouts: shard.health.timeouts(),
                 retry_at: shard.health.retry_at(),
                 cordoned: shard.cordoned,
                 ..ShardView::default()

@@ -64,7 +64,7 @@ impl Section<'_> {
     }
 
     /// As [`Section::get`], for a value that must not be below `least`.
-    pub fn at_least<T: Setting + PartialOrd>(&mut self, key: &'static str, default: T, least: &T) -> T {
+    pub fn at_least<T: Setting + PartialOrd + Copy>(&mut self, key: &'static str, default: T, least: &T) -> T {
         let value = self.get(key, default);
         if value < *least {
             self.fault(key, format_args!("must be at least {}", least.show().trim_matches('"')));
@@ -106,6 +106,12 @@ impl Section<'_> {
         let path = if key.is_empty() { self.path.clone() } else { self.path_to(key) };
         let origin = self.settings.tree.nearest_origin(&path);
         self.settings.faults.push(Fault { origin, key: path.join("."), message: message.to_string() });
+    }
+
+    /// How many faults have been recorded so far, in this and all other sections.
+    #[must_use]
+    pub fn faults(&self) -> usize {
+        self.settings.faults.len()
     }
 
     fn path_to(&self, name: &str) -> Vec<String> {

@@ -75,7 +75,7 @@ fn every_fault_is_told_at_once_with_its_place() {
         faults(settings),
         "bridge.toml:1: gateway.shards: must not be empty\n\
          bridge.toml:2: gateway.min_links: must be a whole number, not text\n\
-         bridge.toml:3: gateway.ping: no such key; the nearest known is gateway.url\n\
+         bridge.toml:3: gateway.ping: no such key; the nearest known is gateway.ping_interval\n\
          bridge.toml:5: gateway.url: is a value, and not a section\n\
          bridge.toml:8: caches: no such section; the nearest known is cache\n\
          environment BRIDGE_GATEWAY__MAX_LINKS: gateway.max_links: must be a whole number from 0 to 4294967295"
@@ -218,7 +218,10 @@ fn every_type_reads_the_file_and_the_environment_alike() {
 
 proptest! {
     #[test]
-    fn a_duration_shown_is_read_as_itself(millis in 0_u64..36_500 * 86_400_000, nanos in prop_oneof![Just(0), 0_u32..1_000_000]) {
+    fn a_duration_shown_is_read_as_itself(
+        millis in 0_u64..36_500 * 86_400_000,
+        nanos in prop_oneof![Just(0), 0_u32..1_000_000],
+    ) {
         let duration = Duration::from_millis(millis) + Duration::from_nanos(nanos.into());
         let shown = duration.show();
         prop_assert_eq!(Duration::read(&Value::Text(shown.trim_matches('"').to_owned())), Ok(duration));

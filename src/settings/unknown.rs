@@ -62,15 +62,21 @@ impl Known {
     fn nearest(&self, path: &[String], is_section: bool) -> Option<&[String]> {
         let known = if is_section { &self.sections } else { &self.keys };
         let (last, parent) = path.split_last()?;
-        let distance = |other: &&Vec<String>| {
-            let beside = other.split_last().is_some_and(|(_, others)| others == parent);
+        let whole = path.join(".");
+        // The same word in another section was misplaced, not misspelled; otherwise neighbours come first. Likeness is
+        // Jaro and Winkler's, which forgives a forgotten ending.
+        let likeness = |other: &[String]| {
             let same = other.last() == Some(last);
-            // The same word in another section was misplaced, not misspelled; otherwise neighbours come first.
-            let rank = if same { 0 } else { 1 + usize::from(!beside) };
+            let beside = other.split_last().is_some_and(|(_, others)| others == parent);
             let name = other.last().map_or("", String::as_str);
-            let (whole, others) = (path.join("."), other.join("."));
-            (rank, strsim::damerau_levenshtein(last, name), strsim::damerau_levenshtein(&whole, &others))
+            let (by_name, by_path) = (strsim::jaro_winkler(last, name), strsim::jaro_winkler(&whole, &other.join(".")));
+            (same, beside, by_name, by_path)
         };
-        known.iter().filter(|other| !other.is_empty()).min_by_key(distance).map(Vec::as_slice)
+        let compare = |one: &&Vec<String>, other: &&Vec<String>| {
+            let (one, other) = (likeness(one), likeness(other));
+            let (by_name, by_path) = (one.2.total_cmp(&other.2), one.3.total_cmp(&other.3));
+            (one.0, one.1).cmp(&(other.0, other.1)).then(by_name).then(by_path)
+        };
+        known.iter().filter(|other| !other.is_empty()).max_by(compare).map(Vec::as_slice)
     }
 }

@@ -1,8 +1,8 @@
 //! Values as they stand in the configuration, and the types that can be read from them.
 //!
-//! A file says what type a value has; the environment knows only text. One [`Value`] carries both, and each type decides
-//! how it reads either, so that every key can be set from every source. What reading refuses, it refuses without
-//! quoting the value: somebody may have pasted a secret where a number belongs.
+//! A file says what type a value has; the environment knows only text. One [`Value`] carries both, and each type
+//! decides how it reads either, so that every key can be set from every source. What reading refuses, it refuses
+//! without quoting the value: somebody may have pasted a secret where a number belongs.
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -36,30 +36,19 @@ const HALF_OPEN_PATIENCE: Duration = Duration::from_mins(10);
 
 /// How a connection ends.
 enum Ending {
-    /// The client went, or the simulator stops.
+    /// The client went.
     Gone,
     Reset,
     Frozen,
     Close(u16),
 }
 
-/// Runs the connection until its end.
+/// Runs the connection until its end. Dropping the future ends it as a server that is switched off would.
 pub(super) async fn run(desk: Desk, mut socket: WebSocketStream<TcpStream>, mut seat: Seat, greeting: Vec<Step>) {
-    let stop = desk.world.stop.clone();
-    let ending = tokio::select! {
-        () = stop.cancelled() => Ending::Gone,
-        ending = serve(&desk, &mut socket, &mut seat, greeting) => ending,
-    };
-    match ending {
+    match serve(&desk, &mut socket, &mut seat, greeting).await {
         Ending::Gone => {}
         Ending::Reset => reset(socket.get_ref()),
-        Ending::Frozen => {
-            let stream = socket.into_inner();
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = ignore(stream, &mut seat.fate) => {}
-            }
-        }
+        Ending::Frozen => ignore(socket.into_inner(), &mut seat.fate).await,
         Ending::Close(code) => {
             let frame = CloseFrame { code: code.into(), reason: Utf8Bytes::default() };
             let closing = async {
@@ -67,10 +56,7 @@ pub(super) async fn run(desk: Desk, mut socket: WebSocketStream<TcpStream>, mut 
                 let _ = socket.close(Some(frame)).await;
                 while socket.next().await.is_some_and(|message| message.is_ok()) {}
             };
-            tokio::select! {
-                () = stop.cancelled() => {}
-                _ = timeout(CLOSE_PATIENCE, closing) => {}
-            }
+            let _ = timeout(CLOSE_PATIENCE, closing).await;
         }
     }
 }

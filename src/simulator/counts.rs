@@ -35,7 +35,7 @@ pub struct ShardCounts {
     pub opened: u64,
     /// Connections open now, half-open ones included.
     pub open: u64,
-    /// Attempts to connect that were reset, because the shard was dead or by a fault.
+    /// Attempts to connect that came to nothing: reset, because the shard was dead or by a fault, or left hanging by one.
     pub refused: u64,
 }
 

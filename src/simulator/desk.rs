@@ -144,6 +144,13 @@ impl Waits {
     }
 }
 
+/// Sleeps, but not for nothing: the shortest sleep of the runtime is a millisecond.
+async fn pause(length: Duration) {
+    if !length.is_zero() {
+        sleep(length).await;
+    }
+}
+
 /// One command, with everything already decided that is decided on arrival.
 pub(super) struct Order {
     desk: Desk,
@@ -172,15 +179,15 @@ impl Order {
 
     /// Carries the command out in its own time.
     pub(super) async fn in_time(self) -> Vec<Step> {
-        sleep(self.waits.arrival).await;
+        pause(self.waits.arrival).await;
         let outcome = match self.admit() {
             Ok(instance) => {
-                sleep(self.waits.application).await;
+                pause(self.waits.application).await;
                 self.act(instance)
             }
             Err(refusal) => self.refused(&refusal),
         };
-        sleep(self.waits.answer).await;
+        pause(self.waits.answer).await;
         self.finish(outcome)
     }
 
@@ -223,7 +230,7 @@ impl Order {
         let silence = |steps| Outcome { steps, answered: false };
         let applied = || self.applied(instance);
         match &self.action {
-            // Those about connecting never strike here.
+            // The first two do all they do by waiting; those about connecting never strike a command.
             None
             | Some(
                 Action::Latency { .. }
@@ -267,7 +274,6 @@ impl Order {
             }
             Some(Action::HalfOpen) => silence(vec![Step::Freeze]),
             Some(Action::CloseFrame { code }) => silence(vec![Step::Close(*code)]),
-            // These strike connections, never commands.
         }
     }
 

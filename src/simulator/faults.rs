@@ -279,8 +279,18 @@ impl Faults {
         id
     }
 
+    /// Removes one fault, and says whether it was there.
+    pub(super) fn remove(&self, id: u64) -> bool {
+        let mut listed = self.lock();
+        let before = listed.faults.len();
+        listed.faults.retain(|(listed, _)| *listed != id);
+        self.count.store(listed.faults.len(), Ordering::Release);
+        listed.faults.len() < before
+    }
+
     pub(super) fn clear(&self) {
-        self.lock().faults.clear();
+        let mut listed = self.lock();
+        listed.faults.clear();
         self.count.store(0, Ordering::Release);
     }
 

@@ -87,7 +87,7 @@ mod tests {
         let now = start + Duration::from_secs(10);
         assert_eq!(window.admit(now, 25, 100, LENGTH), Err(Duration::from_secs(20)));
         assert_eq!(window.admit(now, 26, 100, LENGTH), Err(Duration::from_secs(21)));
-        let nearly = start + LENGTH.saturating_sub(Duration::from_nanos(1));
+        let nearly = start + Duration::from_nanos(29_999_999_999);
         assert_eq!(window.admit(nearly, 1, 100, LENGTH), Err(Duration::from_nanos(1)));
         assert_eq!(window.admit(start + LENGTH, 25, 100, LENGTH), Ok(()));
         assert_eq!(window.admit(start + LENGTH, 1, 100, LENGTH), Err(Duration::from_secs(1)));

@@ -1,12 +1,13 @@
-//! The simulated gateway: three shards on one store, as the vendor's wire is known to behave, and as nasty as a
-//! festival's network.
+//! The simulated gateway: ConcertPOS without ConcertPOS.
 //!
-//! It is the bridge's counterpart in tests, benchmarks and demonstrations, so it imports nothing of the bridge: a codec
-//! must never be tested against itself. It answers asynchronously and so reorders, counts what it received so that
-//! tests can assert on the gateway's side, and does wrong on request: see [`Fault`].
+//! Nobody outside the vendor has a gateway to test against, let alone one that cuts a connection between booking a sale
+//! and answering it. This one speaks the protocol of `protocol.md`, with three shards on one store, sample data, exact
+//! rate limits, broadcasts, and every fault that a client has to survive, on demand and under a seed. It also counts what
+//! it saw and did, which is the word of the other side against which the bridge's promises are tested, and it is quick
+//! enough to be the counterpart of benchmarks.
 //!
-//! Numbers keep the spelling they have in the sample data, in JSON and in JSON5. Every queue is bounded, and stopping
-//! the simulator ends everything it began.
+//! It imports nothing of the bridge, not even its table of commands or its JSON5 reader: what both sides had in common
+//! would never be tested. Everything in it is bounded, and everything ends with [`Simulator::stop`] or its drop.
 
 mod commands;
 mod config;
@@ -31,60 +32,75 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 pub use config::{Config, Counting, DEFAULT_API_KEY, DEFAULT_INSTANCE, Instance, Limits};
 pub use counts::{CommandCounts, Counts, Payment, ShardCounts};
 pub use faults::{Action, Fault, Garbage};
 pub use sale::Sold;
+pub use sample::{LOCKED_POS, LOCKED_POS_PASSWORD};
 
-use printer::Format;
+use printer::{Format, print};
 use reader::read;
 use roster::Fate;
+use value::Value;
 use world::World;
 
-/// A call that does not fit what is simulated, such as one that names a shard that does not exist.
+/// How long [`Simulator::stop`] waits for its tasks, all of which end at the first chance they get.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A simulator was asked for something that does not exist: a shard, an instance, a product, or malformed JSON.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Misuse(String);
 
 impl Misuse {
-    fn new(sentence: String) -> Self {
-        Self(sentence)
+    fn new(reason: String) -> Self {
+        Self(reason)
     }
 }
 
-/// A running gateway. Dropping it stops everything.
+/// A simulated gateway that runs until it is stopped or dropped.
 pub struct Simulator {
     world: Arc<World>,
     addr: SocketAddr,
-    control: Option<(SocketAddr, actix_web::dev::ServerHandle)>,
+    control_addr: Option<SocketAddr>,
 }
 
 impl fmt::Debug for Simulator {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Simulator({})", self.addr)
+        formatter.debug_struct("Simulator").field("addr", &self.addr).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Simulator {
+    fn drop(&mut self) {
+        self.world.stop.cancel();
     }
 }
 
 impl Simulator {
-    /// Starts a gateway. Fails where an address is taken or the configuration cannot be simulated.
+    /// Starts a gateway, on the tokio runtime of the caller; it serves once this returns.
+    ///
+    /// Fails where an address is taken or the configuration makes no sense.
     pub async fn start(config: Config) -> io::Result<Self> {
         config.check()?;
         let listener = TcpListener::bind(config.listen).await?;
         let addr = listener.local_addr()?;
-        let (control, pause) = (config.control, config.broadcast_every);
+        let (control, broadcast_every) = (config.control, config.broadcast_every);
         let world = Arc::new(World::new(config));
-        let control = control.map(|address| control::start(address, Arc::clone(&world))).transpose()?;
+        let control_addr = control.map(|listen| control::start(&world, listen)).transpose()?;
         world.tasks.spawn(server::listen(Arc::clone(&world), listener));
-        if let Some(pause) = pause {
+        if let Some(pause) = broadcast_every {
             world.tasks.spawn(Arc::clone(&world).broadcast_every(pause));
         }
-        Ok(Self { world, addr, control })
+        Ok(Self { world, addr, control_addr })
     }
 
-    /// Where the shards listen.
+    /// Where the gateway listens.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
@@ -93,83 +109,89 @@ impl Simulator {
     /// Where the control endpoint listens, if there is one.
     #[must_use]
     pub fn control_addr(&self) -> Option<SocketAddr> {
-        self.control.as_ref().map(|(addr, _)| *addr)
+        self.control_addr
     }
 
-    /// The URL template of the shards, with `{shard}`, `{instance}` and `{format}`.
+    /// The template of the gateway's URL, with `{shard}`, `{instance}` and `{format}` to be filled in.
     #[must_use]
     pub fn url(&self) -> String {
         format!("ws://{}/{{shard}}/?instance={{instance}}&Content-Type={{format}}", self.addr)
     }
 
-    /// Cuts every connection of a shard and lets nobody in.
+    /// Kills a shard: its connections are reset, without a close frame, and so is every new one once its request was read.
     pub fn kill(&self, shard: &str) -> Result<(), Misuse> {
-        self.set_alive(shard, false)
+        self.world.roster.set_alive(self.world.shard(shard)?, false);
+        Ok(())
     }
 
-    /// Lets connections to a shard in again.
+    /// Lets a dead shard take connections again.
     pub fn revive(&self, shard: &str) -> Result<(), Misuse> {
-        self.set_alive(shard, true)
+        self.world.roster.set_alive(self.world.shard(shard)?, true);
+        Ok(())
     }
 
-    /// Keeps every connection of a shard open and answers nothing on them any more, not even pings.
+    /// Makes the connections that a shard has now half-open: they stay, but nothing is read or answered on them any more.
     pub fn freeze(&self, shard: &str) -> Result<(), Misuse> {
         self.world.roster.decide(self.world.shard(shard)?, Fate::Frozen);
         Ok(())
     }
 
-    fn set_alive(&self, shard: &str, alive: bool) -> Result<(), Misuse> {
-        self.world.roster.set_alive(self.world.shard(shard)?, alive);
-        Ok(())
-    }
-
-    /// Sends a broadcast to every connection of the instance; `parameters` is JSON or JSON5. Returns how many there
-    /// are.
+    /// Sends a broadcast to every connection of `instance`, each with its own jitter, and returns how many there are.
+    /// `parameters` is an object in JSON or JSON5.
     pub fn broadcast(&self, instance: &str, message: &str, parameters: &str) -> Result<usize, Misuse> {
-        let parameters =
-            read(parameters, Format::Json5).ok_or_else(|| Misuse::new(format!("{parameters:?} is no JSON")))?;
-        Ok(self.world.broadcast(self.world.instance(instance)?, message, &parameters))
+        let value = read(parameters, Format::Json5).ok_or_else(|| Misuse::new(format!("{parameters:?} is no JSON")))?;
+        Ok(self.world.broadcast(self.world.instance(instance)?, message, &value))
     }
 
-    /// Puts a fault in force; returns its number.
-    pub fn add_fault(&self, fault: Fault) -> Result<u64, Misuse> {
-        fault.check().map_err(Misuse::new)?;
-        Ok(self.world.faults.add(fault))
+    /// Puts a fault in force, behind those that are, and returns its number.
+    #[expect(clippy::must_use_candidate, reason = "most faults are never taken back one by one")]
+    pub fn add_fault(&self, fault: Fault) -> u64 {
+        self.world.faults.add(fault)
     }
 
-    /// Ends all faults.
+    /// Ends the fault with this number, and says whether it was still in force.
+    #[expect(clippy::must_use_candidate, reason = "a fault that has struck its last time is gone already")]
+    pub fn remove_fault(&self, id: u64) -> bool {
+        self.world.faults.remove(id)
+    }
+
+    /// Ends all faults. What has already struck takes its course.
     pub fn clear_faults(&self) {
         self.world.faults.clear();
     }
 
-    /// Replaces fields of a product by those of `change`, an object in JSON or JSON5. Tells no connection: that is
-    /// what a broadcast of `updatepos` is for.
-    pub fn change_product(&self, instance: &str, pos_id: i64, product_id: i64, change: &str) -> Result<(), Misuse> {
-        self.world.change_product(self.world.instance(instance)?, pos_id, product_id, change)
-    }
-
-    /// What it has received and sent so far.
+    /// What was seen and done since the start or the last reset.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.world.counters.snapshot()
     }
 
-    /// Stops, and waits until every connection is gone.
+    /// Counts from nothing again; only the connections that are open stay counted.
+    pub fn reset_counts(&self) {
+        self.world.counters.reset();
+    }
+
+    /// Sets a price, spelled as it is to appear on the wire (`4.50`). Tells nobody: broadcast `updatepos` for that.
+    pub fn set_product_price(&self, instance: &str, pos_id: i64, product_id: i64, price: &str) -> Result<(), Misuse> {
+        self.change_product(instance, pos_id, product_id, &format!("{{Price: {price}}}"))
+    }
+
+    /// Replaces fields of a product by those of `change`, an object in JSON or JSON5; new fields are added. Tells nobody.
+    pub fn change_product(&self, instance: &str, pos_id: i64, product_id: i64, change: &str) -> Result<(), Misuse> {
+        self.world.change_product(self.world.instance(instance)?, pos_id, product_id, change)
+    }
+
+    /// The transactions of an instance, newest first, as a JSON array.
+    pub fn transactions(&self, instance: &str) -> Result<String, Misuse> {
+        let listed = self.world.data(self.world.instance(instance)?)?.all_transactions();
+        Ok(print(&Value::Array(listed), Format::Json))
+    }
+
+    /// Ends everything and waits until it has ended. Connections end as they would if the server were switched off.
     pub async fn stop(self) {
         self.world.stop.cancel();
-        if let Some((_, control)) = &self.control {
-            control.stop(false).await;
-        }
         self.world.tasks.close();
-        self.world.tasks.wait().await;
-    }
-}
-
-impl Drop for Simulator {
-    fn drop(&mut self) {
-        self.world.stop.cancel();
-        if let Some((_, control)) = self.control.take() {
-            drop(control.stop(false));
-        }
+        // Nothing can outlast the patience but a task that the runtime no longer runs.
+        let _ = timeout(STOP_PATIENCE, self.world.tasks.wait()).await;
     }
 }

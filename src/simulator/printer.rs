@@ -3,7 +3,10 @@
 //! One thing differs on purpose: numbers come out as they are spelled in the store (`4.50` stays `4.50`), where
 //! JavaScript would shorten them, because a client that survives the harder spelling survives the easier one.
 //!
-//! The rules for quotes, escapes and bare keys are those of json5 2.2, `lib/stringify.js`.
+//! The rules for quotes, escapes and bare keys are those of json5 2.2, `lib/stringify.js`, except that keys in other than
+//! Latin letters are quoted: the library knows all of Unicode's letters, and this does not.
+
+use std::fmt::Write as _;
 
 use super::value::Value;
 
@@ -78,19 +81,15 @@ fn is_finite(number: &str) -> bool {
     !number.ends_with("Infinity") && !number.ends_with("NaN")
 }
 
-/// The library prints other letters bare too; the gateway's own names are ASCII, and quoted is right as well.
 fn is_identifier(key: &str) -> bool {
     let mut letters = key.chars();
-    letters.next().is_some_and(|first| first == '$' || first == '_' || first.is_ascii_alphabetic())
-        && letters.all(|letter| matches!(letter, '$' | '_') || letter.is_ascii_alphanumeric())
+    letters.next().is_some_and(is_identifier_start)
+        && letters.all(|letter| letter.is_ascii_digit() || is_identifier_start(letter))
 }
 
-/// A control character: the escape's beginning and two hexadecimal digits.
-fn put_escape(out: &mut String, beginning: &str, control: char) {
-    out.push_str(beginning);
-    for digit in [u32::from(control) >> 4, u32::from(control) & 0xF] {
-        out.push(char::from_digit(digit, 16).unwrap_or('0'));
-    }
+fn is_identifier_start(letter: char) -> bool {
+    let is_latin = letter.is_ascii() || ('\u{c0}'..='\u{24f}').contains(&letter);
+    matches!(letter, '$' | '_') || (is_latin && letter.is_alphabetic())
 }
 
 fn put_string(out: &mut String, text: &str, format: Format) {
@@ -111,7 +110,10 @@ fn put_json_string(out: &mut String, text: &str) {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            control if control < ' ' => put_escape(out, "\\u00", control),
+            control if control < ' ' => {
+                // Writing to a String cannot fail.
+                let _ = write!(out, "\\u{:04x}", u32::from(control));
+            }
             plain => out.push(plain),
         }
     }
@@ -137,7 +139,10 @@ fn put_json5_string(out: &mut String, text: &str) {
             '\0' if !letters.peek().is_some_and(char::is_ascii_digit) => out.push_str("\\0"),
             '\u{2028}' => out.push_str("\\u2028"),
             '\u{2029}' => out.push_str("\\u2029"),
-            control if control < ' ' => put_escape(out, "\\x", control),
+            control if control < ' ' => {
+                // Writing to a String cannot fail.
+                let _ = write!(out, "\\x{:02x}", u32::from(control));
+            }
             plain => out.push(plain),
         }
     }
@@ -169,9 +174,15 @@ mod tests {
 
     #[test]
     fn json5_keys_are_bare_only_where_they_are_identifiers() {
-        let value = Value::object([("a", 1.into()), ("$b_1", 2.into()), ("3c", 3.into()), ("d-e", 4.into())]);
-        assert_eq!(print(&value, Format::Json5), "{a:1,$b_1:2,'3c':3,'d-e':4}");
-        assert_eq!(print(&value, Format::Json), r#"{"a":1,"$b_1":2,"3c":3,"d-e":4}"#);
+        let value = Value::object([
+            ("a", 1.into()),
+            ("$b_1", 2.into()),
+            ("3c", 3.into()),
+            ("d-e", 4.into()),
+            ("größe", 5.into()),
+        ]);
+        assert_eq!(print(&value, Format::Json5), "{a:1,$b_1:2,'3c':3,'d-e':4,größe:5}");
+        assert_eq!(print(&value, Format::Json), r#"{"a":1,"$b_1":2,"3c":3,"d-e":4,"größe":5}"#);
         assert_eq!(print(&Value::object([("", Value::Null)]), Format::Json5), "{'':null}");
     }
 

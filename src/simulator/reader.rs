@@ -128,7 +128,7 @@ impl<'a> Reader<'a> {
             "null" => Some(Value::Null),
             "true" => Some(Value::Bool(true)),
             "false" => Some(Value::Bool(false)),
-            number => is_number(number).then(|| Value::Number(Cow::Owned(number.to_owned()))),
+            word => number(word).map(|spelled| Value::Number(Cow::Owned(spelled))),
         }
     }
 
@@ -194,16 +194,26 @@ fn is_key_letter(letter: char) -> bool {
     matches!(letter, '$' | '_' | '\u{200c}' | '\u{200d}') || letter.is_alphanumeric()
 }
 
-fn is_number(word: &str) -> bool {
-    let unsigned = word.strip_prefix(['+', '-']).unwrap_or(word);
+/// The number a word spells, if any. What is a number of JSON keeps its spelling; the rest is spelled as JSON would.
+fn number(word: &str) -> Option<String> {
+    let (sign, unsigned) = match word.strip_prefix('-') {
+        Some(unsigned) => ("-", unsigned),
+        None => ("", word.strip_prefix('+').unwrap_or(word)),
+    };
     if matches!(unsigned, "Infinity" | "NaN") {
-        return true;
+        return Some(format!("{sign}{unsigned}"));
     }
     if let Some(hex) = unsigned.strip_prefix("0x").or_else(|| unsigned.strip_prefix("0X")) {
-        return !hex.is_empty() && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let digits_only = hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+        return u64::from_str_radix(hex, 16).ok().filter(|_| digits_only).map(|number| format!("{sign}{number}"));
     }
-    // Rust reads every decimal of JSON5, but also words such as `inf`, hence the look at the first character.
-    unsigned.starts_with(|first: char| first.is_ascii_digit() || first == '.') && unsigned.parse::<f64>().is_ok()
+    if !unsigned.starts_with(|first: char| first.is_ascii_digit() || first == '.') || unsigned == "." {
+        return None;
+    }
+    let zero = if unsigned.starts_with('.') { "0" } else { "" };
+    let decimal = unsigned.replace(".e", "e").replace(".E", "E");
+    let spelled = format!("{sign}{zero}{}", decimal.strip_suffix('.').unwrap_or(&decimal));
+    serde_json::from_str::<serde::de::IgnoredAny>(&spelled).is_ok().then_some(spelled)
 }
 
 #[cfg(test)]
@@ -221,7 +231,7 @@ mod tests {
             "// hi\n{command:'pay\\\nitems', 'a b': [1.50, +2, .5, 0xFF, 1e3,], /* x */ \"d\": {n: null, t: true},}";
         assert_eq!(
             json(text).as_deref(),
-            Some(r#"{"command":"payitems","a b":[1.50,+2,.5,0xFF,1e3],"d":{"n":null,"t":true}}"#)
+            Some(r#"{"command":"payitems","a b":[1.50,2,0.5,255,1e3],"d":{"n":null,"t":true}}"#)
         );
         assert_eq!(json("'\\u0041\\x42\\uD83D\\uDE00\\ud800!'").as_deref(), Some("\"AB😀\u{fffd}!\""));
         assert_eq!(read("-Infinity", Format::Json5), Some(Value::number("-Infinity")));
@@ -237,9 +247,9 @@ mod tests {
 
     #[test]
     fn what_is_malformed_is_refused() {
-        for text in
-            ["", "{", "[1", "[1 2]", "{a 1}", "{a:}", "{:1}", "'x", "'x\ny'", "'\\u12'", "/* x", "nope", "1.2.3", "inf"]
-        {
+        let syntax = ["", "{", "[1", "[1 2]", "{a 1}", "{a:}", "{:1}", "'x", "'x\ny'", "'\\u12'", "/* x", "nope"];
+        let numbers = ["1.2.3", "inf", "012", "--1", "0x", "0x+1", ".", "-", "1e"];
+        for text in syntax.into_iter().chain(numbers) {
             assert_eq!(read(text, Format::Json5), None, "{text}");
         }
     }

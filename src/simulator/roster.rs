@@ -112,7 +112,8 @@ impl Roster {
         mut due: impl FnMut() -> Instant,
     ) -> usize {
         let state = self.lock();
-        let listeners = state.members.values().filter(|member| member.instance == Some(instance));
+        let hears = |member: &&Member| member.instance == Some(instance) && *member.fate.borrow() != Fate::Cut;
+        let listeners = state.members.values().filter(hears);
         let mut copies = 0;
         for member in listeners {
             let delivery = Delivery { due: due(), text: text(member.format) };

@@ -7,10 +7,10 @@ use super::store::{Data, PointOfSale, Transaction};
 use super::value::Value;
 
 /// The point of sale that asks for a password.
-pub(super) const LOCKED_POS: i64 = 7;
+pub const LOCKED_POS: i64 = 7;
 
 /// The password of [`LOCKED_POS`].
-pub(super) const LOCKED_POS_PASSWORD: &str = "backstage";
+pub const LOCKED_POS_PASSWORD: &str = "backstage";
 
 const STANDS: [&str; 8] = ["Bar", "Grill", "Cocktails", "Coffee", "Merchandise", "Tickets", "Backstage", "Ice cream"];
 const AREAS: [&str; 4] = ["North", "South", "Main stage", "Camping"];

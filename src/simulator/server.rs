@@ -59,14 +59,16 @@ pub(super) async fn listen(world: Arc<World>, listener: TcpListener) {
             // Whatever goes wrong with one connection is that connection's end and nothing else.
             tokio::select! {
                 () = stop.cancelled() => {}
-                greeted = timeout(HEAD_PATIENCE, read_head(stream)) => {
-                    if let Ok(Ok(arrival)) = greeted {
-                        welcome(guest, arrival).await;
-                    }
-                }
+                () = receive(guest, stream) => {}
             }
             drop(seat);
         });
+    }
+}
+
+async fn receive(world: Arc<World>, stream: TcpStream) {
+    if let Ok(Ok(arrival)) = timeout(HEAD_PATIENCE, read_head(stream)).await {
+        welcome(world, arrival).await;
     }
 }
 
@@ -107,6 +109,7 @@ async fn welcome(world: Arc<World>, mut arrival: Arrival) {
         return refuse(&world, target.shard, &arrival.stream);
     }
     if fault == Some(Action::HangConnect) {
+        world.counters.refused(target.shard);
         let (_keep, mut fate) = watch::channel(Fate::Live);
         return connection::ignore(arrival.stream, &mut fate).await;
     }
@@ -196,9 +199,13 @@ fn decode(text: &str) -> String {
     let mut rest = text.as_bytes();
     while let Some((first, after)) = rest.split_first() {
         let encoded = after.get(..2).filter(|_| *first == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
-        let decoded = encoded.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        bytes.push(decoded.unwrap_or(*first));
-        rest = after.get(if decoded.is_some() { 2 } else { 0 }..).unwrap_or_default();
+        if let Some(byte) = encoded.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            bytes.push(byte);
+            rest = after.get(2..).unwrap_or_default();
+        } else {
+            bytes.push(*first);
+            rest = after;
+        }
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -1,1 +1,222 @@
+use std::collections::BTreeSet;
+use std::time::Duration;
 
+use proptest::prelude::*;
+
+use super::*;
+
+const HOLD: u64 = 33;
+const CAPACITY: u64 = 100;
+const FOREVER: Tick = Tick(u64::MAX);
+
+fn turnstile() -> Turnstile {
+    Turnstile::new(Window::new(HOLD))
+}
+
+fn ask(class: Class<'_>, points: u64, deadline: Tick) -> Entrant<'_> {
+    Entrant { class, price: Price { points, limit: CAPACITY }, deadline }
+}
+
+fn read(points: u64, deadline: Tick) -> Entrant<'static> {
+    ask(Class::Caller("a"), points, deadline)
+}
+
+fn granted(entered: Entered) -> Grant {
+    match entered {
+        Entered::Decided(Verdict::Granted(grant)) => grant,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn waits(entered: Entered) -> Rank {
+    match entered {
+        Entered::Waits(rank, _) => rank,
+        Entered::Decided(verdict) => panic!("{verdict:?}"),
+    }
+}
+
+fn denied(entered: &Entered) -> u64 {
+    match entered {
+        Entered::Decided(Verdict::Denied { wait }) => *wait,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A turnstile whose points were all spent by a command that ended at 0.
+fn spent() -> Turnstile {
+    let mut turnstile = turnstile();
+    let grant = granted(turnstile.enter(Tick(0), read(CAPACITY, FOREVER)));
+    turnstile.ended(Tick(0), grant);
+    turnstile
+}
+
+#[test]
+fn who_can_be_served_exactly_at_the_deadline_waits_and_who_cannot_is_denied_at_once() {
+    let mut turnstile = spent();
+    assert_eq!(denied(&turnstile.enter(Tick(3), read(1, Tick(HOLD - 1)))), HOLD - 3);
+    let rank = waits(turnstile.enter(Tick(3), read(1, Tick(HOLD))));
+    assert_eq!(turnstile.look(Tick(3), rank), Look::AgainAt(Tick(HOLD)));
+    assert!(matches!(turnstile.look(Tick(HOLD), rank), Look::Decided(Verdict::Granted(_))));
+}
+
+#[test]
+fn those_who_wait_before_it_are_counted_in_what_a_newcomer_is_told() {
+    let mut turnstile = spent();
+    waits(turnstile.enter(Tick(0), read(100, Tick(HOLD))));
+    // Behind the one who takes everything at HOLD, points come free no sooner than at twice that.
+    assert_eq!(denied(&turnstile.enter(Tick(0), read(1, Tick(2 * HOLD - 1)))), 2 * HOLD);
+    waits(turnstile.enter(Tick(0), read(1, Tick(2 * HOLD))));
+}
+
+#[test]
+fn a_payment_that_comes_later_sends_away_at_once_whoever_it_leaves_no_chance() {
+    let mut turnstile = spent();
+    let reading = waits(turnstile.enter(Tick(1), read(60, Tick(HOLD))));
+    let patient = waits(turnstile.enter(Tick(1), ask(Class::Caller("b"), 30, Tick(HOLD))));
+    waits(turnstile.enter(Tick(2), ask(Class::Payment, 70, Tick(HOLD))));
+    assert_eq!(turnstile.look(Tick(2), reading), Look::Decided(Verdict::Denied { wait: 2 * HOLD - 2 }));
+    // With the larger one gone, the smaller still fits.
+    assert!(matches!(turnstile.look(Tick(2), patient), Look::AgainAt(_)));
+}
+
+#[test]
+fn nobody_overtakes_however_little_is_asked() {
+    let mut turnstile = turnstile();
+    let half = granted(turnstile.enter(Tick(0), read(60, FOREVER)));
+    let large = waits(turnstile.enter(Tick(0), read(50, FOREVER)));
+    let small = waits(turnstile.enter(Tick(0), read(1, FOREVER)));
+    assert!(matches!(turnstile.look(Tick(5), small), Look::AgainAt(_)));
+    turnstile.give_back(Tick(5), half);
+    assert!(matches!(turnstile.look(Tick(5), large), Look::Decided(Verdict::Granted(_))));
+    assert!(matches!(turnstile.look(Tick(5), small), Look::Decided(Verdict::Granted(_))));
+}
+
+#[test]
+fn whoever_leaves_hands_on_the_place_and_the_points() {
+    let mut turnstile = turnstile();
+    let half = granted(turnstile.enter(Tick(0), read(60, FOREVER)));
+    let large = waits(turnstile.enter(Tick(0), read(90, FOREVER)));
+    let small = waits(turnstile.enter(Tick(0), read(40, FOREVER)));
+    turnstile.leave(Tick(1), large);
+    let Look::Decided(Verdict::Granted(grant)) = turnstile.look(Tick(1), small) else { panic!("the place was kept") };
+    turnstile.give_back(Tick(1), grant);
+
+    let large = waits(turnstile.enter(Tick(2), read(90, FOREVER)));
+    turnstile.give_back(Tick(3), half);
+    turnstile.leave(Tick(3), large);
+    assert_eq!(turnstile.window.used(Tick(3)), 0, "points granted to someone who is gone are lost");
+}
+
+#[test]
+fn a_closing_sends_away_at_once_whoever_cannot_outlast_it() {
+    let mut turnstile = spent();
+    let hasty = waits(turnstile.enter(Tick(0), read(1, Tick(HOLD))));
+    let patient = waits(turnstile.enter(Tick(0), read(1, Tick(80))));
+    turnstile.close_until(Tick(10), Tick(80));
+    assert_eq!(turnstile.look(Tick(10), hasty), Look::Decided(Verdict::Denied { wait: 70 }));
+    assert_eq!(turnstile.look(Tick(10), patient), Look::AgainAt(Tick(80)));
+    assert!(matches!(turnstile.look(Tick(80), patient), Look::Decided(Verdict::Granted(_))));
+}
+
+#[test]
+fn a_class_that_is_full_is_told_when_its_turn_would_have_come() {
+    let mut turnstile = spent();
+    for _ in 0..super::super::queue::MAX_PER_TOKEN {
+        waits(turnstile.enter(Tick(0), read(1, Tick(HOLD))));
+    }
+    assert_eq!(denied(&turnstile.enter(Tick(1), read(40, FOREVER))), 2 * HOLD - 1);
+    waits(turnstile.enter(Tick(1), ask(Class::Payment, 1, FOREVER)));
+}
+
+/// Lets time pass by alarms alone, as the waiters do, ending each command the moment it is granted, until `until`.
+/// Returns who was granted, in order, and when.
+fn run(turnstile: &mut Turnstile, waiting: &mut BTreeSet<Rank>, from: Tick, until: Tick) -> Vec<(Rank, Tick)> {
+    let (mut now, mut served) = (from, Vec::new());
+    loop {
+        let mut alarm = until;
+        for rank in waiting.clone() {
+            match turnstile.look(now, rank) {
+                Look::Decided(verdict) => {
+                    waiting.remove(&rank);
+                    if let Verdict::Granted(grant) = verdict {
+                        served.push((rank, now));
+                        turnstile.ended(now, grant);
+                    }
+                }
+                Look::AgainAt(at) => alarm = alarm.min(at),
+            }
+        }
+        if now == until {
+            return served;
+        }
+        now = alarm;
+    }
+}
+
+fn class() -> impl Strategy<Value = Class<'static>> {
+    prop_oneof![
+        Just(Class::Payment),
+        prop::sample::select(&["a", "b", "c"]).prop_map(Class::Caller),
+        (0..5_u64).prop_map(|secs| Class::Refresh { staleness: Duration::from_secs(secs) }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn asking_again_after_the_time_told_succeeds_and_a_moment_earlier_does_not(
+        past in prop::collection::vec((1..=60_u64, 0..10_u64), 0..8),
+        queue in prop::collection::vec((class(), 1..=60_u64), 0..8),
+        points in 1..=60_u64,
+    ) {
+        let mut turnstile = turnstile();
+        let mut now = Tick(0);
+        for (points, pause) in past {
+            now = now.after(pause);
+            if let Entered::Decided(Verdict::Granted(grant)) = turnstile.enter(now, read(points, now)) {
+                turnstile.ended(now, grant);
+            }
+        }
+        let mut waiting = BTreeSet::new();
+        for (class, points) in queue {
+            match turnstile.enter(now, ask(class, points, FOREVER)) {
+                Entered::Waits(rank, _) => {
+                    waiting.insert(rank);
+                }
+                Entered::Decided(Verdict::Granted(grant)) => turnstile.ended(now, grant),
+                Entered::Decided(Verdict::Denied { .. }) => prop_assert!(false, "denied before the end of time"),
+            }
+        }
+        // The last of all: behind everybody.
+        let last = ask(Class::Refresh { staleness: Duration::ZERO }, points, now);
+        if let Entered::Decided(Verdict::Denied { wait }) = turnstile.enter(now, last) {
+            let at = now.after(wait);
+            let earlier = Tick(at.0 - 1);
+            run(&mut turnstile, &mut waiting, now, earlier);
+            let again = |deadline| ask(Class::Refresh { staleness: Duration::ZERO }, points, deadline);
+            prop_assert_eq!(denied(&turnstile.enter(earlier, again(earlier))), 1);
+            run(&mut turnstile, &mut waiting, earlier, at);
+            prop_assert!(waiting.is_empty());
+            let _ = granted(turnstile.enter(at, again(at)));
+        }
+    }
+
+    #[test]
+    fn whoever_waits_is_served_in_order_and_by_the_deadline(
+        asks in prop::collection::vec((class(), 1..=60_u64, 0..200_u64), 1..20),
+    ) {
+        let mut turnstile = spent();
+        let mut waiting = BTreeSet::new();
+        for (class, points, deadline) in asks {
+            if let Entered::Waits(rank, _) = turnstile.enter(Tick(0), ask(class, points, Tick(deadline))) {
+                waiting.insert(rank);
+            }
+        }
+        let all = waiting.clone();
+        let served = run(&mut turnstile, &mut waiting, Tick(0), Tick(200));
+        prop_assert!(waiting.is_empty(), "{:?} forgotten", waiting);
+        let order: Vec<_> = served.iter().map(|(rank, _)| *rank).collect();
+        prop_assert!(order.is_sorted(), "{:?}", served);
+        // Nothing comes between, so only those displaced at their arrival by someone of a higher class are missing.
+        prop_assert!(all.first().is_none() || order.first() == all.first());
+    }
+}

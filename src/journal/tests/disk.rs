@@ -52,8 +52,8 @@ struct Platter {
     shown: Vec<u8>,
     unsynced: Vec<Change>,
     failure: Option<(Failure, u32)>,
-    has_failed: bool,
-    is_uncached: bool,
+    failures: u32,
+    cache_bytes: Option<usize>,
     syncs: u64,
     syncs_held: bool,
     waiting: bool,
@@ -81,12 +81,12 @@ impl Disk {
 
     /// Every page that is asked for is read, so that reads can fail.
     pub(super) fn without_cache(&self) {
-        self.lock().is_uncached = true;
+        self.lock().cache_bytes = Some(0);
     }
 
     /// Whether a failure has shown.
     pub(super) fn has_failed(&self) -> bool {
-        self.lock().has_failed
+        self.lock().failures > 0
     }
 
     pub(super) fn heal(&self) {
@@ -156,7 +156,7 @@ impl Platter {
             return None;
         }
         let failure = *failure;
-        self.has_failed = true;
+        self.failures += 1;
         Some(failure)
     }
 
@@ -242,6 +242,6 @@ impl Medium for Disk {
     }
 
     fn cache_bytes(&self) -> usize {
-        if self.lock().is_uncached { 0 } else { CACHE_BYTES }
+        self.lock().cache_bytes.unwrap_or(CACHE_BYTES)
     }
 }

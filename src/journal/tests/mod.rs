@@ -21,6 +21,7 @@ use crate::wire::{Body, GatewayError};
 use disk::Disk;
 
 const KEEP: Duration = Config::LEAST_KEEP;
+const INSTANT: Duration = Duration::from_millis(1);
 
 /// A clock that moves when told.
 #[derive(Debug, Default)]

@@ -119,7 +119,9 @@ async fn a_damaged_journal_is_refused_and_left_untouched() {
     let records: Vec<_> = sound.windows(8).enumerate().filter(|(_, at)| at == b"payment_").map(|(at, _)| at).collect();
     let flipped = {
         let mut bytes = sound.clone();
-        records.iter().for_each(|at| bytes[*at] ^= 1);
+        for at in records {
+            bytes[at] ^= 1;
+        }
         bytes
     };
     let truncated = sound[..sound.len() / 2].to_vec();
@@ -152,7 +154,7 @@ fn a_directory_that_cannot_be_made_is_said_with_its_path() {
 #[test]
 fn a_configuration_that_forgets_too_soon_or_names_no_place_cannot_be_made() {
     assert_eq!(Config::new("", KEEP), Err(InvalidConfig::NoDirectory));
-    assert_eq!(Config::new("x", KEEP - Duration::from_millis(1)), Err(InvalidConfig::KeepTooShort));
+    assert_eq!(Config::new("x", KEEP.saturating_sub(INSTANT)), Err(InvalidConfig::KeepTooShort));
 }
 
 #[tokio::test]

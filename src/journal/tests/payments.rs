@@ -7,7 +7,7 @@ use std::thread;
 use futures_util::future;
 
 use super::*;
-use crate::journal::live::MAX_LIVE;
+use crate::journal::live::{Claim, Live, MAX_LIVE};
 use crate::journal::rules::Rejection;
 use crate::journal::{Filter, Late};
 
@@ -86,6 +86,18 @@ async fn of_many_who_pay_whenever_the_key_looks_free_one_books_and_the_rest_repl
     });
     let booked: u32 = future::join_all(payers).await.into_iter().map(Result::unwrap).sum();
     assert_eq!(booked, 1);
+}
+
+#[tokio::test]
+async fn a_key_is_not_dispatched_twice_even_if_it_was_reserved_twice() {
+    let (_, journal) = on_new_disk();
+    let _first = dispatch(&journal, "a").await;
+    // What the journal itself never gives out: the same key from another set of live keys.
+    let other = Arc::new(Live::default());
+    let record = Record::reserved(RecordId::fresh(), key("a"), sale(1), 0);
+    let Claim::Taken(live) = other.claim(key("a"), record.fingerprint, |_| None::<()>) else { panic!("free") };
+    let second = journal.dispatch(Reservation::new(Box::new(record), live)).await;
+    assert_eq!(second.map(|_| ()), Err(JournalError::KeyTaken(State::Dispatching)));
 }
 
 #[tokio::test]
@@ -262,10 +274,10 @@ async fn a_key_is_new_once_keep_has_passed_and_not_before() {
     let clock = Arc::new(HandClock::default());
     let journal = open(&Disk::default(), &clock);
     pay(&journal, "a", booked()).await;
-    clock.run(KEEP - Duration::from_millis(1));
+    clock.run(KEEP.saturating_sub(INSTANT));
     settled_down(&journal).await.unwrap();
     assert!(matches!(journal.reserve(key("a"), sale(1)), Reserve::Replay(_)));
-    clock.run(Duration::from_millis(1));
+    clock.run(INSTANT);
     settled_down(&journal).await.unwrap();
     let fresh = reserve(&journal, "a");
     assert_eq!(journal.counts().await.unwrap()[&State::Booked], 0);

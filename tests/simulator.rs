@@ -1,0 +1,23 @@
+//! The simulated gateway, driven by a bare WebSocket client that knows nothing of the bridge.
+//!
+//! What the rest of the tests believe about the other side of the wire is checked here: that replies overtake each other,
+//! that limits are exact, that each fault does what it says and nothing else.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "simulator/client.rs"]
+mod client;
+#[path = "simulator/control.rs"]
+mod control;
+#[path = "simulator/faults.rs"]
+mod faults;
+#[path = "simulator/limits.rs"]
+mod limits;
+#[path = "simulator/protocol.rs"]
+mod protocol;
