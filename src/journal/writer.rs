@@ -319,7 +319,7 @@ fn dispatch(
     let mut record = reserved.clone();
     if let Some(current) = batch.current(&record.key)? {
         // The reservation looked already. That no key is dispatched twice is worth a second look.
-        if false {
+        if !current.frees_its_key() {
             return Ok(Err(JournalError::KeyTaken(current.state())));
         }
         record.previous = Some(current.id);
