@@ -251,7 +251,8 @@ impl Journal {
         }
     }
 
-    /// Settles an unknown payment by a person's decision, if its record is still at `revision`.
+    /// Settles an unknown payment by a person's decision, if its record is still at `revision`. Where the journal was
+    /// not available, its record tells whether the decision was taken.
     pub async fn settle(&self, id: RecordId, revision: u64, verdict: Verdict) -> Result<Record, JournalError> {
         let heard = self.0.inbox.apply(id, Event::Settle { revision, verdict }, None)?;
         answered(heard).await.map(|applied| applied.record)

@@ -134,7 +134,7 @@ pub struct Filter {
     pub state: Option<State>,
     /// Only those with a smaller id: the last id of one page begins the next.
     pub before: Option<RecordId>,
-    /// At most so many.
+    /// At most so many; 0 lists none.
     pub limit: usize,
 }
 
@@ -278,9 +278,10 @@ impl<'t> Batch<'t> {
 
     /// Adds a record and makes it the current one of its key.
     pub(super) fn insert(&mut self, record: &Record, age_ms: u64) -> Result<(), Fault> {
+        self.put(None, record, age_ms)?;
         let Key { instance, caller, idempotency_key } = &record.key;
         self.keys.insert((instance.as_str(), caller.as_str(), idempotency_key.as_str()), record.id.as_u128())?;
-        self.put(None, record, age_ms)
+        Ok(())
     }
 
     /// Writes a record that was in state `before`, at the journal's present age.

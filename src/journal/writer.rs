@@ -26,7 +26,8 @@ use super::store::{self, Batch, Fault, Snapshot, View};
 const BATCH: usize = 64;
 /// Expired records forgotten with each commit: more than a commit can add, and little beside its syncs.
 const EXPIRED_AT_ONCE: usize = 2 * BATCH;
-/// An idle journal saves its age this often: what a crash can add to the life of a record.
+/// An idle journal commits its age this often: what a crash can add to the life of a record, and how soon a disk that
+/// failed is found out before a payment does.
 const IDLE: Duration = Duration::from_mins(1);
 /// Pauses between attempts to recover: the first is made at once, then from here doubling to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -343,6 +344,9 @@ fn apply(
         Ok(effect) => effect,
         Err(rejection) => return Ok(Err(rejection.into())),
     };
+    if effect == Effect::Contradicted {
+        tracing::error!(id = %record.id, state = %before, "the gateway contradicts what was decided about a payment");
+    }
     if effect != Effect::Unchanged {
         batch.put(Some(before), record, age_ms)?;
     }

@@ -69,6 +69,15 @@ async fn a_second_opener_is_refused_with_the_path_until_the_first_has_closed() {
     Journal::open(&config(directory.path())).unwrap();
 }
 
+#[test]
+fn nobody_makes_a_journal_where_another_is_just_making_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let other = fs::File::create(directory.path().join("lock")).unwrap();
+    other.try_lock().unwrap();
+    assert!(matches!(refusal(directory.path()), OpenError::InUse { .. }));
+    assert!(!directory.path().join(FILE).exists());
+}
+
 #[tokio::test]
 async fn redb_s_own_lock_refuses_who_goes_past_the_directory_s() {
     let directory = tempfile::tempdir().unwrap();
