@@ -8,9 +8,11 @@
 //! One task a pool, [`Pool::tend`], opens and gives up connections as [`plan`](super::plan) decides, for as long as
 //! the program runs.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -335,9 +337,15 @@ impl Shared {
         let Some(id) = self.admit(index, jobs, stop.clone()) else {
             return socket.close(self.config.connect_timeout).await;
         };
+        let opened = Instant::now();
         tracing::info!(instance = self.instance, shard, link = id, "link open");
         let link = Link::new(id, index, shard.clone(), socket, Arc::clone(&self));
-        let (ended, proved) = link.serve(inbox, stop).await;
+        let served = AssertUnwindSafe(link.serve(inbox, stop)).catch_unwind().await;
+        let (ended, proved) = served.unwrap_or_else(|_| {
+            // Its end must be known all the same: a link that nobody ends would count as busy for ever.
+            (self.heard.0)(&Upward::Closed { link: id, last_heard: opened });
+            (Ended::Lost("its task panicked".to_owned()), false)
+        });
         tracing::debug!(instance = self.instance, shard, link = id, ?ended, "link over");
         self.link_ended(id, index, proved, &ended);
     }
