@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::error::Error;
 use crate::budget::{Ask, Class, Denied, Ledger, Permit};
 use crate::gateway::{Cause, Failure, Lease, Lost, NotSent, Pool, Priority};
-use crate::wire::{Body, Command, GatewayError, Kind, Meaning};
+use crate::wire::{Body, Command, GatewayError, Meaning};
 
 /// How often a command may be written whose link broke under it. One more than the gateway has shards: by then it is
 /// not a shard that fails.
@@ -93,16 +93,12 @@ impl Dispatch {
         }
     }
 
-    /// A command that must not be repeated: waits until `deadline` for a link, is written once, and runs to its end.
+    /// A raw command, which must not be repeated: waits until `deadline` for a link, is written once, and runs to its end.
     pub(super) async fn once(&self, command: &Command, turn: &str, deadline: Instant) -> Result<Body, Unfinished> {
-        let (priority, class) = match command.kind {
-            Kind::Payment => (Priority::Payment, Class::Payment),
-            Kind::Read | Kind::Upsert | Kind::Raw => (Priority::Ordinary, Class::Caller(turn)),
-        };
         loop {
-            let ask = Ask { command: &command.name, class, deadline };
+            let ask = Ask { command: &command.name, class: Class::Caller(turn), deadline };
             let mut permit = self.ledger.acquire(ask).await.map_err(|denied| Unfinished::Nothing(denied.into()))?;
-            let lease = self.pool.checkout(priority, deadline, None).await;
+            let lease = self.pool.checkout(Priority::Ordinary, deadline, None).await;
             let lease = lease.map_err(|why| Unfinished::Nothing(why.into()))?;
             permit.written();
             let outcome = lease.exchange(command, self.api_key.expose_secret()).await;
