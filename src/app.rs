@@ -14,14 +14,18 @@ use tokio_util::task::TaskTracker;
 
 use crate::bridge::relay::{UPWARD_QUEUE, ends_freshness, relay};
 use crate::bridge::{Bridge, InstanceParts};
-use crate::budget::Ledger;
+use crate::budget::{Ledger, saved};
 use crate::cache::Cache;
+use crate::cache::store::Store;
 use crate::config::Config;
 use crate::drain::Drain;
 use crate::gateway::{self, Pool};
 use crate::http::auth::Auth;
 use crate::http::{self, Parts};
 use crate::journal::Journal;
+
+/// What the budgets have spent, beside the journal: there is always a journal, and one process at a time has it.
+const SPENT: &str = "spent.json";
 
 /// How long links may take to say goodbye once everything else has ended.
 const GOODBYES: Duration = Duration::from_secs(2);
@@ -56,10 +60,15 @@ impl App {
 
         let (tasks, close_links) = (TaskTracker::new(), CancellationToken::new());
         let journal = Journal::open(&config.payments)?;
-        let mut password_key = [0; 32];
-        getrandom::fill(&mut password_key).context("no randomness to be had")?;
-        let cache = Arc::new(Cache::new(config.cache, password_key));
-        let mut instances = BTreeMap::new();
+        let spent = config.payments.directory().join(SPENT);
+        let store = config.cache.store.as_deref().map(Store::open).transpose()?;
+        let cache = Arc::new(Cache::new(config.cache));
+        if let Some(store) = store {
+            let copies = store.load(&cache);
+            tracing::info!(copies, "begun with the copies of an earlier run");
+            tasks.spawn(store.keep(Arc::clone(&cache), close_links.clone().cancelled_owned()));
+        }
+        let (mut instances, mut ledgers) = (BTreeMap::new(), BTreeMap::new());
         for (name, instance) in config.instances {
             let (upward, reports) = mpsc::channel(UPWARD_QUEUE);
             let heard = ends_freshness(Arc::from(name.as_str()), Arc::clone(&cache));
@@ -74,9 +83,11 @@ impl App {
                 }
             });
             let request_timeout = config.gateway.request_timeout;
+            let ledger = Ledger::new(config.limits.clone());
+            ledgers.insert(name.clone(), ledger.clone());
             let parts = InstanceParts {
                 pool,
-                ledger: Ledger::new(config.limits.clone()),
+                ledger,
                 api_key: instance.api_key,
                 request_timeout,
                 max_wait: config.limits.max_wait,
@@ -84,6 +95,11 @@ impl App {
             };
             instances.insert(name, parts);
         }
+        if let saved::Found::Unreadable(reason) = saved::restore(&spent, &ledgers) {
+            tracing::warn!(path = %spent.display(), reason, "what was spent cannot be read; taken for spent just now");
+        }
+        // Told to stop once the last exchange has ended, so that nothing is in flight any more.
+        tasks.spawn(saved::keep(spent, ledgers, close_links.clone().cancelled_owned()));
         let bridge = Bridge::new(instances, &cache, &journal, drain.clone());
         tasks.spawn(bridge.clone().keep_licenses());
         let parts = Parts { bridge: bridge.clone(), auth: Arc::new(auth), config: config.server.http, tls: None };

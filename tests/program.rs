@@ -154,6 +154,7 @@ fn a_whole_bridge_runs_from_the_environment_alone_and_healthcheck_tells_whether_
     let (listen, data) = (free_address(), tempfile::tempdir().unwrap());
     let environment = [
         ("BRIDGE_PAYMENTS__JOURNAL", data.path().to_str().unwrap()),
+        ("BRIDGE_CACHE__STORE", ""),
         ("BRIDGE_SERVER__LISTEN", listen.as_str()),
         // Nobody listens there: a gateway that is away does not make the bridge unready.
         ("BRIDGE_GATEWAY__URL", "ws://127.0.0.1:9/{shard}/?instance={instance}"),

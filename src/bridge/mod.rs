@@ -25,7 +25,7 @@ use read::{Ask, Reader};
 pub use read::{Served, Status};
 
 use crate::budget::{Ledger, Quota};
-use crate::cache::{Cache, Key as CopyKey};
+use crate::cache::{Cache, Key as CopyKey, PasswordKey};
 use crate::drain::Drain;
 use crate::gateway::{Cause, Pool, PoolStatus};
 use crate::journal::{Filter, Journal, Key, Record, RecordId, Sale, Verdict};
@@ -59,6 +59,7 @@ struct Instance {
     reader: Arc<Reader>,
     cache: Arc<Cache>,
     payments: Arc<Payments>,
+    passwords: PasswordKey,
     pay_max_wait: Duration,
 }
 
@@ -95,11 +96,12 @@ impl Bridge {
         let (runtime, tasks) = (Handle::current(), TaskTracker::new());
         let instance = |name: &str, parts: InstanceParts| {
             let InstanceParts { pool, ledger, api_key, request_timeout, max_wait, pay_max_wait } = parts;
+            let passwords = PasswordKey::derived(&api_key);
             let dispatch = Arc::new(Dispatch { pool, ledger, api_key, request_timeout, max_wait });
             let reader = Reader::new(Arc::clone(&dispatch), Arc::clone(cache), runtime.clone(), tasks.clone());
             let (name, reader, cache): (Arc<str>, _, _) = (Arc::from(name), Arc::new(reader), Arc::clone(cache));
             let payments = Payments::new(Arc::clone(&dispatch), journal.clone(), Arc::clone(&cache), Arc::clone(&name));
-            Arc::new(Instance { name, dispatch, reader, cache, payments: Arc::new(payments), pay_max_wait })
+            Arc::new(Instance { name, dispatch, reader, cache, payments: Arc::new(payments), passwords, pay_max_wait })
         };
         let instances = instances
             .into_iter()
@@ -299,7 +301,7 @@ impl Instance {
             command: Arc::from(spec.name),
             pos_id: given("POSID").and_then(|raw| raw.parse().ok()),
             limit: given("Limit").and_then(|raw| raw.parse().ok()),
-            password: password.map(|password| self.cache.password(&password)),
+            password: password.map(|password| self.passwords.hash(&password)),
         }
     }
 }

@@ -40,6 +40,7 @@ pub(super) async fn run(flags: Demo, drain: Drain) -> anyhow::Result<()> {
     let kept_nowhere = tempfile::tempdir()?;
     let mut settings = environment(&flags, &gateway, token.as_deref());
     settings.push(("BRIDGE_PAYMENTS__JOURNAL".into(), kept_nowhere.path().join("journal").into()));
+    settings.push(("BRIDGE_CACHE__STORE".into(), "".into()));
     let (config, _) = Config::load(None, settings).map_err(|faults| anyhow::anyhow!(faults.to_string()))?;
     let app = App::build(config, drain)?;
     print_things_to_try(app.addr(), token.as_deref());

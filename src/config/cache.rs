@@ -1,5 +1,6 @@
 //! The section `cache` and its one section a read.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::cache::{Config, Rule};
@@ -10,6 +11,9 @@ const MAX_SIZE: Size = Size::mib(64);
 
 /// A browser's reload within it spends nothing.
 const MIN_AGE: Duration = Duration::from_secs(5);
+
+/// Beside the journal.
+const STORE: &str = "data/cache";
 
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
@@ -36,9 +40,11 @@ const RULES: [(&str, Duration, Duration); 9] = [
 pub(super) fn read(section: &mut Section<'_>) -> Config {
     let max_size = section.get("max_size", MAX_SIZE).in_bytes();
     let min_age = section.get("min_age", MIN_AGE);
+    let store = section.get("store", PathBuf::from(STORE));
     let rule = |(command, fresh, stale): (&str, Duration, Duration)| {
         let mut one = section.section(command);
         (command.to_owned(), Rule { fresh: one.get("fresh", fresh), stale: one.get("stale", stale) })
     };
-    Config { max_size, min_age, rules: RULES.into_iter().map(rule).collect() }
+    let store = Some(store).filter(|folder| !folder.as_os_str().is_empty());
+    Config { max_size, min_age, rules: RULES.into_iter().map(rule).collect(), store }
 }

@@ -23,8 +23,8 @@ use crate::journal::{self, Journal};
 
 /// A bridge without a gateway.
 pub(crate) fn bridge() -> Bridge {
-    let cache = cache::Config { max_size: 0, min_age: Duration::ZERO, rules: BTreeMap::new() };
-    Bridge::new(BTreeMap::new(), &Arc::new(cache::Cache::new(cache, [0; 32])), &journal(), Drain::new())
+    let cache = cache::Config { max_size: 0, min_age: Duration::ZERO, rules: BTreeMap::new(), store: None };
+    Bridge::new(BTreeMap::new(), &Arc::new(cache::Cache::new(cache)), &journal(), Drain::new())
 }
 
 /// A journal in a folder that goes with the process.

@@ -57,8 +57,10 @@ impl World {
         let url = gateway.url();
         let data = tempfile::tempdir().expect("a folder");
         let journal = data.path().join("journal").display().to_string();
+        let store = data.path().join("cache").display().to_string();
         let mut environment = vec![
             ("BRIDGE_PAYMENTS__JOURNAL", journal.as_str()),
+            ("BRIDGE_CACHE__STORE", &store),
             ("BRIDGE_SERVER__LISTEN", "127.0.0.1:0"),
             ("BRIDGE_SERVER__SHUTDOWN_GRACE", "11s"),
             ("BRIDGE_GATEWAY__URL", &url),

@@ -1,22 +1,31 @@
 //! Copies of replies: keys that cannot collide, freshness by age and by epoch, bounded in bytes.
 //!
-//! The forces: every command costs points, so a copy is worth keeping long after it was fresh; prices change only with
-//! the broadcast `updatepos`, which ends the freshness of everything it concerns at once, so each copy carries the
-//! epoch in which its command was written; and a point of sale may be guarded by a password, so the password is part of
-//! the key, as a keyed hash that is worth nothing to whoever reads the disk.
+//! The forces: every command costs points, so a copy is worth keeping long after it was fresh, over a restart too
+//! ([`store`]); prices change only with the broadcast `updatepos`, which ends the freshness of everything it concerns
+//! at once, so each copy carries the epoch in which its command was written (`epochs`); and a point of sale may be
+//! guarded by a password, so the password is part of the key, as a keyed hash that is worth nothing to whoever reads
+//! the disk (`key`).
 //!
 //! This room keeps and judges copies. When to fetch, and who waits for whom, is decided above it.
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+mod epochs;
+mod key;
+pub mod store;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hmac::{Hmac, KeyInit, Mac};
+use moka::notification::RemovalCause;
 use moka::sync::Cache as Moka;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
+
+pub use epochs::Epoch;
+use epochs::{Epochs, Subject, Turn};
+pub use key::{Key, PasswordKey};
+use store::Changes;
 
 use crate::wire::command::LISTTRANSACTIONS;
 use crate::wire::{Body, GatewayError, Spec};
@@ -49,21 +58,8 @@ pub struct Config {
     pub min_age: Duration,
     /// By command; a command without a rule is not cached.
     pub rules: BTreeMap<String, Rule>,
-}
-
-/// What a copy is a copy of. Compared member by member, never as a joined string.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Key {
-    /// The instance's name.
-    pub instance: Arc<str>,
-    /// The command's name.
-    pub command: Arc<str>,
-    /// The point of sale, where the command is about one.
-    pub pos_id: Option<i64>,
-    /// Any further parameter, spelled canonically.
-    pub limit: Option<u64>,
-    /// The password of the point of sale as a keyed hash.
-    pub password: Option<[u8; 32]>,
+    /// Folder of the copies that a later start begins with; none where they are not kept.
+    pub store: Option<PathBuf>,
 }
 
 /// A reply as it was when its command was written.
@@ -77,15 +73,6 @@ pub struct Copy {
     pub written: Instant,
     /// The epoch of its key when its command was written.
     pub epoch: Epoch,
-}
-
-/// How often the freshness of a key's copies was ended. [`Epoch::FORMER`] belongs to no run of the program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Epoch(u64);
-
-impl Epoch {
-    /// The epoch of copies from an earlier run: never current.
-    pub const FORMER: Self = Self(0);
 }
 
 /// How a copy may be used.
@@ -104,7 +91,8 @@ pub enum Standing {
     /// Ended by a broadcast, a payment, a hole in what could be heard, or a restart: to be replaced before it is
     /// used, and served only where no new one can be had.
     Ended {
-        /// For how long it has been older than its rule; zero where it was ended before.
+        /// For how long it has been stale: since it was ended, where that was before it aged. Where the instant is not
+        /// known, since its command was written.
         by: Duration,
     },
     /// Too old for anything.
@@ -117,26 +105,29 @@ pub struct Cache {
     config: Config,
     copies: Moka<Key, Copy>,
     refusals: Moka<Key, GatewayError>,
-    password_key: [u8; 32],
     epochs: Mutex<Epochs>,
-}
-
-#[derive(Debug, Default)]
-struct Epochs {
-    /// Moved by `updatepos` and by every hole in what could be heard.
-    catalogue: HashMap<Arc<str>, u64>,
-    /// Moved by a payment at this point of sale.
-    sales: HashMap<(Arc<str>, i64), u64>,
+    /// What the store has not written yet.
+    changes: Arc<Changes>,
 }
 
 impl Cache {
-    /// An empty cache. `password_key` must outlive a restart where copies do.
+    /// An empty cache.
     #[must_use]
-    pub fn new(config: Config, password_key: [u8; 32]) -> Self {
+    pub fn new(config: Config) -> Self {
+        let changes = Arc::new(Changes::new(config.store.is_some()));
         let weigh = |_: &Key, copy: &Copy| u32::try_from(copy.body.as_str().len() + OVERHEAD).unwrap_or(u32::MAX);
-        let copies = Moka::builder().weigher(weigh).max_capacity(config.max_size).build();
+        let gone = Arc::clone(&changes);
+        let copies = Moka::builder()
+            .weigher(weigh)
+            .max_capacity(config.max_size)
+            .eviction_listener(move |key: Arc<Key>, _, cause| {
+                if cause != RemovalCause::Replaced {
+                    gone.note(&key);
+                }
+            })
+            .build();
         let refusals = Moka::builder().max_capacity(MAX_REFUSALS).time_to_live(REFUSAL_REMEMBERED).build();
-        Self { config, copies, refusals, password_key, epochs: Mutex::default() }
+        Self { config, copies, refusals, epochs: Mutex::default(), changes }
     }
 
     /// The rule of a command, if its replies are kept.
@@ -151,39 +142,21 @@ impl Cache {
         self.config.min_age
     }
 
-    /// What stands in a key for the password of a point of sale.
-    #[must_use]
-    pub fn password(&self, password: &str) -> [u8; 32] {
-        // A key of any length is a key to HMAC.
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.password_key) else { return [0; 32] };
-        mac.update(password.as_bytes());
-        mac.finalize().into_bytes().into()
-    }
-
     /// The epoch that a command of this key has if it is written now.
     #[must_use]
     pub fn epoch(&self, spec: &Spec, key: &Key) -> Epoch {
-        let epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
-        let catalogue = || epochs.catalogue.get(&key.instance).copied().unwrap_or_default();
-        let sales = |pos_id| epochs.sales.get(&(Arc::clone(&key.instance), pos_id)).copied().unwrap_or_default();
-        Epoch(match key.pos_id {
-            _ if spec.ended_by_updatepos => 1 + catalogue(),
-            Some(pos_id) if spec == &LISTTRANSACTIONS => 1 + sales(pos_id),
-            _ => 1,
-        })
+        subject(spec, key).map_or(Epoch::FIRST, |subject| self.epochs().epoch(&subject))
     }
 
     /// Ends the freshness of everything that `updatepos` concerns, from now on and for every fetch under way.
     pub fn catalogue_changed(&self, instance: &Arc<str>) {
-        let mut epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
-        *epochs.catalogue.entry(Arc::clone(instance)).or_default() += 1;
+        self.epochs().end(Subject::Catalogue(Arc::clone(instance)), Instant::now());
     }
 
     /// Ends the freshness of the transactions of one point of sale. Only for points of sale that the gateway knows,
     /// so that invented ones take no memory.
     pub fn sold(&self, instance: &Arc<str>, pos_id: i64) {
-        let mut epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
-        *epochs.sales.entry((Arc::clone(instance), pos_id)).or_default() += 1;
+        self.epochs().end(Subject::Sales(Arc::clone(instance), pos_id), Instant::now());
     }
 
     /// The copy of `key`, whatever its standing.
@@ -197,26 +170,41 @@ impl Cache {
     pub fn standing(&self, spec: &Spec, key: &Key, copy: &Copy, now: Instant) -> Standing {
         let Some(rule) = self.rule(spec.name) else { return Standing::Useless };
         let age = now.saturating_duration_since(copy.written);
-        let by = age.saturating_sub(rule.fresh);
-        if by > rule.stale {
-            Standing::Useless
-        } else if copy.epoch != self.epoch(spec, key) {
-            Standing::Ended { by }
-        } else {
-            match rule.fresh.checked_sub(age) {
-                Some(left) if !left.is_zero() => Standing::Fresh { left },
-                _ => Standing::Aged { by },
+        let aged = age.saturating_sub(rule.fresh);
+        let standing = match self.turn(spec, key, copy.epoch) {
+            Turn::Ended(at) => {
+                let ended = at.map_or(age, |at| now.saturating_duration_since(at));
+                Standing::Ended { by: aged.max(ended) }
             }
+            Turn::Current if aged.is_zero() && age < rule.fresh => return Standing::Fresh { left: rule.fresh - age },
+            Turn::Current => Standing::Aged { by: aged },
+        };
+        match standing {
+            Standing::Ended { by } | Standing::Aged { by } if by > rule.stale => Standing::Useless,
+            standing => standing,
         }
+    }
+
+    fn turn(&self, spec: &Spec, key: &Key, epoch: Epoch) -> Turn {
+        match subject(spec, key) {
+            Some(subject) => self.epochs().turn(&subject, epoch),
+            None if epoch == Epoch::FORMER => Turn::Ended(None),
+            None => Turn::Current,
+        }
+    }
+
+    fn epochs(&self) -> MutexGuard<'_, Epochs> {
+        self.epochs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps a reply. A copy whose command was written later is never replaced by an earlier one.
     pub fn keep(&self, key: Key, copy: Copy) {
         self.refusals.invalidate(&key);
-        self.copies.entry(key).and_upsert_with(|known| match known {
+        self.copies.entry_by_ref(&key).and_upsert_with(|known| match known {
             Some(known) if known.value().written > copy.written => known.into_value(),
             _ => copy,
         });
+        self.changes.note(&key);
     }
 
     /// Deletes a copy, such as one that its password no longer opens.
@@ -235,15 +223,19 @@ impl Cache {
         self.refusals.get(key)
     }
 
-    /// All copies, for whoever writes them to disk.
-    pub fn copies(&self) -> impl Iterator<Item = (Arc<Key>, Copy)> + '_ {
-        self.copies.iter()
-    }
-
     /// How many copies there are and how many bytes they take, roughly.
     #[must_use]
     pub fn size(&self) -> (u64, u64) {
         (self.copies.entry_count(), self.copies.weighted_size())
+    }
+}
+
+/// What ends the freshness of a key's copies; nothing, for what only ages.
+fn subject(spec: &Spec, key: &Key) -> Option<Subject> {
+    match key.pos_id {
+        _ if spec.ended_by_updatepos => Some(Subject::Catalogue(Arc::clone(&key.instance))),
+        Some(pos_id) if spec == &LISTTRANSACTIONS => Some(Subject::Sales(Arc::clone(&key.instance), pos_id)),
+        _ => None,
     }
 }
 
