@@ -38,7 +38,7 @@ async fn simultaneous_equal_reads_share_one_command_even_when_the_first_caller_l
     let leader = world.request(Method::GET, PRODUCTS).timeout(Duration::from_millis(100)).send();
     let leader = tokio::spawn(leader);
     eventually("the command is out", async || world.gateway.counts().command("listproducts").received == 1).await;
-    let followers = (0..300).map(|_| {
+    let followers = (0..1000).map(|_| {
         let world = Arc::clone(&world);
         async move { world.get(PRODUCTS).await.status().as_u16() }
     });
@@ -185,4 +185,130 @@ async fn a_sale_ends_the_copies_of_its_transactions_where_they_are_kept() {
     assert_eq!(world.sale("k").send().await.unwrap().status(), 201);
     assert_ne!(world.get(here).await.text().await.unwrap(), before);
     assert!(header(&world.get(there).await, "cache-status").contains("hit"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_way_a_fresh_copy_is_answered_the_answer_is_the_same() {
+    let world = World::start().await;
+    let paths = ["/config", "/deposit", "/license", "/points-of-sale", "/version", "/status", PRODUCTS];
+    for path in paths.into_iter().chain(["/points-of-sale/1/payment-methods"]) {
+        assert_eq!(world.get(path).await.status(), 200, "{path}");
+        let etag = header(&world.get(path).await, "etag");
+        for known in [None, Some("\"other\""), Some(etag.as_str())] {
+            let ask = |query: &str| {
+                let request = world.request(Method::GET, &format!("{path}{query}"));
+                known.map_or(request.try_clone().unwrap(), |tag| request.header("If-None-Match", tag))
+            };
+            // A query, which no read here looks at, is enough to be routed.
+            let (short, long) = (ask("").send().await.unwrap(), ask("?x=1").send().await.unwrap());
+            let facts = |response: &reqwest::Response| {
+                let mut headers: Vec<_> =
+                    response.headers().iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+                // These differ between any two answers.
+                headers.retain(|(name, _)| !["x-request-id", "date", "age", "cache-status"].contains(&name.as_str()));
+                headers.sort_by(|one, other| one.0.as_str().cmp(other.0.as_str()));
+                (response.status(), response.version(), headers)
+            };
+            assert_eq!(facts(&short), facts(&long), "{path} {known:?}");
+            assert!(header(&short, "cache-status").starts_with("concertpos-bridge; hit; ttl="));
+            assert_eq!(short.text().await.unwrap(), long.text().await.unwrap());
+        }
+    }
+    // Who may not read gets no copy by the short way either.
+    for token in ["nobody-s", ""] {
+        let answer = world.http.get(world.path(PRODUCTS)).bearer_auth(token).send().await.unwrap();
+        assert_eq!(problem(answer).await.code, "unauthenticated");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_stale_copies_of_a_given_age_are_welcome_and_a_broadcast_begins_it() {
+    let world = World::start().await;
+    assert_eq!(world.get(PRODUCTS).await.status(), 200);
+    // Old enough that its age and the time since the broadcast cannot be taken for one another.
+    eventually("the copy has some age", async || {
+        header(&world.get(PRODUCTS).await, "age").parse::<u64>().unwrap() >= 3
+    })
+    .await;
+    world.gateway.broadcast("demo", "updatepos", "{}").unwrap();
+    world.gateway.add_fault(Fault::new(Action::Error { word: "error_exec".into(), code: None, and_reply: false }));
+    let ask = |wish: &'static str| world.request(Method::GET, PRODUCTS).header("Cache-Control", wish).send();
+    eventually("the broadcast is in", async || {
+        header(&ask("max-stale=60").await.unwrap(), "cache-status").contains("detail=gateway-error")
+    })
+    .await;
+    let within = ask("max-stale=2").await.unwrap();
+    assert_eq!(within.status(), 200, "it has been stale for less than its age");
+    assert_eq!(problem(ask("max-stale=0").await.unwrap()).await.code, "gateway-error");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_that_touched_a_budget_says_what_is_left_of_it() {
+    let settings = [("BRIDGE_LIMITS__CAPACITY", "50"), ("BRIDGE_LIMITS__MAX_WAIT", "10ms")];
+    let world = World::with(Config::default(), &settings).await;
+    let sale = world.sale("k").send().await.unwrap();
+    assert_eq!(header(&sale, "ratelimit-policy"), "\"payitems\";q=50;w=31");
+    assert_eq!(header(&world.sale("k").send().await.unwrap(), "ratelimit"), "", "a replay touches nothing");
+    assert_eq!(header(&world.get("/version").await, "ratelimit"), "\"version\";r=0;t=31");
+    let device = world.request(Method::PUT, "/devices/d1").send().await.unwrap();
+    assert_eq!(header(&device, "ratelimit-policy"), "\"registerdevice\";q=5;w=31");
+    let raw = world.request(Method::POST, "/commands/getstatus").send().await.unwrap();
+    assert_eq!(header(&raw, "ratelimit-policy"), "\"getstatus\";q=3;w=31");
+    let no_more = world.request(Method::GET, "/version").header("Cache-Control", "max-stale=0, no-cache");
+    world.gateway.broadcast("demo", "updatepos", "{}").unwrap();
+    let fresh = no_more.send().await.unwrap();
+    assert_eq!(header(&fresh, "ratelimit"), "", "a copy younger than min_age answers without touching anything");
+    for pos in 1..=3 {
+        let answer = world.get(&format!("/points-of-sale/{pos}/products")).await;
+        let left = header(&answer, "ratelimit");
+        if pos == 3 {
+            assert_eq!((answer.status().as_u16(), header(&answer, "retry-after")), (429, "31".to_owned()));
+        }
+        assert!(left.starts_with(&format!("\"listproducts\";r={};t=", 2_u64.saturating_sub(pos))), "{left}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whenever_updatepos_comes_no_old_price_is_fresh_and_each_key_is_fetched_once_for_it() {
+    let latency = (Duration::from_millis(5), Duration::from_millis(60));
+    let config = Config { broadcast_jitter: Duration::from_millis(80), latency, seed: 7, ..Config::default() };
+    let world = Arc::new(World::with(config, &[("BRIDGE_GATEWAY__MIN_LINKS", "3")]).await);
+    eventually("three links", async || world.gateway.counts().open() == 3).await;
+    let pages = [PRODUCTS, "/points-of-sale/1/payment-methods"];
+    for page in pages {
+        assert_eq!(world.get(page).await.status(), 200);
+    }
+    let rounds = 12_u64;
+    for round in 1..=rounds {
+        let price = format!("{}.25", 100 + round);
+        world.gateway.change_product("demo", 1, 1, &format!("{{Price: {price}}}")).unwrap();
+        world.gateway.broadcast("demo", "updatepos", "{}").unwrap();
+        // Readers all the while: before the broadcast is in, during the fetch it causes, and after it.
+        let readers = (0..8).map(|_| {
+            let (world, price) = (Arc::clone(&world), price.clone());
+            async move {
+                let mut seen = false;
+                for _ in 0..25 {
+                    let response = world.get(PRODUCTS).await;
+                    let status = header(&response, "cache-status");
+                    let is_new = response.text().await.unwrap().contains(&price);
+                    assert!(is_new || !seen, "an old price after the new one: {status}");
+                    seen |= is_new;
+                    assert_eq!(world.get("/points-of-sale/1/payment-methods").await.status(), 200);
+                }
+                seen
+            }
+        });
+        together(readers).await;
+        eventually("the new price is served", async || {
+            world.get(PRODUCTS).await.text().await.unwrap().contains(&price)
+        })
+        .await;
+        let counts = world.gateway.counts();
+        for command in ["listproducts", "listpm"] {
+            eventually("each key is fetched once", async || world.gateway.counts().command(command).answered > round)
+                .await;
+            assert_eq!(counts.command(command).received, 1 + round, "{command} in round {round}");
+        }
+    }
 }

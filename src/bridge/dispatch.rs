@@ -3,13 +3,13 @@
 //! What may be repeated goes to another shard when a link breaks under it, for as long as its deadline allows, and pays
 //! again. What may not is written once: before the write every failure is tried again elsewhere, after it none is.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, timeout_at};
 
 use super::error::Error;
+use super::turns::Turns;
 use crate::budget::{Ask, Class, Denied, Ledger, Permit};
 use crate::gateway::{Cause, Failure, Lease, Lost, NotSent, Pool, Priority};
 use crate::wire::{Body, Command, GatewayError, Meaning};
@@ -32,21 +32,6 @@ pub(super) struct Dispatch {
     pub(super) max_wait: Duration,
 }
 
-/// On whose behalf a command is asked that may be repeated.
-#[derive(Debug, Clone)]
-pub(super) enum Need {
-    /// A caller waits; callers take turns by name.
-    Caller {
-        /// The token's name.
-        turn: Arc<str>,
-    },
-    /// Nobody waits: what cannot be afforded now does not happen.
-    Refresh {
-        /// For how long the copy has been out of date.
-        staleness: Duration,
-    },
-}
-
 /// Why a command that must not be repeated did not end with its reply.
 #[derive(Debug)]
 pub(super) enum Unfinished {
@@ -57,18 +42,18 @@ pub(super) enum Unfinished {
 }
 
 impl Dispatch {
-    /// A command that may be repeated. `on_write` is called just before each write.
+    /// A command that may be repeated, each try under points had in one of its turns. `on_write` is called just before each write.
     pub(super) async fn repeatable(
         &self,
         command: &Command,
-        need: Need,
+        turns: &Turns,
         deadline: Instant,
         mut on_write: impl FnMut(),
     ) -> Result<Body, Error> {
         let mut avoid = None;
         let mut written = 0;
         loop {
-            let permit = self.permit(command, &need, deadline).await?;
+            let permit = turns.acquire(&self.ledger, &command.name, self.max_wait, deadline).await?;
             let lease = self.pool.checkout(Priority::Ordinary, deadline, avoid).await?;
             avoid = lease.shard();
             on_write();
@@ -111,16 +96,6 @@ impl Dispatch {
                 Err(Failure::Unknown(lost)) => return Err(Unfinished::Unknown(lost)),
             }
         }
-    }
-
-    /// Points for one try.
-    async fn permit(&self, command: &Command, need: &Need, deadline: Instant) -> Result<Permit, Error> {
-        let now = Instant::now();
-        let (class, until) = match need {
-            Need::Caller { turn } => (Class::Caller(turn), deadline.min(now + self.max_wait)),
-            Need::Refresh { staleness } => (Class::Refresh { staleness: *staleness }, now),
-        };
-        Ok(self.ledger.acquire(Ask { command: &command.name, class, deadline: until }).await?)
     }
 
     /// Writes once. At the deadline the caller is let go, but the points are held until the exchange has ended: the

@@ -6,6 +6,7 @@ pub mod freshness;
 mod pay;
 pub mod read;
 pub mod relay;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,13 +17,14 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::TaskTracker;
 
-use dispatch::{Dispatch, Need, Unfinished};
+use dispatch::{Dispatch, Unfinished};
 pub use error::Error;
 pub use freshness::Wish;
 pub use pay::Paid;
 use pay::Payments;
 use read::{Ask, Reader};
 pub use read::{Served, Status};
+use turns::{Turn, Turns};
 
 use crate::budget::{Ledger, Quota};
 use crate::cache::{Cache, Key as CopyKey, PasswordKey};
@@ -136,12 +138,20 @@ impl Bridge {
         instance.reader.read(ask).await
     }
 
+    /// The answer to a read without wishes, where a fresh copy has it: at once, and without a command.
+    #[must_use]
+    pub fn at_hand(&self, instance: &str, spec: &'static Spec, pos_id: Option<i64>) -> Option<Served> {
+        let instance = self.shared.instances.get(instance)?;
+        let key = CopyKey::plain(&instance.name, spec, pos_id);
+        instance.reader.at_hand(spec, &key)
+    }
+
     /// Asks a read or an upsert that is never kept, on another shard if the first fails, within `deadline`.
     pub async fn ask(&self, instance: &str, command: Command, turn: &str, deadline: Instant) -> Result<Body, Error> {
         let dispatch = Arc::clone(&self.instance(instance)?.dispatch);
-        let need = Need::Caller { turn: Arc::from(turn) };
+        let turns = Turns::of(Turn::Caller(Arc::from(turn)));
         // In a task, so that a caller who goes away does not take the command's points off the books too early.
-        let work = async move { dispatch.repeatable(&command, need, deadline, || ()).await };
+        let work = async move { dispatch.repeatable(&command, &turns, deadline, || ()).await };
         self.shared.tasks.spawn_on(work, &self.shared.runtime).await.unwrap_or(Err(Error::Timeout))
     }
 
@@ -297,11 +307,9 @@ impl Instance {
         let given = |name| parameters.get(name).map(serde_json::value::RawValue::get);
         let password: Option<String> = given("posPassword").and_then(|raw| serde_json::from_str(raw).ok());
         CopyKey {
-            instance: Arc::clone(&self.name),
-            command: Arc::from(spec.name),
-            pos_id: given("POSID").and_then(|raw| raw.parse().ok()),
             limit: given("Limit").and_then(|raw| raw.parse().ok()),
             password: password.map(|password| self.passwords.hash(&password)),
+            ..CopyKey::plain(&self.name, spec, given("POSID").and_then(|raw| raw.parse().ok()))
         }
     }
 }

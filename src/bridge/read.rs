@@ -15,9 +15,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
-use super::dispatch::{Dispatch, Need, refused};
+use super::dispatch::{Dispatch, refused};
 use super::error::Error;
 use super::freshness::{Decision, Forward, Wish, decide};
+use super::turns::{Turn, Turns};
 use crate::cache::{Cache, Copy, Epoch, Key, Standing};
 use crate::wire::{Command, Meaning, Spec};
 
@@ -79,6 +80,8 @@ pub(super) struct Reader {
 struct Flight {
     /// The epoch in which its command was written, once it was.
     epoch: OnceLock<Epoch>,
+    /// The turns in which it waits for points.
+    turns: Arc<Turns>,
     outcome: watch::Receiver<Option<Result<Copy, Error>>>,
 }
 
@@ -108,7 +111,7 @@ impl Reader {
             (Decision::Fetch { forward, fallback }, _) => {
                 let (result, collapsed) = match refusal {
                     Some(refusal) => (Err(refused(refusal)), false),
-                    None => self.fetch(&ask).await,
+                    None => self.fetch(&ask, fallback.then(|| staleness(seen))).await,
                 };
                 self.told(&ask, result, forward, collapsed, fallback)
             }
@@ -116,18 +119,28 @@ impl Reader {
         }
     }
 
-    /// Fetches, or shares a fetch; says which.
-    async fn fetch(self: &Arc<Self>, ask: &Ask) -> (Result<Copy, Error>, bool) {
-        let need = Need::Caller { turn: Arc::clone(&ask.turn) };
-        let (flight, collapsed) = self.join(ask, need.clone(), ask.deadline);
+    /// The answer to a read without wishes, where a fresh copy has it.
+    pub(super) fn at_hand(&self, spec: &'static Spec, key: &Key) -> Option<Served> {
+        let (copy, now) = (self.cache.copy(key)?, Instant::now());
+        let standing = self.cache.standing(spec, key, &copy, now);
+        let seen = Some((standing, now.saturating_duration_since(copy.written)));
+        let decision = decide(seen, &Wish::default(), self.cache.min_age());
+        (decision == Decision::Serve).then(|| hit(copy, standing))
+    }
+
+    /// Fetches, or shares a fetch; says which. `stale` is for how long the copy has been stale that can stand in, if there
+    /// is one.
+    async fn fetch(self: &Arc<Self>, ask: &Ask, stale: Option<Duration>) -> (Result<Copy, Error>, bool) {
+        let turn = stale.map_or_else(|| Turn::Caller(Arc::clone(&ask.turn)), |stale| Turn::Renewal { stale });
+        let (flight, collapsed) = self.join(ask, turn.clone(), ask.deadline);
         let result = awaited(&flight, ask.deadline).await;
         // Whoever began it may have been less patient than this caller: then one try of its own.
         let impatient =
             matches!(result, Err(Error::RateLimited { gateway: None, .. } | Error::Overloaded { .. } | Error::Timeout));
-        if !(collapsed && impatient && Instant::now() < ask.deadline) {
+        if !(collapsed && impatient && stale.is_none() && Instant::now() < ask.deadline) {
             return (result, collapsed);
         }
-        let (flight, collapsed) = self.join(ask, need, ask.deadline);
+        let (flight, collapsed) = self.join(ask, turn, ask.deadline);
         (awaited(&flight, ask.deadline).await, collapsed)
     }
 
@@ -164,16 +177,14 @@ impl Reader {
 
     /// Fetches behind a caller's back, if the budget has points to spare.
     fn refresh(self: &Arc<Self>, ask: &Ask, standing: Standing) {
-        let staleness = match standing {
-            Standing::Aged { by } | Standing::Ended { by } => by,
-            Standing::Fresh { .. } | Standing::Useless => Duration::ZERO,
-        };
-        self.join(ask, Need::Refresh { staleness }, Instant::now() + REFRESH_DEADLINE);
+        let stale = staleness(Some((standing, Duration::ZERO)));
+        self.join(ask, Turn::Refresh { stale }, Instant::now() + REFRESH_DEADLINE);
     }
 
     /// The fetch that answers `ask`: the one under way if its command is not written yet or was written in the epoch
-    /// in force, else a new one. Says whether it was under way.
-    fn join(self: &Arc<Self>, ask: &Ask, need: Need, deadline: Instant) -> (Arc<Flight>, bool) {
+    /// in force, else a new one. Says whether it was under way. It waits in
+    /// this turn too.
+    fn join(self: &Arc<Self>, ask: &Ask, turn: Turn, deadline: Instant) -> (Arc<Flight>, bool) {
         let mut flights = self.flights();
         let current = self.cache.epoch(ask.spec, &ask.key);
         let under_way = |flight: &Flight| {
@@ -181,14 +192,18 @@ impl Reader {
             !ended && flight.epoch.get().is_none_or(|epoch| *epoch == current)
         };
         let entry = match flights.entry(ask.key.clone()) {
-            Entry::Occupied(known) if under_way(known.get()) => return (Arc::clone(known.get()), true),
+            Entry::Occupied(known) if under_way(known.get()) => {
+                known.get().turns.join(turn);
+                return (Arc::clone(known.get()), true);
+            }
             entry => entry,
         };
         let (sender, outcome) = watch::channel(None);
-        let flight = Arc::new(Flight { epoch: OnceLock::new(), outcome });
+        let turns = Turns::of(turn);
+        let flight = Arc::new(Flight { epoch: OnceLock::new(), turns, outcome });
         entry.insert_entry(Arc::clone(&flight));
         drop(flights);
-        let work = Arc::clone(self).fly(Arc::clone(&flight), ask.clone(), need, deadline, sender);
+        let work = Arc::clone(self).fly(Arc::clone(&flight), ask.clone(), deadline, sender);
         self.tasks.spawn_on(work, &self.runtime);
         (flight, false)
     }
@@ -198,7 +213,6 @@ impl Reader {
         self: Arc<Self>,
         flight: Arc<Flight>,
         ask: Ask,
-        need: Need,
         deadline: Instant,
         outcome: watch::Sender<Option<Result<Copy, Error>>>,
     ) {
@@ -209,7 +223,7 @@ impl Reader {
             written = (Instant::now(), self.cache.epoch(ask.spec, &ask.key));
             let _ = flight.epoch.set(written.1);
         };
-        let result = self.dispatch.repeatable(&ask.command, need, deadline, note_write).await;
+        let result = self.dispatch.repeatable(&ask.command, &flight.turns, deadline, note_write).await;
         let result = result.map(|body| Copy::new(body, written.0, written.1));
         match &result {
             Ok(copy) if self.cache.rule(ask.spec.name).is_some() => self.cache.keep(ask.key.clone(), copy.clone()),
@@ -232,6 +246,14 @@ impl Reader {
 
     fn flights(&self) -> MutexGuard<'_, HashMap<Key, Arc<Flight>>> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// For how long a copy has been stale.
+fn staleness(seen: Option<(Standing, Duration)>) -> Duration {
+    match seen {
+        Some((Standing::Aged { by } | Standing::Ended { by }, _)) => by,
+        _ => Duration::ZERO,
     }
 }
 
@@ -283,3 +305,6 @@ fn detail(error: &Error) -> &'static str {
         _ => "gateway-unavailable",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,5 @@
-//! What was spent, carried over a restart: a small file, written each second and at drain, and counted at start.
+//! What was spent, carried over a restart: a small file, written at each change, each second and at drain, and counted
+//! at start.
 //!
 //! Without it a bridge that restarts would take its windows for empty while the gateway still counts what the earlier
 //! process sent. The file holds ages and not instants, because monotonic clocks start anew with a process; only the
@@ -14,7 +15,7 @@
 //!
 //! The file is replaced by renaming, so a killed process leaves the whole old or the whole new one, and nothing is
 //! synced: losing power costs more time than a window lasts, and half a file is an unreadable one. What it cannot know
-//! is the last second of a process that was killed. Where that made the difference, the gateway says `ratelimit`,
+//! is the last moment of a process that was killed. Where that made the difference, the gateway says `ratelimit`,
 //! which books nothing and closes the window for as long as it asks.
 
 use std::collections::BTreeMap;
@@ -29,8 +30,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use super::window::Spent;
 use super::{Ledger, Scope};
 
-/// How often the file is written.
+/// How often the file is written while anything is spent, so that little is taken from the wall clock.
 pub const SAVE_EVERY: Duration = Duration::from_secs(1);
+
+/// How soon a change is written: what a killed process forgets.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// The one version of the file there is.
 const VERSION: u32 = 1;
@@ -100,10 +104,6 @@ impl Saved {
             }
         }
     }
-
-    fn is_nothing(&self) -> bool {
-        self.instances.values().all(|spending| spending.windows.is_empty())
-    }
 }
 
 /// How a start found the file.
@@ -137,45 +137,59 @@ pub fn restore(path: &Path, ledgers: &BTreeMap<String, Ledger>) -> Found {
     }
 }
 
-/// Writes the file at `path`: at once, each second while anything is spent, and a last time when `stop` comes. Then it
-/// ends. Let `stop` come after the last exchange, so that nothing is in flight any more.
+/// Writes the file at `path`: at once, soon after each change, each second while anything is spent, and a last time
+/// when `stop` comes. Then it ends. Let `stop` come after the last exchange, so that nothing is in flight any more.
 ///
 /// A file that cannot be written stops nobody from selling: it is logged once, and tried again each second.
 pub async fn keep(path: PathBuf, ledgers: BTreeMap<String, Ledger>, stop: impl Future<Output = ()>) {
-    let mut ticks = interval_at(Instant::now() + SAVE_EVERY, SAVE_EVERY);
+    let mut ticks = interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut stop = std::pin::pin!(stop);
-    let mut writer = Writer { path, wrote_nothing_spent: false, failing: false };
+    let mut writer = Writer { path, written: None, failing: false };
     loop {
-        writer.save(&ledgers).await;
+        writer.save(&ledgers, SAVE_EVERY).await;
         tokio::select! {
             () = &mut stop => break,
             _ = ticks.tick() => {}
         }
     }
-    writer.save(&ledgers).await;
+    writer.save(&ledgers, Duration::ZERO).await;
 }
 
 /// What is known of the file on disk.
 struct Writer {
     path: PathBuf,
-    /// It says that nothing is spent, and so stays true by itself.
-    wrote_nothing_spent: bool,
+    /// What it says apart from ages, and since when.
+    written: Option<(Vec<Shape>, Instant)>,
     failing: bool,
 }
 
+/// What changes in a window when something happens in it, and not by itself: points in flight, and those that ended.
+type Shape = (u64, u64, bool);
+
+fn shapes(saved: &Saved) -> Vec<Shape> {
+    let windows = saved.instances.values().flat_map(|spending| spending.windows.values());
+    let shape =
+        |spent: &Spent| (spent.in_flight, spent.ended.iter().map(|(points, _)| points).sum(), spent.closed_for_ms > 0);
+    windows.map(shape).collect()
+}
+
 impl Writer {
-    async fn save(&mut self, ledgers: &BTreeMap<String, Ledger>) {
+    /// Writes what is spent if it changed, or if what is there is older than `most_age`. That nothing is spent stays
+    /// true by itself.
+    async fn save(&mut self, ledgers: &BTreeMap<String, Ledger>, most_age: Duration) {
         let saved = Saved::of(ledgers, SystemTime::now());
-        let nothing_spent = saved.is_nothing();
-        if nothing_spent && self.wrote_nothing_spent {
+        let (now, shapes) = (Instant::now(), shapes(&saved));
+        let is_good =
+            |(known, at): &(Vec<Shape>, Instant)| *known == shapes && (now - *at < most_age || shapes.is_empty());
+        if self.written.as_ref().is_some_and(is_good) {
             return;
         }
         let path = self.path.clone();
         let written = tokio::task::spawn_blocking(move || replace(&path, &saved)).await;
         match written.map_err(Error::other).flatten() {
             Ok(()) => {
-                self.wrote_nothing_spent = nothing_spent;
+                self.written = Some((shapes, now));
                 self.failing = false;
             }
             Err(fault) if !self.failing => {

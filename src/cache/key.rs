@@ -5,11 +5,17 @@ use std::sync::Arc;
 
 use hmac::{Hmac, KeyInit, Mac};
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 use sha2::Sha256;
+
+use crate::wire::{Spec, command};
 
 /// What the hash of passwords is derived for, so that the same secret used elsewhere gives nothing away here.
 const PURPOSE: &[u8] = b"concertpos-bridge: passwords of points of sale";
+
+/// The name of a command of the table. By this alias serde does not take it for something to borrow from its input.
+type CommandName = &'static str;
 
 /// What a copy is a copy of. Compared member by member, never as a joined string.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -18,13 +24,27 @@ pub struct Key {
     /// The instance's name.
     pub instance: Arc<str>,
     /// The command's name.
-    pub command: Arc<str>,
+    #[serde(deserialize_with = "known_command")]
+    pub command: CommandName,
     /// The point of sale, where the command is about one.
     pub pos_id: Option<i64>,
     /// Any further parameter, spelled canonically.
     pub limit: Option<u64>,
     /// The password of the point of sale as a keyed hash.
     pub password: Option<[u8; 32]>,
+}
+
+impl Key {
+    /// What a read without a limit and without a password is a copy of.
+    #[must_use]
+    pub fn plain(instance: &Arc<str>, spec: &'static Spec, pos_id: Option<i64>) -> Self {
+        Self { instance: Arc::clone(instance), command: spec.name, pos_id, limit: None, password: None }
+    }
+}
+
+fn known_command<'de, D: Deserializer<'de>>(deserializer: D) -> Result<CommandName, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    command::find(&name).map(|spec| spec.name).ok_or_else(|| D::Error::custom("no such command"))
 }
 
 /// Hashes passwords of points of sale for keys. Its own key is derived from the instance's at the gateway: it is the

@@ -234,7 +234,7 @@ fn decode(file: &[u8], now: SystemTime) -> Option<(Key, Body, Duration)> {
 impl Cache {
     /// Begins with a copy of an earlier run: stale, whatever its age. False where it is too old for anything.
     fn begin_with(&self, key: &Key, body: &Body, age: Duration) -> bool {
-        let useful = self.rule(&key.command).is_some_and(|rule| age <= rule.stale);
+        let useful = self.rule(key.command).is_some_and(|rule| age <= rule.stale);
         let written = Instant::now().checked_sub(age).filter(|_| useful);
         if let Some(written) = written {
             self.copies.insert(key.clone(), Copy::new(body.clone(), written, Epoch::FORMER));

@@ -4,14 +4,19 @@
 //! know belong to the caller.
 
 use actix_web::HttpResponse;
+use actix_web::body::MessageBody;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{CACHE_CONTROL, VARY};
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, VARY};
 use actix_web::web::Bytes;
 
 use crate::wire::Body;
 
 /// The header in which callers give the password of a point of sale.
 pub const POS_PASSWORD: &str = "X-POS-Password";
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const PRIVATELY: HeaderValue = HeaderValue::from_static("private, no-cache");
+const BY_CALLER: HeaderValue = HeaderValue::from_static("Authorization, X-POS-Password");
 
 /// A body as its owner holds it: shared, not copied.
 struct Shared(Body);
@@ -30,11 +35,22 @@ fn bytes(reply: Body) -> Bytes {
 /// not give one caller's copy to another.
 #[must_use]
 pub fn read(reply: Body) -> HttpResponse {
-    HttpResponse::Ok()
-        .content_type("application/json")
-        .insert_header((CACHE_CONTROL, "private, no-cache"))
-        .insert_header((VARY, "Authorization, X-POS-Password"))
-        .body(bytes(reply))
+    let mut response = HttpResponse::with_body(StatusCode::OK, bytes(reply).boxed());
+    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    kept_privately(response)
+}
+
+/// The answer to a read whose caller has the reply already.
+#[must_use]
+pub fn not_modified() -> HttpResponse {
+    kept_privately(HttpResponse::new(StatusCode::NOT_MODIFIED))
+}
+
+fn kept_privately(mut response: HttpResponse) -> HttpResponse {
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, PRIVATELY);
+    headers.insert(VARY, BY_CALLER);
+    response
 }
 
 /// The answer to something that was done.
@@ -49,7 +65,6 @@ pub fn done(status: StatusCode, reply: Body) -> HttpResponse {
 #[cfg(test)]
 mod tests {
     use actix_web::body::to_bytes;
-    use actix_web::http::header::CONTENT_TYPE;
     use serde_json::value::RawValue;
 
     use super::*;

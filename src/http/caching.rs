@@ -1,19 +1,19 @@
 //! HTTP caching: what a caller asks of copies, and what an answer says about the one it got.
 //!
-//! Request directives as in RFC 9111, `Cache-Status` as in RFC 9211, `RateLimit` as in the IETF draft of that name. A
-//! directive that is malformed is ignored, as RFC 9111 has it.
+//! Request directives as in RFC 9111, `Cache-Status` as in RFC 9211. A directive that is malformed is ignored, as RFC
+//! 9111 has it.
 
 use std::time::Duration;
 
 use actix_web::HttpResponse;
-use actix_web::http::StatusCode;
-use actix_web::http::header::{AGE, CACHE_CONTROL, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, VARY};
+use actix_web::http::header::{AGE, CACHE_CONTROL, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH};
 use tokio::time::Instant;
 
 use super::answer;
 use crate::bridge::freshness::Forward;
 use crate::bridge::{Served, Status, Wish};
-use crate::budget::Quota;
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// The name under which the bridge stands in `Cache-Status`.
 const CACHE_NAME: &str = "concertpos-bridge";
@@ -40,36 +40,21 @@ pub fn wish(headers: &HeaderMap) -> Wish {
 
 /// Answers a read: the reply, or 304 where the caller has it already.
 #[must_use]
-pub fn answer(served: Served, request: &HeaderMap, quota: Option<(&str, Quota)>) -> HttpResponse {
+pub fn answer(served: Served, request: &HeaderMap) -> HttpResponse {
     let Served { copy, status } = served;
     let known = request.get_all(IF_NONE_MATCH).any(|line| line.to_str().is_ok_and(|line| matches(line, &copy.etag)));
     let age = Instant::now().saturating_duration_since(copy.written).as_secs();
     let etag = copy.etag;
-    let mut response = if known {
-        let mut response = HttpResponse::new(StatusCode::NOT_MODIFIED);
-        set(response.headers_mut(), CACHE_CONTROL.as_str(), "private, no-cache");
-        set(response.headers_mut(), VARY.as_str(), "Authorization, X-POS-Password");
-        response
-    } else {
-        answer::read(copy.body)
-    };
+    let mut response = if known { answer::not_modified() } else { answer::read(copy.body) };
     let headers = response.headers_mut();
-    set(headers, ETAG.as_str(), &etag);
-    set(headers, AGE.as_str(), &age.to_string());
-    set(headers, "cache-status", &cache_status(&status));
-    if let Some((command, quota)) = quota {
-        let Quota { requests, window_secs, remaining, more_in_secs } = quota;
-        set(headers, "ratelimit-policy", &format!("\"{command}\";q={requests};w={window_secs}"));
-        set(headers, "ratelimit", &format!("\"{command}\";r={remaining};t={more_in_secs}"));
+    headers.insert(AGE, HeaderValue::from(age));
+    // Both are made of visible ASCII.
+    for (name, value) in [(ETAG, HeaderValue::from_str(&etag)), (CACHE_STATUS, cache_status(&status).try_into())] {
+        if let Ok(value) = value {
+            headers.insert(name, value);
+        }
     }
     response
-}
-
-fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
-    // Every value here is made of visible ASCII.
-    if let Ok(value) = HeaderValue::from_str(value) {
-        headers.insert(actix_web::http::header::HeaderName::from_static(name), value);
-    }
 }
 
 /// Weak comparison, as RFC 9110 (13.1.2) wants it for `If-None-Match`.
@@ -83,7 +68,8 @@ fn cache_status(status: &Status) -> String {
         text.push_str("; hit");
     }
     if let Some(ttl_s) = status.ttl_s {
-        text.push_str(&["; ttl=", &ttl_s.to_string()].concat());
+        text.push_str("; ttl=");
+        text.push_str(&ttl_s.to_string());
     }
     if let Some(forward) = status.forward {
         text.push_str(match forward {

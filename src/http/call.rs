@@ -17,6 +17,7 @@ use super::caching;
 use super::integer;
 use super::negotiate;
 use super::problem::{Fault, Problem, table};
+use super::rate_limit;
 use super::server::Shared;
 use crate::wire::{Parameters, Spec};
 
@@ -34,7 +35,7 @@ impl FromRequest for Caller {
 }
 
 /// The caller of a request, noted for the log.
-fn authenticate(request: &HttpRequest) -> Result<Caller, Problem> {
+pub fn authenticate(request: &HttpRequest) -> Result<Caller, Problem> {
     let shared = shared(request)?;
     if shared.auth.mode() == Mode::None {
         local::guard(request.uri(), request.headers(), &shared.config.cors_origins)?;
@@ -165,11 +166,20 @@ impl Call {
     pub async fn read(&self, spec: &'static Spec, parameters: Parameters) -> Result<HttpResponse, Problem> {
         let (bridge, headers) = (&self.shared.bridge, self.request.headers());
         let (turn, wish) = (self.caller.name(), caching::wish(headers));
-        let served = bridge.read(&self.instance, spec, parameters, turn, wish, self.deadline).await?;
-        // Only an answer that touched the budget speaks of it.
-        let touched = served.status.forward.is_some();
-        let quota = bridge.quota(&self.instance, spec.name).filter(|_| touched);
-        Ok(caching::answer(served, headers, quota.map(|quota| (spec.name, quota))))
+        let served = bridge.read(&self.instance, spec, parameters, turn, wish, self.deadline).await;
+        match served {
+            // Only an answer that touched the budget speaks of it.
+            Ok(served) if served.status.forward.is_none() => Ok(caching::answer(served, headers)),
+            served => {
+                let answer = served.map(|served| caching::answer(served, headers)).map_err(Problem::from);
+                self.with_budget(spec.name, answer)
+            }
+        }
+    }
+
+    /// What came of a command that was asked for, with what is left of its budget.
+    pub fn with_budget(&self, command: &str, outcome: Result<HttpResponse, Problem>) -> Result<HttpResponse, Problem> {
+        rate_limit::told(outcome, command, self.shared.bridge.quota(&self.instance, command))
     }
 }
 

@@ -20,7 +20,7 @@ use utoipa_actix_web::AppExt;
 
 use super::auth::Auth;
 use super::fallback::{self, Methods};
-use super::{Config, edge, openapi, routes};
+use super::{Config, edge, express, openapi, routes};
 use crate::bridge::Bridge;
 
 /// How long an idle connection is kept: longer than balancers keep theirs (60 s is usual), so that it is never this
@@ -106,6 +106,7 @@ pub fn app(
         .wrap(from_fn(edge::complete))
         .wrap(Compress::default())
         .wrap(Condition::new(!origins.is_empty(), cors(&origins)))
+        .wrap(from_fn(express::serve))
         .wrap(from_fn(edge::observe))
 }
 

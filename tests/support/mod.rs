@@ -157,6 +157,12 @@ pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> b
     assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "never came: {what}");
 }
 
+/// The settings of a further token, named like its secret.
+pub(crate) fn token(name: &str, scopes: &str) -> Vec<(String, String)> {
+    let key = |part: &str| format!("BRIDGE_AUTH__TOKENS__{}__{part}", name.to_uppercase());
+    vec![(key("SHA256"), sha256_hex(name)), (key("INSTANCES"), "demo".to_owned()), (key("SCOPES"), scopes.to_owned())]
+}
+
 /// Runs futures side by side and gathers what they return.
 pub(crate) async fn together<T: Send + 'static>(
     futures: impl IntoIterator<Item = impl Future<Output = T> + Send + 'static>,

@@ -20,9 +20,9 @@ fn cache(folder: &Path) -> Arc<Cache> {
     Arc::new(Cache::new(Config { max_size: 1 << 20, min_age: Duration::ZERO, rules: BTreeMap::from(rules), store }))
 }
 
-fn key(command: &str, pos_id: Option<i64>) -> Key {
+fn key(command: &'static str, pos_id: Option<i64>) -> Key {
     let password = PasswordKey::derived(&"key".into()).hash("backstage");
-    Key { instance: "demo".into(), command: command.into(), pos_id, limit: None, password: Some(password) }
+    Key { instance: "demo".into(), command, pos_id, limit: None, password: Some(password) }
 }
 
 fn body(text: &str) -> Body {

@@ -13,6 +13,7 @@ use utoipa::openapi::response::{Response, ResponseBuilder};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Required};
 
+use super::copies;
 use crate::http::problem::{Entry, MEDIA_TYPE, table};
 use crate::wire::command;
 
@@ -28,6 +29,12 @@ pub fn complete(document: &mut OpenApi) {
         examples.extend(entries.iter().map(|entry| (entry.code.to_owned(), example_of(entry).into())));
         for (status, entries) in by_status(&entries) {
             operation.responses.responses.entry(status.to_string()).or_insert(RefOr::T(response(&entries)));
+        }
+        if copies::is_read(operation) {
+            copies::describe_copies(operation);
+        }
+        if is_command(operation) {
+            copies::describe_budget(operation);
         }
         name_every_request(operation);
         let may_be_absent = operation.operation_id.as_deref().is_some_and(|id| BODY_MAY_BE_ABSENT.contains(&id));
@@ -59,7 +66,7 @@ fn possible(operation: &Operation) -> Vec<&'static Entry> {
     if operation.request_body.is_some() {
         entries.extend([&table::TOO_LARGE, &table::UNSUPPORTED_MEDIA_TYPE]);
     }
-    if name == "sendCommand" || command::find(name).is_some() {
+    if is_command(operation) {
         entries.extend([
             &table::GATEWAY_REJECTED_PARAMETERS,
             &table::POS_PASSWORD_REJECTED,
@@ -89,10 +96,19 @@ fn possible(operation: &Operation) -> Vec<&'static Entry> {
         if name == "settlePayment" {
             entries.extend([&table::OUTCOME_CONFLICT, &table::PRECONDITION_FAILED]);
         }
-    } else if name == "sendCommand" || command::find(name).is_some() {
+    } else if is_command(operation) {
         entries.push(&table::GATEWAY_TIMEOUT);
     }
+    if copies::is_read(operation) {
+        entries.push(&table::NOT_CACHED);
+    }
     entries
+}
+
+/// Whether an operation sends a command.
+fn is_command(operation: &Operation) -> bool {
+    let name = operation.operation_id.as_deref().unwrap_or_default();
+    name == "sendCommand" || command::find(name).is_some()
 }
 
 fn has_parameter(operation: &Operation, name: &str) -> bool {
@@ -157,7 +173,7 @@ fn name_every_request(operation: &mut Operation) {
     }
 }
 
-fn header(kind: Type, description: &str) -> Header {
+pub(super) fn header(kind: Type, description: &str) -> Header {
     let schema = ObjectBuilder::new().schema_type(kind);
     HeaderBuilder::new().schema(Some(schema)).description(Some(description)).build()
 }

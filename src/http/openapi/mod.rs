@@ -5,6 +5,7 @@
 //! keeps it true.
 
 pub mod answers;
+mod copies;
 
 use actix_web::web::Bytes;
 use sha2::{Digest, Sha256};

@@ -51,7 +51,7 @@ struct Parts {
     retry_after: Option<u64>,
     errors: Vec<Fault>,
     gateway: Option<GatewayError>,
-    header: Option<(HeaderName, HeaderValue)>,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Problem {
@@ -65,7 +65,7 @@ impl Problem {
             retry_after: None,
             errors: Vec::new(),
             gateway: None,
-            header: None,
+            headers: Vec::new(),
         }))
     }
 
@@ -107,8 +107,14 @@ impl Problem {
     /// A header that belongs to this problem, such as `Allow`.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.0.header = Some((name, value));
+        self.0.headers.push((name, value));
         self
+    }
+
+    /// Whether it passes on the gateway's own words.
+    #[must_use]
+    pub fn is_the_gateway_s(&self) -> bool {
+        self.0.gateway.is_some()
     }
 
     /// The row of the table.
@@ -120,7 +126,7 @@ impl Problem {
     /// The answer. `base` goes before `/problems/…` in `type`: the bridge's public address, or nothing.
     #[must_use]
     pub fn render(&self, base: &str, request_id: Option<&str>) -> HttpResponse {
-        let Parts { entry, detail, retryable, retry_after, errors, gateway, header } = &*self.0;
+        let Parts { entry, detail, retryable, retry_after, errors, gateway, headers } = &*self.0;
         let document = Document {
             kind: format!("{base}/problems/{}", entry.code),
             title: entry.title,
@@ -138,7 +144,7 @@ impl Problem {
         if let Some(seconds) = retry_after {
             response.insert_header((header::RETRY_AFTER, *seconds));
         }
-        if let Some((name, value)) = header {
+        for (name, value) in headers {
             response.insert_header((name.clone(), value.clone()));
         }
         // Strings, numbers and raw JSON cannot fail to serialize.

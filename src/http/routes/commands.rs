@@ -62,9 +62,9 @@ pub(super) async fn send_command(call: Call, payload: web::Payload) -> Result<Ht
     }
     let mut parameters = call.object(payload, Empty::Allowed).await?;
     parameters.remove("api_key");
-    let command = Command::raw(name, reply_event, parameters);
+    let command = Command::raw(name.clone(), reply_event, parameters);
     let sent = call.shared().bridge.send_once(call.instance(), command, call.caller().name(), call.deadline()).await;
-    sent.map(|reply| answer::done(StatusCode::OK, reply)).map_err(outcome::of_raw_command)
+    call.with_budget(&name, sent.map(|reply| answer::done(StatusCode::OK, reply)).map_err(outcome::of_raw_command))
 }
 
 fn is_name(name: &str) -> bool {

@@ -67,8 +67,8 @@ pub(super) async fn verifyauth(call: Call, payload: web::Payload) -> Result<Http
 /// Neither answer may be kept: one changes something, the other holds a password.
 async fn ask(call: &Call, spec: &'static Spec, parameters: Parameters) -> Result<HttpResponse, Problem> {
     let command = Command::known(spec, parameters);
-    let reply = call.shared().bridge.ask(call.instance(), command, call.caller().name(), call.deadline()).await?;
-    Ok(answer::done(StatusCode::OK, reply))
+    let asked = call.shared().bridge.ask(call.instance(), command, call.caller().name(), call.deadline()).await;
+    call.with_budget(spec.name, asked.map(|reply| answer::done(StatusCode::OK, reply)).map_err(Problem::from))
 }
 
 fn device_of(call: &Call) -> Result<String, Problem> {

@@ -60,16 +60,22 @@ pub(super) async fn payitems(call: Call, payload: web::Payload) -> Result<HttpRe
     };
     let command = Command::known(&command::PAYITEMS, call.for_point_of_sale(body)?);
     let paid = call.shared().bridge.pay(call.instance(), key, sale, command, call.deadline()).await;
-    let Paid { record, replayed } = paid.map_err(|error| told(&call, error))?;
-    let mut response = answer::done(StatusCode::CREATED, reply(&record));
+    let touched = !matches!(paid, Ok(Paid { replayed: true, .. }));
+    let answer = paid.map(|paid| answered(&call, &paid)).map_err(|error| told(&call, error));
+    if touched { call.with_budget(command::PAYITEMS.name, answer) } else { answer }
+}
+
+/// The answer to a booked sale.
+fn answered(call: &Call, Paid { record, replayed }: &Paid) -> HttpResponse {
+    let mut response = answer::done(StatusCode::CREATED, reply(record));
     let headers = response.headers_mut();
-    if let Ok(place) = HeaderValue::from_str(&place(&call, &record.id.to_string())) {
+    if let Ok(place) = HeaderValue::from_str(&place(call, &record.id.to_string())) {
         headers.insert(LOCATION, place);
     }
-    if replayed {
+    if *replayed {
         headers.insert(HeaderName::from_static("idempotent-replayed"), HeaderValue::from_static("true"));
     }
-    Ok(response)
+    response
 }
 
 /// The gateway's reply. A payment that a person settled as booked has none: its answer says what was sold.

@@ -1,0 +1,85 @@
+//! One fetch for all who ask, whatever becomes of whoever began it.
+
+use std::collections::BTreeMap;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::budget::Ledger;
+use crate::cache::{self, Rule};
+use crate::gateway::{self, Heard, Pool};
+use crate::simulator::{Action, Config, Fault, Simulator};
+use crate::wire::{Parameters, command};
+
+/// A reader over a simulated gateway.
+async fn reader(gateway: &Simulator) -> (Arc<Reader>, CancellationToken) {
+    let (upward, mut reports) = mpsc::channel(64);
+    tokio::spawn(async move { while reports.recv().await.is_some() {} });
+    let config = gateway::Config { url: gateway.url(), ..gateway::Config::default() };
+    let tls = gateway::client_config(None).unwrap();
+    let pool = Pool::new(config, "demo", "demo", tls, upward, Heard(Arc::new(|_| {})));
+    let stop = CancellationToken::new();
+    tokio::spawn(pool.clone().tend(stop.clone(), Duration::from_secs(1)));
+    let dispatch = Dispatch {
+        pool,
+        ledger: Ledger::new(crate::budget::Config::default()),
+        api_key: "demo-key".into(),
+        request_timeout: Duration::from_secs(5),
+        max_wait: Duration::from_secs(2),
+    };
+    let rule = Rule { fresh: Duration::from_mins(1), stale: Duration::from_mins(1) };
+    let rules = BTreeMap::from([("getconfig".to_owned(), rule)]);
+    let cache = cache::Config { max_size: 1 << 20, min_age: Duration::ZERO, rules, store: None };
+    let cache = Arc::new(Cache::new(cache));
+    (Arc::new(Reader::new(Arc::new(dispatch), cache, Handle::current(), TaskTracker::new())), stop)
+}
+
+fn ask() -> Ask {
+    Ask {
+        spec: &command::GETCONFIG,
+        command: Command::known(&command::GETCONFIG, Parameters::default()),
+        key: Key::plain(&"demo".into(), &command::GETCONFIG, None),
+        turn: "shop".into(),
+        wish: Wish::default(),
+        deadline: Instant::now() + Duration::from_secs(10),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_panics_takes_no_follower_along() {
+    let gateway = Simulator::start(Config::default()).await.unwrap();
+    gateway.add_fault(Fault::new(Action::Latency { ms: 300 }).on("getconfig"));
+    let (reader, stop) = reader(&gateway).await;
+    let received = || gateway.counts().command("getconfig").received;
+    let leader = {
+        let reader = Arc::clone(&reader);
+        tokio::spawn(async move {
+            let read = reader.read(ask());
+            let misfortune = async {
+                while reader.flights().is_empty() {
+                    tokio::task::yield_now().await
+                }
+            };
+            tokio::select! {
+                _ = read => {}
+                () = misfortune => panic!("as this test wants it"),
+            }
+        })
+    };
+    assert!(leader.await.unwrap_err().is_panic());
+    let followers: Vec<_> = (0..100)
+        .map(|_| {
+            let reader = Arc::clone(&reader);
+            tokio::spawn(async move { reader.read(ask()).await })
+        })
+        .collect();
+    for follower in followers {
+        let served = follower.await.unwrap().unwrap();
+        assert!(served.copy.body.as_str().contains("Config"));
+    }
+    assert_eq!(received(), 1);
+    assert!(reader.flights().is_empty(), "nothing is left of the fetch");
+    stop.cancel();
+    gateway.stop().await;
+}

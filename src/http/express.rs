@@ -1,0 +1,150 @@
+//! The short way to a fresh copy: reads that need neither the gateway nor any layer are answered before routing.
+//!
+//! Most requests a festival makes are reads whose answer is at hand, and what they cost is this program's routing and
+//! layers, several times the copy itself. A request takes this way only if it is of the plainest kind (a path as it is
+//! documented, no query, no wish about copies, compression, or origin) and its copy is fresh; whatever else it is, or
+//! whatever goes wrong, it goes the long way, where the same rules decide. So this way knows no errors, and its answer
+//! is the long way's to the byte: tests compare the two.
+
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::Method;
+use actix_web::http::header::{
+    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, HeaderMap, HeaderName, IF_NONE_MATCH, ORIGIN, PRAGMA, TRANSFER_ENCODING,
+    UPGRADE,
+};
+use actix_web::middleware::Next;
+use actix_web::web::Data;
+use actix_web::{Error, HttpResponse};
+
+use super::auth::Scope;
+use super::caching;
+use super::call;
+use super::integer;
+use super::server::Shared;
+use crate::wire::{Spec, command};
+
+/// Where instances are.
+const INSTANCES: &str = "/v1/instances/";
+
+/// Fields whose presence means a wish that the long way has to look at.
+const WISHES: [HeaderName; 7] = [
+    CACHE_CONTROL,
+    PRAGMA,
+    ACCEPT_ENCODING,
+    ORIGIN,
+    UPGRADE,
+    TRANSFER_ENCODING,
+    HeaderName::from_static("x-pos-password"),
+];
+
+/// A read by its path.
+#[derive(Debug, PartialEq, Eq)]
+struct Read<'a> {
+    instance: &'a str,
+    spec: &'static Spec,
+    pos_id: Option<i64>,
+}
+
+/// Answers a plain read from a fresh copy, or passes the request on.
+pub async fn serve(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    match at_hand(&request) {
+        Some(response) => Ok(request.into_response(response)),
+        None => Ok(next.call(request).await?.map_into_boxed_body()),
+    }
+}
+
+fn at_hand(request: &ServiceRequest) -> Option<HttpResponse> {
+    if request.method() != Method::GET || request.uri().query().is_some() || !is_plain(request.headers()) {
+        return None;
+    }
+    let Read { instance, spec, pos_id } = read(request.uri().path())?;
+    let shared = request.app_data::<Data<Shared>>()?;
+    let served = shared.bridge.at_hand(instance, spec, pos_id)?;
+    // Last, since it counts: a caller is counted once, on the one way or on the other.
+    let caller = call::authenticate(request.request()).ok()?;
+    caller.permit(instance, Scope::Read).ok()?;
+    Some(caching::answer(served, request.headers()))
+}
+
+/// Whether a request wishes for nothing but the answer.
+fn is_plain(headers: &HeaderMap) -> bool {
+    let takes_json = |accept: &[u8]| matches!(accept, b"*/*" | b"application/json");
+    !WISHES.iter().any(|wish| headers.contains_key(wish))
+        && headers.get_all(ACCEPT).all(|accept| takes_json(accept.as_bytes()))
+        && headers.get_all(IF_NONE_MATCH).count() <= 1
+}
+
+/// The read that a path as it is documented asks for.
+fn read(path: &str) -> Option<Read<'_>> {
+    let (instance, rest) = path.strip_prefix(INSTANCES)?.split_once('/')?;
+    let plain = |spec| Some(Read { instance, spec, pos_id: None });
+    match rest {
+        "config" => plain(&command::GETCONFIG),
+        "deposit" => plain(&command::GETDEPOSIT),
+        "license" => plain(&command::GETLICENSE),
+        "points-of-sale" => plain(&command::LISTPOS),
+        "version" => plain(&command::VERSION),
+        "status" => plain(&command::GETSTATUS),
+        _ => {
+            let (pos_id, list) = rest.strip_prefix("points-of-sale/")?.split_once('/')?;
+            let spec = match list {
+                "products" => &command::LISTPRODUCTS,
+                "payment-methods" => &command::LISTPM,
+                _ => return None,
+            };
+            Some(Read { instance, spec, pos_id: Some(integer::of_digits(pos_id).ok()?) })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn only_paths_as_they_are_documented_are_read() {
+        let products = Read { instance: "demo", spec: &command::LISTPRODUCTS, pos_id: Some(7) };
+        assert_eq!(read("/v1/instances/demo/points-of-sale/7/products"), Some(products));
+        assert_eq!(read("/v1/instances/demo/license").unwrap().spec.name, "getlicense");
+        for path in [
+            "/v1/instances/demo",
+            "/v1/instances/demo/",
+            "/v1/instances/demo/config/",
+            "/v1/instances/demo/points-of-sale/7/transactions",
+            "/v1/instances/demo/points-of-sale/-7/products",
+            "/v1/instances/demo/points-of-sale/7/products/",
+            "/v1/instances/demo/points-of-sale//products",
+            "/v1/instances",
+            "/docs",
+        ] {
+            assert_eq!(read(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_wish_goes_the_long_way() {
+        let with = |name: &'static str, value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+            is_plain(&headers)
+        };
+        for (name, value) in [("accept", "*/*"), ("accept", "application/json"), ("if-none-match", "\"a\"")] {
+            assert!(with(name, value), "{name}: {value}");
+        }
+        for (name, value) in [
+            ("accept", "text/html"),
+            ("accept-encoding", "gzip"),
+            ("cache-control", "no-cache"),
+            ("origin", "https://shop.example"),
+            ("x-pos-password", "p"),
+        ] {
+            assert!(!with(name, value), "{name}: {value}");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What is left of a command's budget, told in the header fields of the IETF draft "RateLimit header fields for HTTP".
+//!
+//! Counted in requests, since callers know nothing of points: `q` fit into one window of `w` seconds, `r` could be
+//! granted now, and in `t` seconds there could be one more.
+
+use actix_web::HttpResponse;
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+
+use super::problem::{Problem, table};
+use crate::budget::Quota;
+
+const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+
+/// The two fields that speak of `command`.
+fn fields(command: &str, quota: Quota) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+    let Quota { requests, window_secs, remaining, more_in_secs } = quota;
+    let policy = format!("\"{command}\";q={requests};w={window_secs}");
+    let limit = format!("\"{command}\";r={remaining};t={more_in_secs}");
+    // Commands are named with lower-case letters, digits and `_`, so each value is visible ASCII.
+    let field = |(name, value): (HeaderName, String)| Some((name, HeaderValue::try_from(value).ok()?));
+    [(POLICY, policy), (LIMIT, limit)].into_iter().filter_map(field)
+}
+
+/// Adds the fields to an answer.
+pub fn tell(headers: &mut HeaderMap, command: &str, quota: Quota) {
+    for (name, value) in fields(command, quota) {
+        headers.insert(name, value);
+    }
+}
+
+/// Adds the fields to what came of a command that was asked for: to its answer, and to a problem that touched the
+/// budget, since the command was sent, or would have been.
+pub fn told(
+    outcome: Result<HttpResponse, Problem>,
+    command: &str,
+    quota: Option<Quota>,
+) -> Result<HttpResponse, Problem> {
+    let Some(quota) = quota else { return outcome };
+    match outcome {
+        Ok(mut response) => {
+            tell(response.headers_mut(), command, quota);
+            Ok(response)
+        }
+        Err(problem) if touched_the_budget(&problem) => {
+            Err(fields(command, quota).fold(problem, |problem, (name, value)| problem.header(name, value)))
+        }
+        problem => problem,
+    }
+}
+
+fn touched_the_budget(problem: &Problem) -> bool {
+    const WITHOUT_WORDS: [&table::Entry; 5] = [
+        &table::RATE_LIMITED,
+        &table::GATEWAY_TIMEOUT,
+        &table::PAYMENT_OUTCOME_UNKNOWN,
+        &table::GATEWAY_ERROR,
+        &table::GATEWAY_PROTOCOL_VIOLATION,
+    ];
+    problem.is_the_gateway_s() || WITHOUT_WORDS.contains(&problem.entry())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const QUOTA: Quota = Quota { requests: 4, window_secs: 31, remaining: 1, more_in_secs: 12 };
+
+    fn value<'a>(response: &'a HttpResponse, name: &str) -> Option<&'a str> {
+        response.headers().get(name).map(|value| value.to_str().unwrap())
+    }
+
+    #[test]
+    fn answers_and_problems_that_touched_the_budget_speak_of_it_and_others_do_not() {
+        let answer = told(Ok(HttpResponse::Ok().finish()), "getconfig", Some(QUOTA)).unwrap();
+        assert_eq!(value(&answer, "ratelimit-policy"), Some(r#""getconfig";q=4;w=31"#));
+        assert_eq!(value(&answer, "ratelimit"), Some(r#""getconfig";r=1;t=12"#));
+        let limited = Problem::new(&table::RATE_LIMITED).retry_after(Duration::from_secs(12));
+        let limited = told(Err(limited), "getconfig", Some(QUOTA)).unwrap_err().render("", None);
+        assert_eq!(value(&limited, "ratelimit"), Some(r#""getconfig";r=1;t=12"#));
+        assert_eq!(value(&limited, "retry-after"), Some("12"));
+        let unknown = told(Err(Problem::new(&table::UNKNOWN_INSTANCE)), "getconfig", Some(QUOTA));
+        assert_eq!(value(&unknown.unwrap_err().render("", None), "ratelimit"), None);
+    }
+}
