@@ -6,6 +6,7 @@ pub mod freshness;
 mod pay;
 pub mod read;
 pub mod relay;
+pub mod status;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,11 +24,12 @@ pub use pay::Paid;
 use pay::Payments;
 use read::{Ask, Reader};
 pub use read::{Served, Status};
+pub use status::{BridgeStatus, InstanceStatus, PaymentCounts};
 
 use crate::budget::{Ledger, Quota};
 use crate::cache::{Cache, Key as CopyKey, PasswordKey};
 use crate::drain::Drain;
-use crate::gateway::{Cause, Pool, PoolStatus};
+use crate::gateway::{Cause, Pool};
 use crate::journal::{Filter, Journal, Key, Record, RecordId, Sale, Verdict};
 use crate::wire::{Body, Command, Parameters, Spec, command};
 
@@ -46,9 +48,12 @@ pub struct Bridge {
 #[derive(Debug)]
 struct Shared {
     instances: BTreeMap<String, Arc<Instance>>,
+    cache: Arc<Cache>,
+    journal: Journal,
     drain: Drain,
     runtime: Handle,
     tasks: TaskTracker,
+    started: Instant,
 }
 
 /// One instance's room in the bridge.
@@ -110,7 +115,8 @@ impl Bridge {
                 (name, instance)
             })
             .collect();
-        Self { shared: Arc::new(Shared { instances, drain, runtime, tasks }) }
+        let (cache, journal, started) = (Arc::clone(cache), journal.clone(), Instant::now());
+        Self { shared: Arc::new(Shared { instances, cache, journal, drain, runtime, tasks, started }) }
     }
 
     /// The configured instances, in order of name.
@@ -263,13 +269,6 @@ impl Bridge {
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.shared.drain.has_begun()
-    }
-
-    /// Every instance's shards and links.
-    #[must_use]
-    pub fn status(&self) -> BTreeMap<String, PoolStatus> {
-        let status = |(name, instance): (&String, &Arc<Instance>)| (name.clone(), instance.dispatch.pool.status());
-        self.shared.instances.iter().map(status).collect()
     }
 
     /// Takes a shard out by hand for every instance, or puts it back. False where there is no such shard.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use super::gate::{Clock, Gate};
 use super::permit::{Denied, Permit};
@@ -55,7 +56,7 @@ pub struct Quota {
 }
 
 /// One window, for the status page.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct WindowStatus {
     /// The command, or `*` where all commands share one window.
     pub command: String,

@@ -226,6 +226,8 @@ impl Cache {
     /// How many copies there are and how many bytes they take, roughly.
     #[must_use]
     pub fn size(&self) -> (u64, u64) {
+        // What was kept or deleted a moment ago is counted only after this.
+        self.copies.run_pending_tasks();
         (self.copies.entry_count(), self.copies.weighted_size())
     }
 }
