@@ -1,5 +1,7 @@
 //! Running the bridge: what it tells its operator, and what its operator can do about it.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
+
 mod support;
 
 use reqwest::Method;
@@ -75,4 +77,67 @@ async fn a_cordoned_shard_loses_its_links_and_gets_none_until_it_is_put_back() {
     eventually("exon serves again", async || open_links(&status(&world).await, "exon") > 0).await;
     assert_eq!(problem(cordon(&world, "nowhere", json!({"cordoned": true})).await).await.code, "not-found");
     assert_eq!(problem(cordon(&world, "exon", json!({"cordoned": "yes"})).await).await.code, "invalid-request");
+}
+
+async fn metrics(world: &World) -> String {
+    let response = world.http.get(format!("{}/metrics", world.url)).bearer_auth(OPERATOR).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert!(response.headers()["content-type"].to_str().unwrap().starts_with("text/plain; version=0.0.4"));
+    response.text().await.unwrap()
+}
+
+fn sample(metrics: &str, name: &str) -> u64 {
+    let line = metrics.lines().find_map(|line| line.strip_prefix(&format!("concertpos_bridge_{name} ")));
+    assert!(line.is_some(), "no {name} in\n{metrics}");
+    line.unwrap_or_default().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metrics_say_what_happened() {
+    let world = World::start().await;
+    for _ in 0..3 {
+        assert_eq!(world.get("/config").await.status(), 200);
+    }
+    assert_eq!(world.sale("one").send().await.unwrap().status(), 201);
+    assert_eq!(world.get_open("/no/such/path/of-mine").await.status(), 404);
+    world.gateway.broadcast("demo", "hello", "{}").unwrap();
+    eventually("the broadcast is counted", async || {
+        sample(&metrics(&world).await, "broadcast_frames_total{instance=\"demo\"}") >= 2
+    })
+    .await;
+    let text = metrics(&world).await;
+    for (name, expected) in [
+        ("requests_total{route=\"/v1/instances/{instance}/config\",status=\"200\"}", 3),
+        ("request_duration_seconds_count{route=\"/v1/instances/{instance}/config\"}", 3),
+        ("requests_total{route=\"unmatched\",status=\"404\"}", 1),
+        ("exchanges_total{instance=\"demo\",command=\"getconfig\",outcome=\"replied\"}", 1),
+        ("exchange_duration_seconds_count{instance=\"demo\",command=\"payitems\"}", 1),
+        ("budget_used_points{instance=\"demo\",command=\"getconfig\"}", 25),
+        ("budget_wait_seconds_count{instance=\"demo\",class=\"payment\"}", 1),
+        ("cache_answers_total{instance=\"demo\",answer=\"miss\"}", 2),
+        ("cache_answers_total{instance=\"demo\",answer=\"hit\"}", 2),
+        ("payments{state=\"booked\"}", 1),
+        ("journal_available", 1),
+        ("draining", 0),
+        ("subscribers", 0),
+        (concat!("build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"}"), 1),
+    ] {
+        assert_eq!(sample(&text, name), expected, "{name}\n{text}");
+    }
+    let free: u64 = ["exon", "cyton", "zeus"]
+        .iter()
+        .map(|shard| sample(&text, &format!("links{{instance=\"demo\",shard=\"{shard}\",state=\"free\"}}")))
+        .sum();
+    assert_eq!(free, 2);
+    assert!(!text.contains("of-mine"), "a path as a caller wrote it is no label");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_a_caller_invents_is_no_label() {
+    let world = World::start().await;
+    let raw = world.http.post(world.path("/commands/invented_here?reply=x")).bearer_auth(OPERATOR).json(&json!({}));
+    assert!(raw.send().await.unwrap().status().as_u16() >= 400);
+    let text = metrics(&world).await;
+    assert!(!text.contains("invented_here"), "{text}");
+    assert_eq!(sample(&text, "exchange_duration_seconds_count{instance=\"demo\",command=\"other\"}"), 1);
 }

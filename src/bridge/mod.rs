@@ -7,6 +7,7 @@ mod pay;
 pub mod read;
 pub mod relay;
 pub mod status;
+pub mod tally;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use pay::Payments;
 use read::{Ask, Reader};
 pub use read::{Served, Status};
 pub use status::{BridgeStatus, InstanceStatus, PaymentCounts};
+use tally::Answers;
 
 use crate::budget::{Ledger, Quota};
 use crate::cache::{Cache, Key as CopyKey, PasswordKey};
@@ -65,6 +67,7 @@ struct Instance {
     cache: Arc<Cache>,
     payments: Arc<Payments>,
     passwords: PasswordKey,
+    answers: Answers,
     pay_max_wait: Duration,
 }
 
@@ -106,7 +109,8 @@ impl Bridge {
             let reader = Reader::new(Arc::clone(&dispatch), Arc::clone(cache), runtime.clone(), tasks.clone());
             let (name, reader, cache): (Arc<str>, _, _) = (Arc::from(name), Arc::new(reader), Arc::clone(cache));
             let payments = Payments::new(Arc::clone(&dispatch), journal.clone(), Arc::clone(&cache), Arc::clone(&name));
-            Arc::new(Instance { name, dispatch, reader, cache, payments: Arc::new(payments), passwords, pay_max_wait })
+            let (payments, answers) = (Arc::new(payments), Answers::default());
+            Arc::new(Instance { name, dispatch, reader, cache, payments, passwords, answers, pay_max_wait })
         };
         let instances = instances
             .into_iter()
@@ -139,7 +143,9 @@ impl Bridge {
         let key = instance.key(spec, &parameters);
         let command = Command::known(spec, parameters);
         let ask = Ask { spec, command, key, turn: Arc::from(turn), wish, deadline };
-        instance.reader.read(ask).await
+        let outcome = instance.reader.read(ask).await;
+        instance.answers.note(&outcome);
+        outcome
     }
 
     /// Asks a read or an upsert that is never kept, on another shard if the first fails, within `deadline`.

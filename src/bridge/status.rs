@@ -4,8 +4,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Bridge;
-use crate::budget::WindowStatus;
-use crate::gateway::ShardStatus;
+use super::tally::Answers;
+use crate::budget::{Waits, WindowStatus};
+use crate::gateway::{ShardStatus, Tally};
 use crate::journal::State;
 
 /// The whole bridge.
@@ -86,6 +87,17 @@ impl PaymentCounts {
     }
 }
 
+/// What one instance has counted since the start.
+#[derive(Debug, Clone, Copy)]
+pub struct InstanceTally<'a> {
+    /// Exchanges and connections.
+    pub gateway: &'a Tally,
+    /// Waits for points.
+    pub waits: &'a Waits,
+    /// How reads were answered.
+    pub answers: &'a Answers,
+}
+
 impl Bridge {
     /// The bridge at this moment. Instances for which `wanted` is false are left out.
     pub async fn overview(&self, wanted: impl Fn(&str) -> bool) -> BridgeStatus {
@@ -105,6 +117,14 @@ impl Bridge {
             // No event streams are served.
             subscribers: 0,
         }
+    }
+
+    /// What each instance has counted, in order of name.
+    pub fn tallies(&self) -> impl Iterator<Item = (&str, InstanceTally<'_>)> {
+        self.shared.instances.iter().map(|(name, instance)| {
+            let (gateway, waits) = (instance.dispatch.pool.tally(), instance.dispatch.ledger.waits());
+            (name.as_str(), InstanceTally { gateway, waits, answers: &instance.answers })
+        })
     }
 
     /// How many payments are in each state; `None` while the journal cannot tell.

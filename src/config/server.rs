@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::http;
+use crate::http::client::Network;
 use crate::settings::{Section, Size};
 
 /// A sale of every product of a point of sale is a hundredth of it.
@@ -38,6 +39,7 @@ impl Server {
             max_body: usize::try_from(max_body.in_bytes()).unwrap_or(usize::MAX),
             public_url: section.optional::<String>("public_url").map(|url| url.trim_end_matches('/').to_owned()),
             cors_origins: section.get("cors_origins", default.cors_origins),
+            trusted_proxies: trusted_proxies(section),
             shutdown_grace,
         };
         if let Some(url) = &http.public_url
@@ -52,4 +54,16 @@ impl Server {
         }
         Self { listen, shutdown_delay, shutdown_grace, http }
     }
+}
+
+fn trusted_proxies(section: &mut Section<'_>) -> Vec<Network> {
+    let named: Vec<String> = section.get("trusted_proxies", Vec::new());
+    let mut networks = Vec::new();
+    for name in &named {
+        match name.parse() {
+            Ok(network) => networks.push(network),
+            Err(()) => section.fault("trusted_proxies", format_args!("`{name}` is no address and no network")),
+        }
+    }
+    networks
 }

@@ -4,6 +4,8 @@
 //! [`Problem`]. [`complete`] is innermost and writes problems out where the request's id is known, so that CORS and
 //! compression see the answer as it will be. A log line never holds a query or a header: both may hold secrets.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use actix_web::body::{BodySize, BoxBody, MessageBody, None as NoBody};
@@ -13,14 +15,14 @@ use actix_web::http::header::{
 };
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
-use actix_web::web::Data;
+use actix_web::web::{Bytes, Data};
 use actix_web::{Error, HttpMessage, HttpRequest};
 use tokio::time::Instant;
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::auth::Caller;
-use super::call::Arrival;
+use super::auth::Place;
+use super::call::{Admitted, Arrival};
 use super::problem::{Entry, MEDIA_TYPE, Problem, table};
 use super::server::Shared;
 
@@ -59,7 +61,7 @@ fn is_sane(id: &str) -> bool {
 pub async fn observe(
     mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
-) -> Result<ServiceResponse<BoxBody>, Error> {
+) -> Result<ServiceResponse<Held>, Error> {
     let arrival = Instant::now();
     let id = RequestId::of(request.headers());
     let method = request.method().clone();
@@ -75,12 +77,44 @@ pub async fn observe(
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    log(&method, &response, &id, arrival.elapsed());
+    let took = arrival.elapsed();
+    log(&method, &response, &id, took);
+    if let Some(shared) = response.request().app_data::<Data<Shared>>() {
+        shared.tally.answered(response.request().path(), response.status().as_u16(), took);
+    }
+    let place = place(&response);
     if method == Method::HEAD && matches!(response.response().body().size(), BodySize::Stream) {
         // A stream has no length to tell, and one without an end must not be run for nobody.
-        return Ok(response.map_body(|_, _| NoBody::new().boxed()));
+        return Ok(response.map_body(|_, _| Held { body: NoBody::new().boxed(), _place: None }));
     }
-    Ok(response)
+    Ok(response.map_body(|_, body| Held { body, _place: place }))
+}
+
+/// The place that the request takes of its caller's allowance. An event stream, which may last for days, gives its
+/// place back at once: the streams have a bound of their own.
+fn place(response: &ServiceResponse<BoxBody>) -> Option<Place> {
+    let place = response.request().extensions_mut().get_mut::<Admitted>()?.place.take()?;
+    let media_type = response.headers().get(CONTENT_TYPE);
+    (!media_type.is_some_and(|given| given.as_bytes().starts_with(b"text/event-stream"))).then_some(place)
+}
+
+/// An answer's body, and the place that it holds until it has ended.
+#[derive(Debug)]
+pub struct Held {
+    body: BoxBody,
+    _place: Option<Place>,
+}
+
+impl MessageBody for Held {
+    type Error = <BoxBody as MessageBody>::Error;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        Pin::new(&mut self.body).poll_next(context)
+    }
 }
 
 /// The innermost layer: writes problems out, before anything else looks at the answer.
@@ -140,7 +174,7 @@ fn log(method: &Method, response: &ServiceResponse<BoxBody>, id: &RequestId, too
     let request = response.request();
     let route = request.match_pattern().unwrap_or_else(|| "unmatched".to_owned());
     let extensions = request.extensions();
-    let caller = extensions.get::<Caller>().map_or("-", Caller::name);
+    let caller = extensions.get::<Admitted>().map_or("-", |admitted| admitted.caller.name());
     let (method, status, request_id) = (method.as_str(), response.status().as_u16(), id.as_str());
     let duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     if matches!(route.as_str(), "/livez" | "/readyz") {

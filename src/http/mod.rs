@@ -9,16 +9,20 @@ pub mod auth;
 pub mod body;
 pub mod caching;
 pub mod call;
+pub mod client;
 pub mod edge;
 pub mod fallback;
 pub mod idempotency_key;
 pub mod integer;
+pub mod metrics;
 pub mod negotiate;
 pub mod openapi;
+pub mod pattern;
 pub mod problem;
 pub mod routes;
 pub mod sale;
 pub mod server;
+pub mod tally;
 
 #[cfg(test)]
 mod testing;
@@ -40,6 +44,8 @@ pub struct Config {
     pub public_url: Option<String>,
     /// The origins of web pages that may call; none turns CORS off.
     pub cors_origins: Vec<String>,
+    /// The proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<client::Network>,
     /// How long a stopping server waits for requests in progress.
     pub shutdown_grace: Duration,
 }
@@ -51,6 +57,7 @@ impl Default for Config {
             max_body: 1024 * 1024,
             public_url: None,
             cors_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
             shutdown_grace: Duration::from_secs(20),
         }
     }

@@ -20,6 +20,7 @@ use utoipa_actix_web::AppExt;
 
 use super::auth::Auth;
 use super::fallback::{self, Methods};
+use super::tally::Tally;
 use super::{Config, edge, openapi, routes};
 use crate::bridge::Bridge;
 
@@ -56,6 +57,8 @@ pub struct Shared {
     pub methods: Methods,
     /// The document as it is served.
     pub document: openapi::Served,
+    /// What the edge counts.
+    pub tally: Tally,
 }
 
 impl Shared {
@@ -63,8 +66,8 @@ impl Shared {
     #[must_use]
     pub fn new(bridge: Bridge, auth: Arc<Auth>, config: Config) -> Self {
         let document = openapi::document();
-        let methods = Methods::of(&document);
-        Self { bridge, auth, config, methods, document: openapi::Served::new(&document) }
+        let (methods, tally) = (Methods::of(&document), Tally::of(&document));
+        Self { bridge, auth, config, methods, document: openapi::Served::new(&document), tally }
     }
 }
 

@@ -10,6 +10,7 @@ pub mod devices;
 pub mod docs;
 pub mod health;
 pub mod instances;
+pub mod metrics;
 pub mod payments;
 pub mod problems;
 pub mod records;
@@ -48,7 +49,7 @@ pub struct PosPassword {
 
 /// Adds every route of the room.
 pub fn configure(config: &mut ServiceConfig<'_>) {
-    config.map(health::configure).map(problems::configure).map(docs::configure);
+    config.map(health::configure).map(metrics::configure).map(problems::configure).map(docs::configure);
     config.service(instances::list_instances).service(bridge::get_bridge).service(bridge::cordon_shard);
     config.service(scope("/v1/instances/{instance}").configure(instance));
 }
