@@ -23,6 +23,7 @@ pub mod routes;
 pub mod sale;
 pub mod server;
 pub mod tally;
+pub mod tls;
 
 #[cfg(test)]
 mod testing;
@@ -31,7 +32,7 @@ mod tests;
 
 use std::time::Duration;
 
-pub use server::{Parts, Shared, run};
+pub use server::{Listeners, Parts, Servers, Shared, run};
 
 /// The room's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +47,8 @@ pub struct Config {
     pub cors_origins: Vec<String>,
     /// The proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<client::Network>,
+    /// Whether HTTP/2 is spoken also without TLS.
+    pub h2c: bool,
     /// How long a stopping server waits for requests in progress.
     pub shutdown_grace: Duration,
 }
@@ -58,6 +61,7 @@ impl Default for Config {
             public_url: None,
             cors_origins: Vec::new(),
             trusted_proxies: Vec::new(),
+            h2c: false,
             shutdown_grace: Duration::from_secs(20),
         }
     }
