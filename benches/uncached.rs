@@ -5,44 +5,23 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs, reason = "a bench")]
 
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
+mod support;
+
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
+use support::{KEY, free_address, serve, simulate, until_ready};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_concertpos-bridge");
-const KEY: &str = "demo-key";
 const LINKS: usize = 32;
 /// More callers than links, so that no link waits for a caller.
 const CALLERS: usize = 64;
 const ROUNDS: usize = 8;
 const LATENCY_SAMPLES: usize = 1_000;
 const THROUGHPUT_SLICE: Duration = Duration::from_secs(2);
-
-/// A process that is ended when the bench is.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Running {
-    let mut command = Command::new(PROGRAM);
-    command.args(arguments).envs(environment.iter().copied()).stdout(Stdio::null());
-    Running(command.spawn().unwrap())
-}
-
-fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
-}
 
 /// A bare connection to the gateway that asks as the bridge does: command, reply, ping, pong.
 struct Bare(WebSocketStream<MaybeTlsStream<TcpStream>>);
@@ -154,36 +133,17 @@ impl Worker for Caller {
     }
 }
 
-async fn until_ready(bridge: &str) {
-    for _ in 0..500 {
-        let ready = Command::new(PROGRAM).args(["healthcheck", "--address", bridge]).stderr(Stdio::null()).status();
-        if ready.unwrap().success() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 #[tokio::main]
 async fn main() {
     let (gateway, bridge) = (free_address(), free_address());
-    let _gateway = start(&["simulate", "--listen", &gateway, "--limits", "off", "--latency-max", "0ms"], &[]);
-    let url = format!("ws://{gateway}/{{shard}}/?instance={{instance}}&Content-Type={{format}}");
+    let _gateway = simulate(&gateway, &["--limits", "off", "--latency-max", "0ms"]);
     let (links, data) = (LINKS.to_string(), tempfile::tempdir().unwrap());
-    let _bridge = start(
-        &["serve"],
-        &[
-            ("BRIDGE_SERVER__LISTEN", &bridge),
-            ("BRIDGE_GATEWAY__URL", &url),
-            ("BRIDGE_GATEWAY__MIN_LINKS", &links),
-            ("BRIDGE_GATEWAY__MAX_LINKS", &links),
-            ("BRIDGE_INSTANCES__DEMO__API_KEY", KEY),
-            ("BRIDGE_TELEMETRY__LOG", "warn"),
-            ("BRIDGE_PAYMENTS__JOURNAL", data.path().to_str().unwrap()),
-            ("BRIDGE_CACHE__STORE", ""),
-            ("BRIDGE_LIMITS__CAPACITY", "100000000"),
-        ],
-    );
+    let settings = [
+        ("BRIDGE_GATEWAY__MIN_LINKS", links.as_str()),
+        ("BRIDGE_GATEWAY__MAX_LINKS", &links),
+        ("BRIDGE_LIMITS__CAPACITY", "100000000"),
+    ];
+    let _bridge = serve(&bridge, &gateway, data.path(), &settings);
     until_ready(&bridge).await;
 
     let (mut bare, mut caller) = (Bare::connect(&gateway).await, Caller::connect(&bridge, 1).await);

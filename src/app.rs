@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::dev::{Server, ServerHandle};
+use actix_web::dev::ServerHandle;
 use anyhow::{Context, anyhow};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
@@ -21,8 +21,10 @@ use crate::config::Config;
 use crate::drain::Drain;
 use crate::gateway::{self, Pool};
 use crate::http::auth::Auth;
-use crate::http::{self, Parts};
+use crate::http::tls::Certificates;
+use crate::http::{self, Listeners, Parts, Servers};
 use crate::journal::Journal;
+use crate::reload::Reload;
 
 /// What the budgets have spent, beside the journal: there is always a journal, and one process at a time has it.
 const SPENT: &str = "spent.json";
@@ -33,9 +35,11 @@ const GOODBYES: Duration = Duration::from_secs(2);
 /// A bridge that listens and has begun to open its connections.
 pub struct App {
     addr: SocketAddr,
+    admin_addr: Option<SocketAddr>,
     bridge: Bridge,
     journal: Journal,
-    server: Server,
+    servers: Servers,
+    reload: Reload,
     drain: Drain,
     /// Ends the pools, once nothing needs them any more.
     close_links: CancellationToken,
@@ -51,12 +55,15 @@ impl App {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn build(config: Config, drain: Drain) -> anyhow::Result<Self> {
-        let auth = Auth::new(&config.auth, &config.accepted_gateway_keys())
+        let gateway_keys = config.accepted_gateway_keys();
+        let auth = Auth::new(&config.auth, &gateway_keys)
             .map_err(|refusals| anyhow!(refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
         let tls = gateway::client_config(config.gateway.ca_file.as_deref()).map_err(|why| anyhow!(why))?;
-        let listen = config.server.listen;
-        let listener = TcpListener::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
-        let addr = listener.local_addr()?;
+        let certificates = config.server.tls.as_ref().map(Certificates::read).transpose();
+        let certificates = certificates.map_err(|why| anyhow!(why))?.map(Arc::new);
+        let (callers, admin) = (listen(config.server.listen)?, config.server.admin_listen.map(listen).transpose()?);
+        let addr = callers.local_addr()?;
+        let admin_addr = admin.as_ref().map(TcpListener::local_addr).transpose()?;
 
         let (tasks, close_links) = (TaskTracker::new(), CancellationToken::new());
         let journal = Journal::open(&config.payments)?;
@@ -102,10 +109,24 @@ impl App {
         tasks.spawn(saved::keep(spent, ledgers, close_links.clone().cancelled_owned()));
         let bridge = Bridge::new(instances, &cache, &journal, drain.clone());
         tasks.spawn(bridge.clone().keep_licenses());
-        let parts = Parts { bridge: bridge.clone(), auth: Arc::new(auth), config: config.server.http, tls: None };
-        let server = http::run(listener, parts)?;
+        let auth = Arc::new(auth);
+        let reload = Reload { auth: Arc::clone(&auth), gateway_keys, certificates: certificates.clone() };
+        let parts = Parts { bridge: bridge.clone(), auth, config: config.server.http, certificates };
+        let servers = http::run(Listeners { callers, admin }, parts)?;
         let (shutdown_delay, shutdown_grace) = (config.server.shutdown_delay, config.server.shutdown_grace);
-        Ok(Self { addr, bridge, journal, server, drain, close_links, tasks, shutdown_delay, shutdown_grace })
+        Ok(Self {
+            addr,
+            admin_addr,
+            bridge,
+            journal,
+            servers,
+            reload,
+            drain,
+            close_links,
+            tasks,
+            shutdown_delay,
+            shutdown_grace,
+        })
     }
 
     /// Where callers are served.
@@ -114,13 +135,28 @@ impl App {
         self.addr
     }
 
+    /// Where metrics and probes are served without a token.
+    #[must_use]
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin_addr
+    }
+
+    /// What can be replaced while it runs.
+    #[must_use]
+    pub fn reload(&self) -> Reload {
+        self.reload.clone()
+    }
+
     /// Serves until the drain begins, then stops in order: not ready but serving for `shutdown_delay`, then no new
     /// requests, then nothing under way, then no connections. A second request to stop cuts that short with an error.
     pub async fn run(self) -> anyhow::Result<()> {
-        let Self { addr, bridge, journal, server, drain, close_links, tasks, shutdown_delay, shutdown_grace } = self;
-        let handle = server.handle();
-        let mut serving = tokio::spawn(server);
-        tracing::info!(%addr, version = env!("CARGO_PKG_VERSION"), "listening");
+        let Self { addr, admin_addr, bridge, journal, servers, drain, .. } = self;
+        let Self { close_links, tasks, shutdown_delay, shutdown_grace, .. } = self;
+        let handle = servers.callers.handle();
+        let mut serving = tokio::spawn(servers.callers);
+        // Ends last: whoever watches wants to see the end too.
+        let admin = servers.admin.map(|server| (server.handle(), tokio::spawn(server)));
+        tracing::info!(%addr, ?admin_addr, version = env!("CARGO_PKG_VERSION"), "listening");
         tokio::select! {
             ended = &mut serving => {
                 return ended?.context("the server ended by itself");
@@ -133,6 +169,9 @@ impl App {
             let in_order = stop_in_order(&handle, &bridge, &close_links, &tasks);
             let cut_off = timeout(shutdown_grace + GOODBYES, in_order).await.is_err();
             journal.close().await;
+            if let Some((admin, _)) = admin {
+                admin.stop(false).await;
+            }
             if cut_off {
                 tracing::warn!("what was still under way was cut off by the shutdown grace");
             }
@@ -145,6 +184,10 @@ impl App {
             () = drain.impatient() => Err(anyhow!("stopped without waiting for what was under way")),
         }
     }
+}
+
+fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))
 }
 
 async fn stop_in_order(server: &ServerHandle, bridge: &Bridge, close_links: &CancellationToken, tasks: &TaskTracker) {

@@ -10,6 +10,7 @@ pub mod drain;
 pub mod gateway;
 pub mod http;
 pub mod journal;
+pub mod reload;
 pub mod settings;
 pub mod simulator;
 pub mod telemetry;

@@ -13,7 +13,7 @@ use concertpos_bridge::simulator::{Config, Counting, Limits};
 use reqwest::Method;
 use support::{World, together, token};
 
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 const CALLERS: u64 = 50;
 
 /// What the hammering asks for, and what one costs.

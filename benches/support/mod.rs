@@ -61,6 +61,8 @@ pub(crate) fn serve(bridge: &str, gateway: &str, data: &std::path::Path, setting
         .env("BRIDGE_GATEWAY__URL", gateway_url(gateway))
         .env("BRIDGE_INSTANCES__DEMO__API_KEY", KEY)
         .env("BRIDGE_TELEMETRY__LOG", "warn")
+        .env("BRIDGE_AUTH__GATEWAY_KEY__MAX_IN_FLIGHT", "1000000")
+        .env("BRIDGE_AUTH__GATEWAY_KEY__PER_SECOND", "1000000000")
         .env("BRIDGE_PAYMENTS__JOURNAL", data.join("journal"))
         .env("BRIDGE_CACHE__STORE", data.join("cache"))
         .envs(settings.iter().copied());

@@ -6,6 +6,8 @@ pub mod freshness;
 mod pay;
 pub mod read;
 pub mod relay;
+pub mod status;
+pub mod tally;
 mod turns;
 
 use std::collections::BTreeMap;
@@ -24,12 +26,14 @@ pub use pay::Paid;
 use pay::Payments;
 use read::{Ask, Reader};
 pub use read::{Served, Status};
+pub use status::{BridgeStatus, InstanceStatus, PaymentCounts};
+use tally::Answers;
 use turns::{Turn, Turns};
 
 use crate::budget::{Ledger, Quota};
 use crate::cache::{Cache, Key as CopyKey, PasswordKey};
 use crate::drain::Drain;
-use crate::gateway::{Cause, Pool, PoolStatus};
+use crate::gateway::{Cause, Pool};
 use crate::journal::{Filter, Journal, Key, Record, RecordId, Sale, Verdict};
 use crate::wire::{Body, Command, Parameters, Spec, command};
 
@@ -48,9 +52,12 @@ pub struct Bridge {
 #[derive(Debug)]
 struct Shared {
     instances: BTreeMap<String, Arc<Instance>>,
+    cache: Arc<Cache>,
+    journal: Journal,
     drain: Drain,
     runtime: Handle,
     tasks: TaskTracker,
+    started: Instant,
 }
 
 /// One instance's room in the bridge.
@@ -62,6 +69,7 @@ struct Instance {
     cache: Arc<Cache>,
     payments: Arc<Payments>,
     passwords: PasswordKey,
+    answers: Answers,
     pay_max_wait: Duration,
 }
 
@@ -103,7 +111,8 @@ impl Bridge {
             let reader = Reader::new(Arc::clone(&dispatch), Arc::clone(cache), runtime.clone(), tasks.clone());
             let (name, reader, cache): (Arc<str>, _, _) = (Arc::from(name), Arc::new(reader), Arc::clone(cache));
             let payments = Payments::new(Arc::clone(&dispatch), journal.clone(), Arc::clone(&cache), Arc::clone(&name));
-            Arc::new(Instance { name, dispatch, reader, cache, payments: Arc::new(payments), passwords, pay_max_wait })
+            let (payments, answers) = (Arc::new(payments), Answers::default());
+            Arc::new(Instance { name, dispatch, reader, cache, payments, passwords, answers, pay_max_wait })
         };
         let instances = instances
             .into_iter()
@@ -112,7 +121,8 @@ impl Bridge {
                 (name, instance)
             })
             .collect();
-        Self { shared: Arc::new(Shared { instances, drain, runtime, tasks }) }
+        let (cache, journal, started) = (Arc::clone(cache), journal.clone(), Instant::now());
+        Self { shared: Arc::new(Shared { instances, cache, journal, drain, runtime, tasks, started }) }
     }
 
     /// The configured instances, in order of name.
@@ -135,15 +145,25 @@ impl Bridge {
         let key = instance.key(spec, &parameters);
         let command = Command::known(spec, parameters);
         let ask = Ask { spec, command, key, turn: Arc::from(turn), wish, deadline };
-        instance.reader.read(ask).await
+        let outcome = instance.reader.read(ask).await;
+        instance.answers.note(&outcome);
+        outcome
     }
 
-    /// The answer to a read without wishes, where a fresh copy has it: at once, and without a command.
-    #[must_use]
-    pub fn at_hand(&self, instance: &str, spec: &'static Spec, pos_id: Option<i64>) -> Option<Served> {
+    /// The answer to a read without wishes, where a fresh copy has it: at once, and without a command. Whether the
+    /// caller is `admitted` is asked only where one has.
+    pub fn at_hand(
+        &self,
+        instance: &str,
+        spec: &'static Spec,
+        pos_id: Option<i64>,
+        admitted: impl FnOnce() -> bool,
+    ) -> Option<Served> {
         let instance = self.shared.instances.get(instance)?;
         let key = CopyKey::plain(&instance.name, spec, pos_id);
-        instance.reader.at_hand(spec, &key)
+        let served = Ok(instance.reader.at_hand(spec, &key).filter(|_| admitted())?);
+        instance.answers.note(&served);
+        served.ok()
     }
 
     /// Asks a read or an upsert that is never kept, on another shard if the first fails, within `deadline`.
@@ -273,13 +293,6 @@ impl Bridge {
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.shared.drain.has_begun()
-    }
-
-    /// Every instance's shards and links.
-    #[must_use]
-    pub fn status(&self) -> BTreeMap<String, PoolStatus> {
-        let status = |(name, instance): (&String, &Arc<Instance>)| (name.clone(), instance.dispatch.pool.status());
-        self.shared.instances.iter().map(status).collect()
     }
 
     /// Takes a shard out by hand for every instance, or puts it back. False where there is no such shard.

@@ -226,7 +226,7 @@ impl Reader {
         let result = self.dispatch.repeatable(&ask.command, &flight.turns, deadline, note_write).await;
         let result = result.map(|body| Copy::new(body, written.0, written.1));
         match &result {
-            Ok(copy) if self.cache.rule(ask.spec.name).is_some() => self.cache.keep(ask.key.clone(), copy.clone()),
+            Ok(copy) if self.cache.rule(ask.spec.name).is_some() => self.cache.keep(&ask.key, copy.clone()),
             Err(Error::Refused(error)) if error.meaning() != Meaning::Failed => {
                 if error.meaning() == Meaning::PosPassword {
                     self.cache.delete(&ask.key);

@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use super::gate::{Clock, Gate};
 use super::permit::{Denied, Permit};
 use super::queue::Class;
 use super::saved::Spending;
 use super::turnstile::Turnstile;
+use super::waits::Waits;
 use super::window::{Price, Spent};
 use super::{Config, Payments, Scope, is_payment};
 
@@ -55,7 +57,7 @@ pub struct Quota {
 }
 
 /// One window, for the status page.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct WindowStatus {
     /// The command, or `*` where all commands share one window.
     pub command: String,
@@ -90,6 +92,7 @@ struct Shared {
     /// The commands of the configuration, with their costs.
     known: HashMap<String, (Arc<Gate>, u32)>,
     others: Mutex<Others>,
+    waits: Waits,
 }
 
 #[derive(Debug)]
@@ -112,7 +115,8 @@ impl Ledger {
             .map(|(command, &cost)| (command.clone(), (whole.clone().unwrap_or_else(gate), cost)))
             .collect();
         let others = Mutex::new(Others { gates: HashMap::new(), unknown_until: None });
-        Self { shared: Arc::new(Shared { config, clock, whole, known, others }) }
+        let waits = Waits::default();
+        Self { shared: Arc::new(Shared { config, clock, whole, known, others, waits }) }
     }
 
     /// Waits for the points of `ask`, at most until its deadline. Who cannot have them by then is denied at once, or as
@@ -129,13 +133,17 @@ impl Ledger {
             Payments::Ask if payment => u64::MAX,
             Payments::Ask | Payments::Count => u64::from(self.shared.config.limit(payment)),
         };
-        gate.acquire(ask.class, Price { points: u64::from(cost), limit }, ask.deadline).await
+        let asked = Instant::now();
+        let outcome = gate.acquire(ask.class, Price { points: u64::from(cost), limit }, ask.deadline).await;
+        self.shared.waits.note(ask.class, asked.elapsed(), outcome.is_err());
+        outcome
     }
 
     /// The gateway answered `ratelimit`: grants nothing more for this command (in [`Scope::Instance`], for any) until
     /// `retry_after` from now, at most [`MAX_CLOSED`]. Where the gateway named none, a whole window and guard.
     pub fn closed_by_gateway(&self, command: &str, retry_after: Option<Duration>) {
         let pause = retry_after.unwrap_or(self.shared.config.hold()).min(MAX_CLOSED);
+        self.shared.waits.closed.count();
         if let Some((gate, _)) = self.gate(command) {
             gate.close_for(pause);
         }
@@ -189,6 +197,12 @@ impl Ledger {
             })
         };
         self.gates().into_iter().map(status).collect()
+    }
+
+    /// How long points were waited for.
+    #[must_use]
+    pub fn waits(&self) -> &Waits {
+        &self.shared.waits
     }
 
     /// What is spent, for [`Self::restore`] in a later process. Windows that hold nothing are left out.

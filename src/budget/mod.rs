@@ -30,12 +30,14 @@ pub mod permit;
 mod queue;
 pub mod saved;
 mod turnstile;
+pub mod waits;
 pub mod window;
 
 pub use ledger::{Ask, Ledger, Quota, WindowStatus};
 pub use permit::{Denied, Permit};
 pub use queue::Class;
 pub use saved::Spending;
+pub use waits::Waits;
 
 /// What shares one counter at the gateway. Which of the two is true is not documented; the vendor's own till could not
 /// start if all commands shared one.

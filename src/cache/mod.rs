@@ -176,8 +176,10 @@ impl Cache {
                 let ended = at.map_or(age, |at| now.saturating_duration_since(at));
                 Standing::Ended { by: aged.max(ended) }
             }
-            Turn::Current if aged.is_zero() && age < rule.fresh => return Standing::Fresh { left: rule.fresh - age },
-            Turn::Current => Standing::Aged { by: aged },
+            Turn::Current => match rule.fresh.checked_sub(age) {
+                Some(left) if !left.is_zero() => Standing::Fresh { left },
+                _ => Standing::Aged { by: aged },
+            },
         };
         match standing {
             Standing::Ended { by } | Standing::Aged { by } if by > rule.stale => Standing::Useless,
@@ -198,13 +200,13 @@ impl Cache {
     }
 
     /// Keeps a reply. A copy whose command was written later is never replaced by an earlier one.
-    pub fn keep(&self, key: Key, copy: Copy) {
-        self.refusals.invalidate(&key);
-        self.copies.entry_by_ref(&key).and_upsert_with(|known| match known {
+    pub fn keep(&self, key: &Key, copy: Copy) {
+        self.refusals.invalidate(key);
+        self.copies.entry_by_ref(key).and_upsert_with(|known| match known {
             Some(known) if known.value().written > copy.written => known.into_value(),
             _ => copy,
         });
-        self.changes.note(&key);
+        self.changes.note(key);
     }
 
     /// Deletes a copy, such as one that its password no longer opens.
@@ -226,6 +228,8 @@ impl Cache {
     /// How many copies there are and how many bytes they take, roughly.
     #[must_use]
     pub fn size(&self) -> (u64, u64) {
+        // What was kept or deleted a moment ago is counted only after this.
+        self.copies.run_pending_tasks();
         (self.copies.entry_count(), self.copies.weighted_size())
     }
 }

@@ -1,17 +1,60 @@
-//! `serve`: the bridge.
+//! `serve`: the bridge, and SIGHUP, which rereads tokens and certificates.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Failure, load, until_stopped};
 use crate::app::App;
+use crate::reload::Reload;
 use crate::telemetry;
 
 pub(super) fn run(file: Option<&Path>) -> Result<ExitCode, Failure> {
     let (config, _) = load(file)?;
     let filter = telemetry::filter(&config.telemetry.log).context("telemetry.log")?;
     telemetry::start(filter, config.telemetry.log_format);
-    Ok(until_stopped(async |drain| App::build(config, drain)?.run().await)?)
+    raise_open_files();
+    let file = file.map(Path::to_owned);
+    Ok(until_stopped(async |drain| {
+        // Heeded before anything listens: unheeded, the signal would end the process.
+        let hangups = signal(SignalKind::hangup())?;
+        let app = App::build(config, drain)?;
+        let reloading = tokio::spawn(reload_on(hangups, app.reload(), file));
+        let ended = app.run().await;
+        reloading.abort();
+        ended
+    })?)
+}
+
+/// Each connection is an open file, and the usual soft limit of 1024 is there only for programs older than this one.
+fn raise_open_files() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum
+        && let Err(why) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+    {
+        tracing::warn!(%why, ?current, "the limit of open files, and so of connections, cannot be raised");
+    }
+}
+
+/// Rereads the configuration at each hangup, for as long as it is polled.
+async fn reload_on(mut hangups: Signal, reload: Reload, file: Option<PathBuf>) {
+    while hangups.recv().await.is_some() {
+        let (reload, file) = (reload.clone(), file.clone());
+        // Reads files: not on a thread that serves.
+        let reread = tokio::task::spawn_blocking(move || {
+            let (config, _) = load(file.as_deref()).map_err(|failure| failure.to_string())?;
+            reload.apply(&config)
+        });
+        match reread.await.unwrap_or_else(|panicked| Err(panicked.to_string())) {
+            Ok(()) => tracing::info!("tokens and certificates reread and in force"),
+            Err(why) => {
+                // One line, however many faults there are.
+                let why = why.trim().replace('\n', "; ");
+                tracing::error!(%why, "tokens and certificates stay as they were: the configuration cannot be used");
+            }
+        }
+    }
 }

@@ -1,9 +1,12 @@
 //! The section `server`.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::http;
+use crate::http::client::Network;
+use crate::http::tls::Files;
 use crate::settings::{Section, Size};
 
 /// A sale of every product of a point of sale is a hundredth of it.
@@ -17,6 +20,10 @@ const LEAST_BODY: Size = Size::bytes(1024);
 pub struct Server {
     /// Where callers are served.
     pub listen: SocketAddr,
+    /// Where metrics and probes are served without a token.
+    pub admin_listen: Option<SocketAddr>,
+    /// Certificate and key, where the bridge itself speaks TLS.
+    pub tls: Option<Files>,
     /// How long a stopping bridge serves on, not ready, so that balancers notice.
     pub shutdown_delay: Duration,
     /// How long a stopping bridge waits for what is under way.
@@ -30,6 +37,8 @@ impl Server {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
         let default = http::Config::default();
         let listen = section.get("listen", SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)));
+        let admin_listen = section.optional("admin_listen");
+        let tls = tls(&mut section.section("tls"));
         let shutdown_delay = section.get("shutdown_delay", Duration::ZERO);
         let shutdown_grace = section.get("shutdown_grace", default.shutdown_grace);
         let max_body = section.at_least("max_body", MAX_BODY, &LEAST_BODY);
@@ -38,6 +47,8 @@ impl Server {
             max_body: usize::try_from(max_body.in_bytes()).unwrap_or(usize::MAX),
             public_url: section.optional::<String>("public_url").map(|url| url.trim_end_matches('/').to_owned()),
             cors_origins: section.get("cors_origins", default.cors_origins),
+            trusted_proxies: trusted_proxies(section),
+            h2c: section.get("h2c", false),
             shutdown_grace,
         };
         if let Some(url) = &http.public_url
@@ -50,6 +61,44 @@ impl Server {
                 section.fault("cors_origins", format_args!("`{origin}` is no origin, such as https://shop.example"));
             }
         }
-        Self { listen, shutdown_delay, shutdown_grace, http }
+        if admin_listen == Some(listen) && listen.port() != 0 {
+            section.fault("admin_listen", "must differ from listen");
+        }
+        Self { listen, admin_listen, tls, shutdown_delay, shutdown_grace, http }
     }
+}
+
+fn tls(section: &mut Section<'_>) -> Option<Files> {
+    let certificate: Option<PathBuf> = section.optional("certificate");
+    let key: Option<PathBuf> = section.optional("key");
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => {
+            let files = Files { certificate, key };
+            if let Err(why) = files.read() {
+                section.fault("certificate", format_args!("cannot be used: {why}"));
+            }
+            Some(files)
+        }
+        (None, None) => None,
+        (Some(_), None) => {
+            section.fault("key", "is missing beside the certificate");
+            None
+        }
+        (None, Some(_)) => {
+            section.fault("certificate", "is missing beside the key");
+            None
+        }
+    }
+}
+
+fn trusted_proxies(section: &mut Section<'_>) -> Vec<Network> {
+    let named: Vec<String> = section.get("trusted_proxies", Vec::new());
+    let mut networks = Vec::new();
+    for name in &named {
+        match name.parse() {
+            Ok(network) => networks.push(network),
+            Err(()) => section.fault("trusted_proxies", format_args!("`{name}` is no address and no network")),
+        }
+    }
+    networks
 }

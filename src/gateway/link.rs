@@ -21,6 +21,7 @@ use super::exchange::{Exchange, Expect, Step, Untrusted};
 use super::pool::Shared;
 use super::socket::{self, Socket};
 use super::state::LinkId;
+use super::tally::Outcome;
 use crate::wire::{Body, Frame, GatewayError, Kind, Meaning, frame};
 
 /// How long a goodbye may take.
@@ -139,6 +140,15 @@ enum Due {
     Late,
 }
 
+/// Who waits for the end of an exchange, and since when.
+#[derive(Debug)]
+struct Waiter {
+    command: String,
+    kind: Kind,
+    written: Instant,
+    answer: oneshot::Sender<Result<Body, Failure>>,
+}
+
 /// One connection in service.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -148,7 +158,7 @@ pub(super) struct Link {
     socket: Socket,
     shared: Arc<Shared>,
     exchange: Exchange,
-    waiter: Option<(Kind, oneshot::Sender<Result<Body, Failure>>)>,
+    waiter: Option<Waiter>,
     late: Option<oneshot::Sender<Ending>>,
     due: (Due, Instant),
     pinged: Instant,
@@ -199,10 +209,7 @@ impl Link {
                 break ended;
             }
         };
-        if let Some((_, waiter)) = self.waiter.take() {
-            // A caller that went away needs no answer.
-            let _ = waiter.send(Err(lost()));
-        }
+        self.conclude(|_| Err(lost()));
         jobs.close();
         // Waits for a job that is being handed over in this very moment.
         while let Some(job) = jobs.recv().await {
@@ -224,14 +231,15 @@ impl Link {
     /// Writes a command.
     async fn begin(&mut self, job: Job) -> Result<(), Ended> {
         let Job { text, expect, answer } = job;
-        let kind = expect.kind;
+        let (command, kind) = (expect.command.clone(), expect.kind);
         if !self.exchange.start(expect) {
             let _ = answer.send(Err(NotSent::LinkGone.into()));
             return Ok(());
         }
-        self.waiter = Some((kind, answer));
+        let written = Instant::now();
+        self.waiter = Some(Waiter { command, kind, written, answer });
         let limit = self.shared.config.request_timeout;
-        self.due = (Due::Reply, Instant::now() + limit);
+        self.due = (Due::Reply, written + limit);
         self.write(limit, async |socket| socket.send(text).await).await
     }
 
@@ -298,6 +306,7 @@ impl Link {
                 Err(Ended::Spent)
             }
             Step::Up { message, parameters } => {
+                self.shared.tally.broadcast_frames.count();
                 self.tell(Upward::Broadcast { link: self.id, at: self.last_heard, message, parameters }).await;
                 Ok(())
             }
@@ -313,15 +322,23 @@ impl Link {
     }
 
     fn answer(&mut self, ending: Ending) {
-        let Some((kind, waiter)) = self.waiter.take() else { return };
-        let outcome = match ending {
+        self.conclude(|kind| match ending {
             Ending::Reply(body) => Ok(body),
             Ending::Error(error) if !kind.may_repeat() && !refuses(kind, &error) => {
                 Err(Failure::Unknown(Lost { cause: Cause::Word(error), late: None }))
             }
             Ending::Error(error) => Err(Failure::Refused(error)),
-        };
-        let _ = waiter.send(outcome);
+        });
+    }
+
+    /// Tells whoever waits, if anybody does, and counts the exchange. Says whether somebody did.
+    fn conclude(&mut self, outcome: impl FnOnce(Kind) -> Result<Body, Failure>) -> bool {
+        let Some(Waiter { command, kind, written, answer }) = self.waiter.take() else { return false };
+        let outcome = outcome(kind);
+        self.shared.tally.ended(&command, Outcome::of(&outcome), written.elapsed());
+        // A caller that went away needs no answer.
+        let _ = answer.send(outcome);
+        true
     }
 
     async fn overdue(&mut self) -> Result<(), Ended> {
@@ -343,15 +360,14 @@ impl Link {
     fn give_up(&mut self, now: Instant) -> Result<(), Ended> {
         self.shared.timed_out(self.shard);
         let aside = self.exchange.give_up();
-        let Some((_, waiter)) = self.waiter.take() else { return Err(Ended::Spent) };
         let (late, receiver) = if aside {
             let (sender, receiver) = oneshot::channel();
             (Some(sender), Some(receiver))
         } else {
             (None, None)
         };
-        let _ = waiter.send(Err(Failure::Unknown(Lost { cause: Cause::Timeout, late: receiver })));
-        if !aside {
+        let waited = self.conclude(|_| Err(Failure::Unknown(Lost { cause: Cause::Timeout, late: receiver })));
+        if !(aside && waited) {
             return Err(Ended::Spent);
         }
         self.late = late;

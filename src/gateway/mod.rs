@@ -17,6 +17,7 @@ pub mod pool;
 pub mod shard;
 mod socket;
 mod state;
+pub mod tally;
 mod tls;
 
 pub use config::Config;
@@ -24,4 +25,5 @@ pub use error::{Cause, DialError, Ending, Failure, Lost, NotSent};
 pub use link::{Heard, Upward};
 pub use pool::{Lease, Pool, Priority, dial_once};
 pub use state::{LinkStatus, PoolStatus, ShardStatus};
+pub use tally::Tally;
 pub use tls::client_config;

@@ -25,6 +25,7 @@ use super::link::{self, Ended, Heard, Job, Link, Upward};
 use super::plan::plan;
 use super::socket::Socket;
 use super::state::{Entry, Given, LinkId, Phase, PoolStatus, State, Ticket};
+use super::tally::Tally;
 use crate::wire::{Body, Command, frame};
 
 /// Who is served first.
@@ -48,6 +49,7 @@ pub(super) struct Shared {
     pub(super) instance: String,
     pub(super) upward: mpsc::Sender<Upward>,
     pub(super) heard: Heard,
+    pub(super) tally: Tally,
     slug: String,
     tls: Arc<rustls::ClientConfig>,
     state: Mutex<State>,
@@ -68,12 +70,13 @@ impl Pool {
         upward: mpsc::Sender<Upward>,
         heard: Heard,
     ) -> Self {
-        let state = Mutex::new(State::new(&config.shards));
+        let (state, tally) = (Mutex::new(State::new(&config.shards)), Tally::new(&config.shards));
         let shared = Shared {
             config,
             instance: instance.to_owned(),
             upward,
             heard,
+            tally,
             slug: slug.to_owned(),
             tls,
             state,
@@ -163,6 +166,12 @@ impl Pool {
         drop(state);
         self.shared.changed.notify_one();
         found.is_some()
+    }
+
+    /// What the pool has counted.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        &self.shared.tally
     }
 
     /// The pool as an operator sees it.
@@ -267,6 +276,7 @@ impl Shared {
     /// A link listens for a late reply from now on.
     pub(super) fn set_aside(&self, link: LinkId) {
         self.state().set_aside(link, Instant::now());
+        tracing::info!(instance = self.instance, link, "link set aside for a late reply");
         self.changed.notify_one();
     }
 
@@ -297,6 +307,9 @@ impl Shared {
         state.links.remove(&link);
         if let (Some(shard), Ended::Lost(why) | Ended::Untrusted(why)) = (state.shards.get_mut(index), ended) {
             tracing::warn!(instance = self.instance, shard = shard.name, link, why, "link lost");
+            if let Some(connections) = self.tally.connections(index) {
+                connections.lost.count();
+            }
             shard.health.lost(now, proved, fastrand::f64());
             shard.last_fault = Some(why.clone());
         }
@@ -339,6 +352,9 @@ impl Shared {
         };
         let opened = Instant::now();
         tracing::info!(instance = self.instance, shard, link = id, "link open");
+        if let Some(connections) = self.tally.connections(index) {
+            connections.opened.count();
+        }
         let link = Link::new(id, index, shard.clone(), socket, Arc::clone(&self));
         let served = AssertUnwindSafe(link.serve(inbox, stop)).catch_unwind().await;
         let (ended, proved) = served.unwrap_or_else(|_| {
@@ -346,7 +362,12 @@ impl Shared {
             (self.heard.0)(&Upward::Closed { link: id, last_heard: opened });
             (Ended::Lost("its task panicked".to_owned()), false)
         });
-        tracing::debug!(instance = self.instance, shard, link = id, ?ended, "link over");
+        match &ended {
+            Ended::Asked => tracing::info!(instance = self.instance, shard, link = id, "link closed"),
+            Ended::Spent => tracing::info!(instance = self.instance, shard, link = id, "link closed after a timeout"),
+            // Told where the shard's health is noted.
+            Ended::Lost(_) | Ended::Untrusted(_) => {}
+        }
         self.link_ended(id, index, proved, &ended);
     }
 
@@ -357,15 +378,26 @@ impl Shared {
         let shard = state.shards.get_mut(index)?;
         match dialled {
             Ok((socket, round_trip)) => {
+                if !shard.health.is_good() {
+                    tracing::info!(instance = self.instance, shard = name, "shard can be reached again");
+                }
                 shard.health.dial_succeeded();
                 shard.health.measured(round_trip);
                 Some(socket)
             }
             Err(why) => {
                 shard.dialling -= 1;
+                if let Some(connections) = self.tally.connections(index) {
+                    connections.failed.count();
+                }
+                // The change is told once, each further attempt only to those who look closely.
+                if shard.health.is_good() {
+                    tracing::warn!(instance = self.instance, shard = name, %why, "shard cannot be reached");
+                } else {
+                    let failures = shard.health.failures();
+                    tracing::debug!(instance = self.instance, shard = name, %why, failures, "shard still out of reach");
+                }
                 shard.health.dial_failed(now, fastrand::f64());
-                let failures = shard.health.failures();
-                tracing::warn!(instance = self.instance, shard = name, %why, failures, "shard cannot be reached");
                 shard.last_fault = Some(why.to_string());
                 state.fail_waiting_without_prospect(now);
                 None

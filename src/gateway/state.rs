@@ -10,6 +10,7 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 
 use super::error::NotSent;
 use super::link::Job;
@@ -327,7 +328,7 @@ pub struct PoolStatus {
 }
 
 /// One shard as one instance's pool sees it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct ShardStatus {
     /// Its name.
     pub shard: String,
@@ -346,7 +347,7 @@ pub struct ShardStatus {
 }
 
 /// One connection.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct LinkStatus {
     /// Its generation.
     pub link: LinkId,

@@ -4,6 +4,7 @@
 //! asked by the route, since only it knows its scope; nothing of the body is read before.
 
 use std::future::{Ready, ready};
+use std::net::{IpAddr, Ipv4Addr};
 
 use actix_web::dev::Payload as RawPayload;
 use actix_web::web::{Data, Payload, Query};
@@ -11,9 +12,10 @@ use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse};
 use tokio::time::Instant;
 
 use super::answer::POS_PASSWORD;
-use super::auth::{Caller, Mode, Scope, local};
+use super::auth::{Caller, Mode, Place, Scope, local};
 use super::body::{self, Empty};
 use super::caching;
+use super::client;
 use super::integer;
 use super::negotiate;
 use super::problem::{Fault, Problem, table};
@@ -24,6 +26,15 @@ use crate::wire::{Parameters, Spec};
 /// When the request arrived; set at the edge, and what its deadline counts from.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrival(pub Instant);
+
+/// Who sent a request, and the place that it takes.
+#[derive(Debug)]
+pub struct Admitted {
+    /// Who sent it.
+    pub caller: Caller,
+    /// What it takes of the caller's allowance; none for a caller without limits, or one that has used its up.
+    pub place: Option<Place>,
+}
 
 impl FromRequest for Caller {
     type Error = Problem;
@@ -40,9 +51,29 @@ pub fn authenticate(request: &HttpRequest) -> Result<Caller, Problem> {
     if shared.auth.mode() == Mode::None {
         local::guard(request.uri(), request.headers(), &shared.config.cors_origins)?;
     }
-    let caller = shared.auth.by_header(request.headers())?;
-    request.extensions_mut().insert(caller.clone());
+    let address = address(request, &shared.config.trusted_proxies);
+    let caller = shared.auth.by_header(request.headers(), address)?;
+    admit(request, &caller)?;
     Ok(caller)
+}
+
+/// Takes a place for the request, held until its answer has ended, and notes the caller for the log.
+pub fn admit(request: &HttpRequest, caller: &Caller) -> Result<(), Problem> {
+    let (place, refusal) = match caller.admit() {
+        Ok(place) => (place, None),
+        Err(limited) => (None, Some(limited)),
+    };
+    // Noted in either case: the log names also whom it refuses.
+    request.extensions_mut().insert(Admitted { caller: caller.clone(), place });
+    refusal.map_or(Ok(()), |limited| Err(limited.into()))
+}
+
+/// Whom to hold to account for a request.
+#[must_use]
+pub fn address(request: &HttpRequest, trusted: &[client::Network]) -> IpAddr {
+    // Only a test has no peer.
+    let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
+    client::address(peer, request.headers(), trusted)
 }
 
 fn shared(request: &HttpRequest) -> Result<&Data<Shared>, Problem> {

@@ -4,7 +4,9 @@
 //! [`Problem`]. [`complete`] is innermost and writes problems out where the request's id is known, so that CORS and
 //! compression see the answer as it will be. A log line never holds a query or a header: both may hold secrets.
 
-use std::time::Duration;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use actix_web::body::{BodySize, BoxBody, MessageBody, None as NoBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -13,14 +15,14 @@ use actix_web::http::header::{
 };
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
-use actix_web::web::Data;
+use actix_web::web::{Bytes, Data};
 use actix_web::{Error, HttpMessage, HttpRequest};
 use tokio::time::Instant;
 use tracing::Instrument;
-use uuid::Uuid;
+use uuid::Builder;
 
-use super::auth::Caller;
-use super::call::Arrival;
+use super::auth::Place;
+use super::call::{Admitted, Arrival};
 use super::problem::{Entry, MEDIA_TYPE, Problem, table};
 use super::server::Shared;
 
@@ -39,7 +41,7 @@ impl RequestId {
     #[must_use]
     pub fn of(headers: &HeaderMap) -> Self {
         let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
-        Self(given.filter(|id| is_sane(id)).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned))
+        Self(given.filter(|id| is_sane(id)).map_or_else(fresh_id, str::to_owned))
     }
 
     /// The id.
@@ -47,6 +49,15 @@ impl RequestId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// A UUID of version 7. It only has to be unlike others, so its random part costs no system call.
+fn fresh_id() -> String {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let millis = u64::try_from(since_1970.as_millis()).unwrap_or_default();
+    let mut random = [0; 10];
+    fastrand::fill(&mut random);
+    Builder::from_unix_timestamp_millis(millis, &random).into_uuid().to_string()
 }
 
 /// Only what can break no log line and no header.
@@ -59,7 +70,7 @@ fn is_sane(id: &str) -> bool {
 pub async fn observe(
     mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
-) -> Result<ServiceResponse<BoxBody>, Error> {
+) -> Result<ServiceResponse<Held>, Error> {
     let arrival = Instant::now();
     let id = RequestId::of(request.headers());
     let method = request.method().clone();
@@ -75,12 +86,44 @@ pub async fn observe(
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    log(&method, &response, &id, arrival.elapsed());
+    let took = arrival.elapsed();
+    if let Some(shared) = response.request().app_data::<Data<Shared>>() {
+        let route = shared.tally.answered(response.request().path(), response.status().as_u16(), took);
+        log(&method, route, &response, &id, took);
+    }
+    let place = place(&response);
     if method == Method::HEAD && matches!(response.response().body().size(), BodySize::Stream) {
         // A stream has no length to tell, and one without an end must not be run for nobody.
-        return Ok(response.map_body(|_, _| NoBody::new().boxed()));
+        return Ok(response.map_body(|_, _| Held { body: NoBody::new().boxed(), _place: None }));
     }
-    Ok(response)
+    Ok(response.map_body(|_, body| Held { body, _place: place }))
+}
+
+/// The place that the request takes of its caller's allowance. An event stream, which may last for days, gives its
+/// place back at once: the streams have a bound of their own.
+fn place(response: &ServiceResponse<BoxBody>) -> Option<Place> {
+    let place = response.request().extensions_mut().get_mut::<Admitted>()?.place.take()?;
+    let media_type = response.headers().get(CONTENT_TYPE);
+    (!media_type.is_some_and(|given| given.as_bytes().starts_with(b"text/event-stream"))).then_some(place)
+}
+
+/// An answer's body, and the place that it holds until it has ended.
+#[derive(Debug)]
+pub struct Held {
+    body: BoxBody,
+    _place: Option<Place>,
+}
+
+impl MessageBody for Held {
+    type Error = <BoxBody as MessageBody>::Error;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        Pin::new(&mut self.body).poll_next(context)
+    }
 }
 
 /// The innermost layer: writes problems out, before anything else looks at the answer.
@@ -136,14 +179,12 @@ fn entry_of(status: StatusCode) -> &'static Entry {
 }
 
 /// One line a request. Probes come every second and say nothing new, so they are for those who look closely.
-fn log(method: &Method, response: &ServiceResponse<BoxBody>, id: &RequestId, took: Duration) {
-    let request = response.request();
-    let route = request.match_pattern().unwrap_or_else(|| "unmatched".to_owned());
-    let extensions = request.extensions();
-    let caller = extensions.get::<Caller>().map_or("-", Caller::name);
+fn log(method: &Method, route: &str, response: &ServiceResponse<BoxBody>, id: &RequestId, took: Duration) {
+    let extensions = response.request().extensions();
+    let caller = extensions.get::<Admitted>().map_or("-", |admitted| admitted.caller.name());
     let (method, status, request_id) = (method.as_str(), response.status().as_u16(), id.as_str());
     let duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-    if matches!(route.as_str(), "/livez" | "/readyz") {
+    if matches!(route, "/livez" | "/readyz") {
         tracing::debug!(method, route, status, duration_us, request_id, caller, "answered");
     } else if response.status().is_server_error() {
         tracing::warn!(method, route, status, duration_us, request_id, caller, "answered");
@@ -154,6 +195,8 @@ fn log(method: &Method, response: &ServiceResponse<BoxBody>, id: &RequestId, too
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
     fn id_for(given: &str) -> String {

@@ -2,9 +2,9 @@
 //!
 //! Most requests a festival makes are reads whose answer is at hand, and what they cost is this program's routing and
 //! layers, several times the copy itself. A request takes this way only if it is of the plainest kind (a path as it is
-//! documented, no query, no wish about copies, compression, or origin) and its copy is fresh; whatever else it is, or
-//! whatever goes wrong, it goes the long way, where the same rules decide. So this way knows no errors, and its answer
-//! is the long way's to the byte: tests compare the two.
+//! documented, no query, no wish about copies, compression, or origin) and its copy is fresh; whatever else it is, it
+//! goes the long way, where the same rules decide. Answers and refusals of this way are the long way's to the byte: tests
+//! compare the two.
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -21,6 +21,7 @@ use super::auth::Scope;
 use super::caching;
 use super::call;
 use super::integer;
+use super::problem::Problem;
 use super::server::Shared;
 use crate::wire::{Spec, command};
 
@@ -52,22 +53,30 @@ pub async fn serve(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     match at_hand(&request) {
-        Some(response) => Ok(request.into_response(response)),
+        Some(Ok(response)) => Ok(request.into_response(response)),
+        Some(Err(problem)) => Ok(request.error_response(problem)),
         None => Ok(next.call(request).await?.map_into_boxed_body()),
     }
 }
 
-fn at_hand(request: &ServiceRequest) -> Option<HttpResponse> {
+/// The answer where a fresh copy has it, or the refusal of whoever may not have it; nothing where there is no such copy.
+fn at_hand(request: &ServiceRequest) -> Option<Result<HttpResponse, Problem>> {
     if request.method() != Method::GET || request.uri().query().is_some() || !is_plain(request.headers()) {
         return None;
     }
     let Read { instance, spec, pos_id } = read(request.uri().path())?;
     let shared = request.app_data::<Data<Shared>>()?;
-    let served = shared.bridge.at_hand(instance, spec, pos_id)?;
-    // Last, since it counts: a caller is counted once, on the one way or on the other.
-    let caller = call::authenticate(request.request()).ok()?;
-    caller.permit(instance, Scope::Read).ok()?;
-    Some(caching::answer(served, request.headers()))
+    let mut refusal = None;
+    // Asked only where it decides, since it counts: a caller is counted once, on the one way or on the other.
+    let admitted = || {
+        let permitted = call::authenticate(request.request()).and_then(|caller| caller.permit(instance, Scope::Read));
+        refusal = permitted.err();
+        refusal.is_none()
+    };
+    match shared.bridge.at_hand(instance, spec, pos_id, admitted) {
+        Some(served) => Some(Ok(caching::answer(served, request.headers()))),
+        None => refusal.map(Err),
+    }
 }
 
 /// Whether a request wishes for nothing but the answer.

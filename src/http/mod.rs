@@ -9,18 +9,23 @@ pub mod auth;
 pub mod body;
 pub mod caching;
 pub mod call;
+pub mod client;
 pub mod edge;
 pub mod express;
 pub mod fallback;
 pub mod idempotency_key;
 pub mod integer;
+pub mod metrics;
 pub mod negotiate;
 pub mod openapi;
+pub mod pattern;
 pub mod problem;
 pub mod rate_limit;
 pub mod routes;
 pub mod sale;
 pub mod server;
+pub mod tally;
+pub mod tls;
 
 #[cfg(test)]
 mod testing;
@@ -29,7 +34,7 @@ mod tests;
 
 use std::time::Duration;
 
-pub use server::{Parts, Shared, run};
+pub use server::{Listeners, Parts, Servers, Shared, run};
 
 /// The room's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +47,10 @@ pub struct Config {
     pub public_url: Option<String>,
     /// The origins of web pages that may call; none turns CORS off.
     pub cors_origins: Vec<String>,
+    /// The proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<client::Network>,
+    /// Whether HTTP/2 is spoken also without TLS.
+    pub h2c: bool,
     /// How long a stopping server waits for requests in progress.
     pub shutdown_grace: Duration,
 }
@@ -53,6 +62,8 @@ impl Default for Config {
             max_body: 1024 * 1024,
             public_url: None,
             cors_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+            h2c: false,
             shutdown_grace: Duration::from_secs(20),
         }
     }

@@ -20,8 +20,23 @@ use utoipa_actix_web::AppExt;
 
 use super::auth::Auth;
 use super::fallback::{self, Methods};
+use super::tally::Tally;
+use super::tls::Certificates;
 use super::{Config, edge, express, openapi, routes};
 use crate::bridge::Bridge;
+
+/// How long the head of a request may take to come, and a TLS handshake too. A slow sender holds no more than its
+/// connection; bodies have the deadline of their request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Connections of one worker. Beyond it new ones wait to be accepted; each holds an open file and some kilobytes.
+const MAX_CONNECTIONS: usize = 25_000;
+
+/// TLS handshakes of one worker at once: each is a millisecond of a core, which must not starve those who are in.
+const MAX_HANDSHAKES: usize = 256;
+
+/// Connections that may wait to be accepted: a whole festival's tills coming back at the same moment.
+const BACKLOG: i32 = 4096;
 
 /// How long an idle connection is kept: longer than balancers keep theirs (60 s is usual), so that it is never this
 /// side that closes one just as a request comes.
@@ -39,8 +54,25 @@ pub struct Parts {
     pub auth: Arc<Auth>,
     /// The room's settings.
     pub config: Config,
-    /// Certificate and key, where the bridge itself speaks TLS.
-    pub tls: Option<rustls::ServerConfig>,
+    /// The certificate, where the bridge itself speaks TLS.
+    pub certificates: Option<Arc<Certificates>>,
+}
+
+/// Where it serves.
+#[derive(Debug)]
+pub struct Listeners {
+    /// Callers.
+    pub callers: TcpListener,
+    /// The operator's own tools, without a token.
+    pub admin: Option<TcpListener>,
+}
+
+/// What serves, until it is stopped, which waits for requests in progress as long as the grace allows.
+pub struct Servers {
+    /// Callers.
+    pub callers: Server,
+    /// The operator's own tools.
+    pub admin: Option<Server>,
 }
 
 /// What all requests share, made once.
@@ -56,6 +88,8 @@ pub struct Shared {
     pub methods: Methods,
     /// The document as it is served.
     pub document: openapi::Served,
+    /// What the edge counts.
+    pub tally: Tally,
 }
 
 impl Shared {
@@ -63,27 +97,65 @@ impl Shared {
     #[must_use]
     pub fn new(bridge: Bridge, auth: Arc<Auth>, config: Config) -> Self {
         let document = openapi::document();
-        let methods = Methods::of(&document);
-        Self { bridge, auth, config, methods, document: openapi::Served::new(&document) }
+        let (methods, tally) = (Methods::of(&document), Tally::of(&document));
+        Self { bridge, auth, config, methods, document: openapi::Served::new(&document), tally }
     }
 }
 
-/// Serves `parts` on `listener` until the returned server is stopped, which waits for requests in progress as long as
-/// the grace allows.
-pub fn run(listener: TcpListener, parts: Parts) -> io::Result<Server> {
-    let Parts { bridge, auth, config, tls } = parts;
+/// Serves `parts` on `listeners`.
+pub fn run(listeners: Listeners, parts: Parts) -> io::Result<Servers> {
+    let Listeners { callers, admin } = listeners;
+    let Parts { bridge, auth, config, certificates } = parts;
     let grace_s = config.shutdown_grace.as_secs() + u64::from(config.shutdown_grace.subsec_nanos() > 0);
+    let h2c = config.h2c;
     let shared = Data::new(Shared::new(bridge, auth, config));
+    let for_admin = shared.clone();
+    rustix::net::listen(&callers, BACKLOG)?;
     let server = HttpServer::new(move || app(shared.clone()))
         .workers(available_parallelism().map_or(1, usize::from))
         .keep_alive(KEEP_ALIVE)
+        .client_request_timeout(HEAD_TIMEOUT)
+        .tls_handshake_timeout(HEAD_TIMEOUT)
+        .max_connections(MAX_CONNECTIONS)
+        .max_connection_rate(MAX_HANDSHAKES)
         .shutdown_timeout(grace_s)
         .disable_signals();
-    let server = match tls {
-        Some(tls) => server.listen_rustls_0_23(listener, tls)?,
-        None => server.listen(listener)?,
+    let server = match certificates {
+        Some(certificates) => {
+            server.listen_rustls_0_23(callers, certificates.server_config().map_err(io::Error::other)?)?
+        }
+        None if h2c => server.listen_auto_h2c(callers)?,
+        None => server.listen(callers)?,
     };
-    Ok(server.run())
+    let admin = admin.map(|listener| {
+        let server = HttpServer::new(move || admin_app(for_admin.clone()));
+        let server = server.workers(1).client_request_timeout(HEAD_TIMEOUT).shutdown_timeout(grace_s).disable_signals();
+        Ok::<_, io::Error>(server.listen(listener)?.run())
+    });
+    Ok(Servers { callers: server.run(), admin: admin.transpose()? })
+}
+
+/// The application of the operator's own listener: probes, and metrics without a token.
+fn admin_app(
+    shared: Data<Shared>,
+) -> App<
+    impl ServiceFactory<
+        ServiceRequest,
+        Config = (),
+        Response = ServiceResponse<impl MessageBody>,
+        Error = Error,
+        InitError = (),
+    >,
+> {
+    App::new()
+        .app_data(shared)
+        .configure(|config| {
+            routes::health::configure(config).service(routes::metrics::open);
+        })
+        .default_service(web::to(fallback::answer))
+        .wrap(from_fn(edge::complete))
+        .wrap(Compress::default())
+        .wrap(from_fn(edge::observe))
 }
 
 /// The application of one worker.

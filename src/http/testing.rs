@@ -40,7 +40,7 @@ pub(crate) fn auth() -> Arc<Auth> {
         Scope::ALL.into_iter().map(|scope| (scope.name().to_owned(), token(scope.name(), [scope].into()))).collect();
     tokens.insert("all".to_owned(), token("ALL", Scope::ALL.into()));
     let keys = BTreeMap::from([("demo".to_owned(), SecretString::from("gateway-secret"))]);
-    Arc::new(Auth::new(&auth::Config { mode: Mode::Tokens, tokens }, &keys).unwrap())
+    Arc::new(Auth::new(&auth::Config { mode: Mode::Tokens, tokens, ..auth::Config::default() }, &keys).unwrap())
 }
 
 fn token(secret: &str, scopes: BTreeSet<Scope>) -> Token {
@@ -48,8 +48,8 @@ fn token(secret: &str, scopes: BTreeSet<Scope>) -> Token {
         sha256: vec![Sha256::digest(secret).into()],
         instances: vec!["demo".to_owned()],
         scopes,
-        max_in_flight: 1,
-        per_second: 1,
+        max_in_flight: 64,
+        per_second: 200,
     }
 }
 

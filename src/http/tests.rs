@@ -382,7 +382,8 @@ async fn answers_are_compressed_for_those_who_can_read_them() {
 fn serve(config: Config) -> (std::net::SocketAddr, actix_web::dev::ServerHandle) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let server = run(listener, Parts { bridge: bridge(), auth: auth(), config, tls: None }).unwrap();
+    let listeners = super::Listeners { callers: listener, admin: None };
+    let server = run(listeners, Parts { bridge: bridge(), auth: auth(), config, certificates: None }).unwrap().callers;
     let handle = server.handle();
     actix_web::rt::spawn(server);
     (address, handle)
@@ -456,4 +457,21 @@ async fn a_request_is_logged_in_one_line_that_holds_no_secret() {
         assert!(log.contains(part), "{part}: {log}");
     }
     assert!(!log.contains("hush") && !log.contains("ALL"), "{log}");
+}
+
+#[actix_web::test]
+async fn a_request_is_in_flight_until_its_answer_s_body_has_ended() {
+    let auth = auth();
+    let app = actix_web::test::init_service(super::server::app(actix_web::web::Data::new(super::Shared::new(
+        bridge(),
+        Arc::clone(&auth),
+        Config::default(),
+    ))))
+    .await;
+    let in_flight = || auth.allowances()["all"][0].in_flight();
+    let response = actix_web::test::call_service(&app, get("/v1/instances").to_request()).await;
+    assert_eq!((response.status().as_u16(), in_flight()), (200, 1), "its body has not been read");
+    let body = actix_web::body::to_bytes(response.into_body()).await.map_err(Into::<Box<dyn std::error::Error>>::into);
+    assert!(body.is_ok());
+    assert_eq!(in_flight(), 0);
 }

@@ -65,6 +65,8 @@ impl World {
             ("BRIDGE_SERVER__SHUTDOWN_GRACE", "11s"),
             ("BRIDGE_GATEWAY__URL", &url),
             ("BRIDGE_INSTANCES__DEMO__API_KEY", KEY),
+            ("BRIDGE_AUTH__GATEWAY_KEY__MAX_IN_FLIGHT", "1000000"),
+            ("BRIDGE_AUTH__GATEWAY_KEY__PER_SECOND", "1000000"),
             // Tests of the budget set it; the others are not about it.
             ("BRIDGE_LIMITS__CAPACITY", "1000000"),
             ("BRIDGE_AUTH__TOKENS__OPERATOR__SHA256", &digest),

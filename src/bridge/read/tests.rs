@@ -13,7 +13,7 @@ use crate::simulator::{Action, Config, Fault, Simulator};
 use crate::wire::{Parameters, command};
 
 /// A reader over a simulated gateway.
-async fn reader(gateway: &Simulator) -> (Arc<Reader>, CancellationToken) {
+fn reader(gateway: &Simulator) -> (Arc<Reader>, CancellationToken) {
     let (upward, mut reports) = mpsc::channel(64);
     tokio::spawn(async move { while reports.recv().await.is_some() {} });
     let config = gateway::Config { url: gateway.url(), ..gateway::Config::default() };
@@ -50,7 +50,7 @@ fn ask() -> Ask {
 async fn a_leader_that_panics_takes_no_follower_along() {
     let gateway = Simulator::start(Config::default()).await.unwrap();
     gateway.add_fault(Fault::new(Action::Latency { ms: 300 }).on("getconfig"));
-    let (reader, stop) = reader(&gateway).await;
+    let (reader, stop) = reader(&gateway);
     let received = || gateway.counts().command("getconfig").received;
     let leader = {
         let reader = Arc::clone(&reader);
@@ -58,7 +58,7 @@ async fn a_leader_that_panics_takes_no_follower_along() {
             let read = reader.read(ask());
             let misfortune = async {
                 while reader.flights().is_empty() {
-                    tokio::task::yield_now().await
+                    tokio::task::yield_now().await;
                 }
             };
             tokio::select! {

@@ -31,7 +31,7 @@ fn body(text: &str) -> Body {
 
 fn put(cache: &Cache, key: &Key, text: &str, age: Duration) {
     let written = Instant::now().checked_sub(age).unwrap();
-    cache.keep(key.clone(), Copy::new(body(text), written, cache.epoch(&LISTPRODUCTS, key)));
+    cache.keep(key, Copy::new(body(text), written, cache.epoch(&LISTPRODUCTS, key)));
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {

@@ -1,6 +1,12 @@
 //! The rights of callers, case by case.
 
+use std::fmt;
+
 use super::*;
+use crate::http::auth::known::digest;
+
+/// Where callers of these tests call from.
+const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
 
 fn token(secret: &str, instances: &[&str], scopes: &[Scope]) -> Token {
     Token {
@@ -13,7 +19,8 @@ fn token(secret: &str, instances: &[&str], scopes: &[Scope]) -> Token {
 }
 
 fn config(tokens: impl IntoIterator<Item = (&'static str, Token)>) -> Config {
-    Config { mode: Mode::Tokens, tokens: tokens.into_iter().map(|(name, token)| (name.to_owned(), token)).collect() }
+    let tokens = tokens.into_iter().map(|(name, token)| (name.to_owned(), token)).collect();
+    Config { tokens, ..Config::default() }
 }
 
 fn keys(keys: &[(&str, &str)]) -> BTreeMap<String, SecretString> {
@@ -35,7 +42,7 @@ fn code(result: Result<impl fmt::Debug, Problem>) -> &'static str {
 #[test]
 fn a_token_may_do_what_its_scopes_say_where_its_instances_say() {
     let auth = Auth::new(&config([("shop", token("s3cret", &["demo"], &[Scope::Read]))]), &keys(&[])).unwrap();
-    let caller = auth.by_header(&headers(&["Bearer s3cret"])).unwrap();
+    let caller = auth.by_header(&headers(&["Bearer s3cret"]), HERE).unwrap();
     assert_eq!(caller.name(), "shop");
     assert!(caller.permit("demo", Scope::Read).is_ok());
     assert_eq!(code(caller.permit("demo", Scope::Pay)), "forbidden");
@@ -56,13 +63,13 @@ fn whatever_is_no_known_token_is_unauthenticated_and_challenged() {
         &["Bearer s3cret", "Bearer s3cret"],
     ];
     for values in wrong {
-        let problem = auth.by_header(&headers(values)).unwrap_err();
+        let problem = auth.by_header(&headers(values), HERE).unwrap_err();
         assert_eq!(problem.entry().code, "unauthenticated", "{values:?}");
         let challenge = problem.render("", None).headers().get(WWW_AUTHENTICATE).unwrap().to_str().unwrap().to_owned();
         assert!(challenge.starts_with("Bearer"), "{challenge}");
     }
-    assert!(auth.by_token("").is_none(), "an empty key opens nothing");
-    assert!(auth.by_header(&headers(&["bearer s3cret"])).is_ok(), "the scheme's case does not matter");
+    assert!(auth.by_token("", HERE).is_err(), "an empty key opens nothing");
+    assert!(auth.by_header(&headers(&["bearer s3cret"]), HERE).is_ok(), "the scheme's case does not matter");
 }
 
 #[test]
@@ -71,14 +78,14 @@ fn a_rotated_token_keeps_its_name() {
     shop.sha256.push(digest("new"));
     let auth = Auth::new(&config([("shop", shop)]), &keys(&[])).unwrap();
     for secret in ["old", "new"] {
-        assert_eq!(auth.by_token(secret).unwrap().name(), "shop");
+        assert_eq!(auth.by_token(secret, HERE).unwrap().name(), "shop");
     }
 }
 
 #[test]
 fn a_gateway_key_grants_every_scope_but_operate_for_its_own_instances() {
     let auth = Auth::new(&config([]), &keys(&[("a", "one"), ("b", "two"), ("c", "one")])).unwrap();
-    let caller = auth.by_token("one").unwrap();
+    let caller = auth.by_token("one", HERE).unwrap();
     assert_eq!(caller.name(), GATEWAY_KEY);
     for scope in Scope::ALL {
         assert_eq!(caller.permit("a", scope).is_ok(), scope != Scope::Operate, "{scope}");
@@ -90,7 +97,7 @@ fn a_gateway_key_grants_every_scope_but_operate_for_its_own_instances() {
 #[test]
 fn without_tokens_everyone_may_do_everything() {
     let auth = Auth::new(&Config { mode: Mode::None, ..Config::default() }, &keys(&[])).unwrap();
-    let caller = auth.by_header(&headers(&[])).unwrap();
+    let caller = auth.by_header(&headers(&[]), HERE).unwrap();
     for scope in Scope::ALL {
         assert!(caller.permit("any", scope).is_ok());
     }
@@ -109,9 +116,9 @@ fn a_configuration_nobody_can_use_or_that_confuses_names_is_refused() {
 fn a_reload_replaces_the_tokens_and_a_bad_one_leaves_the_old_in_force() {
     let auth = Auth::new(&config([("shop", token("old", &[], &[]))]), &keys(&[])).unwrap();
     assert!(auth.reload(&config([]), &keys(&[])).is_err());
-    assert!(auth.by_token("old").is_some());
+    assert!(auth.by_token("old", HERE).is_ok());
     auth.reload(&config([("shop", token("new", &[], &[]))]), &keys(&[])).unwrap();
-    assert!(auth.by_token("old").is_none() && auth.by_token("new").is_some());
+    assert!(auth.by_token("old", HERE).is_err() && auth.by_token("new", HERE).is_ok());
 }
 
 #[test]
@@ -120,4 +127,35 @@ fn nothing_secret_shows_in_debug() {
     let shown = format!("{auth:?}");
     assert!(!shown.contains("key-123") && !shown.contains("s3cret"), "{shown}");
     assert!(shown.contains("2 tokens"), "{shown}");
+}
+
+#[test]
+fn an_address_that_guesses_is_not_listened_to_and_tells_a_right_guess_from_a_wrong_one_no_more() {
+    let auth = Auth::new(&config([]), &keys(&[("demo", "k")])).unwrap();
+    let (tills, guesser): (IpAddr, IpAddr) = (HERE, "198.51.100.9".parse().unwrap());
+    assert!(auth.by_token("k", tills).is_ok());
+    for guess in 0..50 {
+        assert!(auth.by_token(&guess.to_string(), guesser).is_err());
+    }
+    assert!(matches!(auth.by_token("wrong", guesser), Err(Stranger::Unheard { .. })));
+    assert!(
+        matches!(auth.by_token("k", guesser), Err(Stranger::Unheard { .. })),
+        "a right guess looks like a wrong one"
+    );
+    assert!(auth.by_token("k", tills).is_ok(), "nobody elsewhere is slowed");
+    for guess in 0..50 {
+        assert!(auth.by_token(&guess.to_string(), tills).is_err());
+    }
+    assert!(auth.by_token("k", tills).is_ok(), "one till with an old key does not lock the others out");
+}
+
+#[test]
+fn a_reload_leaves_what_is_in_flight_counted() {
+    let shop = |secret| Token { max_in_flight: 1, ..token(secret, &[], &[]) };
+    let auth = Auth::new(&config([("shop", shop("old"))]), &keys(&[])).unwrap();
+    let place = auth.by_token("old", HERE).unwrap().admit().unwrap();
+    auth.reload(&config([("shop", shop("new"))]), &keys(&[])).unwrap();
+    assert!(auth.by_token("new", HERE).unwrap().admit().is_err());
+    drop(place);
+    assert!(auth.by_token("new", HERE).unwrap().admit().is_ok());
 }

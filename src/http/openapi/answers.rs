@@ -60,6 +60,9 @@ fn possible(operation: &Operation) -> Vec<&'static Entry> {
         &table::CALLER_LIMITED,
         &table::INTERNAL_ERROR,
     ];
+    if has_parameter(operation, "shard") {
+        entries.push(&table::NOT_FOUND);
+    }
     if has_parameter(operation, "instance") {
         entries.push(&table::UNKNOWN_INSTANCE);
     }

@@ -3,12 +3,14 @@
 //! Everything of one instance is in one scope, which is found by a single match; within it most paths are plain text.
 //! A route checks what its caller may do before it reads anything else.
 
+pub mod bridge;
 pub mod catalogue;
 pub mod commands;
 pub mod devices;
 pub mod docs;
 pub mod health;
 pub mod instances;
+pub mod metrics;
 pub mod payments;
 pub mod problems;
 pub mod records;
@@ -47,8 +49,8 @@ pub struct PosPassword {
 
 /// Adds every route of the room.
 pub fn configure(config: &mut ServiceConfig<'_>) {
-    config.map(health::configure).map(problems::configure).map(docs::configure);
-    config.service(instances::list_instances);
+    config.map(health::configure).map(metrics::configure).map(problems::configure).map(docs::configure);
+    config.service(instances::list_instances).service(bridge::get_bridge).service(bridge::cordon_shard);
     config.service(scope("/v1/instances/{instance}").configure(instance));
 }
 

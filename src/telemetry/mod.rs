@@ -1,4 +1,7 @@
-//! What the bridge tells about itself: log lines on standard error.
+//! What the bridge tells about itself: log lines on standard error, and what rooms count for whoever scrapes it.
+
+pub mod exposition;
+pub mod meter;
 
 use std::io::IsTerminal;
 

@@ -1,0 +1,143 @@
+//! The bridge as its operator sees it: every instance's shards, links and budget, and what they share.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Bridge;
+use super::tally::Answers;
+use crate::budget::{Waits, WindowStatus};
+use crate::gateway::{ShardStatus, Tally};
+use crate::journal::State;
+
+/// The whole bridge.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct BridgeStatus {
+    /// The program's version.
+    #[schema(example = "0.1.0")]
+    pub version: &'static str,
+    /// How long it has been running.
+    pub uptime_seconds: u64,
+    /// `serving`, or `draining` once it was told to stop.
+    #[schema(example = "serving")]
+    pub state: &'static str,
+    /// Each instance, in order of name.
+    pub instances: Vec<InstanceStatus>,
+    /// Copies of replies, of all instances together.
+    pub cache: CacheStatus,
+    /// Payments by state, of all instances together; absent while the journal cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub payments: Option<PaymentCounts>,
+    /// Event streams that are open.
+    pub subscribers: u64,
+}
+
+/// One instance.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct InstanceStatus {
+    /// Its name.
+    #[schema(example = "demo")]
+    pub instance: String,
+    /// Commands waiting for a link.
+    pub waiting: usize,
+    /// The gateway's shards as this instance sees them, each with its links.
+    pub shards: Vec<ShardStatus>,
+    /// Its budget, one window for each command, or one named `*` where all commands share one.
+    pub budgets: Vec<WindowStatus>,
+}
+
+/// Copies of replies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+pub struct CacheStatus {
+    /// How many there are.
+    pub copies: u64,
+    /// How many bytes they take, roughly.
+    pub bytes: u64,
+}
+
+/// How many payments are in each state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct PaymentCounts {
+    /// Their key is taken, and nothing was sent.
+    pub reserved: u64,
+    /// Recorded, and possibly on their way.
+    pub dispatching: u64,
+    /// Confirmed by the gateway.
+    pub booked: u64,
+    /// Proven not to be booked.
+    pub released: u64,
+    /// Sent, and nothing tells what became of them: a person must settle them.
+    pub unknown: u64,
+    /// Settled by a person.
+    pub settled: u64,
+}
+
+impl PaymentCounts {
+    /// Each state with its count.
+    #[must_use]
+    pub fn by_state(&self) -> [(State, u64); 6] {
+        [
+            (State::Reserved, self.reserved),
+            (State::Dispatching, self.dispatching),
+            (State::Booked, self.booked),
+            (State::Released, self.released),
+            (State::Unknown, self.unknown),
+            (State::Settled, self.settled),
+        ]
+    }
+}
+
+/// What one instance has counted since the start.
+#[derive(Debug, Clone, Copy)]
+pub struct InstanceTally<'a> {
+    /// Exchanges and connections.
+    pub gateway: &'a Tally,
+    /// Waits for points.
+    pub waits: &'a Waits,
+    /// How reads were answered.
+    pub answers: &'a Answers,
+}
+
+impl Bridge {
+    /// The bridge at this moment. Instances for which `wanted` is false are left out.
+    pub async fn overview(&self, wanted: impl Fn(&str) -> bool) -> BridgeStatus {
+        let instances = self.shared.instances.iter().filter(|(name, _)| wanted(name)).map(|(name, instance)| {
+            let pool = instance.dispatch.pool.status();
+            let budgets = instance.dispatch.ledger.status();
+            InstanceStatus { instance: name.clone(), waiting: pool.waiting, shards: pool.shards, budgets }
+        });
+        let (copies, bytes) = self.shared.cache.size();
+        BridgeStatus {
+            version: env!("CARGO_PKG_VERSION"),
+            uptime_seconds: self.shared.started.elapsed().as_secs(),
+            state: if self.is_draining() { "draining" } else { "serving" },
+            instances: instances.collect(),
+            cache: CacheStatus { copies, bytes },
+            payments: self.payment_counts().await,
+            // No event streams are served.
+            subscribers: 0,
+        }
+    }
+
+    /// What each instance has counted, in order of name.
+    pub fn tallies(&self) -> impl Iterator<Item = (&str, InstanceTally<'_>)> {
+        self.shared.instances.iter().map(|(name, instance)| {
+            let (gateway, waits) = (instance.dispatch.pool.tally(), instance.dispatch.ledger.waits());
+            (name.as_str(), InstanceTally { gateway, waits, answers: &instance.answers })
+        })
+    }
+
+    /// How many payments are in each state; `None` while the journal cannot tell.
+    pub async fn payment_counts(&self) -> Option<PaymentCounts> {
+        let counts = self.shared.journal.counts().await.ok()?;
+        let of = |state| counts.get(&state).copied().unwrap_or_default();
+        Some(PaymentCounts {
+            reserved: of(State::Reserved),
+            dispatching: of(State::Dispatching),
+            booked: of(State::Booked),
+            released: of(State::Released),
+            unknown: of(State::Unknown),
+            settled: of(State::Settled),
+        })
+    }
+}

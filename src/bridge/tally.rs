@@ -1,0 +1,91 @@
+//! How reads were answered, counted for whoever watches.
+
+use super::error::Error;
+use super::freshness::Forward;
+use super::read::Served;
+use crate::telemetry::meter::Counter;
+
+/// How a read was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// From a fresh copy.
+    Hit,
+    /// From an old copy that the caller allowed, while a new one is fetched.
+    Stale,
+    /// Fetched: there was no copy.
+    Miss,
+    /// Fetched: the copy was out of date.
+    Expired,
+    /// Fetched: the caller asked for it.
+    Requested,
+    /// By a fetch that another caller had begun.
+    Shared,
+    /// From an old copy, since no new one could be had.
+    Fallback,
+    /// Not: only a copy was wanted, and there was none.
+    Absent,
+    /// Not: the gateway could not be asked, or refused.
+    Failed,
+}
+
+impl Answer {
+    /// Every kind with its name.
+    pub const ALL: [(Self, &'static str); 9] = [
+        (Self::Hit, "hit"),
+        (Self::Stale, "stale"),
+        (Self::Miss, "miss"),
+        (Self::Expired, "expired"),
+        (Self::Requested, "requested"),
+        (Self::Shared, "shared"),
+        (Self::Fallback, "fallback"),
+        (Self::Absent, "absent"),
+        (Self::Failed, "failed"),
+    ];
+
+    fn of(outcome: &Result<Served, Error>) -> Self {
+        let status = match outcome {
+            Ok(served) => served.status,
+            Err(Error::NotCached) => return Self::Absent,
+            Err(_) => return Self::Failed,
+        };
+        match status.forward {
+            _ if status.detail.is_some() => Self::Fallback,
+            None if status.ttl_s.is_some_and(|ttl_s| ttl_s < 0) => Self::Stale,
+            None => Self::Hit,
+            Some(_) if status.collapsed => Self::Shared,
+            Some(Forward::UriMiss) => Self::Miss,
+            Some(Forward::Stale) => Self::Expired,
+            Some(Forward::Request) => Self::Requested,
+        }
+    }
+}
+
+/// How the reads of one instance were answered.
+#[derive(Debug, Default)]
+pub struct Answers([Counter; Answer::ALL.len()]);
+
+impl Answers {
+    pub(super) fn note(&self, outcome: &Result<Served, Error>) {
+        if let Some(counter) = self.0.get(Answer::of(outcome) as usize) {
+            counter.count();
+        }
+    }
+
+    /// How many were answered so.
+    #[must_use]
+    pub fn of(&self, answer: Answer) -> u64 {
+        self.0.get(answer as usize).map_or(0, Counter::get)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_counted_under_its_own_name() {
+        for (index, (answer, _)) in Answer::ALL.into_iter().enumerate() {
+            assert_eq!(answer as usize, index);
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What one caller may have at once and in a second.
+//!
+//! The rate is a token bucket of one second's worth: enough for callers, and never used towards the gateway, where it
+//! would let through twice the capacity. Counting costs two atomic operations a request and no lock.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+
+use crate::http::problem::{Problem, table};
+use crate::telemetry::meter::Counter;
+
+/// When a caller with too much in flight may ask again: nobody knows when one of its answers ends.
+const SHORTLY: Duration = Duration::from_secs(1);
+
+/// The most that a caller may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Requests at once; an answer counts until its body has ended.
+    pub max_in_flight: u32,
+    /// Requests a second.
+    pub per_second: u32,
+}
+
+impl Limits {
+    /// Of a token that says nothing else: a busy service, not a flood.
+    pub const TOKEN: Self = Self { max_in_flight: 64, per_second: 200 };
+    /// Of those who present an instance's own key, all of them together: every till of a festival.
+    pub const GATEWAY_KEY: Self = Self { max_in_flight: 512, per_second: 2000 };
+}
+
+/// What one caller has in flight, and whether it may have more.
+pub struct Allowance {
+    limits: Limits,
+    in_flight: AtomicU32,
+    rate: DefaultDirectRateLimiter,
+    refused: Counter,
+}
+
+impl fmt::Debug for Allowance {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Allowance({:?}, {} in flight)", self.limits, self.in_flight())
+    }
+}
+
+/// A caller sends too much; nothing was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limited {
+    /// When it may ask again.
+    pub retry_after: Duration,
+}
+
+impl From<Limited> for Problem {
+    fn from(limited: Limited) -> Self {
+        Self::new(&table::CALLER_LIMITED).retry_after(limited.retry_after)
+    }
+}
+
+impl Allowance {
+    /// All of `limits` to be had.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        let per_second = NonZeroU32::new(limits.per_second).unwrap_or(NonZeroU32::MIN);
+        let rate = RateLimiter::direct(Quota::per_second(per_second));
+        Self { limits, in_flight: AtomicU32::new(0), rate, refused: Counter::default() }
+    }
+
+    /// What it was made of.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// How many requests are in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// How many requests were refused.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused.get()
+    }
+
+    /// A place for one request, or when to come back for one.
+    pub fn admit(self: &Arc<Self>) -> Result<Place, Limited> {
+        let place = Place(Arc::clone(self));
+        // The place exists from here on, and its end takes the number back.
+        let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
+        if before >= self.limits.max_in_flight {
+            self.refused.count();
+            return Err(Limited { retry_after: SHORTLY });
+        }
+        self.rate.check().map_err(|early| {
+            self.refused.count();
+            Limited { retry_after: early.wait_time_from(DefaultClock::default().now()) }
+        })?;
+        Ok(place)
+    }
+}
+
+/// One request in flight, until it is dropped.
+#[derive(Debug)]
+pub struct Place(Arc<Allowance>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allowance(max_in_flight: u32, per_second: u32) -> Arc<Allowance> {
+        Arc::new(Allowance::new(Limits { max_in_flight, per_second }))
+    }
+
+    #[test]
+    fn no_more_are_in_flight_than_may_be_and_a_place_left_is_a_place_free() {
+        let allowance = allowance(2, 1000);
+        let (one, two) = (allowance.admit(), allowance.admit());
+        assert!(one.is_ok() && two.is_ok());
+        assert_eq!(allowance.admit().unwrap_err().retry_after, SHORTLY);
+        assert_eq!((allowance.in_flight(), allowance.refused()), (2, 1));
+        drop(one);
+        assert!(allowance.admit().is_ok());
+        drop(two);
+        assert_eq!(allowance.in_flight(), 0);
+    }
+
+    #[test]
+    fn no_more_come_in_a_second_than_may_and_the_wait_is_told() {
+        let allowance = allowance(1000, 3);
+        for _ in 0..3 {
+            assert!(allowance.admit().is_ok());
+        }
+        let wait = allowance.admit().unwrap_err().retry_after;
+        assert!(wait > Duration::ZERO && wait <= Duration::from_millis(334), "{wait:?}");
+        assert_eq!(allowance.in_flight(), 0, "a refusal holds no place");
+    }
+}

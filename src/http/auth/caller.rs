@@ -1,0 +1,170 @@
+//! Who calls, and what they may do.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::allowance::{Allowance, Limited, Limits, Place};
+use super::suspects::SeenFrom;
+use crate::http::problem::{Problem, table};
+
+/// The caller name of everyone who presents an instance's own gateway key.
+pub const GATEWAY_KEY: &str = "gateway-key";
+/// The caller name of everyone where no tokens are asked for.
+pub const ANYONE: &str = "anyone";
+
+/// What a token may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// Ask for anything that changes nothing.
+    Read,
+    /// Book sales.
+    Pay,
+    /// Register devices.
+    Devices,
+    /// Listen to broadcasts.
+    Events,
+    /// Send any command by name.
+    Raw,
+    /// See and steer the bridge itself, and settle payments.
+    Operate,
+}
+
+impl Scope {
+    /// Every scope.
+    pub const ALL: [Self; 6] = [Self::Read, Self::Pay, Self::Devices, Self::Events, Self::Raw, Self::Operate];
+
+    /// Its name in the configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Pay => "pay",
+            Self::Devices => "devices",
+            Self::Events => "events",
+            Self::Raw => "raw",
+            Self::Operate => "operate",
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+/// Someone who calls. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Caller(Arc<Rights>);
+
+#[derive(Debug)]
+struct Rights {
+    name: String,
+    /// `None` is every instance.
+    instances: Option<BTreeSet<String>>,
+    scopes: BTreeSet<Scope>,
+    /// `None` is no limit.
+    account: Option<Account>,
+}
+
+/// What the bridge keeps of a caller for as long as it runs, whatever is reloaded.
+#[derive(Debug, Clone)]
+pub(super) struct Account {
+    pub(super) allowance: Arc<Allowance>,
+    pub(super) seen_from: Arc<SeenFrom>,
+}
+
+impl Account {
+    /// An account with these limits: `known` where it has the same.
+    pub(super) fn new(limits: Limits, known: Option<&Self>) -> Self {
+        match known {
+            Some(known) if known.allowance.limits() == limits => known.clone(),
+            _ => Self {
+                allowance: Arc::new(Allowance::new(limits)),
+                seen_from: known.map_or_else(Arc::default, |known| Arc::clone(&known.seen_from)),
+            },
+        }
+    }
+}
+
+impl Caller {
+    pub(super) fn new(
+        name: &str,
+        instances: Option<BTreeSet<String>>,
+        scopes: BTreeSet<Scope>,
+        account: Option<Account>,
+    ) -> Self {
+        Self(Arc::new(Rights { name: name.to_owned(), instances, scopes, account }))
+    }
+
+    /// Everybody, where no tokens are asked for: programs of this machine, which nothing here could stop anyway.
+    pub(super) fn anyone() -> Self {
+        Self::new(ANYONE, None, Scope::ALL.into(), None)
+    }
+
+    pub(super) fn account(&self) -> Option<&Account> {
+        self.0.account.as_ref()
+    }
+
+    /// Notes from where it showed a right token.
+    pub(super) fn seen_from(&self, address: IpAddr) {
+        if let Some(account) = &self.0.account {
+            account.seen_from.note(address);
+        }
+    }
+
+    /// Whether it has shown a right token from there.
+    pub(super) fn was_seen_from(&self, address: IpAddr) -> bool {
+        self.0.account.as_ref().is_none_or(|account| account.seen_from.has(address))
+    }
+
+    /// A place for one request, held until its answer has ended; or when to come back, for one who sends too much.
+    /// `None` where there is no limit.
+    pub fn admit(&self) -> Result<Option<Place>, Limited> {
+        self.0.account.as_ref().map(|account| account.allowance.admit()).transpose()
+    }
+
+    /// The token's name: payments belong to it, and logs show it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Whether it has `scope` at all.
+    #[must_use]
+    pub fn has(&self, scope: Scope) -> bool {
+        self.0.scopes.contains(&scope)
+    }
+
+    /// The scopes it has.
+    pub fn scopes(&self) -> impl Iterator<Item = Scope> {
+        self.0.scopes.iter().copied()
+    }
+
+    /// Whether it may reach `instance`.
+    #[must_use]
+    pub fn may_reach(&self, instance: &str) -> bool {
+        self.0.instances.as_ref().is_none_or(|instances| instances.contains(instance))
+    }
+
+    /// Refuses what it may not do. Whether the instance exists is not told to those who may not reach it.
+    pub fn permit(&self, instance: &str, scope: Scope) -> Result<(), Problem> {
+        if !self.may_reach(instance) {
+            return Err(Problem::new(&table::FORBIDDEN).detail("This token has no right to this instance."));
+        }
+        self.require(scope)
+    }
+
+    /// Refuses a caller without `scope`.
+    pub fn require(&self, scope: Scope) -> Result<(), Problem> {
+        if self.has(scope) {
+            return Ok(());
+        }
+        Err(Problem::new(&table::FORBIDDEN).detail(format!("This token lacks the scope `{scope}`.")))
+    }
+}

@@ -1,0 +1,180 @@
+//! Addresses that failed to authenticate: how often each may try on, within bounded memory.
+//!
+//! Tokens of the bridge's own making cannot be guessed, but an instance's key was chosen by somebody else and may be
+//! short. So an address that fails again and again is no longer listened to for a while. A festival's tills share an
+//! address, and one of them with an old key must not lock the others out: who has shown a right token from an address
+//! is remembered with the token, and let in all the same.
+//!
+//! A bridge that nobody fails at pays one atomic load a request for this.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::telemetry::meter::Counter;
+
+/// Failures in a row that an address is forgiven: somebody who mistypes, or a few tills with an old key.
+const FORGIVEN: u32 = 20;
+
+/// How long each failure counts.
+const COUNTS_FOR: Duration = Duration::from_secs(1);
+
+/// Addresses remembered at most. All beyond it share one account, so that whoever has many addresses gains nothing.
+const MAX_ADDRESSES: usize = 10_000;
+
+/// Words of a filter. 4096 places tell the addresses of a festival's tills apart well enough.
+const FILTER_WORDS: usize = 64;
+
+/// Who failed, and until when all of its failures are paid for.
+#[derive(Debug, Default)]
+pub struct Suspects {
+    paid_by: Mutex<HashMap<IpAddr, Instant>>,
+    known: AtomicUsize,
+    /// Attempts that failed.
+    pub failures: Counter,
+    /// Attempts that were not listened to.
+    pub unheard: Counter,
+}
+
+impl Suspects {
+    /// For how long `address` is not listened to; `None` where it is.
+    #[must_use]
+    pub fn deaf_to(&self, address: IpAddr, now: Instant) -> Option<Duration> {
+        if self.known.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let paid_by = self.paid_by.lock().unwrap_or_else(PoisonError::into_inner);
+        let account = paid_by.get(&account(address)).or_else(|| paid_by.get(&EVERYBODY_ELSE))?;
+        let debt = account.saturating_duration_since(now);
+        debt.checked_sub(COUNTS_FOR * FORGIVEN).filter(|wait| !wait.is_zero())
+    }
+
+    /// An attempt from `address` failed. Says whether it is the first one after which it is not listened to.
+    pub fn failed(&self, address: IpAddr, now: Instant) -> bool {
+        self.failures.count();
+        let mut paid_by = self.paid_by.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut account = account(address);
+        if paid_by.len() >= MAX_ADDRESSES && !paid_by.contains_key(&account) {
+            paid_by.retain(|_, paid_by| *paid_by > now);
+            if paid_by.len() >= MAX_ADDRESSES {
+                account = EVERYBODY_ELSE;
+            }
+        }
+        let entry = paid_by.entry(account).or_insert(now);
+        let before = entry.saturating_duration_since(now);
+        *entry = (*entry).max(now) + COUNTS_FOR;
+        let forgiven = COUNTS_FOR * FORGIVEN;
+        let crossed = before <= forgiven && before + COUNTS_FOR > forgiven;
+        self.known.store(paid_by.len(), Ordering::Relaxed);
+        crossed
+    }
+}
+
+/// The account of all addresses beyond [`MAX_ADDRESSES`]; nobody calls from it.
+const EVERYBODY_ELSE: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+
+/// Whoever has one IPv6 address has the whole network of 64 bits.
+fn account(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+/// The addresses from which a caller has shown a right token. It never forgets one, and may take one for another.
+#[derive(Debug)]
+pub struct SeenFrom([AtomicU64; FILTER_WORDS]);
+
+impl Default for SeenFrom {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
+impl SeenFrom {
+    /// It was seen from there.
+    pub fn note(&self, address: IpAddr) {
+        let (word, bit) = place(address);
+        if let Some(word) = self.0.get(word)
+            && word.load(Ordering::Relaxed) & bit == 0
+        {
+            word.fetch_or(bit, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it was seen from there before.
+    #[must_use]
+    pub fn has(&self, address: IpAddr) -> bool {
+        let (word, bit) = place(address);
+        self.0.get(word).is_some_and(|word| word.load(Ordering::Relaxed) & bit != 0)
+    }
+}
+
+/// Where an address stands in a filter.
+fn place(address: IpAddr) -> (usize, u64) {
+    let bits = match account(address) {
+        IpAddr::V4(v4) => u64::from(v4.to_bits()),
+        IpAddr::V6(v6) => u64::try_from(v6.to_bits() >> 64).unwrap_or_default(),
+    };
+    // Fibonacci hashing: the top twelve bits of the product depend on all of the address.
+    let mixed = bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52;
+    (usize::try_from(mixed >> 6).unwrap_or_default() % FILTER_WORDS, 1 << (mixed & 63))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn an_address_that_fails_on_is_not_listened_to_until_its_failures_are_paid_for() {
+        let (suspects, now) = (Suspects::default(), Instant::now());
+        let (bad, other) = (address("192.0.2.1"), address("192.0.2.2"));
+        for _ in 0..FORGIVEN {
+            assert!(!suspects.failed(bad, now));
+            assert_eq!(suspects.deaf_to(bad, now), None);
+        }
+        assert!(suspects.failed(bad, now), "told once");
+        assert!(!suspects.failed(bad, now));
+        assert_eq!(suspects.deaf_to(bad, now), Some(COUNTS_FOR * 2));
+        assert_eq!(suspects.deaf_to(address("::ffff:192.0.2.1"), now), Some(COUNTS_FOR * 2), "the same, mapped");
+        assert_eq!(suspects.deaf_to(other, now), None);
+        assert_eq!(suspects.deaf_to(bad, now + COUNTS_FOR * 2), None);
+    }
+
+    #[test]
+    fn a_network_of_64_bits_is_one_address_and_memory_is_bounded() {
+        let (suspects, now) = (Suspects::default(), Instant::now());
+        for host in 0..=FORGIVEN {
+            suspects.failed(address(&format!("2001:db8::{host:x}")), now);
+        }
+        assert!(suspects.deaf_to(address("2001:db8::ffff"), now).is_some());
+        for net in 0..20_000_u32 {
+            suspects.failed(IpAddr::from(net.to_be_bytes()), now);
+        }
+        assert!(suspects.known.load(Ordering::Relaxed) <= MAX_ADDRESSES + 1);
+        assert!(suspects.deaf_to(address("198.51.100.1"), now).is_some(), "everybody else shares one account");
+        suspects.failed(bad_later(), now + COUNTS_FOR * 20_000);
+        assert!(suspects.known.load(Ordering::Relaxed) <= 2, "what is paid for is forgotten");
+    }
+
+    fn bad_later() -> IpAddr {
+        address("198.51.100.2")
+    }
+
+    #[test]
+    fn where_a_caller_was_seen_is_remembered() {
+        let seen = SeenFrom::default();
+        seen.note(address("10.0.0.7"));
+        assert!(seen.has(address("10.0.0.7")) && seen.has(address("::ffff:10.0.0.7")));
+        let others = (0..250_u8).filter(|host| seen.has(IpAddr::from([10, 0, 1, *host]))).count();
+        assert!(others <= 1, "{others}");
+    }
+}

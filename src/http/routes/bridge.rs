@@ -1,0 +1,75 @@
+//! The bridge itself: what its operator sees of it, and the one thing that is steered by hand.
+
+use actix_web::http::header::CACHE_CONTROL;
+use actix_web::{HttpResponse, get, put, web};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::bridge::status::BridgeStatus;
+use crate::http::auth::Scope;
+use crate::http::body::Empty;
+use crate::http::call::Call;
+use crate::http::problem::{Problem, table};
+
+/// The shard in the path.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct InShard {
+    /// The name of the shard, as the bridge's status lists it.
+    #[param(example = "exon")]
+    pub shard: String,
+}
+
+/// Whether a shard is taken out by hand.
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct Cordon {
+    /// `true` takes it out, `false` puts it back.
+    pub cordoned: bool,
+}
+
+/// A shard as it stands now.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CordonedShard {
+    /// Its name.
+    #[schema(example = "exon")]
+    pub shard: String,
+    /// Whether it is taken out by hand.
+    pub cordoned: bool,
+}
+
+/// Status of the bridge
+///
+/// Shards and their links, budgets, copies, payments by state and subscribers, as they are at this moment. Instances
+/// that the token may not use are left out.
+#[utoipa::path(tag = "Operations", operation_id = "getBridge",
+    responses((status = 200, description = "The bridge at this moment.", body = BridgeStatus)))]
+#[get("/v1/bridge")]
+pub(super) async fn get_bridge(call: Call) -> Result<HttpResponse, Problem> {
+    call.caller().require(Scope::Operate)?;
+    let status = call.shared().bridge.overview(|instance| call.caller().may_reach(instance)).await;
+    Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(status))
+}
+
+/// Take a shard out, or put it back
+///
+/// A shard that is taken out gets no new connections, and gives up those it has as soon as another shard serves; what is
+/// under way on them ends as ever. Holds for every instance, until the shard is put back or the bridge restarts.
+#[utoipa::path(tag = "Operations", operation_id = "cordonShard", params(InShard),
+    request_body(content = Cordon, description = "Whether the shard is to be taken out."),
+    responses((status = 200, description = "The shard as it stands now.", body = CordonedShard)))]
+#[put("/v1/bridge/shards/{shard}")]
+pub(super) async fn cordon_shard(call: Call, payload: web::Payload) -> Result<HttpResponse, Problem> {
+    call.caller().require(Scope::Operate)?;
+    let body = call.object(payload, Empty::Refused).await?;
+    let Cordon { cordoned } =
+        serde_json::to_string(&body).and_then(|text| serde_json::from_str(&text)).map_err(|fault| {
+            Problem::new(&table::INVALID_REQUEST).detail(format!("The body is not as it must be: {fault}."))
+        })?;
+    let shard = call.segment("shard");
+    if !call.shared().bridge.cordon(shard, cordoned) {
+        return Err(Problem::new(&table::NOT_FOUND).detail("The gateway has no shard of this name."));
+    }
+    tracing::info!(shard, cordoned, by = call.caller().name(), "shard taken out or put back by hand");
+    let shard = shard.to_owned();
+    Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(CordonedShard { shard, cordoned }))
+}

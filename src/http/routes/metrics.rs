@@ -1,0 +1,34 @@
+//! Metrics for Prometheus. They name instances and callers, so they want the scope `operate`, or a listener that only
+//! the operator reaches.
+
+use actix_web::http::header::CACHE_CONTROL;
+use actix_web::web::{Data, ServiceConfig};
+use actix_web::{HttpResponse, get};
+
+use crate::http::auth::{Caller, Scope};
+use crate::http::metrics;
+use crate::http::problem::Problem;
+use crate::http::server::Shared;
+use crate::telemetry::exposition::MEDIA_TYPE;
+
+/// Adds the metrics for callers with a token.
+pub fn configure(config: &mut ServiceConfig) -> &mut ServiceConfig {
+    config.service(guarded)
+}
+
+#[get("/metrics")]
+async fn guarded(caller: Caller, shared: Data<Shared>) -> Result<HttpResponse, Problem> {
+    caller.require(Scope::Operate)?;
+    Ok(answer(&shared).await)
+}
+
+/// The metrics for whoever reaches the operator's own listener.
+#[get("/metrics")]
+pub(crate) async fn open(shared: Data<Shared>) -> HttpResponse {
+    answer(&shared).await
+}
+
+async fn answer(shared: &Shared) -> HttpResponse {
+    let text = metrics::text(shared).await;
+    HttpResponse::Ok().content_type(MEDIA_TYPE).insert_header((CACHE_CONTROL, "no-store")).body(text)
+}

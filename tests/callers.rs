@@ -1,0 +1,91 @@
+//! Who may call how much: one token's flood and one address's guesses are its own affair.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use concertpos_bridge::simulator::{Action, Config, Fault};
+use reqwest::{Method, StatusCode};
+use support::{ANY, KEY, OPERATOR, World, eventually, problem, together};
+
+const MAX_IN_FLIGHT: &str = "BRIDGE_AUTH__TOKENS__OPERATOR__MAX_IN_FLIGHT";
+const PER_SECOND: &str = "BRIDGE_AUTH__TOKENS__OPERATOR__PER_SECOND";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_with_too_much_in_flight_is_told_so_and_nobody_else_is() {
+    let world = World::with(Config::default(), &[(MAX_IN_FLIGHT, "2")]).await;
+    world.gateway.add_fault(Fault::new(Action::Latency { ms: 600 }).on("listtransactions"));
+    let slow: Vec<_> = (1..=2)
+        .map(|pos| world.http.get(world.path(&format!("/points-of-sale/{pos}/transactions"))).bearer_auth(OPERATOR))
+        .map(|request| async move { request.send().await.unwrap().status() })
+        .collect();
+    let slow = tokio::spawn(together(slow));
+    eventually("both are under way", async || world.gateway.counts().command("listtransactions").received == 2).await;
+    let refused = problem(world.http.get(world.path("/config")).bearer_auth(OPERATOR).send().await.unwrap()).await;
+    assert_eq!((refused.status, refused.code.as_str(), refused.retry_after), (429, "caller-limited", Some(1)));
+    assert_eq!(world.get("/config").await.status(), 200, "another caller");
+    assert_eq!(slow.await.unwrap(), [StatusCode::OK, StatusCode::OK]);
+    eventually("there is room again", async || {
+        world.http.get(world.path("/config")).bearer_auth(OPERATOR).send().await.unwrap().status() == 200
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_asks_too_often_is_told_when_to_come_back_and_nothing_is_sent() {
+    let world = World::with(Config::default(), &[(PER_SECOND, "5")]).await;
+    let before = world.gateway.counts().command("listtransactions").received;
+    let mut answered = 0;
+    let refused = loop {
+        let answer = world.http.get(world.path(ANY)).bearer_auth(OPERATOR).send().await.unwrap();
+        if answer.status() != 200 {
+            break problem(answer).await;
+        }
+        answered += 1;
+        assert!(answered < 200, "never refused");
+    };
+    assert_eq!((refused.status, refused.code.as_str(), refused.retry_after), (429, "caller-limited", Some(1)));
+    assert!(answered >= 5, "{answered}");
+    assert_eq!(world.gateway.counts().command("listtransactions").received - before, answered);
+    assert_eq!(world.get(ANY).await.status(), 200, "another caller");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_guesses_tokens_is_slowed_and_a_forged_header_does_not_help_it() {
+    let world = World::with(Config::default(), &[("BRIDGE_SERVER__TRUSTED_PROXIES", "127.0.0.0/8")]).await;
+    let ask = async |forwarded: &str, token: &str| {
+        let request = world.http.request(Method::GET, world.path("/config")).bearer_auth(token);
+        request.header("X-Forwarded-For", forwarded).send().await.unwrap()
+    };
+    assert_eq!(ask("192.0.2.1", KEY).await.status(), 200);
+    let mut statuses = Vec::new();
+    for guess in 0..40 {
+        // What stands before the address that the proxy added is the guesser's own invention.
+        statuses.push(ask(&format!("10.9.8.{guess}, 198.51.100.9"), &format!("guess-{guess}")).await.status().as_u16());
+    }
+    assert_eq!(statuses.first(), Some(&401));
+    assert_eq!(statuses.last(), Some(&429));
+    let slowed = problem(ask("198.51.100.9", KEY).await).await;
+    assert_eq!(slowed.code, "caller-limited", "even the right key is not looked at");
+    assert!(slowed.retry_after.unwrap() >= 1);
+    assert_eq!(ask("192.0.2.1", KEY).await.status(), 200, "nobody elsewhere is slowed");
+    for guess in 0..40 {
+        ask("192.0.2.1", &format!("old-key-{guess}")).await;
+    }
+    assert_eq!(problem(ask("192.0.2.1", "old-key").await).await.code, "caller-limited");
+    assert_eq!(ask("192.0.2.1", KEY).await.status(), 200, "who was known there is still let in");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forwarded_address_is_believed_from_nobody_unless_configured() {
+    let world = World::start().await;
+    let ask = async |forwarded: u8, token: &str| {
+        let request = world.http.request(Method::GET, world.path("/config")).bearer_auth(token);
+        request.header("X-Forwarded-For", format!("192.0.2.{forwarded}")).send().await.unwrap()
+    };
+    let mut last = 0;
+    for guess in 0..40 {
+        last = ask(guess, "guess").await.status().as_u16();
+    }
+    assert_eq!(last, 429, "a new address in the header is not a new address");
+}

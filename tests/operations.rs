@@ -1,0 +1,143 @@
+//! Running the bridge: what it tells its operator, and what its operator can do about it.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use support::{ANY, OPERATOR, World, eventually, problem};
+
+async fn status(world: &World) -> Value {
+    let response = world.http.get(format!("{}/v1/bridge", world.url)).bearer_auth(OPERATOR).send().await.unwrap();
+    assert_eq!((response.status().as_u16(), &response.headers()["cache-control"]), (200, &"no-store".parse().unwrap()));
+    response.json().await.unwrap()
+}
+
+fn open_links(status: &Value, shard: &str) -> usize {
+    let shards = status["instances"][0]["shards"].as_array().unwrap();
+    shards.iter().find(|known| known["shard"] == shard).unwrap()["links"].as_array().unwrap().len()
+}
+
+async fn cordon(world: &World, shard: &str, body: Value) -> reqwest::Response {
+    let url = format!("{}/v1/bridge/shards/{shard}", world.url);
+    world.http.request(Method::PUT, url).bearer_auth(OPERATOR).json(&body).send().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_sees_shards_links_budgets_copies_and_payments() {
+    let world = World::start().await;
+    assert_eq!(world.get("/config").await.status(), 200);
+    assert_eq!(world.sale("one").send().await.unwrap().status(), 201);
+    eventually("links on two shards", async || {
+        let status = status(&world).await;
+        ["exon", "cyton", "zeus"].iter().filter(|shard| open_links(&status, shard) > 0).count() == 2
+    })
+    .await;
+    let status = status(&world).await;
+    assert_eq!((&status["version"], &status["state"]), (&json!(env!("CARGO_PKG_VERSION")), &json!("serving")));
+    assert!(status["uptime_seconds"].is_u64());
+    assert_eq!(status["instances"][0]["instance"], "demo");
+    let budgets = status["instances"][0]["budgets"].as_array().unwrap();
+    let config = budgets.iter().find(|window| window["command"] == "getconfig").unwrap();
+    assert_eq!(config["used_points"], 25, "{config}");
+    // The configuration and, from the start, the licence.
+    assert!(status["cache"]["copies"].as_u64().unwrap() >= 1 && status["cache"]["bytes"].as_u64().unwrap() > 0);
+    assert_eq!((&status["payments"]["booked"], &status["payments"]["unknown"]), (&json!(1), &json!(0)));
+    assert_eq!(status["subscribers"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_an_operator_sees_the_bridge_or_steers_it() {
+    let world = World::start().await;
+    for (method, path) in [(Method::GET, "/v1/bridge"), (Method::PUT, "/v1/bridge/shards/exon")] {
+        let ask =
+            || world.http.request(method.clone(), format!("{}{path}", world.url)).json(&json!({"cordoned": true}));
+        assert_eq!(problem(ask().send().await.unwrap()).await.code, "unauthenticated");
+        assert_eq!(problem(ask().bearer_auth(support::KEY).send().await.unwrap()).await.code, "forbidden");
+    }
+    assert_eq!(status(&world).await["instances"][0]["shards"][0]["cordoned"], false);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cordoned_shard_loses_its_links_and_gets_none_until_it_is_put_back() {
+    let world = World::start().await;
+    eventually("a link on exon", async || open_links(&status(&world).await, "exon") > 0).await;
+    let answer = cordon(&world, "exon", json!({"cordoned": true})).await;
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.json::<Value>().await.unwrap(), json!({"shard": "exon", "cordoned": true}));
+    eventually("exon is empty and another took its place", async || {
+        let status = status(&world).await;
+        open_links(&status, "exon") == 0 && open_links(&status, "cyton") + open_links(&status, "zeus") >= 2
+    })
+    .await;
+    assert_eq!(world.get(ANY).await.status(), 200);
+    assert_eq!(cordon(&world, "exon", json!({"cordoned": false})).await.status(), 200);
+    assert_eq!(cordon(&world, "zeus", json!({"cordoned": true})).await.status(), 200);
+    eventually("exon serves again", async || open_links(&status(&world).await, "exon") > 0).await;
+    assert_eq!(problem(cordon(&world, "nowhere", json!({"cordoned": true})).await).await.code, "not-found");
+    assert_eq!(problem(cordon(&world, "exon", json!({"cordoned": "yes"})).await).await.code, "invalid-request");
+}
+
+async fn metrics(world: &World) -> String {
+    let response = world.http.get(format!("{}/metrics", world.url)).bearer_auth(OPERATOR).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert!(response.headers()["content-type"].to_str().unwrap().starts_with("text/plain; version=0.0.4"));
+    response.text().await.unwrap()
+}
+
+fn sample(metrics: &str, name: &str) -> u64 {
+    let line = metrics.lines().find_map(|line| line.strip_prefix(&format!("concertpos_bridge_{name} ")));
+    assert!(line.is_some(), "no {name} in\n{metrics}");
+    line.unwrap_or_default().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metrics_say_what_happened() {
+    let world = World::start().await;
+    for _ in 0..3 {
+        assert_eq!(world.get("/config").await.status(), 200);
+    }
+    assert_eq!(world.sale("one").send().await.unwrap().status(), 201);
+    assert_eq!(world.get_open("/no/such/path/of-mine").await.status(), 404);
+    world.gateway.broadcast("demo", "hello", "{}").unwrap();
+    eventually("the broadcast is counted", async || {
+        sample(&metrics(&world).await, "broadcast_frames_total{instance=\"demo\"}") >= 2
+    })
+    .await;
+    let text = metrics(&world).await;
+    for (name, expected) in [
+        ("requests_total{route=\"/v1/instances/{instance}/config\",status=\"200\"}", 3),
+        ("request_duration_seconds_count{route=\"/v1/instances/{instance}/config\"}", 3),
+        ("requests_total{route=\"unmatched\",status=\"404\"}", 1),
+        ("exchanges_total{instance=\"demo\",command=\"getconfig\",outcome=\"replied\"}", 1),
+        ("exchange_duration_seconds_count{instance=\"demo\",command=\"payitems\"}", 1),
+        ("budget_used_points{instance=\"demo\",command=\"getconfig\"}", 25),
+        ("budget_wait_seconds_count{instance=\"demo\",class=\"payment\"}", 1),
+        ("cache_answers_total{instance=\"demo\",answer=\"miss\"}", 2),
+        ("cache_answers_total{instance=\"demo\",answer=\"hit\"}", 2),
+        ("payments{state=\"booked\"}", 1),
+        ("journal_available", 1),
+        ("draining", 0),
+        ("subscribers", 0),
+        (concat!("build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"}"), 1),
+    ] {
+        assert_eq!(sample(&text, name), expected, "{name}\n{text}");
+    }
+    let free: u64 = ["exon", "cyton", "zeus"]
+        .iter()
+        .map(|shard| sample(&text, &format!("links{{instance=\"demo\",shard=\"{shard}\",state=\"free\"}}")))
+        .sum();
+    assert_eq!(free, 2);
+    assert!(!text.contains("of-mine"), "a path as a caller wrote it is no label");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_a_caller_invents_is_no_label() {
+    let world = World::start().await;
+    let raw = world.http.post(world.path("/commands/invented_here?reply=x")).bearer_auth(OPERATOR).json(&json!({}));
+    assert!(raw.send().await.unwrap().status().as_u16() >= 400);
+    let text = metrics(&world).await;
+    assert!(!text.contains("invented_here"), "{text}");
+    assert_eq!(sample(&text, "exchange_duration_seconds_count{instance=\"demo\",command=\"other\"}"), 1);
+}

@@ -1,0 +1,223 @@
+//! The program as a service: TLS, signals, its listeners, and its end.
+
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod running;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use reqwest::{Client, Version};
+use running::{Running, free_address, run, wait_until};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use sha2::{Digest, Sha256};
+
+const KEY: &str = "demo-key";
+
+/// A gateway and a bridge over it, each a process, with a configuration file that a test can change.
+struct Service {
+    bridge: Running,
+    _gateway: Running,
+    listen: String,
+    folder: tempfile::TempDir,
+    lines: mpsc::Receiver<String>,
+    /// Every line of the log so far.
+    log: Vec<String>,
+}
+
+impl Service {
+    /// Starts both. `extra` is more configuration; `gateway` are more flags of the simulated gateway.
+    fn start(extra: &str, gateway: &[&str]) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), extra, gateway)
+    }
+
+    fn start_in(folder: tempfile::TempDir, extra: &str, gateway: &[&str]) -> Self {
+        let (listen, shards) = (free_address(), free_address());
+        let mut flags = vec!["simulate", "--listen", &shards, "--latency-max", "1ms"];
+        flags.extend(gateway);
+        let gateway = Running::start(&flags, &[]);
+        let path = folder.path().join("bridge.toml");
+        std::fs::write(&path, extra).unwrap();
+        let url = format!("ws://{shards}/{{shard}}/?instance={{instance}}&Content-Type={{format}}");
+        let journal = folder.path().join("journal");
+        let environment = [
+            ("BRIDGE_SERVER__LISTEN", listen.as_str()),
+            ("BRIDGE_GATEWAY__URL", &url),
+            ("BRIDGE_PAYMENTS__JOURNAL", journal.to_str().unwrap()),
+            ("BRIDGE_INSTANCES__DEMO__API_KEY", KEY),
+            ("BRIDGE_TELEMETRY__LOG_FORMAT", "json"),
+        ];
+        let mut bridge = Running::start(&["serve", "--config", path.to_str().unwrap()], &environment);
+        let lines = follow(&mut bridge);
+        let service = Self { bridge, _gateway: gateway, listen, folder, lines, log: Vec::new() };
+        wait_until("it listens", || TcpStream::connect(&service.listen).is_ok());
+        service
+    }
+
+    fn configure(&self, text: &str) {
+        std::fs::write(self.folder.path().join("bridge.toml"), text).unwrap();
+    }
+
+    /// Waits for a line of the log that contains `part`.
+    fn logged(&mut self, part: &str) {
+        let begun = Instant::now();
+        while !self.log.iter().any(|line| line.contains(part)) {
+            assert!(begun.elapsed() < Duration::from_secs(20), "never logged: {part}\n{}", self.log.join("\n"));
+            if let Ok(line) = self.lines.recv_timeout(Duration::from_millis(100)) {
+                self.log.push(line);
+            }
+        }
+        self.log.clear();
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.listen)
+    }
+
+    fn ready(&self) {
+        wait_until("it is ready", || run(&["healthcheck", "--address", &self.listen], &[]).status.success());
+    }
+}
+
+/// Reads the log as it is written, so that a full pipe never stops the program.
+fn follow(bridge: &mut Running) -> mpsc::Receiver<String> {
+    let stderr = BufReader::new(bridge.0.stderr.take().unwrap());
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    lines
+}
+
+fn token(name: &str, secret: &str, scopes: &str) -> String {
+    let digest = Sha256::digest(secret).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+    format!("[auth.tokens.{name}]\nsha256 = [\"{digest}\"]\ninstances = [\"demo\"]\nscopes = [{scopes}]\n")
+}
+
+async fn status(client: &Client, url: &str, token: &str) -> u16 {
+    client.get(url).bearer_auth(token).send().await.unwrap().status().as_u16()
+}
+
+/// A self-signed certificate for `localhost`, written into `folder`.
+fn certificate(folder: &Path) -> CertificateDer<'static> {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(folder.join("tls.pem"), made.cert.pem()).unwrap();
+    std::fs::write(folder.join("tls.key"), made.signing_key.serialize_pem()).unwrap();
+    made.cert.der().clone()
+}
+
+/// A TLS connection whose other side must show exactly `trusted`.
+struct Tls(StreamOwned<ClientConnection, TcpStream>);
+
+impl Tls {
+    fn connect(address: &str, trusted: &CertificateDer<'static>, protocol: &str) -> std::io::Result<Self> {
+        let mut roots = RootCertStore::empty();
+        roots.add(trusted.clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let mut config = config.with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = vec![protocol.into()];
+        let name = ServerName::try_from("localhost").unwrap();
+        let connection = ClientConnection::new(Arc::new(config), name).unwrap();
+        let mut stream = StreamOwned::new(connection, TcpStream::connect(address)?);
+        stream.conn.complete_io(&mut stream.sock)?;
+        Ok(Self(stream))
+    }
+
+    fn protocol(&self) -> &[u8] {
+        self.0.conn.alpn_protocol().unwrap_or_default()
+    }
+
+    /// Sends a request over the connection as it is; the first line of the answer.
+    fn ask(&mut self) -> String {
+        self.0.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        let mut answer = [0; 4096];
+        let length = self.0.read(&mut answer).unwrap();
+        String::from_utf8_lossy(&answer[..length]).lines().next().unwrap_or_default().to_owned()
+    }
+}
+
+#[test]
+fn tls_offers_http2_and_a_new_certificate_is_taken_at_sighup_without_dropping_a_connection() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = certificate(folder.path());
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let tls = format!("[server.tls]\ncertificate = \"{}\"\nkey = \"{}\"\n", at("tls.pem"), at("tls.key"));
+    let mut service = Service::start_in(folder, &tls, &[]);
+    assert_eq!(Tls::connect(&service.listen, &first, "h2").unwrap().protocol(), b"h2");
+    let mut before = Tls::connect(&service.listen, &first, "http/1.1").unwrap();
+    assert_eq!(before.ask(), "HTTP/1.1 200 OK");
+
+    std::fs::write(service.folder.path().join("tls.pem"), "no certificate").unwrap();
+    service.bridge.signal("-HUP");
+    service.logged("stay as they were");
+    assert!(Tls::connect(&service.listen, &first, "http/1.1").is_ok());
+
+    let second = certificate(service.folder.path());
+    assert!(Tls::connect(&service.listen, &second, "http/1.1").is_err(), "not in force yet");
+    service.bridge.signal("-HUP");
+    service.logged("reread and in force");
+    assert_eq!(Tls::connect(&service.listen, &second, "http/1.1").unwrap().ask(), "HTTP/1.1 200 OK");
+    assert!(Tls::connect(&service.listen, &first, "http/1.1").is_err());
+    assert_eq!(before.ask(), "HTTP/1.1 200 OK", "over the connection of old, which goes on");
+}
+
+#[tokio::test]
+async fn sighup_rereads_tokens_and_a_bad_file_leaves_the_old_ones_in_force() {
+    let mut service = Service::start(&token("shop", "old-secret", "\"read\""), &[]);
+    let (client, url) = (Client::new(), service.url("/v1/instances"));
+    assert_eq!(status(&client, &url, "old-secret").await, 200);
+    service.configure(&(token("shop", "new-secret", "\"read\"") + "nonsense = 1\n"));
+    service.bridge.signal("-HUP");
+    service.logged("stay as they were");
+    assert_eq!((status(&client, &url, "old-secret").await, status(&client, &url, "new-secret").await), (200, 401));
+    service.configure(&token("shop", "new-secret", "\"read\""));
+    service.bridge.signal("-HUP");
+    service.logged("reread and in force");
+    assert_eq!((status(&client, &url, "old-secret").await, status(&client, &url, "new-secret").await), (401, 200));
+}
+
+#[tokio::test]
+async fn the_operator_s_own_listener_has_metrics_and_probes_and_nothing_else() {
+    let admin = free_address();
+    let operator = token("operator", "the-operator", "\"operate\"");
+    let service = Service::start(&format!("[server]\nadmin_listen = \"{admin}\"\nh2c = true\n{operator}"), &[]);
+    let client = Client::new();
+    for path in ["/livez", "/readyz", "/metrics"] {
+        assert_eq!(client.get(format!("http://{admin}{path}")).send().await.unwrap().status(), 200, "{path}");
+    }
+    for path in ["/v1/instances", "/v1/bridge", "/openapi.json"] {
+        assert_eq!(client.get(format!("http://{admin}{path}")).send().await.unwrap().status(), 404, "{path}");
+    }
+    assert_eq!(client.get(service.url("/metrics")).send().await.unwrap().status(), 401);
+    assert_eq!(status(&client, &service.url("/metrics"), KEY).await, 403);
+    assert_eq!(status(&client, &service.url("/metrics"), "the-operator").await, 200);
+    let http2 = Client::builder().http2_prior_knowledge().build().unwrap();
+    let answer = http2.get(service.url("/livez")).send().await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.version()), (200, Version::HTTP_2), "also without TLS, where wanted");
+}
+
+#[test]
+fn a_slow_sender_loses_its_connection_and_a_head_without_end_is_refused() {
+    let service = Service::start("", &[]);
+    let mut slow = TcpStream::connect(&service.listen).unwrap();
+    slow.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
+    slow.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n").unwrap();
+    let begun = Instant::now();
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).unwrap();
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    let mut endless = TcpStream::connect(&service.listen).unwrap();
+    endless.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
+    let mut head = b"GET /livez HTTP/1.1\r\nHost: x\r\nX: ".to_vec();
+    head.resize(head.len() + 1_000_000, b'a');
+    // The far side may close before it has read it all.
+    let _ = endless.write_all(&head);
+    let mut answer = Vec::new();
+    let _ = endless.read_to_end(&mut answer);
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"), "{}", String::from_utf8_lossy(&answer));
+    service.ready();
+}
