@@ -41,7 +41,9 @@ async fn a_minute_of_hammering_meets_no_limit_uses_the_budget_and_lets_every_pay
             let mut round = caller;
             while begun.elapsed() < MINUTE {
                 let (path, ..) = READS[usize::try_from(round).unwrap() % READS.len()];
-                let path = path.replace("{pos}", &(1 + round % 20).to_string());
+                // Without the one that is guarded by a password.
+                let pos = 1 + round % 20;
+                let path = path.replace("{pos}", &if pos == 7 { 21 } else { pos }.to_string());
                 let asked = world.request(Method::GET, &path).header("Cache-Control", "no-cache").send().await.unwrap();
                 assert!([200, 429].contains(&asked.status().as_u16()), "{path}: {}", asked.status());
                 assert!(

@@ -48,6 +48,7 @@ impl Service {
             ("BRIDGE_SERVER__LISTEN", listen.as_str()),
             ("BRIDGE_GATEWAY__URL", &url),
             ("BRIDGE_PAYMENTS__JOURNAL", journal.to_str().unwrap()),
+            ("BRIDGE_CACHE__STORE", ""),
             ("BRIDGE_INSTANCES__DEMO__API_KEY", KEY),
             ("BRIDGE_TELEMETRY__LOG_FORMAT", "json"),
         ];

@@ -185,7 +185,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn whoever_has_an_old_copy_lets_those_go_first_who_have_nothing_and_the_longest_stale_goes_next() {
         let ledger = Ledger::new(Config::default());
-        spend(&ledger, 4).await;
+        // Points come free one command after the other.
+        for _ in 0..4 {
+            spend(&ledger, 1).await;
+            tokio::time::advance(Duration::from_secs(2)).await;
+        }
         let served = Arc::new(Mutex::new(Vec::new()));
         let stale = |seconds| Turn::Renewal { stale: Duration::from_secs(seconds) };
         let asks = [("young", stale(1)), ("old", stale(9)), ("nothing", Turn::Caller("shop".into()))];
