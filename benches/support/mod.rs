@@ -16,6 +16,9 @@ pub(crate) const KEY: &str = "demo-key";
 /// The most that anything is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long a process may take to end.
+const GOODBYE: Duration = Duration::from_secs(3);
+
 /// A process that is ended when the bench is.
 pub(crate) struct Running(Child);
 
@@ -32,7 +35,13 @@ impl Running {
 }
 
 impl Drop for Running {
+    /// Asks it to end, so that it ends what it has started itself, and insists where it does not.
     fn drop(&mut self) {
+        let _ = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status();
+        let begun = Instant::now();
+        while begun.elapsed() < GOODBYE && matches!(self.0.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
