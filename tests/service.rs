@@ -222,3 +222,110 @@ fn a_slow_sender_loses_its_connection_and_a_head_without_end_is_refused() {
     assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"), "{}", String::from_utf8_lossy(&answer));
     service.ready();
 }
+
+const SALE: &str = "{\"PaymentMethod\":1,\"Products\":[{\"ID\":1,\"Amount\":2}],\"posPassword\":\"till-password-1\"}";
+
+#[tokio::test]
+async fn sigterm_under_load_loses_nothing_and_ends_with_0_within_the_grace() {
+    let mut service = Service::start("[server]\nshutdown_grace = \"11s\"\n", &["--latency-min", "400ms"]);
+    let url = service.url("/v1/instances/demo/points-of-sale/1/payments");
+    wait_until("it has links", || {
+        let address = format!("http://{}/readyz?require=gateway", service.listen);
+        std::process::Command::new("curl").args(["-sf", &address]).output().is_ok_and(|asked| asked.status.success())
+    });
+    let client = Client::new();
+    let sales: Vec<_> = (0..8)
+        .map(|key| {
+            let sale = client.post(&url).bearer_auth(KEY).header("Idempotency-Key", format!("k{key}"));
+            tokio::spawn(sale.header("Content-Type", "application/json").body(SALE).send())
+        })
+        .collect();
+    let metrics = service.folder.path().join("journal");
+    assert!(metrics.exists());
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let begun = Instant::now();
+    service.bridge.signal("-TERM");
+    for sale in sales {
+        assert_eq!(sale.await.unwrap().unwrap().status().as_u16(), 201);
+    }
+    let status = loop {
+        if let Some(status) = service.bridge.0.try_wait().unwrap() {
+            break status;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(11), "not within the grace");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(status.code(), Some(0));
+    service.logged("stopped");
+}
+
+#[test]
+fn a_second_signal_ends_it_now() {
+    let mut service = Service::start("[server]\nshutdown_delay = \"1h\"\n", &[]);
+    service.ready();
+    service.bridge.signal("-TERM");
+    service.logged("draining");
+    let ready = run(&["healthcheck", "--address", &service.listen], &[]);
+    assert_eq!(ready.status.code(), Some(1), "it serves on, and says that it is not ready");
+    assert!(run(&["healthcheck", "--live", "--address", &service.listen], &[]).status.success());
+    service.bridge.signal("-TERM");
+    wait_until("it has ended", || service.bridge.0.try_wait().unwrap().is_some());
+    assert_eq!(service.bridge.0.try_wait().unwrap().unwrap().code(), Some(1));
+}
+
+#[tokio::test]
+async fn no_secret_is_told_anywhere() {
+    let operator = token("operator", "the-operator-secret", "\"read\", \"pay\", \"operate\"");
+    let service = Service::start(&format!("[telemetry]\nlog = \"trace\"\n{operator}"), &[]);
+    service.ready();
+    let client = Client::new();
+    let mut told = String::new();
+    for (path, token) in [
+        ("/v1/bridge", "the-operator-secret"),
+        ("/metrics", "the-operator-secret"),
+        ("/v1/instances/demo/config?access_token=query-secret-1", KEY),
+        ("/v1/instances/demo/points-of-sale/7/products", KEY),
+        ("/v1/instances", "a-wrong-secret-1"),
+        ("/nowhere?access_token=query-secret-1", KEY),
+    ] {
+        let request = client.get(service.url(path)).bearer_auth(token).header("X-POS-Password", "till-password-1");
+        let answer = request.send().await.unwrap();
+        told.push_str(&format!("{:?}", answer.headers()));
+        told.push_str(&answer.text().await.unwrap());
+    }
+    let sale = client.post(service.url("/v1/instances/demo/points-of-sale/1/payments")).bearer_auth(KEY);
+    let sale = sale.header("Idempotency-Key", "k").header("Content-Type", "application/json").body(SALE);
+    told.push_str(&sale.send().await.unwrap().text().await.unwrap());
+    service.bridge.signal("-TERM");
+    told.extend(service.lines.iter());
+    for secret in [KEY, "the-operator-secret", "query-secret-1", "a-wrong-secret-1", "till-password-1"] {
+        let at = told.find(secret).map(|at| told.get(at.saturating_sub(200)..at + 40));
+        assert_eq!(at, None, "{secret}");
+    }
+    assert!(told.contains("answered") && told.contains("concertpos_bridge_build_info"), "it looked where it should");
+}
+
+#[tokio::test]
+async fn a_trace_goes_on_in_the_log_and_at_the_collector() {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let collector = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("[telemetry]\notlp_endpoint = \"http://{}\"\n", collector.local_addr().unwrap());
+    let mut service = Service::start(&endpoint, &[]);
+    let header = format!("00-{TRACE}-00f067aa0ba902b7-01");
+    let request = Client::new().get(service.url("/v1/instances")).bearer_auth(KEY).header("traceparent", header);
+    assert_eq!(request.send().await.unwrap().status(), 200);
+    service.logged(TRACE);
+    // The first batch leaves after some seconds.
+    let (mut stream, _) = collector.accept().unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut sent = Vec::new();
+    let mut part = [0; 4096];
+    let id: Vec<u8> = (0..16).map(|at| u8::from_str_radix(&TRACE[at * 2..at * 2 + 2], 16).unwrap()).collect();
+    while !sent.windows(16).any(|window| window == id) {
+        let length = stream.read(&mut part).unwrap();
+        assert!(length > 0, "{}", String::from_utf8_lossy(&sent));
+        sent.extend_from_slice(&part[..length]);
+    }
+    assert!(sent.starts_with(b"POST /v1/traces HTTP/1.1\r\n"));
+    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+}

@@ -18,6 +18,7 @@ use secrecy::SecretString;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use dispatch::{Dispatch, Unfinished};
 pub use error::Error;
@@ -166,13 +167,20 @@ impl Bridge {
         served.ok()
     }
 
+    /// Counts an answer that was at hand and was given.
+    pub fn answered_at_hand(&self, instance: &str) {
+        if let Some(instance) = self.shared.instances.get(instance) {
+            instance.answers.note_hit();
+        }
+    }
+
     /// Asks a read or an upsert that is never kept, on another shard if the first fails, within `deadline`.
     pub async fn ask(&self, instance: &str, command: Command, turn: &str, deadline: Instant) -> Result<Body, Error> {
         let dispatch = Arc::clone(&self.instance(instance)?.dispatch);
         let turns = Turns::of(Turn::Caller(Arc::from(turn)));
         // In a task, so that a caller who goes away does not take the command's points off the books too early.
         let work = async move { dispatch.repeatable(&command, &turns, deadline, || ()).await };
-        self.shared.tasks.spawn_on(work, &self.shared.runtime).await.unwrap_or(Err(Error::Timeout))
+        self.shared.tasks.spawn_on(work.in_current_span(), &self.shared.runtime).await.unwrap_or(Err(Error::Timeout))
     }
 
     /// Sends a raw command: written once, never again, and run to its end even if the caller goes away.
@@ -205,7 +213,7 @@ impl Bridge {
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
         deadline: Instant,
     ) -> Result<T, Error> {
-        let task = self.shared.tasks.spawn_on(work, &self.shared.runtime);
+        let task = self.shared.tasks.spawn_on(work.in_current_span(), &self.shared.runtime);
         match timeout_at(deadline, task).await {
             Ok(Ok(outcome)) => outcome,
             // It runs on; or it panicked, and nobody knows how far it got.

@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use super::dispatch::{Dispatch, refused};
 use super::error::Error;
@@ -204,7 +205,7 @@ impl Reader {
         entry.insert_entry(Arc::clone(&flight));
         drop(flights);
         let work = Arc::clone(self).fly(Arc::clone(&flight), ask.clone(), deadline, sender);
-        self.tasks.spawn_on(work, &self.runtime);
+        self.tasks.spawn_on(work.in_current_span(), &self.runtime);
         (flight, false)
     }
 

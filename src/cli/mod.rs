@@ -119,6 +119,6 @@ fn until_stopped<F: Future<Output = anyhow::Result<()>>>(service: impl FnOnce(Dr
 /// Starts logging where no configuration says how.
 fn log_to_standard_error(filter: &str) {
     if let Ok(filter) = telemetry::filter(filter) {
-        telemetry::start(filter, telemetry::LogFormat::Text);
+        telemetry::start(filter, telemetry::LogFormat::Text, None);
     }
 }

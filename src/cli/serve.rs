@@ -3,22 +3,25 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Failure, load, until_stopped};
 use crate::app::App;
+use crate::config::Config;
+use crate::gateway;
 use crate::reload::Reload;
-use crate::telemetry;
+use crate::telemetry::{self, Traces};
 
 pub(super) fn run(file: Option<&Path>) -> Result<ExitCode, Failure> {
     let (config, _) = load(file)?;
     let filter = telemetry::filter(&config.telemetry.log).context("telemetry.log")?;
-    telemetry::start(filter, config.telemetry.log_format);
+    let traces = traces(&config)?;
+    telemetry::start(filter, config.telemetry.log_format, traces.as_ref());
     raise_open_files();
     let file = file.map(Path::to_owned);
-    Ok(until_stopped(async |drain| {
+    let ended = until_stopped(async |drain| {
         // Heeded before anything listens: unheeded, the signal would end the process.
         let hangups = signal(SignalKind::hangup())?;
         let app = App::build(config, drain)?;
@@ -26,7 +29,18 @@ pub(super) fn run(file: Option<&Path>) -> Result<ExitCode, Failure> {
         let ended = app.run().await;
         reloading.abort();
         ended
-    })?)
+    });
+    if let Some(traces) = traces {
+        traces.end();
+    }
+    Ok(ended?)
+}
+
+/// Traces, where a collector is configured.
+fn traces(config: &Config) -> anyhow::Result<Option<Traces>> {
+    let Some(endpoint) = &config.telemetry.otlp_endpoint else { return Ok(None) };
+    let tls = gateway::client_config(config.gateway.ca_file.as_deref()).map_err(|why| anyhow!(why))?;
+    Ok(Some(Traces::to(endpoint, tls).map_err(|why| anyhow!("telemetry.otlp_endpoint: {why}"))?))
 }
 
 /// Each connection is an open file, and the usual soft limit of 1024 is there only for programs older than this one.

@@ -16,6 +16,8 @@ pub struct Telemetry {
     pub log: String,
     /// How they are written.
     pub log_format: LogFormat,
+    /// The collector that is told traces over OTLP.
+    pub otlp_endpoint: Option<String>,
 }
 
 impl Telemetry {
@@ -25,6 +27,11 @@ impl Telemetry {
         if let Err(why) = telemetry::filter(&log) {
             section.fault("log", format_args!("is no filter: {why}"));
         }
-        Self { log, log_format: section.get("log_format", LogFormat::Text) }
+        let log_format = section.get("log_format", LogFormat::Text);
+        let otlp_endpoint: Option<String> = section.optional("otlp_endpoint");
+        if otlp_endpoint.as_ref().is_some_and(|url| !(url.starts_with("http://") || url.starts_with("https://"))) {
+            section.fault("otlp_endpoint", "must begin with http:// or https://");
+        }
+        Self { log, log_format, otlp_endpoint }
     }
 }

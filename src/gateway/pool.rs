@@ -17,6 +17,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::{Instrument, Span};
 
 use super::config::Config;
 use super::error::{DialError, Failure, NotSent};
@@ -26,7 +27,8 @@ use super::plan::plan;
 use super::socket::Socket;
 use super::state::{Entry, Given, LinkId, Phase, PoolStatus, State, Ticket};
 use super::tally::Tally;
-use crate::wire::{Body, Command, frame};
+use crate::telemetry::traces;
+use crate::wire::{Body, Command, command, frame};
 
 /// Who is served first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -233,12 +235,25 @@ impl Lease {
     ) -> impl Future<Output = Result<Body, Failure>> + Send + use<> {
         let (answer, outcome) = oneshot::channel();
         let job = Job { text: frame::encode(command, api_key), expect: Expect::from(command), answer };
-        async move {
+        let span = self.span(command);
+        let exchange = async move {
             let given = self.given.take().ok_or(NotSent::LinkGone)?;
             Self::hand_over(&given, job)?;
             // A link always answers. Were its task to panic, the command may have left.
             outcome.await.unwrap_or_else(|_| Err(link::lost()))
+        };
+        exchange.instrument(span)
+    }
+
+    /// The exchange as a part of the trace of whoever asks for it.
+    fn span(&self, command: &Command) -> Span {
+        if !traces::are_wanted() {
+            return Span::none();
         }
+        // A name that a caller invented has no business in a trace.
+        let command = command::find(&command.name).map_or("other", |spec| spec.name);
+        let shard = self.shard().and_then(|index| self.shared.config.shards.get(index)).map(String::as_str);
+        tracing::info_span!("exchange", otel.kind = "client", instance = self.shared.instance, command, shard)
     }
 
     fn hand_over(given: &Given, job: Job) -> Result<(), NotSent> {

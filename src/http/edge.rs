@@ -18,16 +18,21 @@ use actix_web::middleware::Next;
 use actix_web::web::{Bytes, Data};
 use actix_web::{Error, HttpMessage, HttpRequest};
 use tokio::time::Instant;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 use uuid::Builder;
 
 use super::auth::Place;
 use super::call::{Admitted, Arrival};
 use super::problem::{Entry, MEDIA_TYPE, Problem, table};
 use super::server::Shared;
+use crate::telemetry::trace_context::TraceParent;
+use crate::telemetry::traces;
 
 /// The header that names a request, both ways.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The header that names the trace which a request belongs to.
+const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The longest request id taken from a caller: anything longer is no id.
 const LONGEST_ID: usize = 128;
@@ -79,8 +84,8 @@ pub async fn observe(
     if method == Method::HEAD {
         request.head_mut().method = Method::GET;
     }
-    let span = tracing::info_span!("request", request_id = id.as_str());
-    let response = next.call(request).instrument(span).await?;
+    let (span, trace) = traced(&request, &id, &method);
+    let response = next.call(request).instrument(span.clone()).await?;
     let mut response = completed(response.map_into_boxed_body());
     if let Ok(id) = HeaderValue::from_str(id.as_str()) {
         response.headers_mut().insert(REQUEST_ID, id);
@@ -89,7 +94,10 @@ pub async fn observe(
     let took = arrival.elapsed();
     if let Some(shared) = response.request().app_data::<Data<Shared>>() {
         let route = shared.tally.answered(response.request().path(), response.status().as_u16(), took);
-        log(&method, route, &response, &id, took);
+        if traces::are_wanted() {
+            traces::request_ended(&span, method.as_str(), route, response.status().as_u16());
+        }
+        log(&method, route, &response, (&id, trace.as_deref()), took);
     }
     let place = place(&response);
     if method == Method::HEAD && matches!(response.response().body().size(), BodySize::Stream) {
@@ -124,6 +132,19 @@ impl MessageBody for Held {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
         Pin::new(&mut self.body).poll_next(context)
     }
+}
+
+/// The span of a request, and the id of the trace that it belongs to, if it does.
+fn traced(request: &ServiceRequest, id: &RequestId, method: &Method) -> (Span, Option<String>) {
+    let header = request.headers().get(TRACE_PARENT).and_then(|header| header.to_str().ok());
+    let parent = header.and_then(TraceParent::parse);
+    if traces::are_wanted() {
+        let span = traces::request(id.as_str(), method.as_str(), parent);
+        let trace = traces::id_of(&span);
+        return (span, trace);
+    }
+    let trace = parent.map(|parent| parent.trace_id.to_owned());
+    (tracing::info_span!("request", request_id = id.as_str()), trace)
 }
 
 /// The innermost layer: writes problems out, before anything else looks at the answer.
@@ -179,17 +200,23 @@ fn entry_of(status: StatusCode) -> &'static Entry {
 }
 
 /// One line a request. Probes come every second and say nothing new, so they are for those who look closely.
-fn log(method: &Method, route: &str, response: &ServiceResponse<BoxBody>, id: &RequestId, took: Duration) {
+fn log(
+    method: &Method,
+    route: &str,
+    response: &ServiceResponse<BoxBody>,
+    (id, trace_id): (&RequestId, Option<&str>),
+    took: Duration,
+) {
     let extensions = response.request().extensions();
     let caller = extensions.get::<Admitted>().map_or("-", |admitted| admitted.caller.name());
     let (method, status, request_id) = (method.as_str(), response.status().as_u16(), id.as_str());
     let duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     if matches!(route, "/livez" | "/readyz") {
-        tracing::debug!(method, route, status, duration_us, request_id, caller, "answered");
+        tracing::debug!(method, route, status, duration_us, request_id, trace_id, caller, "answered");
     } else if response.status().is_server_error() {
-        tracing::warn!(method, route, status, duration_us, request_id, caller, "answered");
+        tracing::warn!(method, route, status, duration_us, request_id, trace_id, caller, "answered");
     } else {
-        tracing::info!(method, route, status, duration_us, request_id, caller, "answered");
+        tracing::info!(method, route, status, duration_us, request_id, trace_id, caller, "answered");
     }
 }
 

@@ -1,12 +1,19 @@
-//! What the bridge tells about itself: log lines on standard error, and what rooms count for whoever scrapes it.
+//! What the bridge tells about itself: log lines on standard error, what rooms count for whoever scrapes it, and traces.
 
 pub mod exposition;
 pub mod meter;
+mod post;
+pub mod trace_context;
+pub mod traces;
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::filter::{ParseError, filter_fn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+pub use traces::Traces;
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,11 +30,25 @@ pub fn filter(text: &str) -> Result<EnvFilter, ParseError> {
     EnvFilter::try_new(text)
 }
 
-/// Starts logging for the whole process. A second call changes nothing.
-pub fn start(filter: EnvFilter, format: LogFormat) {
+/// Starts logging for the whole process, and traces where a collector is given. A second call changes nothing.
+pub fn start(filter: EnvFilter, format: LogFormat, traces: Option<&Traces>) {
+    let Some(traces) = traces else { return start_logging(filter, format) };
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let lines = lines.with_ansi(std::io::stderr().is_terminal());
+    let lines = match format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    // Only the bridge's own spans: what libraries trace may hold what passes through them.
+    let spans = filter_fn(|metadata| metadata.is_span() && metadata.target().starts_with(env!("CARGO_CRATE_NAME")));
+    let exporter = tracing_opentelemetry::layer().with_tracer(traces.tracer()).with_location(false).with_threads(false);
+    // Logging that was started before stays in force; nothing is lost.
+    let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).with(exporter.with_filter(spans)).try_init();
+}
+
+fn start_logging(filter: EnvFilter, format: LogFormat) {
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let lines = lines.with_target(false).with_ansi(std::io::stderr().is_terminal());
-    // Logging that was started before stays in force; nothing is lost.
     let _ = match format {
         LogFormat::Text => lines.try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
