@@ -23,10 +23,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use concertpos_bridge::simulator::{self, Counting, Limits, Simulator};
+use concertpos_bridge::simulator::{self, Counting, LOCKED_POS, Limits, Simulator};
 use support::{KEY, free_address, serve, until_ready};
 
-const POINTS_OF_SALE: u64 = 20;
+const POINTS_OF_SALE: usize = 20;
 const SERVICES: u64 = 5;
 const POLL_EVERY: Duration = Duration::from_secs(1);
 const PAY_EVERY: Duration = Duration::from_millis(333);
@@ -78,8 +78,13 @@ fn seconds(variable: &str, default: u64) -> Duration {
     Duration::from_secs(std::env::var(variable).map_or(default, |text| text.parse().unwrap()))
 }
 
+/// All but the one that is guarded by a password.
+fn points_of_sale() -> impl Iterator<Item = i64> {
+    (1..).filter(|pos| *pos != LOCKED_POS).take(POINTS_OF_SALE)
+}
+
 fn pages() -> Vec<String> {
-    let of = |list: &'static str| (1..=POINTS_OF_SALE).map(move |pos| format!("/points-of-sale/{pos}/{list}"));
+    let of = |list: &'static str| points_of_sale().map(move |pos| format!("/points-of-sale/{pos}/{list}"));
     of("products").chain(of("payment-methods")).chain(["/config".to_owned()]).collect()
 }
 
@@ -101,11 +106,11 @@ async fn poll(bridge: String, seen: Arc<Seen>, until: Instant) {
 /// The tills: a sale at the next point of sale three times a second.
 async fn pay(bridge: String, name: &'static str, seen: Arc<Seen>, until: Instant) {
     let http = reqwest::Client::new();
-    for sale in 0_u64.. {
+    for (sale, pos) in points_of_sale().collect::<Vec<_>>().into_iter().cycle().enumerate() {
         if Instant::now() >= until {
             return;
         }
-        let url = format!("http://{bridge}/v1/instances/demo/points-of-sale/{}/payments", 1 + sale % POINTS_OF_SALE);
+        let url = format!("http://{bridge}/v1/instances/demo/points-of-sale/{pos}/payments");
         let body = serde_json::json!({"PaymentMethod": 1, "Products": [{"ID": 1, "Amount": 2}]});
         let request = http.post(url).bearer_auth(KEY).header("Idempotency-Key", format!("{name}-{sale}")).json(&body);
         let seen = Arc::clone(&seen);

@@ -1,7 +1,13 @@
 //! What the benches share: the program as its operators run it, on loopback, ended with the bench.
 
 #![allow(dead_code, reason = "each bench uses its own part of this")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a bench that cannot go on ends")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a bench that cannot go on ends"
+)]
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};

@@ -23,6 +23,7 @@ use uuid::Builder;
 
 use super::auth::Place;
 use super::call::{Admitted, Arrival};
+use super::express;
 use super::problem::{Entry, MEDIA_TYPE, Problem, table};
 use super::server::Shared;
 use crate::telemetry::trace_context::TraceParent;
@@ -79,6 +80,11 @@ pub async fn observe(
     let arrival = Instant::now();
     let id = RequestId::of(request.headers());
     let method = request.method().clone();
+    // Before anything that only the long way needs.
+    if let Some(answer) = express::at_hand(&request) {
+        let answer = answer.unwrap_or_else(|problem| problem.render(base(request.request()), Some(id.as_str())));
+        return Ok(told(&method, request.into_response(answer), (&id, None), None, arrival));
+    }
     request.extensions_mut().insert(Arrival(arrival));
     request.extensions_mut().insert(id.clone());
     if method == Method::HEAD {
@@ -86,7 +92,18 @@ pub async fn observe(
     }
     let (span, trace) = traced(&request, &id, &method);
     let response = next.call(request).instrument(span.clone()).await?;
-    let mut response = completed(response.map_into_boxed_body());
+    let response = completed(response.map_into_boxed_body());
+    Ok(told(&method, response, (&id, trace.as_deref()), Some(&span), arrival))
+}
+
+/// Names, counts and logs an answer.
+fn told(
+    method: &Method,
+    mut response: ServiceResponse<BoxBody>,
+    (id, trace): (&RequestId, Option<&str>),
+    span: Option<&Span>,
+    arrival: Instant,
+) -> ServiceResponse<Held> {
     if let Ok(id) = HeaderValue::from_str(id.as_str()) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
@@ -94,17 +111,17 @@ pub async fn observe(
     let took = arrival.elapsed();
     if let Some(shared) = response.request().app_data::<Data<Shared>>() {
         let route = shared.tally.answered(response.request().path(), response.status().as_u16(), took);
-        if traces::are_wanted() {
-            traces::request_ended(&span, method.as_str(), route, response.status().as_u16());
+        if let Some(span) = span.filter(|_| traces::are_wanted()) {
+            traces::request_ended(span, method.as_str(), route, response.status().as_u16());
         }
-        log(&method, route, &response, (&id, trace.as_deref()), took);
+        log(method, route, &response, (id, trace), took);
     }
     let place = place(&response);
-    if method == Method::HEAD && matches!(response.response().body().size(), BodySize::Stream) {
+    if *method == Method::HEAD && matches!(response.response().body().size(), BodySize::Stream) {
         // A stream has no length to tell, and one without an end must not be run for nobody.
-        return Ok(response.map_body(|_, _| Held { body: NoBody::new().boxed(), _place: None }));
+        return response.map_body(|_, _| Held { body: NoBody::new().boxed(), _place: None });
     }
-    Ok(response.map_body(|_, body| Held { body, _place: place }))
+    response.map_body(|_, body| Held { body, _place: place })
 }
 
 /// The place that the request takes of its caller's allowance. An event stream, which may last for days, gives its

@@ -6,16 +6,14 @@
 //! goes the long way, where the same rules decide. Answers and refusals of this way are the long way's to the byte: tests
 //! compare the two.
 
-use actix_web::body::{BoxBody, MessageBody};
-use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::HttpResponse;
+use actix_web::dev::ServiceRequest;
 use actix_web::http::Method;
 use actix_web::http::header::{
     ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, HeaderMap, HeaderName, IF_NONE_MATCH, ORIGIN, PRAGMA, TRANSFER_ENCODING,
     UPGRADE,
 };
-use actix_web::middleware::Next;
 use actix_web::web::Data;
-use actix_web::{Error, HttpResponse};
 
 use super::auth::Scope;
 use super::caching;
@@ -23,13 +21,14 @@ use super::call;
 use super::integer;
 use super::problem::Problem;
 use super::server::Shared;
+use crate::telemetry::traces;
 use crate::wire::{Spec, command};
 
 /// Where instances are.
 const INSTANCES: &str = "/v1/instances/";
 
 /// Fields whose presence means a wish that the long way has to look at.
-const WISHES: [HeaderName; 7] = [
+const WISHES: [HeaderName; 8] = [
     CACHE_CONTROL,
     PRAGMA,
     ACCEPT_ENCODING,
@@ -37,6 +36,7 @@ const WISHES: [HeaderName; 7] = [
     UPGRADE,
     TRANSFER_ENCODING,
     HeaderName::from_static("x-pos-password"),
+    HeaderName::from_static("traceparent"),
 ];
 
 /// A read by its path.
@@ -47,21 +47,14 @@ struct Read<'a> {
     pos_id: Option<i64>,
 }
 
-/// Answers a plain read from a fresh copy, or passes the request on.
-pub async fn serve(
-    request: ServiceRequest,
-    next: Next<impl MessageBody + 'static>,
-) -> Result<ServiceResponse<BoxBody>, Error> {
-    match at_hand(&request) {
-        Some(Ok(response)) => Ok(request.into_response(response)),
-        Some(Err(problem)) => Ok(request.error_response(problem)),
-        None => Ok(next.call(request).await?.map_into_boxed_body()),
-    }
-}
-
 /// The answer where a fresh copy has it, or the refusal of whoever may not have it; nothing where there is no such copy.
-fn at_hand(request: &ServiceRequest) -> Option<Result<HttpResponse, Problem>> {
-    if request.method() != Method::GET || request.uri().query().is_some() || !is_plain(request.headers()) {
+pub(super) fn at_hand(request: &ServiceRequest) -> Option<Result<HttpResponse, Problem>> {
+    // A trace is of what happens, and on this way next to nothing does; but whoever wants one gets it.
+    if traces::are_wanted()
+        || request.method() != Method::GET
+        || request.uri().query().is_some()
+        || !is_plain(request.headers())
+    {
         return None;
     }
     let Read { instance, spec, pos_id } = read(request.uri().path())?;

@@ -22,7 +22,7 @@ use super::auth::Auth;
 use super::fallback::{self, Methods};
 use super::tally::Tally;
 use super::tls::Certificates;
-use super::{Config, edge, express, openapi, routes};
+use super::{Config, edge, openapi, routes};
 use crate::bridge::Bridge;
 
 /// How long the head of a request may take to come, and a TLS handshake too. A slow sender holds no more than its
@@ -178,7 +178,6 @@ pub fn app(
         .wrap(from_fn(edge::complete))
         .wrap(Compress::default())
         .wrap(Condition::new(!origins.is_empty(), cors(&origins)))
-        .wrap(from_fn(express::serve))
         .wrap(from_fn(edge::observe))
 }
 
