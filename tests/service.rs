@@ -37,7 +37,7 @@ impl Service {
 
     fn start_in(folder: tempfile::TempDir, extra: &str, gateway: &[&str]) -> Self {
         let (listen, shards) = (free_address(), free_address());
-        let mut flags = vec!["simulate", "--listen", &shards, "--latency-max", "1ms"];
+        let mut flags = vec!["simulate", "--listen", &shards];
         flags.extend(gateway);
         let gateway = Running::start(&flags, &[]);
         let path = folder.path().join("bridge.toml");
@@ -227,7 +227,9 @@ const SALE: &str = "{\"PaymentMethod\":1,\"Products\":[{\"ID\":1,\"Amount\":2}],
 
 #[tokio::test]
 async fn sigterm_under_load_loses_nothing_and_ends_with_0_within_the_grace() {
-    let mut service = Service::start("[server]\nshutdown_grace = \"11s\"\n", &["--latency-min", "400ms"]);
+    let operator = token("operator", "the-operator", "\"operate\"");
+    let slow = ["--latency-min", "1s", "--latency-max", "1200ms"];
+    let mut service = Service::start(&format!("[server]\nshutdown_grace = \"11s\"\n{operator}"), &slow);
     let url = service.url("/v1/instances/demo/points-of-sale/1/payments");
     wait_until("it has links", || {
         let address = format!("http://{}/readyz?require=gateway", service.listen);
@@ -240,9 +242,14 @@ async fn sigterm_under_load_loses_nothing_and_ends_with_0_within_the_grace() {
             tokio::spawn(sale.header("Content-Type", "application/json").body(SALE).send())
         })
         .collect();
-    let metrics = service.folder.path().join("journal");
-    assert!(metrics.exists());
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    // All are in, and no reply can have come yet.
+    let in_flight = "concertpos_bridge_requests_in_flight{caller=\"gateway-key\"} 8";
+    loop {
+        let metrics = client.get(service.url("/metrics")).bearer_auth("the-operator").send().await.unwrap();
+        if metrics.text().await.unwrap().contains(in_flight) {
+            break;
+        }
+    }
     let begun = Instant::now();
     service.bridge.signal("-TERM");
     for sale in sales {

@@ -347,6 +347,9 @@ fn apply(
     if effect == Effect::Contradicted {
         tracing::error!(id = %record.id, state = %before, "the gateway contradicts what was decided about a payment");
     }
+    if record.state() != before {
+        tracing::info!(payment = %record.id, from = %before, to = %record.state(), "payment");
+    }
     if effect != Effect::Unchanged {
         batch.put(Some(before), record, age_ms)?;
     }
