@@ -1,6 +1,6 @@
 //! The journal as a whole: on a simulated disk that fails and crashes as told, and on real files.
 
-mod disk;
+pub(crate) mod disk;
 mod faults;
 mod model;
 mod opening;
@@ -13,8 +13,10 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 use tokio::task;
 
-use super::clock::Clock;
-use super::{Config, Dispatched, Journal, JournalError, Key, Outcome, Record, RecordId, Release, Reservation};
+use super::clock::{Clock, SystemClock};
+use super::{
+    Clue, Config, Dispatched, Journal, JournalError, Key, Look, Outcome, Record, RecordId, Release, Reservation,
+};
 use super::{Reserve, Sale, State, Verdict};
 use crate::journal::record::Finding;
 use crate::wire::{Body, GatewayError};
@@ -52,6 +54,11 @@ impl Clock for HandClock {
 
 fn open(disk: &Disk, clock: &Arc<HandClock>) -> Journal {
     Journal::open_on(disk.clone(), KEEP, Arc::clone(clock) as Arc<dyn Clock>).unwrap()
+}
+
+/// A journal on a simulated disk, with the machine's own clock, for tests of those who pay.
+pub(crate) fn on_disk(disk: &Disk) -> Journal {
+    Journal::open_on(disk.clone(), KEEP, Arc::new(SystemClock::default())).unwrap()
 }
 
 fn on_new_disk() -> (Disk, Journal) {
@@ -106,7 +113,7 @@ async fn state(journal: &Journal, id: RecordId) -> Option<State> {
 
 /// Everything handed in before this was committed when it returns.
 async fn settled_down(journal: &Journal) -> Result<(), JournalError> {
-    match journal.attach_evidence(RecordId::fresh(), Vec::new()).await {
+    match journal.attach_evidence(RecordId::fresh(), Look::default()).await {
         Err(JournalError::NoSuchRecord) => Ok(()),
         other => Err(other.expect_err("no record has a fresh id")),
     }
