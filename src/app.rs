@@ -23,6 +23,7 @@ use crate::gateway::{self, Pool};
 use crate::http::auth::Auth;
 use crate::http::tls::Certificates;
 use crate::http::{self, Listeners, Parts, Servers};
+use crate::hub::{Epoch, Hub, Seats};
 use crate::journal::Journal;
 use crate::reload::Reload;
 
@@ -76,6 +77,7 @@ impl App {
             tasks.spawn(store.keep(Arc::clone(&cache), close_links.clone().cancelled_owned()));
         }
         let (mut instances, mut ledgers) = (BTreeMap::new(), BTreeMap::new());
+        let seats = Seats::new(config.events.max_subscribers);
         for (name, instance) in config.instances {
             let (upward, reports) = mpsc::channel(UPWARD_QUEUE);
             let heard = ends_freshness(Arc::from(name.as_str()), Arc::clone(&cache));
@@ -89,6 +91,11 @@ impl App {
                     () = relay => {}
                 }
             });
+            let hub = Hub::new(Epoch::random()?, config.events.history, seats.clone());
+            tasks.spawn({
+                let hub = hub.clone();
+                async move { hub.announce().await }
+            });
             let request_timeout = config.gateway.request_timeout;
             let ledger = Ledger::new(config.limits.clone());
             ledgers.insert(name.clone(), ledger.clone());
@@ -99,6 +106,7 @@ impl App {
                 request_timeout,
                 max_wait: config.limits.max_wait,
                 pay_max_wait: config.limits.pay_max_wait,
+                hub,
             };
             instances.insert(name, parts);
         }
@@ -191,6 +199,8 @@ fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 async fn stop_in_order(server: &ServerHandle, bridge: &Bridge, close_links: &CancellationToken, tasks: &TaskTracker) {
+    // Streams have no end of their own that the server could wait for.
+    bridge.close_hubs();
     server.stop(true).await;
     bridge.finished().await;
     close_links.cancel();

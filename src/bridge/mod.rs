@@ -34,6 +34,7 @@ use crate::budget::{Ledger, Quota};
 use crate::cache::{Cache, Key as CopyKey, PasswordKey};
 use crate::drain::Drain;
 use crate::gateway::{Cause, Pool};
+use crate::hub::Hub;
 use crate::journal::{Filter, Journal, Key, Record, RecordId, Sale, Verdict};
 use crate::wire::{Body, Command, Parameters, Spec, command};
 
@@ -71,6 +72,7 @@ struct Instance {
     passwords: PasswordKey,
     answers: Answers,
     pay_max_wait: Duration,
+    hub: Hub,
 }
 
 /// What the bridge needs to serve one instance.
@@ -88,6 +90,8 @@ pub struct InstanceParts {
     pub max_wait: Duration,
     /// How long a payment may wait before it is written.
     pub pay_max_wait: Duration,
+    /// What was broadcast, and who listens.
+    pub hub: Hub,
 }
 
 impl Bridge {
@@ -105,14 +109,14 @@ impl Bridge {
     ) -> Self {
         let (runtime, tasks) = (Handle::current(), TaskTracker::new());
         let instance = |name: &str, parts: InstanceParts| {
-            let InstanceParts { pool, ledger, api_key, request_timeout, max_wait, pay_max_wait } = parts;
+            let InstanceParts { pool, ledger, api_key, request_timeout, max_wait, pay_max_wait, hub } = parts;
             let passwords = PasswordKey::derived(&api_key);
             let dispatch = Arc::new(Dispatch { pool, ledger, api_key, request_timeout, max_wait });
             let reader = Reader::new(Arc::clone(&dispatch), Arc::clone(cache), runtime.clone(), tasks.clone());
             let (name, reader, cache): (Arc<str>, _, _) = (Arc::from(name), Arc::new(reader), Arc::clone(cache));
             let payments = Payments::new(Arc::clone(&dispatch), journal.clone(), Arc::clone(&cache), Arc::clone(&name));
             let (payments, answers) = (Arc::new(payments), Answers::default());
-            Arc::new(Instance { name, dispatch, reader, cache, payments, passwords, answers, pay_max_wait })
+            Arc::new(Instance { name, dispatch, reader, cache, payments, passwords, answers, pay_max_wait, hub })
         };
         let instances = instances
             .into_iter()
@@ -280,6 +284,18 @@ impl Bridge {
     #[must_use]
     pub fn quota(&self, instance: &str, command: &str) -> Option<Quota> {
         Some(self.shared.instances.get(instance)?.dispatch.ledger.budget(command))
+    }
+
+    /// An instance's broadcasts, to listen to.
+    pub fn hub(&self, instance: &str) -> Result<&Hub, Error> {
+        Ok(&self.instance(instance)?.hub)
+    }
+
+    /// Ends every stream once it has heard what is logged, and refuses new ones.
+    pub fn close_hubs(&self) {
+        for instance in self.shared.instances.values() {
+            instance.hub.close();
+        }
     }
 
     /// Whether a connection of every instance is open.

@@ -4,6 +4,7 @@
 
 mod auth;
 mod cache;
+mod events;
 mod instances;
 mod limits;
 mod payments;
@@ -39,6 +40,8 @@ pub struct Config {
     pub limits: crate::budget::Config,
     /// How long copies of replies are fresh and kept.
     pub cache: crate::cache::Config,
+    /// How broadcasts are kept and passed on.
+    pub events: crate::hub::Config,
     /// Where payments are recorded, and how long.
     pub payments: crate::journal::Config,
     /// What the bridge tells.
@@ -60,6 +63,7 @@ impl Config {
         let auth = auth::read(&mut root.section("auth"), &instances);
         let limits = limits::read(&mut root.section("limits"));
         let cache = cache::read(&mut root.section("cache"));
+        let events = events::read(&mut root.section("events"));
         let payments = payments::read(&mut root.section("payments"));
         let telemetry = Telemetry::read(&mut root.section("telemetry"));
         if auth.mode == Mode::None && !server.listen.ip().is_loopback() {
@@ -72,7 +76,7 @@ impl Config {
             root.section("server")
                 .fault("shutdown_grace", "must exceed gateway.request_timeout, so that a command under way can end");
         }
-        let config = Self { server, gateway, instances, auth, limits, cache, payments, telemetry };
+        let config = Self { server, gateway, instances, auth, limits, cache, events, payments, telemetry };
         settings.finish().map(|printed| (config, printed))
     }
 
