@@ -5,11 +5,13 @@
 //! but a position in the log; and a listener that does not keep up must cost the others nothing, so there is no queue
 //! of its own that could grow. What the log no longer holds is said, never skipped in silence.
 //!
-//! This room knows neither sockets nor formats, and not how copies of a broadcast become one: it takes entries that
-//! are decided.
+//! Which copies are one broadcast is decided by [`matcher`], which knows no log; the log takes what is decided. This
+//! room knows neither sockets nor formats.
 
+pub mod coverage;
 mod entry;
 mod log;
+pub mod matcher;
 mod subscription;
 #[cfg(test)]
 mod tests;
