@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use anyhow::{Context, anyhow};
-use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::bridge::relay::{UPWARD_QUEUE, ends_freshness, relay};
+use crate::bridge::relay::Relay;
 use crate::bridge::{Bridge, InstanceParts};
 use crate::budget::{Ledger, saved};
 use crate::cache::Cache;
@@ -79,19 +78,18 @@ impl App {
         let (mut instances, mut ledgers) = (BTreeMap::new(), BTreeMap::new());
         let seats = Seats::new(config.events.max_subscribers);
         for (name, instance) in config.instances {
-            let (upward, reports) = mpsc::channel(UPWARD_QUEUE);
-            let heard = ends_freshness(Arc::from(name.as_str()), Arc::clone(&cache));
-            let pool = Pool::new(config.gateway.clone(), &name, &instance.slug, Arc::clone(&tls), upward, heard);
+            let hub = Hub::new(Epoch::random()?, config.events.history, seats.clone());
+            let (skew, patience) = (config.events.skew, config.gateway.longest_silence());
+            let relay = Relay::new(&name, Arc::clone(&cache), hub.clone(), skew, patience);
+            let heard = relay.heard();
+            let pool = Pool::new(config.gateway.clone(), &name, &instance.slug, Arc::clone(&tls), heard);
             let tend = pool.clone().tend(close_links.clone(), config.gateway.request_timeout);
-            let relay = relay(name.clone(), reports);
             tasks.spawn(async {
                 tokio::select! {
                     () = tend => {}
-                    // Ends only when nobody can report any more, and the pool outlives that.
-                    () = relay => {}
+                    () = relay.run() => {}
                 }
             });
-            let hub = Hub::new(Epoch::random()?, config.events.history, seats.clone());
             tasks.spawn({
                 let hub = hub.clone();
                 async move { hub.announce().await }
@@ -119,7 +117,8 @@ impl App {
         tasks.spawn(bridge.clone().keep_licenses());
         let auth = Arc::new(auth);
         let reload = Reload { auth: Arc::clone(&auth), gateway_keys, certificates: certificates.clone() };
-        let parts = Parts { bridge: bridge.clone(), auth, config: config.server.http, certificates };
+        let http = http::Config { heartbeat: config.events.heartbeat, ..config.server.http };
+        let parts = Parts { bridge: bridge.clone(), auth, config: http, certificates };
         let servers = http::run(Listeners { callers, admin }, parts)?;
         let (shutdown_delay, shutdown_grace) = (config.server.shutdown_delay, config.server.shutdown_grace);
         Ok(Self {

@@ -24,6 +24,8 @@ pub mod rate_limit;
 pub mod routes;
 pub mod sale;
 pub mod server;
+pub mod sse;
+pub mod stream;
 pub mod tally;
 pub mod tls;
 
@@ -53,6 +55,8 @@ pub struct Config {
     pub h2c: bool,
     /// How long a stopping server waits for requests in progress.
     pub shutdown_grace: Duration,
+    /// How long a stream of events may be silent before it says that it is alive.
+    pub heartbeat: Duration,
 }
 
 impl Default for Config {
@@ -65,6 +69,7 @@ impl Default for Config {
             trusted_proxies: Vec::new(),
             h2c: false,
             shutdown_grace: Duration::from_secs(20),
+            heartbeat: Duration::from_secs(15),
         }
     }
 }

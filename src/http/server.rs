@@ -42,6 +42,10 @@ const BACKLOG: i32 = 4096;
 /// side that closes one just as a request comes.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
+/// How long a caller may take nothing of what is written to it before the system gives its connection up: longer than
+/// any network pauses, and not so long that callers who never read could gather.
+const UNTAKEN_MS: u32 = 30_000;
+
 /// How long a browser may keep what it was told about CORS.
 const CORS_MAX_AGE_S: usize = 3600;
 
@@ -111,6 +115,8 @@ pub fn run(listeners: Listeners, parts: Parts) -> io::Result<Servers> {
     let shared = Data::new(Shared::new(bridge, auth, config));
     let for_admin = shared.clone();
     rustix::net::listen(&callers, BACKLOG)?;
+    // Sockets take it from the listener. What is written to them and not taken holds memory, here and in the system.
+    rustix::net::sockopt::set_tcp_user_timeout(&callers, UNTAKEN_MS)?;
     let server = HttpServer::new(move || app(shared.clone()))
         .workers(available_parallelism().map_or(1, usize::from))
         .keep_alive(KEEP_ALIVE)
@@ -118,6 +124,8 @@ pub fn run(listeners: Listeners, parts: Parts) -> io::Result<Servers> {
         .tls_handshake_timeout(HEAD_TIMEOUT)
         .max_connections(MAX_CONNECTIONS)
         .max_connection_rate(MAX_HANDSHAKES)
+        // Whoever closes its side has gone: a stream has to end then, and not at its next event.
+        .h1_allow_half_closed(false)
         .shutdown_timeout(grace_s)
         .disable_signals();
     let server = match certificates {

@@ -11,6 +11,8 @@
     reason = "a test that cannot go on has failed"
 )]
 
+pub(crate) mod events;
+
 use std::future::Future;
 use std::time::Duration;
 
@@ -177,7 +179,7 @@ pub(crate) async fn together<T: Send + 'static>(
     results
 }
 
-fn sha256_hex(text: &str) -> String {
+pub(crate) fn sha256_hex(text: &str) -> String {
     use sha2::{Digest, Sha256};
     Sha256::digest(text.as_bytes()).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
 }

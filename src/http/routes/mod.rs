@@ -8,6 +8,7 @@ pub mod catalogue;
 pub mod commands;
 pub mod devices;
 pub mod docs;
+pub mod events;
 pub mod health;
 pub mod instances;
 pub mod metrics;
@@ -64,6 +65,7 @@ fn instance(config: &mut ServiceConfig<'_>) {
         .service(catalogue::getstatus)
         .service(scope("/points-of-sale/{pos_id}").configure(point_of_sale))
         .service(devices::registerdevice)
+        .service(events::stream_events)
         .service(commands::send_command)
         .service(records::list_payments)
         .service(records::get_payment)
