@@ -1,5 +1,7 @@
 //! Broadcasts reach everybody who listens, once each, in order, and what is missing is said.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod support;
 
 use std::sync::Arc;
@@ -361,7 +363,7 @@ async fn one_who_never_reads_is_cut_off_and_costs_the_others_nothing() {
         tokio::time::sleep(Duration::from_secs(33)).await;
         while mute.read_buf(&mut taken).await.is_ok_and(|read| read > 0) {}
     };
-    assert!(tokio::time::timeout(Duration::from_secs(60), cut_off).await.is_ok(), "it is still connected");
+    assert!(tokio::time::timeout(Duration::from_mins(1), cut_off).await.is_ok(), "it is still connected");
     eventually("its place is given back", async || listeners(&world).await == 1).await;
     assert!(taken.len() < 200 * 100_000, "it was cut off before it had everything");
 }
