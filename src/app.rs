@@ -173,6 +173,7 @@ impl App {
         tracing::info!("draining");
         let stop = async {
             sleep(shutdown_delay).await;
+            drain.refuse_new();
             let in_order = stop_in_order(&handle, &bridge, &close_links, &tasks);
             let cut_off = timeout(shutdown_grace + GOODBYES, in_order).await.is_err();
             journal.close().await;

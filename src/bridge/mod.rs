@@ -305,6 +305,12 @@ impl Bridge {
         !self.shared.instances.is_empty() && pools.all(Pool::is_connected)
     }
 
+    /// The program's wish to stop.
+    #[must_use]
+    pub fn drain(&self) -> &Drain {
+        &self.shared.drain
+    }
+
     /// Whether the bridge has begun to drain.
     #[must_use]
     pub fn is_draining(&self) -> bool {

@@ -51,6 +51,8 @@ impl Server {
             h2c: section.get("h2c", false),
             shutdown_grace,
             heartbeat: default.heartbeat,
+            untaken: default.untaken,
+            native: default.native,
         };
         if let Some(url) = &http.public_url
             && !(url.starts_with("http://") || url.starts_with("https://"))

@@ -22,7 +22,7 @@ use super::auth::Auth;
 use super::fallback::{self, Methods};
 use super::tally::Tally;
 use super::tls::Certificates;
-use super::{Config, edge, express, openapi, routes};
+use super::{Config, edge, express, native, openapi, routes};
 use crate::bridge::Bridge;
 
 /// How long the head of a request may take to come, and a TLS handshake too. A slow sender holds no more than its
@@ -41,10 +41,6 @@ const BACKLOG: i32 = 4096;
 /// How long an idle connection is kept: longer than balancers keep theirs (60 s is usual), so that it is never this
 /// side that closes one just as a request comes.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
-
-/// How long a caller may take nothing of what is written to it before the system gives its connection up: longer than
-/// any network pauses, and not so long that callers who never read could gather.
-const UNTAKEN_MS: u32 = 30_000;
 
 /// How long a browser may keep what it was told about CORS.
 const CORS_MAX_AGE_S: usize = 3600;
@@ -88,6 +84,8 @@ pub struct Shared {
     pub auth: Arc<Auth>,
     /// The room's settings.
     pub config: Config,
+    /// The native connections' room.
+    pub native: native::Room,
     /// The methods of each path.
     pub methods: Methods,
     /// The document as it is served.
@@ -102,7 +100,8 @@ impl Shared {
     pub fn new(bridge: Bridge, auth: Arc<Auth>, config: Config) -> Self {
         let document = openapi::document();
         let (methods, tally) = (Methods::of(&document), Tally::of(&document));
-        Self { bridge, auth, config, methods, document: openapi::Served::new(&document), tally }
+        let native = native::Room::new(&config.native);
+        Self { bridge, auth, config, native, methods, document: openapi::Served::new(&document), tally }
     }
 }
 
@@ -116,7 +115,8 @@ pub fn run(listeners: Listeners, parts: Parts) -> io::Result<Servers> {
     let for_admin = shared.clone();
     rustix::net::listen(&callers, BACKLOG)?;
     // Sockets take it from the listener. What is written to them and not taken holds memory, here and in the system.
-    rustix::net::sockopt::set_tcp_user_timeout(&callers, UNTAKEN_MS)?;
+    let untaken_ms = u32::try_from(shared.config.untaken.as_millis()).unwrap_or(u32::MAX);
+    rustix::net::sockopt::set_tcp_user_timeout(&callers, untaken_ms)?;
     let server = HttpServer::new(move || app(shared.clone()))
         .workers(available_parallelism().map_or(1, usize::from))
         .keep_alive(KEEP_ALIVE)

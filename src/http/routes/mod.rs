@@ -21,6 +21,8 @@ use utoipa::IntoParams;
 use utoipa_actix_web::scope;
 use utoipa_actix_web::service_config::ServiceConfig;
 
+use super::native;
+
 /// The instance in the path.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Path)]
@@ -53,6 +55,7 @@ pub fn configure(config: &mut ServiceConfig<'_>) {
     config.map(health::configure).map(metrics::configure).map(problems::configure).map(docs::configure);
     config.service(instances::list_instances).service(bridge::get_bridge).service(bridge::cordon_shard);
     config.service(scope("/v1/instances/{instance}").configure(instance));
+    config.map(native::configure);
 }
 
 fn instance(config: &mut ServiceConfig<'_>) {
