@@ -22,6 +22,7 @@ pub use server::Server;
 pub use telemetry::{LogFormat, Telemetry};
 
 use crate::gateway;
+use crate::http;
 use crate::http::auth::{Config as Auth, Mode};
 use crate::settings::{Faults, Printed, Settings};
 
@@ -57,7 +58,7 @@ impl Config {
     ) -> Result<(Self, Printed), Faults> {
         let mut settings = Settings::load(file, environment)?;
         let mut root = settings.root();
-        let server = Server::read(&mut root.section("server"));
+        let mut server = Server::read(&mut root.section("server"));
         let gateway = gateway::Config::read(&mut root.section("gateway"));
         let instances = instances::read(&mut root.section("instances"), &gateway.shards);
         let auth = auth::read(&mut root.section("auth"), &instances);
@@ -66,6 +67,12 @@ impl Config {
         let events = events::read(&mut root.section("events"));
         let payments = payments::read(&mut root.section("payments"));
         let telemetry = Telemetry::read(&mut root.section("telemetry"));
+        server.http.native = http::native::Config {
+            hearing: events.native,
+            shards: gateway.shards.clone(),
+            slugs: instances::by_slug(&instances),
+            ..http::native::Config::default()
+        };
         if auth.mode == Mode::None && !server.listen.ip().is_loopback() {
             root.section("auth").fault(
                 "mode",

@@ -80,12 +80,13 @@ fn is_name(name: &str) -> bool {
 
 /// The reply to a command.
 pub(super) fn event(name: &str, parameters: &Body, format: Format) -> String {
-    print("event", &Named { event: Some(name), message: None, parameters: raw(parameters) }, format)
+    print("event", &Named { event: Some(name), message: None, parameters: raw(parameters.as_str()) }, format)
 }
 
-/// Something that everybody is told.
-pub(super) fn broadcast(message: &str, parameters: &Body, format: Format) -> String {
-    print("broadcast", &Named { event: None, message: Some(message), parameters: raw(parameters) }, format)
+/// Something that everybody is told; `{}` where it carries nothing.
+pub(super) fn broadcast(message: &str, parameters: Option<&Body>, format: Format) -> String {
+    let parameters = raw(parameters.map_or("{}", Body::as_str));
+    print("broadcast", &Named { event: None, message: Some(message), parameters }, format)
 }
 
 /// A command that failed.
@@ -103,8 +104,8 @@ struct Named<'a> {
 }
 
 /// A body was checked to be JSON when it was made; were it none, `null` would still be a frame.
-fn raw(body: &Body) -> &RawValue {
-    serde_json::from_str(body.as_str()).unwrap_or(RawValue::NULL)
+fn raw(json: &str) -> &RawValue {
+    serde_json::from_str(json).unwrap_or(RawValue::NULL)
 }
 
 fn print(kind: &str, result: &impl Serialize, format: Format) -> String {
@@ -193,8 +194,12 @@ mod tests {
             r#"{type:'event',result:{event:'getdeposit',parameters:{Deposit:{Price:2.50},"it's":'a "quote"'}}}"#
         );
         assert_eq!(
-            broadcast("Beer's out", &body("{}"), Format::Json5),
+            broadcast("Beer's out", None, Format::Json5),
             r#"{type:'broadcast',result:{message:"Beer's out",parameters:{}}}"#
+        );
+        assert_eq!(
+            broadcast("updatepos", Some(&body(r#"{"n":1.0}"#)), Format::Json),
+            r#"{"type":"broadcast","result":{"message":"updatepos","parameters":{"n":1.0}}}"#
         );
         assert_eq!(
             error(&Refusal::NO_KEY, Format::Json),

@@ -5,7 +5,7 @@
 //! better: every reply belongs to a command of this very connection, equal reads cost nothing, a broadcast comes once.
 //!
 //! Reading downwards: [`door`] answers the upgrade; [`session`] is one connection's task; [`desk`] carries one command
-//! out; [`target`], [`frame`] and [`refusal`] are pure: the URL, the frames, and THE table of error words;
+//! out; [`listening`] is what is heard unasked; [`target`], [`frame`] and [`refusal`] are pure: the URL, the frames, and THE table of error words;
 //! [`threshold`] bounds what strangers can hold.
 //!
 //! What it refuses to do: send a command before its caller is known; let a slow or silent peer hold more than its own
@@ -14,6 +14,7 @@
 mod desk;
 mod door;
 mod frame;
+mod listening;
 mod refusal;
 mod session;
 mod target;
@@ -32,24 +33,16 @@ use actix_web::web::{self, ServiceConfig};
 
 use threshold::Threshold;
 
+use crate::hub::Native;
+
 /// Where a connection may be opened: beside the root, one segment that is a shard, `gateway`, or an instance.
 const PATTERNS: [&str; 3] = ["/", "/{name}", "/{name}/"];
-
-/// When a connection hears broadcasts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Hearing {
-    /// Once it showed a valid key, or came with a listener's token.
-    #[default]
-    AfterKey,
-    /// From its beginning, as at the gateway.
-    Open,
-}
 
 /// The room's settings.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Config {
-    /// When a connection hears broadcasts.
-    pub hearing: Hearing,
+    /// When a connection hears broadcasts. One that came with a listener's token does so from its beginning.
+    pub hearing: Native,
     /// The gateway's shards: names in a path that mean no instance.
     pub shards: Vec<String>,
     /// Instances by their slugs at the gateway, where those are not their names here: a till knows only the slug.
@@ -106,8 +99,8 @@ impl Room {
     pub fn new(config: &Config) -> Self {
         let limits = &config.limits;
         let patience = match config.hearing {
-            Hearing::AfterKey => Some(limits.key_patience),
-            Hearing::Open => None,
+            Native::AfterKey => Some(limits.key_patience),
+            Native::Open => None,
         };
         Self { threshold: Arc::new(Threshold::new(limits.keyless, patience)) }
     }

@@ -10,17 +10,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_ws::{AggregatedMessage, AggregatedMessageStream, CloseCode, CloseReason, Closed, ProtocolError};
+use bytestring::ByteString;
 use secrecy::ExposeSecret;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::desk::{Desk, scope_of};
 use super::frame::{self, Order};
+use super::listening::{Heard, Listening};
 use super::refusal::Refusal;
 use super::threshold::Place;
-use crate::http::auth::{Auth, Caller, Mode};
+use crate::http::auth::{Auth, Caller, Mode, Scope};
 use crate::http::native::Limits;
 use crate::http::server::Shared;
+use crate::hub::Native;
 use crate::wire::Format;
 
 /// When a command that found no room may come again.
@@ -47,6 +50,9 @@ pub(super) struct Session {
     standing: Standing,
     /// Held until it shows a key.
     place: Option<Place>,
+    /// A key was shown that may listen.
+    may_hear: bool,
+    listening: Listening,
     /// Commands under way; each ends with its answer's text.
     commands: JoinSet<String>,
     heard_at: Instant,
@@ -59,6 +65,7 @@ pub(super) struct Session {
 enum Happening {
     Message(Option<Result<AggregatedMessage, ProtocolError>>),
     Answered(Result<String, JoinError>),
+    Heard(Heard),
     PingDue,
     GivenAway,
     Draining,
@@ -91,7 +98,8 @@ impl Session {
         let now = Instant::now();
         let ping_at = now + shared.config.native.limits.ping_every;
         let commands = JoinSet::new();
-        Self { shared, socket, messages, standing, place, commands, heard_at: now, ping_at, draining: false }
+        let (may_hear, listening, heard_at, draining) = (false, Listening::No, now, false);
+        Self { shared, socket, messages, standing, place, may_hear, listening, commands, heard_at, ping_at, draining }
     }
 
     /// Serves the connection to its end.
@@ -128,6 +136,8 @@ impl Session {
                     let text = answer.unwrap_or_else(lost);
                     self.say(text).await?;
                 }
+                Happening::Heard(Heard::Frame(text)) => self.say(text).await?,
+                Happening::Heard(Heard::Overtaken) => return Err(End::Gone("slow")),
                 Happening::PingDue => self.ping().await?,
                 Happening::GivenAway => return Err(End::Close(CloseCode::Policy, "no key was shown")),
                 Happening::Draining => self.draining = true,
@@ -144,6 +154,7 @@ impl Session {
         tokio::select! {
             message = self.messages.recv() => Happening::Message(message),
             Some(answer) = self.commands.join_next() => Happening::Answered(answer),
+            heard = self.listening.next(self.standing.format) => Happening::Heard(heard),
             () = given_away(self.place.as_ref()) => Happening::GivenAway,
             () = drain.refusing(), if !self.draining => Happening::Draining,
             () = sleep_until(self.ping_at) => Happening::PingDue,
@@ -161,7 +172,21 @@ impl Session {
             self.say(text).await?;
             return Err(End::Close(CloseCode::Policy, "the token in the URL must have the scope events and no other"));
         }
+        let open = self.shared.config.native.hearing == Native::Open || self.shared.auth.mode() == Mode::None;
+        if open || self.standing.listens {
+            self.listen().await?;
+        }
         Ok(())
+    }
+
+    /// Begins to hear, or asks again for the place that was not to be had.
+    async fn listen(&mut self) -> Result<(), End> {
+        let Ok(instance) = &self.standing.instance else { return Ok(()) };
+        let Ok(hub) = self.shared.bridge.hub(instance) else { return Ok(()) };
+        match self.listening.begin(hub, self.standing.format) {
+            Some(missed) => self.say(missed).await,
+            None => Ok(()),
+        }
     }
 
     async fn take(&mut self, message: Option<Result<AggregatedMessage, ProtocolError>>) -> Result<(), End> {
@@ -182,7 +207,11 @@ impl Session {
     }
 
     async fn order(&mut self, text: &str) -> Result<(), End> {
-        match self.begin(text) {
+        let begun = self.begin(text);
+        if self.may_hear && self.listening.is_off() {
+            self.listen().await?;
+        }
+        match begun {
             Ok(()) => Ok(()),
             Err(refusal) => {
                 let text = frame::error(&refusal, self.standing.format);
@@ -197,6 +226,7 @@ impl Session {
         let order = Order::read(text, format)?;
         let caller = identify(&self.shared.auth, &order, &instance)?;
         self.place = None;
+        self.may_hear |= caller.has(Scope::Events);
         if !caller.has(scope_of(&order.command)) {
             return Err(Refusal::WRONG_KEY);
         }
@@ -221,10 +251,13 @@ impl Session {
             return Err(End::Gone("silent"));
         }
         self.ping_at = now + limits.ping_every;
+        if self.listening.waits() {
+            self.listen().await?;
+        }
         in_time(&self.shared, self.socket.ping(b"")).await
     }
 
-    async fn say(&mut self, text: String) -> Result<(), End> {
+    async fn say(&mut self, text: impl Into<ByteString>) -> Result<(), End> {
         in_time(&self.shared, self.socket.text(text)).await
     }
 
