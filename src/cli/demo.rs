@@ -97,6 +97,7 @@ Things to try:
   curl -i {header}{instance}/nowhere
 
 The API, to browse: {base}/docs
+For a till written for ConcertPOS: ws://{reachable}/?instance=demo&Content-Type=json5
 ",
         token = token.map(|token| format!("\nToken of this run: {token}\n")).unwrap_or_default(),
     );

@@ -162,7 +162,9 @@ mod tests {
         slow.begin(&hub, Format::Json);
         quick.begin(&hub, Format::Json);
         assert_eq!(heard(&mut slow, Format::Json).await, None);
-        (0..3).for_each(|_| drop(hub.publish(broadcast("news"))));
+        for _ in 0..3 {
+            hub.publish(broadcast("news"));
+        }
         assert_eq!(heard(&mut slow, Format::Json).await.as_deref(), Some("overtaken"));
         hub.close();
         // It had heard nothing yet, so the log tells it what it no longer holds.
