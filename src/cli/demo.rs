@@ -96,8 +96,8 @@ Things to try:
   curl -i {base}/readyz
   curl -i {header}{instance}/nowhere
 
-The API, to browse: {base}/docs
 For a till written for ConcertPOS: ws://{reachable}/?instance=demo&Content-Type=json5
+The API, to browse: {base}/docs
 ",
         token = token.map(|token| format!("\nToken of this run: {token}\n")).unwrap_or_default(),
     );
