@@ -26,10 +26,14 @@ const ANSWER: &str = r#"{"type":"error","result":{"error":"invalid_instance","co
 type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 fn serve(limits: Limits) -> (SocketAddr, ServerHandle) {
+    serve_with(limits, Duration::from_secs(1))
+}
+
+/// A server whose system bears so long with peers that take nothing.
+fn serve_with(limits: Limits, untaken: Duration) -> (SocketAddr, ServerHandle) {
     let native = native::Config { limits, ..native::Config::default() };
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let untaken = Duration::from_secs(1);
     let config = Config { native, max_body: 1024, untaken, ..Config::default() };
     let server = run(listener, Parts { bridge: bridge(), auth: auth(), config, tls: None }).unwrap();
     let handle = server.handle();
@@ -58,13 +62,29 @@ async fn text(client: &mut Client) -> String {
 
 /// The code with which the connection is closed, whatever comes before.
 async fn code(client: &mut Client) -> Option<CloseCode> {
-    loop {
-        match next(client).await {
-            Some(Ok(Message::Close(frame))) => return frame.map(|frame| frame.code),
-            Some(Ok(_)) => {}
-            Some(Err(_)) | None => return None,
+    let closed = async {
+        loop {
+            match client.next().await {
+                Some(Ok(Message::Close(frame))) => return frame.map(|frame| frame.code),
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return None,
+            }
         }
-    }
+    };
+    timeout(PATIENCE, closed).await.expect("it is closed")
+}
+
+/// A connection, as soon as there is room for one.
+async fn open_in_time(address: SocketAddr) -> Client {
+    let opened = async {
+        loop {
+            if let Ok(client) = try_open(address).await {
+                return client;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, opened).await.expect("a place becomes free")
 }
 
 #[actix_web::test]
@@ -111,6 +131,22 @@ async fn a_peer_that_does_not_read_is_closed_and_holds_up_nobody() {
 }
 
 #[actix_web::test]
+async fn a_peer_that_does_not_read_holds_no_place_for_longer_than_a_write_may_take() {
+    let native = Limits { write: Duration::from_millis(200), keyless: 1, ..Limits::default() };
+    let (address, server) = serve_with(native, Duration::from_mins(10));
+    let mut slow = open(address).await;
+    let flood = async {
+        while slow.send(Message::text("hello")).await.is_ok() {}
+        panic!("the system does not close it yet");
+    };
+    tokio::select! {
+        () = flood => {}
+        _ = open_in_time(address) => {}
+    }
+    server.stop(false).await;
+}
+
+#[actix_web::test]
 async fn strangers_have_so_many_places_and_give_way_after_a_while() {
     let limits = Limits { keyless: 2, key_patience: Duration::from_millis(300), ..Limits::default() };
     let (address, server) = serve(limits);
@@ -118,15 +154,7 @@ async fn strangers_have_so_many_places_and_give_way_after_a_while() {
     let mut second = open(address).await;
     let Err(tungstenite::Error::Http(refused)) = try_open(address).await else { panic!("there is no third place") };
     assert_eq!(refused.status(), 503);
-    let third = timeout(PATIENCE, async {
-        loop {
-            if let Ok(client) = try_open(address).await {
-                return client;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    });
-    let third = third.await.expect("the first gives way");
+    let third = open_in_time(address).await;
     assert_eq!(code(&mut first).await, Some(CloseCode::Policy));
     drop(third);
     second.send(Message::text("hello")).await.unwrap();
