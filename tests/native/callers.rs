@@ -98,6 +98,40 @@ async fn one_command_too_many_at_once_is_answered_and_not_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_s_limits_hold_over_all_its_connections_and_what_is_too_much_is_not_sent() {
+    let mut held = Vec::new();
+    let mut settings = token("one", "pay", &mut held);
+    settings.push(("BRIDGE_AUTH__TOKENS__ONE__MAX_IN_FLIGHT", "1"));
+    let world = World::with(Config::default(), &settings).await;
+    world.gateway.add_fault(Fault::new(Action::Latency { ms: 400 }).on("payitems").times(1));
+    let (mut first, mut second) = (Till::open(&world).await, Till::open(&world).await);
+    first.order_with("payitems", sale("first"), Some("one")).await;
+    eventually("it is on its way", async || world.gateway.counts().command("payitems").received == 1).await;
+    let refused = second.ask_with("payitems", sale("second"), Some("one")).await;
+    assert_eq!((word(&refused), &refused["result"]["code"]["command"]), ("ratelimit", &json!("payitems")));
+    assert_eq!(event(&first.frame().await), "payitem");
+    let again = second.ask_with("payitems", sale("second"), Some("one")).await;
+    assert_eq!(event(&again), "payitem", "its place is free once its answer is there");
+    assert_eq!(world.gateway.counts().bookings("second"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_guesses_keys_is_not_listened_to_for_a_while() {
+    let world = World::start().await;
+    let mut guesser = Till::open(&world).await;
+    let mut guesses = 0;
+    let refused = loop {
+        let frame = guesser.ask_with("listpos", json!({}), Some(&format!("guess-{guesses}"))).await;
+        guesses += 1;
+        if word(&frame) != "api_key_mismatch" || guesses == 1_000 {
+            break frame;
+        }
+    };
+    assert_eq!(word(&refused), "ratelimit", "after {guesses}");
+    assert!(refused["result"]["code"]["retry_after"].as_u64().unwrap() >= 1, "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_tokens_no_page_of_another_machine_may_connect_and_no_key_is_asked_for() {
     let settings = [("BRIDGE_AUTH__MODE", "none")];
     let world = World::with(Config::default(), &settings).await;

@@ -4,6 +4,7 @@
 //! web page of another machine where no keys are asked for, one connection too many, a bridge on its way out. All else
 //! that is wrong with a URL is said on the open connection, in words that a till understands.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use super::refusal::Refusal;
 use super::session::{Session, Standing};
 use super::target::Target;
 use crate::http::auth::{Auth, Mode, Scope, local};
+use crate::http::call;
 use crate::http::problem::{Problem, table};
 use crate::http::server::Shared;
 use crate::wire::Format;
@@ -38,7 +40,8 @@ pub(super) async fn enter(
     }
     let segment = request.match_info().get("name").unwrap_or_default();
     let target = Target::of(segment, request.query_string(), &shared.config.native.shards);
-    let standing = standing(&target, &shared);
+    let address = call::address(&request, &shared.config.trusted_proxies);
+    let standing = standing(&target, &shared, address);
     let place = if asks_nobody || standing.listens {
         None
     } else {
@@ -55,7 +58,7 @@ pub(super) async fn enter(
 }
 
 /// Where a connection stands from its beginning.
-fn standing(target: &Target, shared: &Shared) -> Standing {
+fn standing(target: &Target, shared: &Shared, address: IpAddr) -> Standing {
     let format = target.format.unwrap_or(Format::Json);
     let slug = shared.config.native.slugs.get(&target.instance);
     let name = slug.unwrap_or(&target.instance);
@@ -67,13 +70,14 @@ fn standing(target: &Target, shared: &Shared) -> Standing {
         Ok(Arc::from(name.as_str()))
     };
     let token = target.access_token.as_ref().map(ExposeSecret::expose_secret);
-    let listener = token.zip(instance.as_ref().ok()).map(|(token, instance)| may_listen(&shared.auth, token, instance));
-    Standing { instance, format, listens: listener == Some(true), turned_away: listener == Some(false) }
+    let listener = token.zip(instance.as_ref().ok());
+    let listens = listener.map(|(token, instance)| may_listen(&shared.auth, token, address, instance));
+    Standing { instance, format, address, listens: listens == Some(true), turned_away: listens == Some(false) }
 }
 
 /// A token in a URL is read by every proxy on its way, so only one that opens nothing else is taken.
-fn may_listen(auth: &Auth, token: &str, instance: &str) -> bool {
-    auth.by_token(token).is_some_and(|caller| {
+fn may_listen(auth: &Auth, token: &str, address: IpAddr, instance: &str) -> bool {
+    auth.by_token(token, address).is_ok_and(|caller| {
         let only_listens = auth.mode() == Mode::None || caller.scopes().eq([Scope::Events]);
         only_listens && caller.may_reach(instance)
     })

@@ -6,6 +6,7 @@
 //! safe to drop.
 
 use std::future::pending;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use super::frame::{self, Order};
 use super::listening::{Heard, Listening};
 use super::refusal::Refusal;
 use super::threshold::Place;
-use crate::http::auth::{Auth, Caller, Mode, Scope};
+use crate::http::auth::{Auth, Caller, Mode, Scope, Stranger};
 use crate::http::native::Limits;
 use crate::http::server::Shared;
 use crate::hub::Native;
@@ -36,6 +37,8 @@ pub(super) struct Standing {
     pub(super) instance: Result<Arc<str>, Refusal>,
     /// How frames are printed.
     pub(super) format: Format,
+    /// Whom to hold to account for the keys that it shows.
+    pub(super) address: IpAddr,
     /// It came with a listener's token.
     pub(super) listens: bool,
     /// It came with a token that does not serve.
@@ -224,7 +227,7 @@ impl Session {
     fn begin(&mut self, text: &str) -> Result<(), Refusal> {
         let (format, instance) = (self.standing.format, self.standing.instance.clone()?);
         let order = Order::read(text, format)?;
-        let caller = identify(&self.shared.auth, &order, &instance)?;
+        let caller = identify(&self.shared.auth, &order, self.standing.address, &instance)?;
         self.place = None;
         self.may_hear |= caller.has(Scope::Events);
         if !caller.has(scope_of(&order.command)) {
@@ -233,10 +236,14 @@ impl Session {
         if self.draining || self.commands.len() >= self.limits().in_flight {
             return Err(Refusal::later(&order.command, SHORTLY));
         }
+        // Held until the command has ended, as a request's is until its answer has.
+        let admitted = caller.admit().map_err(|limited| Refusal::later(&order.command, limited.retry_after))?;
         let deadline = Instant::now() + self.shared.config.deadline;
         let desk = Desk { bridge: self.shared.bridge.clone(), instance, caller, deadline };
         self.commands.spawn(async move {
-            match desk.carry_out(order).await {
+            let outcome = desk.carry_out(order).await;
+            drop(admitted);
+            match outcome {
                 Ok((event, body)) => frame::event(&event, &body, format),
                 Err(refusal) => frame::error(&refusal, format),
             }
@@ -278,15 +285,19 @@ async fn given_away(place: Option<&Place>) {
     }
 }
 
-/// Who gives a command on this connection.
-fn identify(auth: &Auth, order: &Order, instance: &str) -> Result<Caller, Refusal> {
+/// Who gives a command on this connection. An address that showed too many wrong keys is not listened to for a while.
+fn identify(auth: &Auth, order: &Order, address: IpAddr, instance: &str) -> Result<Caller, Refusal> {
     let key = order.api_key.as_ref().map(ExposeSecret::expose_secret);
     let caller = match (key, auth.mode()) {
-        (Some(key), _) => auth.by_token(key),
-        (None, Mode::None) => auth.by_token(""),
+        (Some(key), _) => auth.by_token(key, address),
+        (None, Mode::None) => auth.by_token("", address),
         (None, Mode::Tokens) => return Err(Refusal::NO_KEY),
     };
-    caller.filter(|caller| caller.may_reach(instance)).ok_or(Refusal::WRONG_KEY)
+    match caller {
+        Ok(caller) if caller.may_reach(instance) => Ok(caller),
+        Ok(_) | Err(Stranger::Unknown) => Err(Refusal::WRONG_KEY),
+        Err(Stranger::Unheard { retry_after }) => Err(Refusal::later(&order.command, retry_after)),
+    }
 }
 
 /// How a connection ends on which something came that is no message.

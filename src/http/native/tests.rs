@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use super::Limits;
-use crate::http::server::{Parts, run};
+use crate::http::server::{Listeners, Parts, run};
 use crate::http::testing::{auth, bridge};
 use crate::http::{Config, native};
 
@@ -35,7 +35,9 @@ fn serve_with(limits: Limits, untaken: Duration) -> (SocketAddr, ServerHandle) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let config = Config { native, max_body: 1024, untaken, ..Config::default() };
-    let server = run(listener, Parts { bridge: bridge(), auth: auth(), config, tls: None }).unwrap();
+    let listeners = Listeners { callers: listener, admin: None };
+    let parts = Parts { bridge: bridge(), auth: auth(), config, certificates: None };
+    let server = run(listeners, parts).unwrap().callers;
     let handle = server.handle();
     actix_web::rt::spawn(server);
     (address, handle)
