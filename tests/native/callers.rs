@@ -119,15 +119,15 @@ async fn a_token_s_limits_hold_over_all_its_connections_and_what_is_too_much_is_
 async fn who_guesses_keys_is_not_listened_to_for_a_while() {
     let world = World::start().await;
     let mut guesser = Till::open(&world).await;
-    let mut guesses = 0;
+    let mut count = 0;
     let refused = loop {
-        let frame = guesser.ask_with("listpos", json!({}), Some(&format!("guess-{guesses}"))).await;
-        guesses += 1;
-        if word(&frame) != "api_key_mismatch" || guesses == 1_000 {
+        let frame = guesser.ask_with("listpos", json!({}), Some(&format!("guess-{count}"))).await;
+        count += 1;
+        if word(&frame) != "api_key_mismatch" || count == 1_000 {
             break frame;
         }
     };
-    assert_eq!(word(&refused), "ratelimit", "after {guesses}");
+    assert_eq!(word(&refused), "ratelimit", "after {count}");
     assert!(refused["result"]["code"]["retry_after"].as_u64().unwrap() >= 1, "{refused}");
 }
 

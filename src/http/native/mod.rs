@@ -4,9 +4,9 @@
 //! of the gateway's wire, and share cache, budget, failover and journal with the REST callers. What differs is for the
 //! better: every reply belongs to a command of this very connection, equal reads cost nothing, a broadcast comes once.
 //!
-//! Reading downwards: [`door`] answers the upgrade; [`session`] is one connection's task; [`desk`] carries one command
-//! out; [`listening`] is what is heard unasked; [`target`], [`frame`] and [`refusal`] are pure: the URL, the frames, and THE table of error words;
-//! [`threshold`] bounds what strangers can hold.
+//! Reading downwards: `door.rs` answers the upgrade; `session.rs` is one connection's task; `desk.rs` carries one command
+//! out; `listening.rs` is what is heard unasked; `target.rs`, `frame.rs` and `refusal.rs` are pure: the URL, the frames,
+//! and THE table of error words; `threshold.rs` bounds what strangers can hold.
 //!
 //! What it refuses to do: send a command before its caller is known; let a slow or silent peer hold more than its own
 //! task; cancel what was begun because its peer left.
