@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use anyhow::{Context, anyhow};
-use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::bridge::relay::{UPWARD_QUEUE, ends_freshness, relay};
+use crate::bridge::relay::Relay;
 use crate::bridge::{Bridge, InstanceParts};
 use crate::budget::{Ledger, saved};
 use crate::cache::Cache;
@@ -23,6 +22,7 @@ use crate::gateway::{self, Pool};
 use crate::http::auth::Auth;
 use crate::http::tls::Certificates;
 use crate::http::{self, Listeners, Parts, Servers};
+use crate::hub::{Epoch, Hub, Seats};
 use crate::journal::Journal;
 use crate::reload::Reload;
 
@@ -76,18 +76,23 @@ impl App {
             tasks.spawn(store.keep(Arc::clone(&cache), close_links.clone().cancelled_owned()));
         }
         let (mut instances, mut ledgers) = (BTreeMap::new(), BTreeMap::new());
+        let seats = Seats::new(config.events.max_subscribers);
         for (name, instance) in config.instances {
-            let (upward, reports) = mpsc::channel(UPWARD_QUEUE);
-            let heard = ends_freshness(Arc::from(name.as_str()), Arc::clone(&cache));
-            let pool = Pool::new(config.gateway.clone(), &name, &instance.slug, Arc::clone(&tls), upward, heard);
+            let hub = Hub::new(Epoch::random()?, config.events.history, seats.clone());
+            let (skew, patience) = (config.events.skew, config.gateway.longest_silence());
+            let relay = Relay::new(&name, Arc::clone(&cache), hub.clone(), skew, patience);
+            let heard = relay.heard();
+            let pool = Pool::new(config.gateway.clone(), &name, &instance.slug, Arc::clone(&tls), heard);
             let tend = pool.clone().tend(close_links.clone(), config.gateway.request_timeout);
-            let relay = relay(name.clone(), reports);
             tasks.spawn(async {
                 tokio::select! {
                     () = tend => {}
-                    // Ends only when nobody can report any more, and the pool outlives that.
-                    () = relay => {}
+                    () = relay.run() => {}
                 }
+            });
+            tasks.spawn({
+                let hub = hub.clone();
+                async move { hub.announce().await }
             });
             let request_timeout = config.gateway.request_timeout;
             let ledger = Ledger::new(config.limits.clone());
@@ -99,6 +104,7 @@ impl App {
                 request_timeout,
                 max_wait: config.limits.max_wait,
                 pay_max_wait: config.limits.pay_max_wait,
+                hub,
             };
             instances.insert(name, parts);
         }
@@ -112,7 +118,8 @@ impl App {
         tasks.spawn(bridge.clone().gather_evidence());
         let auth = Arc::new(auth);
         let reload = Reload { auth: Arc::clone(&auth), gateway_keys, certificates: certificates.clone() };
-        let parts = Parts { bridge: bridge.clone(), auth, config: config.server.http, certificates };
+        let http = http::Config { heartbeat: config.events.heartbeat, ..config.server.http };
+        let parts = Parts { bridge: bridge.clone(), auth, config: http, certificates };
         let servers = http::run(Listeners { callers, admin }, parts)?;
         let (shutdown_delay, shutdown_grace) = (config.server.shutdown_delay, config.server.shutdown_grace);
         Ok(Self {
@@ -167,6 +174,7 @@ impl App {
         tracing::info!("draining");
         let stop = async {
             sleep(shutdown_delay).await;
+            drain.refuse_new();
             let in_order = stop_in_order(&handle, &bridge, &close_links, &tasks);
             let cut_off = timeout(shutdown_grace + GOODBYES, in_order).await.is_err();
             journal.close().await;
@@ -192,6 +200,8 @@ fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 async fn stop_in_order(server: &ServerHandle, bridge: &Bridge, close_links: &CancellationToken, tasks: &TaskTracker) {
+    // Streams have no end of their own that the server could wait for.
+    bridge.close_hubs();
     server.stop(true).await;
     bridge.finished().await;
     close_links.cancel();

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug, Clone, Default)]
 pub struct Drain {
     begun: CancellationToken,
+    refusing: CancellationToken,
     impatient: CancellationToken,
 }
 
@@ -36,6 +37,23 @@ impl Drain {
     #[must_use]
     pub fn has_begun(&self) -> bool {
         self.begun.is_cancelled()
+    }
+
+    /// From now on nothing new is taken. Whoever runs the program says so once it has served on for as long as balancers
+    /// need to notice.
+    pub fn refuse_new(&self) {
+        self.refusing.cancel();
+    }
+
+    /// Resolves when nothing new is taken any more: connections that would stay open for ever end.
+    pub async fn refusing(&self) {
+        self.refusing.cancelled().await;
+    }
+
+    /// Whether nothing new is taken any more.
+    #[must_use]
+    pub fn refuses_new(&self) -> bool {
+        self.refusing.is_cancelled()
     }
 
     /// Resolves when waiting any longer is no longer wanted.

@@ -9,6 +9,7 @@ pub mod config;
 pub mod drain;
 pub mod gateway;
 pub mod http;
+pub mod hub;
 pub mod journal;
 pub mod reload;
 pub mod settings;

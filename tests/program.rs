@@ -116,3 +116,29 @@ fn a_whole_bridge_runs_from_the_environment_alone_and_healthcheck_tells_whether_
         assert!(line["timestamp"].is_string() && line["level"].is_string(), "{line}");
     }
 }
+
+#[test]
+fn a_token_in_the_query_of_a_stream_is_in_no_line_of_the_log() {
+    let (listen, data) = (free_address(), tempfile::tempdir().unwrap());
+    let environment = [
+        ("BRIDGE_PAYMENTS__JOURNAL", data.path().to_str().unwrap()),
+        ("BRIDGE_CACHE__STORE", ""),
+        ("BRIDGE_SERVER__LISTEN", listen.as_str()),
+        ("BRIDGE_GATEWAY__URL", "ws://127.0.0.1:9/{shard}/?instance={instance}"),
+        ("BRIDGE_INSTANCES__DEMO__API_KEY", "the-secret-of-this-test"),
+        ("BRIDGE_TELEMETRY__LOG", "trace"),
+    ];
+    let bridge = Running::start(&["serve"], &environment);
+    wait_until("it is ready", || run(&["healthcheck"], &environment).status.success());
+    for token in ["the-secret-of-this-test", "a-guess-of-this-test"] {
+        let url = format!("http://{listen}/v1/instances/demo/events?access_token={token}");
+        let answer = Command::new("curl").args(["-s", &url]).output().unwrap();
+        assert!(text(&answer.stdout).contains("\"code\""), "a problem");
+        assert!(!text(&answer.stdout).contains(token));
+    }
+    bridge.signal("-TERM");
+    let (status, log) = bridge.end(Duration::from_secs(15));
+    assert_eq!(status, Some(0), "{log}");
+    assert!(log.contains("/v1/instances/{instance}/events"), "the requests are in it: {log}");
+    assert!(!log.contains("of-this-test"), "the log shows a token");
+}

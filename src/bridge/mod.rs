@@ -36,6 +36,7 @@ use crate::budget::{Ledger, Quota};
 use crate::cache::{Cache, Key as CopyKey, PasswordKey};
 use crate::drain::Drain;
 use crate::gateway::{Cause, Pool};
+use crate::hub::Hub;
 use crate::journal::{Filter, Journal, Key, Record, RecordId, Sale, Verdict};
 use crate::wire::{Body, Command, Parameters, Spec, command};
 
@@ -76,6 +77,7 @@ struct Instance {
     passwords: PasswordKey,
     answers: Answers,
     pay_max_wait: Duration,
+    hub: Hub,
 }
 
 /// What the bridge needs to serve one instance.
@@ -93,6 +95,8 @@ pub struct InstanceParts {
     pub max_wait: Duration,
     /// How long a payment may wait before it is written.
     pub pay_max_wait: Duration,
+    /// What was broadcast, and who listens.
+    pub hub: Hub,
 }
 
 impl Bridge {
@@ -110,14 +114,14 @@ impl Bridge {
     ) -> Self {
         let (runtime, tasks) = (Handle::current(), TaskTracker::new());
         let instance = |name: &str, parts: InstanceParts| {
-            let InstanceParts { pool, ledger, api_key, request_timeout, max_wait, pay_max_wait } = parts;
+            let InstanceParts { pool, ledger, api_key, request_timeout, max_wait, pay_max_wait, hub } = parts;
             let passwords = PasswordKey::derived(&api_key);
             let dispatch = Arc::new(Dispatch { pool, ledger, api_key, request_timeout, max_wait });
             let reader = Reader::new(Arc::clone(&dispatch), Arc::clone(cache), runtime.clone(), tasks.clone());
             let (name, reader, cache): (Arc<str>, _, _) = (Arc::from(name), Arc::new(reader), Arc::clone(cache));
             let payments = Payments::new(Arc::clone(&dispatch), journal.clone(), Arc::clone(&cache), Arc::clone(&name));
             let (payments, answers) = (Arc::new(payments), Answers::default());
-            Arc::new(Instance { name, dispatch, reader, cache, payments, passwords, answers, pay_max_wait })
+            Arc::new(Instance { name, dispatch, reader, cache, payments, passwords, answers, pay_max_wait, hub })
         };
         let instances = instances
             .into_iter()
@@ -316,11 +320,29 @@ impl Bridge {
         Some(self.shared.instances.get(instance)?.dispatch.ledger.budget(command))
     }
 
+    /// An instance's broadcasts, to listen to.
+    pub fn hub(&self, instance: &str) -> Result<&Hub, Error> {
+        Ok(&self.instance(instance)?.hub)
+    }
+
+    /// Ends every stream once it has heard what is logged, and refuses new ones.
+    pub fn close_hubs(&self) {
+        for instance in self.shared.instances.values() {
+            instance.hub.close();
+        }
+    }
+
     /// Whether a connection of every instance is open.
     #[must_use]
     pub fn has_gateway(&self) -> bool {
         let mut pools = self.shared.instances.values().map(|instance| &instance.dispatch.pool);
         !self.shared.instances.is_empty() && pools.all(Pool::is_connected)
+    }
+
+    /// The program's wish to stop.
+    #[must_use]
+    pub fn drain(&self) -> &Drain {
+        &self.shared.drain
     }
 
     /// Whether the bridge has begun to drain.

@@ -114,8 +114,8 @@ impl Bridge {
             instances: instances.collect(),
             cache: CacheStatus { copies, bytes },
             payments: self.payment_counts().await,
-            // No event streams are served.
-            subscribers: 0,
+            // The hubs share their places.
+            subscribers: self.shared.instances.values().next().map_or(0, |one| one.hub.listeners() as u64),
         }
     }
 

@@ -96,6 +96,7 @@ Things to try:
   curl -i {base}/readyz
   curl -i {header}{instance}/nowhere
 
+For a till written for ConcertPOS: ws://{reachable}/?instance=demo&Content-Type=json5
 The API, to browse: {base}/docs
 ",
         token = token.map(|token| format!("\nToken of this run: {token}\n")).unwrap_or_default(),

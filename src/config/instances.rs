@@ -50,6 +50,17 @@ pub(super) fn read(section: &mut Section<'_>, shards: &[String]) -> BTreeMap<Str
     instances
 }
 
+/// Instances by their slugs, where those are not their names. A slug that several have, or that is another's name, tells
+/// nobody which is meant.
+pub(super) fn by_slug(instances: &BTreeMap<String, Instance>) -> BTreeMap<String, String> {
+    let bears = |slug: &str| instances.values().filter(|instance| instance.slug == slug).count();
+    instances
+        .iter()
+        .filter(|(_, instance)| bears(&instance.slug) == 1 && !instances.contains_key(&instance.slug))
+        .map(|(name, instance)| (instance.slug.clone(), name.clone()))
+        .collect()
+}
+
 fn api_key(section: &mut Section<'_>) -> SecretString {
     let given = section.secret("api_key");
     let file: Option<PathBuf> = section.optional("api_key_file");
@@ -69,4 +80,18 @@ fn api_key(section: &mut Section<'_>) -> SecretString {
 fn is_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     name.bytes().next().is_some_and(plain) && name.bytes().all(|byte| plain(byte) || b"-_".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slug_names_its_instance_where_it_names_no_other() {
+        let instance =
+            |slug: &str| Instance { slug: slug.to_owned(), api_key: SecretString::default(), accept_gateway_key: true };
+        let given = [("fest", "Fest.2026"), ("plain", "plain"), ("b", "plain"), ("c", "twice"), ("d", "twice")];
+        let instances = given.map(|(name, slug)| (name.to_owned(), instance(slug))).into();
+        assert_eq!(by_slug(&instances), BTreeMap::from([("Fest.2026".to_owned(), "fest".to_owned())]));
+    }
 }

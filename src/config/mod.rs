@@ -4,6 +4,7 @@
 
 mod auth;
 mod cache;
+mod events;
 mod instances;
 mod limits;
 mod payments;
@@ -21,6 +22,7 @@ pub use server::Server;
 pub use telemetry::{LogFormat, Telemetry};
 
 use crate::gateway;
+use crate::http;
 use crate::http::auth::{Config as Auth, Mode};
 use crate::settings::{Faults, Printed, Settings};
 
@@ -39,6 +41,8 @@ pub struct Config {
     pub limits: crate::budget::Config,
     /// How long copies of replies are fresh and kept.
     pub cache: crate::cache::Config,
+    /// How broadcasts are kept and passed on.
+    pub events: crate::hub::Config,
     /// Where payments are recorded, and how long.
     pub payments: crate::journal::Config,
     /// What the bridge tells.
@@ -54,14 +58,21 @@ impl Config {
     ) -> Result<(Self, Printed), Faults> {
         let mut settings = Settings::load(file, environment)?;
         let mut root = settings.root();
-        let server = Server::read(&mut root.section("server"));
+        let mut server = Server::read(&mut root.section("server"));
         let gateway = gateway::Config::read(&mut root.section("gateway"));
         let instances = instances::read(&mut root.section("instances"), &gateway.shards);
         let auth = auth::read(&mut root.section("auth"), &instances);
         let limits = limits::read(&mut root.section("limits"));
         let cache = cache::read(&mut root.section("cache"));
+        let events = events::read(&mut root.section("events"));
         let payments = payments::read(&mut root.section("payments"));
         let telemetry = Telemetry::read(&mut root.section("telemetry"));
+        server.http.native = http::native::Config {
+            hearing: events.native,
+            shards: gateway.shards.clone(),
+            slugs: instances::by_slug(&instances),
+            ..http::native::Config::default()
+        };
         if auth.mode == Mode::None && !server.listen.ip().is_loopback() {
             root.section("auth").fault(
                 "mode",
@@ -72,7 +83,7 @@ impl Config {
             root.section("server")
                 .fault("shutdown_grace", "must exceed gateway.request_timeout, so that a command under way can end");
         }
-        let config = Self { server, gateway, instances, auth, limits, cache, payments, telemetry };
+        let config = Self { server, gateway, instances, auth, limits, cache, events, payments, telemetry };
         settings.finish().map(|printed| (config, printed))
     }
 

@@ -50,6 +50,9 @@ impl Server {
             trusted_proxies: trusted_proxies(section),
             h2c: section.get("h2c", false),
             shutdown_grace,
+            heartbeat: default.heartbeat,
+            untaken: default.untaken,
+            native: default.native,
         };
         if let Some(url) = &http.public_url
             && !(url.starts_with("http://") || url.starts_with("https://"))

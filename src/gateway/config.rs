@@ -61,6 +61,15 @@ impl Default for Config {
 }
 
 impl Config {
+    /// How long a link can hear nothing before it is closed, whatever it is doing.
+    #[must_use]
+    pub fn longest_silence(&self) -> Duration {
+        // A command waits for its reply in silence, a late one for longer, and an idle link for its next ping; then each
+        // must be answered, and a write may make no headway for as long again.
+        let waits = self.ping_interval.max(self.request_timeout * 2 + self.late_patience);
+        waits + self.connect_timeout * 2
+    }
+
     /// Reads the section `gateway`.
     pub fn read(section: &mut Section<'_>) -> Self {
         let default = Self::default();

@@ -189,7 +189,7 @@ impl Link {
 
     /// Serves until the connection is over, and leaves nobody waiting. Says also whether an exchange was completed.
     pub(super) async fn serve(mut self, mut jobs: mpsc::Receiver<Job>, stop: CancellationToken) -> (Ended, bool) {
-        self.tell(Upward::Opened { link: self.id, at: self.last_heard }).await;
+        self.tell(&Upward::Opened { link: self.id, at: self.last_heard });
         self.shared.put_back(self.id);
         // A new link in service may free another to be given up.
         self.shared.replan();
@@ -215,17 +215,15 @@ impl Link {
         while let Some(job) = jobs.recv().await {
             let _ = job.answer.send(Err(NotSent::LinkGone.into()));
         }
-        self.tell(Upward::Closed { link: self.id, last_heard: self.last_heard }).await;
+        self.tell(&Upward::Closed { link: self.id, last_heard: self.last_heard });
         if !matches!(ended, Ended::Lost(_)) {
             self.socket.close(GOODBYE).await;
         }
         (ended, self.proved)
     }
 
-    async fn tell(&self, upward: Upward) {
-        (self.shared.heard.0)(&upward);
-        // A bridge that no longer listens is one that is going down.
-        let _ = self.shared.upward.send(upward).await;
+    fn tell(&self, upward: &Upward) {
+        (self.shared.heard.0)(upward);
     }
 
     /// Writes a command.
@@ -307,7 +305,7 @@ impl Link {
             }
             Step::Up { message, parameters } => {
                 self.shared.tally.broadcast_frames.count();
-                self.tell(Upward::Broadcast { link: self.id, at: self.last_heard, message, parameters }).await;
+                self.tell(&Upward::Broadcast { link: self.id, at: self.last_heard, message, parameters });
                 Ok(())
             }
             Step::Stray => {

@@ -49,7 +49,6 @@ pub struct Pool {
 pub(super) struct Shared {
     pub(super) config: Config,
     pub(super) instance: String,
-    pub(super) upward: mpsc::Sender<Upward>,
     pub(super) heard: Heard,
     pub(super) tally: Tally,
     slug: String,
@@ -61,22 +60,14 @@ pub(super) struct Shared {
 
 impl Pool {
     /// A pool for `instance`, whose name at the gateway is `slug`. It opens nothing until [`tend`](Self::tend) runs.
-    /// Broadcasts and the comings and goings of connections are sent to `upward`; `heard` is told of the same at the
-    /// very moment, before anything else that comes over that connection.
+    /// `heard` is told of broadcasts and of the comings and goings of connections at the very moment, before anything
+    /// else that comes over that connection.
     #[must_use]
-    pub fn new(
-        config: Config,
-        instance: &str,
-        slug: &str,
-        tls: Arc<rustls::ClientConfig>,
-        upward: mpsc::Sender<Upward>,
-        heard: Heard,
-    ) -> Self {
+    pub fn new(config: Config, instance: &str, slug: &str, tls: Arc<rustls::ClientConfig>, heard: Heard) -> Self {
         let (state, tally) = (Mutex::new(State::new(&config.shards)), Tally::new(&config.shards));
         let shared = Shared {
             config,
             instance: instance.to_owned(),
-            upward,
             heard,
             tally,
             slug: slug.to_owned(),

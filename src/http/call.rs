@@ -7,6 +7,7 @@ use std::future::{Ready, ready};
 use std::net::{IpAddr, Ipv4Addr};
 
 use actix_web::dev::Payload as RawPayload;
+use actix_web::http::header::AUTHORIZATION;
 use actix_web::web::{Data, Payload, Query};
 use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse};
 use tokio::time::Instant;
@@ -68,6 +69,30 @@ pub fn admit(request: &HttpRequest, caller: &Caller) -> Result<(), Problem> {
     refusal.map_or(Ok(()), |limited| Err(limited.into()))
 }
 
+/// The caller of a stream: by the header, or by a token in the query, since a browser's `EventSource` sets none.
+/// Queries end up in logs and histories, so only a token that can do nothing but listen is taken from one.
+fn listener(request: &HttpRequest) -> Result<Caller, Problem> {
+    let shared = shared(request)?;
+    let address = address(request, &shared.config.trusted_proxies);
+    if shared.auth.mode() == Mode::None {
+        local::guard(request.uri(), request.headers(), &shared.config.cors_origins)?;
+        return shared.auth.by_header(request.headers(), address);
+    }
+    let Some(token) = query(request, "access_token")? else {
+        return shared.auth.by_header(request.headers(), address);
+    };
+    if request.headers().contains_key(AUTHORIZATION) {
+        let detail = "A token is given twice, in the header and in the query.";
+        return Err(Problem::new(&table::INVALID_REQUEST).detail(detail));
+    }
+    let caller = shared.auth.by_token(&token, address)?;
+    if !caller.scopes().eq([Scope::Events]) {
+        let detail = "In the query only a token is taken whose sole scope is `events`.";
+        return Err(Problem::new(&table::FORBIDDEN).detail(detail));
+    }
+    Ok(caller)
+}
+
 /// Whom to hold to account for a request.
 #[must_use]
 pub fn address(request: &HttpRequest, trusted: &[client::Network]) -> IpAddr {
@@ -101,8 +126,18 @@ impl FromRequest for Call {
 
 impl Call {
     fn new(request: &HttpRequest) -> Result<Self, Problem> {
-        let caller = authenticate(request)?;
-        if !negotiate::accepts(request.headers(), "application/json") {
+        Self::by(authenticate(request)?, request, "application/json")
+    }
+
+    /// A request for a stream, whose caller may be named in the query, and whether that caller is within what it may ask.
+    pub fn for_stream(request: &HttpRequest, media_type: &str) -> Result<(Self, bool), Problem> {
+        let caller = listener(request)?;
+        let admitted = admit(request, &caller).is_ok();
+        Ok((Self::by(caller, request, media_type)?, admitted))
+    }
+
+    fn by(caller: Caller, request: &HttpRequest, media_type: &str) -> Result<Self, Problem> {
+        if !negotiate::accepts(request.headers(), media_type) {
             return Err(Problem::new(&table::NOT_ACCEPTABLE));
         }
         let shared = shared(request)?.clone();

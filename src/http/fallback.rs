@@ -11,6 +11,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use utoipa::openapi::OpenApi;
 use utoipa::openapi::path::PathItem;
 
+use super::native;
 use super::problem::{Problem, table};
 use super::server::Shared;
 
@@ -54,7 +55,8 @@ pub async fn answer(request: HttpRequest, shared: Data<Shared>) -> Result<HttpRe
     if asks && request.path() == "*" {
         return Ok(HttpResponse::NoContent().finish());
     }
-    let Some(pattern) = request.resource_map().match_pattern(request.path()) else {
+    let pattern = request.resource_map().match_pattern(request.path());
+    let Some(pattern) = pattern.filter(|pattern| !native::is_pattern(pattern)) else {
         return Err(Problem::new(&table::NOT_FOUND));
     };
     let allow = HeaderValue::from_str(shared.methods.allow(&pattern)).map_err(|_| Problem::new(&table::NOT_FOUND))?;

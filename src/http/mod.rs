@@ -16,6 +16,7 @@ pub mod fallback;
 pub mod idempotency_key;
 pub mod integer;
 pub mod metrics;
+pub mod native;
 pub mod negotiate;
 pub mod openapi;
 pub mod pattern;
@@ -24,6 +25,8 @@ pub mod rate_limit;
 pub mod routes;
 pub mod sale;
 pub mod server;
+pub mod sse;
+pub mod stream;
 pub mod tally;
 pub mod tls;
 
@@ -53,6 +56,12 @@ pub struct Config {
     pub h2c: bool,
     /// How long a stopping server waits for requests in progress.
     pub shutdown_grace: Duration,
+    /// How long a stream of events may be silent before it says that it is alive.
+    pub heartbeat: Duration,
+    /// How long a caller may take nothing of what is written to it before the system gives its connection up.
+    pub untaken: Duration,
+    /// The gateway's own protocol, spoken downstream.
+    pub native: native::Config,
 }
 
 impl Default for Config {
@@ -65,6 +74,10 @@ impl Default for Config {
             trusted_proxies: Vec::new(),
             h2c: false,
             shutdown_grace: Duration::from_secs(20),
+            heartbeat: Duration::from_secs(15),
+            // Longer than any network pauses, and not so long that callers who never read could gather.
+            untaken: Duration::from_secs(30),
+            native: native::Config::default(),
         }
     }
 }

@@ -22,7 +22,7 @@ use super::auth::Auth;
 use super::fallback::{self, Methods};
 use super::tally::Tally;
 use super::tls::Certificates;
-use super::{Config, edge, openapi, routes};
+use super::{Config, edge, native, openapi, routes};
 use crate::bridge::Bridge;
 
 /// How long the head of a request may take to come, and a TLS handshake too. A slow sender holds no more than its
@@ -84,6 +84,8 @@ pub struct Shared {
     pub auth: Arc<Auth>,
     /// The room's settings.
     pub config: Config,
+    /// The native connections' room.
+    pub native: native::Room,
     /// The methods of each path.
     pub methods: Methods,
     /// The document as it is served.
@@ -98,7 +100,8 @@ impl Shared {
     pub fn new(bridge: Bridge, auth: Arc<Auth>, config: Config) -> Self {
         let document = openapi::document();
         let (methods, tally) = (Methods::of(&document), Tally::of(&document));
-        Self { bridge, auth, config, methods, document: openapi::Served::new(&document), tally }
+        let native = native::Room::new(&config.native);
+        Self { bridge, auth, config, native, methods, document: openapi::Served::new(&document), tally }
     }
 }
 
@@ -111,6 +114,9 @@ pub fn run(listeners: Listeners, parts: Parts) -> io::Result<Servers> {
     let shared = Data::new(Shared::new(bridge, auth, config));
     let for_admin = shared.clone();
     rustix::net::listen(&callers, BACKLOG)?;
+    // Sockets take it from the listener. What is written to them and not taken holds memory, here and in the system.
+    let untaken_ms = u32::try_from(shared.config.untaken.as_millis()).unwrap_or(u32::MAX);
+    rustix::net::sockopt::set_tcp_user_timeout(&callers, untaken_ms)?;
     let server = HttpServer::new(move || app(shared.clone()))
         .workers(available_parallelism().map_or(1, usize::from))
         .keep_alive(KEEP_ALIVE)
@@ -118,6 +124,8 @@ pub fn run(listeners: Listeners, parts: Parts) -> io::Result<Servers> {
         .tls_handshake_timeout(HEAD_TIMEOUT)
         .max_connections(MAX_CONNECTIONS)
         .max_connection_rate(MAX_HANDSHAKES)
+        // Whoever closes its side has gone: a stream has to end then, and not at its next event.
+        .h1_allow_half_closed(false)
         .shutdown_timeout(grace_s)
         .disable_signals();
     let server = match certificates {

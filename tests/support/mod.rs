@@ -11,6 +11,7 @@
     reason = "a test that cannot go on has failed"
 )]
 
+pub(crate) mod events;
 pub(crate) mod program;
 
 use std::future::Future;
@@ -191,7 +192,7 @@ pub(crate) async fn together<T: Send + 'static>(
     results
 }
 
-fn sha256_hex(text: &str) -> String {
+pub(crate) fn sha256_hex(text: &str) -> String {
     use sha2::{Digest, Sha256};
     Sha256::digest(text.as_bytes()).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
 }

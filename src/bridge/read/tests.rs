@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -14,11 +13,9 @@ use crate::wire::{Parameters, command};
 
 /// A reader over a simulated gateway.
 fn reader(gateway: &Simulator) -> (Arc<Reader>, CancellationToken) {
-    let (upward, mut reports) = mpsc::channel(64);
-    tokio::spawn(async move { while reports.recv().await.is_some() {} });
     let config = gateway::Config { url: gateway.url(), ..gateway::Config::default() };
     let tls = gateway::client_config(None).unwrap();
-    let pool = Pool::new(config, "demo", "demo", tls, upward, Heard(Arc::new(|_| {})));
+    let pool = Pool::new(config, "demo", "demo", tls, Heard(Arc::new(|_| {})));
     let stop = CancellationToken::new();
     tokio::spawn(pool.clone().tend(stop.clone(), Duration::from_secs(1)));
     let dispatch = Dispatch {

@@ -8,6 +8,7 @@ pub mod catalogue;
 pub mod commands;
 pub mod devices;
 pub mod docs;
+pub mod events;
 pub mod health;
 pub mod instances;
 pub mod metrics;
@@ -19,6 +20,8 @@ pub mod transactions;
 use utoipa::IntoParams;
 use utoipa_actix_web::scope;
 use utoipa_actix_web::service_config::ServiceConfig;
+
+use super::native;
 
 /// The instance in the path.
 #[derive(Debug, IntoParams)]
@@ -52,6 +55,7 @@ pub fn configure(config: &mut ServiceConfig<'_>) {
     config.map(health::configure).map(metrics::configure).map(problems::configure).map(docs::configure);
     config.service(instances::list_instances).service(bridge::get_bridge).service(bridge::cordon_shard);
     config.service(scope("/v1/instances/{instance}").configure(instance));
+    config.map(native::configure);
 }
 
 fn instance(config: &mut ServiceConfig<'_>) {
@@ -64,6 +68,7 @@ fn instance(config: &mut ServiceConfig<'_>) {
         .service(catalogue::getstatus)
         .service(scope("/points-of-sale/{pos_id}").configure(point_of_sale))
         .service(devices::registerdevice)
+        .service(events::stream_events)
         .service(commands::send_command)
         .service(records::list_payments)
         .service(records::get_payment)

@@ -1,0 +1,240 @@
+//! One command from a native connection, carried out by the way that its kind has in the bridge.
+//!
+//! A till's commands are the same use cases as a REST caller's: reads come from the cache, a sale takes the journal's
+//! path under a key made for it, what nobody knows is sent once. Only the manners differ: fields of no concern are
+//! passed over, numbers may be strings, and what is wrong is said in one word. Nothing is sent before caller and
+//! parameters are known to be good.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::frame::{Order, spelled};
+use super::refusal::Refusal;
+use crate::bridge::{Bridge, Error, Wish};
+use crate::http::auth::{Caller, Scope};
+use crate::http::integer;
+use crate::http::sale::Sale;
+use crate::journal;
+use crate::wire::{Body, Command, Kind, Parameters, Spec, command};
+
+/// Where a caller's commands are carried out.
+#[derive(Debug)]
+pub(super) struct Desk {
+    pub(super) bridge: Bridge,
+    pub(super) instance: Arc<str>,
+    pub(super) caller: Caller,
+    /// When the answer is due.
+    pub(super) deadline: Instant,
+}
+
+/// What is answered: the event's name and its parameters.
+pub(super) type Reply = (Cow<'static, str>, Body);
+
+/// What a caller must be allowed to do for a command.
+pub(super) fn scope_of(name: &str) -> Scope {
+    match command::find(name).map_or(Kind::Raw, |spec| spec.kind) {
+        Kind::Read => Scope::Read,
+        Kind::Upsert => Scope::Devices,
+        Kind::Payment => Scope::Pay,
+        Kind::Raw => Scope::Raw,
+    }
+}
+
+impl Desk {
+    /// Carries out a command that its caller may give.
+    pub(super) async fn carry_out(self, order: Order) -> Result<Reply, Refusal> {
+        let Order { command: name, parameters, .. } = order;
+        let Some(spec) = command::find(&name) else { return self.raw(name, parameters).await };
+        let reply = match spec.kind {
+            Kind::Payment => self.pay(spec, parameters).await,
+            Kind::Upsert => self.ask(spec, require(parameters, &["UUID"])?).await,
+            // Its reply holds a password, which is nothing to keep a copy of.
+            Kind::Read if spec.name == command::VERIFYAUTH.name => {
+                self.ask(spec, require(parameters, &["password", "workplace"])?).await
+            }
+            Kind::Read | Kind::Raw => self.read(spec, &parameters).await,
+        };
+        reply.map(|body| (Cow::Borrowed(spec.reply_event), body))
+    }
+
+    async fn read(&self, spec: &'static Spec, given: &Parameters) -> Result<Body, Refusal> {
+        let parameters = of_read(spec, given)?;
+        let turn = self.caller.name();
+        let served = self.bridge.read(&self.instance, spec, parameters, turn, Wish::default(), self.deadline).await;
+        served.map(|served| served.copy.body).map_err(|error| self.refusal(error, spec))
+    }
+
+    async fn ask(&self, spec: &'static Spec, parameters: Parameters) -> Result<Body, Refusal> {
+        let command = Command::known(spec, parameters);
+        let reply = self.bridge.ask(&self.instance, command, self.caller.name(), self.deadline).await;
+        reply.map_err(|error| self.refusal(error, spec))
+    }
+
+    /// Each frame is a sale of its own, as at the gateway: the protocol has no way to say "the same again".
+    async fn pay(&self, spec: &'static Spec, parameters: Parameters) -> Result<Body, Refusal> {
+        let sale = sale(&parameters)?;
+        let sold = sale.products.len();
+        let key = journal::Key {
+            instance: self.instance.to_string(),
+            caller: self.caller.name().to_owned(),
+            idempotency_key: format!("native-{}", Uuid::now_v7()),
+        };
+        let command = Command::known(spec, parameters);
+        let paid = self.bridge.pay(&self.instance, key, sale, command, self.deadline).await;
+        let paid = paid.map_err(|error| self.refusal(error, spec))?;
+        Ok(paid.record.reply().cloned().unwrap_or_else(|| Body::items(sold)))
+    }
+
+    async fn raw(&self, name: String, parameters: Parameters) -> Result<Reply, Refusal> {
+        let command = Command::raw(name.clone(), None, parameters);
+        let sent = self.bridge.send_once(&self.instance, command, self.caller.name(), self.deadline).await;
+        match sent {
+            Ok(body) => Ok((Cow::Owned(name), body)),
+            Err(error) => Err(Refusal::of(error, &name, Kind::Raw)),
+        }
+    }
+
+    fn refusal(&self, error: Error, spec: &Spec) -> Refusal {
+        if let Error::OutcomeUnknown { payment: Some(payment), .. } = &error {
+            let (instance, caller) = (&*self.instance, self.caller.name());
+            tracing::warn!(instance, caller, %payment, "a till was told that the outcome of its payment is unknown");
+        }
+        if let Error::Violation(reason) = &error {
+            tracing::warn!(%reason, "the gateway's answer was not understood");
+        }
+        Refusal::of(error, spec.name, spec.kind)
+    }
+}
+
+/// A parameter that says something.
+fn given<'a>(parameters: &'a Parameters, name: &str) -> Option<&'a RawValue> {
+    parameters.get(name).filter(|value| value.get() != "null")
+}
+
+/// Refuses parameters that lack one of `names`; the gateway would, for points.
+fn require(parameters: Parameters, names: &[&str]) -> Result<Parameters, Refusal> {
+    match names.iter().find(|name| given(&parameters, name).is_none()) {
+        Some(missing) => Err(Refusal::missing(missing)),
+        None => Ok(parameters),
+    }
+}
+
+fn pos_id(parameters: &Parameters) -> Result<i64, Refusal> {
+    let pos_id = given(parameters, "POSID").and_then(|value| integer::of_json(value.get()).ok());
+    pos_id.ok_or_else(|| Refusal::missing("POSID"))
+}
+
+/// What a read is about, spelled in the one way that its copies are kept under: a till's `"1"` and a REST caller's `1`
+/// share a copy, and nothing that is not part of the question tells two copies apart.
+fn of_read(spec: &Spec, given_by_till: &Parameters) -> Result<Parameters, Refusal> {
+    let mut parameters = Parameters::default();
+    let of_pos = [&command::LISTPM, &command::LISTPRODUCTS, &command::LISTTRANSACTIONS];
+    if !of_pos.iter().any(|of_pos| of_pos.name == spec.name) {
+        return Ok(parameters);
+    }
+    parameters = parameters.with("POSID", &pos_id(given_by_till)?);
+    if let Some(password) = given(given_by_till, "posPassword") {
+        parameters = parameters.with("posPassword", &spelled(password).ok_or(Refusal::PASSWORD)?);
+    }
+    match given(given_by_till, "Limit").filter(|_| spec.name == command::LISTTRANSACTIONS.name) {
+        None => Ok(parameters),
+        Some(limit) => match integer::of_json(limit.get()) {
+            Ok(limit) if limit > 0 => Ok(parameters.with("Limit", &limit)),
+            _ => Err(Refusal::missing("Limit")),
+        },
+    }
+}
+
+/// What is sold, or the first thing that is wrong with it. The parameters go to the gateway as they were spelled.
+fn sale(parameters: &Parameters) -> Result<journal::Sale, Refusal> {
+    let pos_id = pos_id(parameters)?;
+    let sale = Sale::read(parameters).map_err(|faults| {
+        let of_method = faults.iter().any(|fault| fault.pointer == "/PaymentMethod");
+        Refusal::missing(if of_method { "PaymentMethod" } else { "Products" })
+    })?;
+    Ok(journal::Sale {
+        pos_id,
+        payment_method: sale.payment_method.to_string(),
+        products: sale.amounts.into_iter().map(|(id, amount)| (id, amount.unsigned_abs())).collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parameters(json: &str) -> Parameters {
+        Parameters::parse(json.as_bytes()).unwrap()
+    }
+
+    fn asked(spec: &Spec, json: &str) -> String {
+        match of_read(spec, &parameters(json)) {
+            Ok(parameters) => serde_json::to_string(&parameters).unwrap(),
+            Err(refusal) => refusal.error.into_owned(),
+        }
+    }
+
+    #[test]
+    fn each_kind_of_command_has_its_scope() {
+        for (name, scope) in [
+            ("listpos", Scope::Read),
+            ("verifyauth", Scope::Read),
+            ("payitems", Scope::Pay),
+            ("registerdevice", Scope::Devices),
+            ("newthing", Scope::Raw),
+        ] {
+            assert_eq!(scope_of(name), scope, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_spelling_of_a_question_is_one_question() {
+        for spelling in
+            [r#"{"POSID":1,"posPassword":null}"#, r#"{"POSID":"1"}"#, r#"{"note":"x","POSID":1.0,"Limit":5}"#]
+        {
+            assert_eq!(asked(&command::LISTPRODUCTS, spelling), r#"{"POSID":1}"#, "{spelling}");
+        }
+        for spelling in [r#"{"POSID":7,"posPassword":12}"#, r#"{"posPassword":"12","POSID":"7"}"#] {
+            assert_eq!(asked(&command::LISTPM, spelling), r#"{"POSID":7,"posPassword":"12"}"#);
+        }
+        assert_eq!(asked(&command::LISTTRANSACTIONS, r#"{"POSID":1,"Limit":"5"}"#), r#"{"POSID":1,"Limit":5}"#);
+        assert_eq!(asked(&command::GETCONFIG, r#"{"POSID":1}"#), "{}");
+    }
+
+    #[test]
+    fn a_read_that_does_not_say_what_it_is_about_is_refused() {
+        for lacking in ["{}", r#"{"POSID":null}"#, r#"{"POSID":"bar"}"#, r#"{"POSID":-1}"#, r#"{"POSID":[1]}"#] {
+            assert_eq!(asked(&command::LISTPRODUCTS, lacking), "missing_parameter_POSID", "{lacking}");
+        }
+        assert_eq!(asked(&command::LISTPM, r#"{"POSID":1,"posPassword":{}}"#), "invalid_password");
+        assert_eq!(asked(&command::LISTTRANSACTIONS, r#"{"POSID":1,"Limit":0}"#), "missing_parameter_Limit");
+    }
+
+    #[test]
+    fn a_till_s_sale_is_what_has_an_amount() {
+        let till = r#"{"POSID":"3","PaymentMethod":"2","posPassword":null,"Products":[
+            {"ID":1,"ProductName":"Beer","Price":4.50,"Amount":2,"Deposit":1},{"ID":"2","Amount":0,"Price":3}]}"#;
+        let sale = sale(&parameters(till)).unwrap();
+        assert_eq!((sale.pos_id, sale.payment_method.as_str(), sale.products), (3, "2", vec![(1, 2)]));
+    }
+
+    #[test]
+    fn what_is_no_sale_is_refused_by_the_parameter_that_is_wrong() {
+        let refused = |json: &str| sale(&parameters(json)).unwrap_err().error.into_owned();
+        assert_eq!(refused(r#"{"Products":[{"ID":1,"Amount":1}]}"#), "missing_parameter_POSID");
+        assert_eq!(refused(r#"{"POSID":1,"Products":[]}"#), "missing_parameter_PaymentMethod");
+        for products in ["", r#","Products":[]"#, r#","Products":[{"ID":1,"Amount":-1}]"#, r#","Products":7"#] {
+            assert_eq!(refused(&format!(r#"{{"POSID":1,"PaymentMethod":1{products}}}"#)), "missing_parameter_Products");
+        }
+    }
+
+    #[test]
+    fn a_parameter_of_null_is_missing() {
+        assert_eq!(require(parameters(r#"{"UUID":null}"#), &["UUID"]).unwrap_err(), Refusal::missing("UUID"));
+        assert!(require(parameters(r#"{"UUID":"x","workplace":null}"#), &["UUID"]).is_ok());
+    }
+}

@@ -1,0 +1,176 @@
+//! What a connection hears without having asked: each broadcast of its instance, once.
+//!
+//! A connection is one more listener of the hub, a position in its log. Where broadcasts may have been missed the
+//! protocol has no word for it, so the listener is told what a till acts upon: `updatepos`. A place at the hub that is not
+//! to be had is asked for again at every ping, and what was missed meanwhile is told in the same way: a till sells on
+//! without hearing, and refuses nobody.
+
+use std::future::pending;
+
+use actix_web::web::Bytes;
+use bytestring::ByteString;
+
+use super::frame;
+use crate::hub::{End, Entry, Event, Form, Hub, Item, Since, Subscription};
+use crate::wire::Format;
+
+/// The broadcast that tells a till to fetch everything anew.
+const UPDATEPOS: &str = "updatepos";
+
+/// Whether a connection hears broadcasts.
+#[derive(Debug)]
+pub(super) enum Listening {
+    /// It may not, or there is nothing more to be heard.
+    No,
+    /// It may, and waits for a place at the hub.
+    Waiting,
+    /// It hears everything from its beginning on.
+    From(Box<Subscription>),
+}
+
+/// What was heard.
+pub(super) enum Heard {
+    /// A frame to pass on.
+    Frame(ByteString),
+    /// More than the log holds was missed, since the peer takes so slowly what is sent to it.
+    Overtaken,
+}
+
+impl Listening {
+    /// From now on this connection hears `hub`, if there is a place. What was missed since a place was first wanted is
+    /// returned as the frame that says so.
+    pub(super) fn begin(&mut self, hub: &Hub, format: Format) -> Option<ByteString> {
+        if matches!(self, Self::From(_)) {
+            return None;
+        }
+        let waited = self.waits();
+        *self = hub.subscribe(Since::Now).map_or(Self::Waiting, |subscription| Self::From(Box::new(subscription)));
+        (waited && !self.waits()).then(|| missed(format).into())
+    }
+
+    /// Whether it has not begun.
+    pub(super) fn is_off(&self) -> bool {
+        matches!(self, Self::No)
+    }
+
+    /// Whether a place is still to be had.
+    pub(super) fn waits(&self) -> bool {
+        matches!(self, Self::Waiting)
+    }
+
+    /// The next thing heard. Safe to drop at any moment.
+    pub(super) async fn next(&mut self, format: Format) -> Heard {
+        let Self::From(subscription) = self else { return pending().await };
+        match subscription.next().await {
+            Ok(Item::Entry(entry)) => Heard::Frame(written(&entry, format)),
+            Ok(Item::Reset | Item::Lost { .. }) => Heard::Frame(missed(format).into()),
+            Err(End::Overtaken) => Heard::Overtaken,
+            // The connection itself is told to end by the same wish.
+            Err(End::Draining) => {
+                *self = Self::No;
+                pending().await
+            }
+        }
+    }
+}
+
+/// An entry as a frame, written once for all listeners of a format.
+fn written(entry: &Entry, format: Format) -> ByteString {
+    let form = match format {
+        Format::Json => Form::Json,
+        Format::Json5 => Form::Json5,
+    };
+    let write = |entry: &Entry| {
+        Bytes::from(match &entry.event {
+            Event::Broadcast(broadcast) => frame::broadcast(&broadcast.message, Some(&broadcast.parameters), format),
+            Event::Gap(_) => missed(format),
+        })
+    };
+    // What was text when it was written is text.
+    ByteString::try_from(entry.written(form, write)).unwrap_or_default()
+}
+
+fn missed(format: Format) -> String {
+    frame::broadcast(UPDATEPOS, None, format)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use jiff::Timestamp;
+    use serde_json::value::RawValue;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::hub::{Broadcast, Epoch, Gap, Seats};
+    use crate::wire::Body;
+
+    const UPDATE: &str = r#"{"type":"broadcast","result":{"message":"updatepos","parameters":{}}}"#;
+
+    fn broadcast(message: &str) -> Event {
+        let parameters = Body::from(&*RawValue::from_string("{\"n\":1.50}".to_owned()).unwrap());
+        let (message, received_at, maybe_duplicate) = (message.into(), Timestamp::UNIX_EPOCH, false);
+        Event::Broadcast(Broadcast { message, parameters, received_at, maybe_duplicate })
+    }
+
+    async fn heard(listening: &mut Listening, format: Format) -> Option<String> {
+        match timeout(Duration::from_millis(20), listening.next(format)).await {
+            Ok(Heard::Frame(text)) => Some(text.to_string()),
+            Ok(Heard::Overtaken) => Some("overtaken".to_owned()),
+            Err(_) => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn each_broadcast_is_heard_once_in_either_format_and_a_gap_is_one_updatepos() {
+        let hub = Hub::new(Epoch::new(7), 8, Seats::new(2));
+        let (mut json, mut json5) = (Listening::No, Listening::No);
+        hub.publish(broadcast("before"));
+        assert_eq!(json.begin(&hub, Format::Json), None);
+        assert_eq!(json5.begin(&hub, Format::Json5), None);
+        assert_eq!(json.begin(&hub, Format::Json), None, "it hears already");
+        hub.publish(broadcast("it's"));
+        hub.publish(Event::Gap(Gap { from: Timestamp::UNIX_EPOCH, to: Timestamp::UNIX_EPOCH }));
+        let frame = r#"{"type":"broadcast","result":{"message":"it's","parameters":{"n":1.50}}}"#;
+        assert_eq!(heard(&mut json, Format::Json).await.as_deref(), Some(frame));
+        assert_eq!(heard(&mut json, Format::Json).await.as_deref(), Some(UPDATE));
+        assert_eq!(heard(&mut json, Format::Json).await, None);
+        let frame = r#"{type:'broadcast',result:{message:"it's",parameters:{n:1.50}}}"#;
+        assert_eq!(heard(&mut json5, Format::Json5).await.as_deref(), Some(frame));
+        let frame = "{type:'broadcast',result:{message:'updatepos',parameters:{}}}";
+        assert_eq!(heard(&mut json5, Format::Json5).await.as_deref(), Some(frame));
+    }
+
+    #[tokio::test]
+    async fn who_waited_for_a_place_is_told_that_something_may_have_been_missed() {
+        let hub = Hub::new(Epoch::new(7), 8, Seats::new(1));
+        let (mut first, mut second) = (Listening::No, Listening::No);
+        first.begin(&hub, Format::Json);
+        assert_eq!(second.begin(&hub, Format::Json), None);
+        assert!(second.waits() && !second.is_off());
+        drop(first);
+        assert_eq!(second.begin(&hub, Format::Json).as_deref(), Some(UPDATE));
+        hub.publish(broadcast("news"));
+        assert!(heard(&mut second, Format::Json).await.unwrap().contains("news"));
+    }
+
+    #[tokio::test]
+    async fn who_is_overtaken_is_told_so_and_at_the_end_nothing_more_is_heard() {
+        let hub = Hub::new(Epoch::new(7), 1, Seats::new(2));
+        let (mut slow, mut quick) = (Listening::No, Listening::No);
+        slow.begin(&hub, Format::Json);
+        quick.begin(&hub, Format::Json);
+        assert_eq!(heard(&mut slow, Format::Json).await, None);
+        for _ in 0..3 {
+            hub.publish(broadcast("news"));
+        }
+        assert_eq!(heard(&mut slow, Format::Json).await.as_deref(), Some("overtaken"));
+        hub.close();
+        // It had heard nothing yet, so the log tells it what it no longer holds.
+        assert_eq!(heard(&mut quick, Format::Json).await.as_deref(), Some(UPDATE));
+        assert!(heard(&mut quick, Format::Json).await.unwrap().contains("news"));
+        assert_eq!(heard(&mut quick, Format::Json).await, None);
+        assert!(quick.is_off());
+    }
+}

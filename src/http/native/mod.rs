@@ -1,0 +1,124 @@
+//! The gateway's own protocol, spoken downstream: a till or bot written for ConcertPOS works by changing its URL.
+//!
+//! A WebSocket upgrade at the forms of the gateway's URL opens a connection on which commands and replies have the shapes
+//! of the gateway's wire, and share cache, budget, failover and journal with the REST callers. What differs is for the
+//! better: every reply belongs to a command of this very connection, equal reads cost nothing, a broadcast comes once.
+//!
+//! Reading downwards: `door.rs` answers the upgrade; `session.rs` is one connection's task; `desk.rs` carries one command
+//! out; `listening.rs` is what is heard unasked; `target.rs`, `frame.rs` and `refusal.rs` are pure: the URL, the frames,
+//! and THE table of error words; `threshold.rs` bounds what strangers can hold.
+//!
+//! What it refuses to do: send a command before its caller is known; let a slow or silent peer hold more than its own
+//! task; cancel what was begun because its peer left.
+
+mod desk;
+mod door;
+mod frame;
+mod listening;
+mod refusal;
+mod session;
+mod target;
+mod threshold;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::guard::{self, GuardContext};
+use actix_web::http::header::UPGRADE;
+use actix_web::web::{self, ServiceConfig};
+
+use threshold::Threshold;
+
+use crate::hub::Native;
+
+/// Where a connection may be opened: beside the root, one segment that is a shard, `gateway`, or an instance.
+const PATTERNS: [&str; 3] = ["/", "/{name}", "/{name}/"];
+
+/// The room's settings.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Config {
+    /// When a connection hears broadcasts. One that came with a listener's token does so from its beginning.
+    pub hearing: Native,
+    /// The gateway's shards: names in a path that mean no instance.
+    pub shards: Vec<String>,
+    /// Instances by their slugs at the gateway, where those are not their names here: a till knows only the slug.
+    pub slugs: BTreeMap<String, String>,
+    /// What a connection may hold.
+    pub limits: Limits,
+}
+
+/// What a connection may hold, and for how long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Commands under way on one connection; one more is answered at once that it may come later.
+    pub in_flight: usize,
+    /// Connections that showed no key.
+    pub keyless: usize,
+    /// How long one of them keeps its place when others need it.
+    pub key_patience: Duration,
+    /// How often a connection is asked whether it lives.
+    pub ping_every: Duration,
+    /// How long one may be silent before it is given up.
+    pub silence: Duration,
+    /// How long one may take to make room for the next frame.
+    pub write: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            // The vendor's till has ten at most, just after it was told to open a point of sale.
+            in_flight: 32,
+            // A festival's tills many times over, at some ten kilobytes each.
+            keyless: 1024,
+            // The till shows its key within moments of connecting, a person at a terminal within this.
+            key_patience: Duration::from_secs(30),
+            // Shorter than any proxy's patience with a silent connection; 30 s is the shortest usual one.
+            ping_every: Duration::from_secs(20),
+            // Two pings, and the time for a slow network to answer the second.
+            silence: Duration::from_secs(50),
+            // As long as the gateway is given to answer.
+            write: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What all connections share, made once.
+#[derive(Debug)]
+pub struct Room {
+    threshold: Arc<Threshold>,
+}
+
+impl Room {
+    /// An empty room.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        let limits = &config.limits;
+        let patience = match config.hearing {
+            Native::AfterKey => Some(limits.key_patience),
+            Native::Open => None,
+        };
+        Self { threshold: Arc::new(Threshold::new(limits.keyless, patience)) }
+    }
+}
+
+/// Adds the upgrade. To be added after all other routes, since its paths match whatever stands at the root; it takes
+/// nothing but upgrades, so a page may share a path with it.
+pub fn configure(config: &mut ServiceConfig) -> &mut ServiceConfig {
+    config.service(web::resource(PATTERNS).guard(guard::fn_guard(is_upgrade)).to(door::enter))
+}
+
+/// Whether a path with this pattern answers nothing but upgrades.
+#[must_use]
+pub fn is_pattern(pattern: &str) -> bool {
+    PATTERNS.contains(&pattern)
+}
+
+fn is_upgrade(context: &GuardContext<'_>) -> bool {
+    let mut upgrades = context.head().headers().get_all(UPGRADE);
+    upgrades.any(|upgrade| upgrade.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}

@@ -1,0 +1,177 @@
+//! Connections against a real server whose limits are short, over a bridge without a gateway: what holds whoever is
+//! behind. What needs a gateway is in `tests/native.rs`.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use futures_util::{SinkExt, StreamExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+use super::Limits;
+use crate::http::server::{Listeners, Parts, run};
+use crate::http::testing::{auth, bridge};
+use crate::http::{Config, native};
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a frame without a key is answered with, whoever is behind.
+const ANSWER: &str = r#"{"type":"error","result":{"error":"invalid_instance","code":0}}"#;
+
+type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+fn serve(limits: Limits) -> (SocketAddr, ServerHandle) {
+    serve_with(limits, Duration::from_secs(1))
+}
+
+/// A server whose system bears so long with peers that take nothing.
+fn serve_with(limits: Limits, untaken: Duration) -> (SocketAddr, ServerHandle) {
+    let native = native::Config { limits, ..native::Config::default() };
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let config = Config { native, max_body: 1024, untaken, ..Config::default() };
+    let listeners = Listeners { callers: listener, admin: None };
+    let parts = Parts { bridge: bridge(), auth: auth(), config, certificates: None };
+    let server = run(listeners, parts).unwrap().callers;
+    let handle = server.handle();
+    actix_web::rt::spawn(server);
+    (address, handle)
+}
+
+async fn try_open(address: SocketAddr) -> Result<Client, tungstenite::Error> {
+    connect_async(format!("ws://{address}/?instance=nowhere")).await.map(|(client, _)| client)
+}
+
+/// A connection that was greeted.
+async fn open(address: SocketAddr) -> Client {
+    let mut client = try_open(address).await.unwrap();
+    assert_eq!(text(&mut client).await, ANSWER);
+    client
+}
+
+async fn next(client: &mut Client) -> Option<Result<Message, tungstenite::Error>> {
+    timeout(PATIENCE, client.next()).await.expect("something comes")
+}
+
+async fn text(client: &mut Client) -> String {
+    next(client).await.unwrap().unwrap().into_text().unwrap().to_string()
+}
+
+/// The code with which the connection is closed, whatever comes before.
+async fn code(client: &mut Client) -> Option<CloseCode> {
+    let closed = async {
+        loop {
+            match client.next().await {
+                Some(Ok(Message::Close(frame))) => return frame.map(|frame| frame.code),
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return None,
+            }
+        }
+    };
+    timeout(PATIENCE, closed).await.expect("it is closed")
+}
+
+/// A connection, as soon as there is room for one.
+async fn open_in_time(address: SocketAddr) -> Client {
+    let opened = async {
+        loop {
+            if let Ok(client) = try_open(address).await {
+                return client;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, opened).await.expect("a place becomes free")
+}
+
+#[actix_web::test]
+async fn a_peer_that_answers_no_ping_is_closed_and_one_that_does_is_not() {
+    let limits =
+        Limits { ping_every: Duration::from_millis(50), silence: Duration::from_millis(150), ..Limits::default() };
+    let (address, server) = serve(limits);
+    let mut lively = open(address).await;
+    let silent = open(address).await;
+    let begun = Instant::now();
+    let mut pings = 0;
+    while begun.elapsed() < Duration::from_millis(400) {
+        // Reading answers pings.
+        assert!(matches!(next(&mut lively).await, Some(Ok(Message::Ping(_)))));
+        pings += 1;
+    }
+    assert!(pings >= 4, "{pings}");
+    let MaybeTlsStream::Plain(mut raw) = silent.into_inner() else { panic!("no TLS here") };
+    let mut waste = Vec::new();
+    let read = tokio::io::AsyncReadExt::read_to_end(&mut raw, &mut waste);
+    timeout(PATIENCE, read).await.expect("the silent one is closed").ok();
+    lively.send(Message::text("{}")).await.unwrap();
+    server.stop(false).await;
+}
+
+#[actix_web::test]
+async fn a_peer_that_does_not_read_is_closed_and_holds_up_nobody() {
+    let limits = Limits { write: Duration::from_millis(200), ..Limits::default() };
+    let (address, server) = serve(limits);
+    let mut slow = open(address).await;
+    let mut quick = open(address).await;
+    let flood = async {
+        // Until the bridge reads no more, and then until it has closed the connection.
+        while slow.send(Message::text("hello")).await.is_ok() {}
+    };
+    let others = async {
+        for _ in 0..200 {
+            quick.send(Message::text("hello")).await.unwrap();
+            assert_eq!(text(&mut quick).await, ANSWER);
+        }
+    };
+    timeout(PATIENCE, async { tokio::join!(flood, others) }).await.expect("the slow one is closed");
+    server.stop(false).await;
+}
+
+#[actix_web::test]
+async fn a_peer_that_does_not_read_holds_no_place_for_longer_than_a_write_may_take() {
+    let native = Limits { write: Duration::from_millis(200), keyless: 1, ..Limits::default() };
+    let (address, server) = serve_with(native, Duration::from_mins(10));
+    let mut slow = open(address).await;
+    let flood = async {
+        while slow.send(Message::text("hello")).await.is_ok() {}
+        panic!("the system does not close it yet");
+    };
+    tokio::select! {
+        () = flood => {}
+        _ = open_in_time(address) => {}
+    }
+    server.stop(false).await;
+}
+
+#[actix_web::test]
+async fn strangers_have_so_many_places_and_give_way_after_a_while() {
+    let limits = Limits { keyless: 2, key_patience: Duration::from_millis(300), ..Limits::default() };
+    let (address, server) = serve(limits);
+    let mut first = open(address).await;
+    let mut second = open(address).await;
+    let Err(tungstenite::Error::Http(refused)) = try_open(address).await else { panic!("there is no third place") };
+    assert_eq!(refused.status(), 503);
+    let third = open_in_time(address).await;
+    assert_eq!(code(&mut first).await, Some(CloseCode::Policy));
+    drop(third);
+    second.send(Message::text("hello")).await.unwrap();
+    assert_eq!(text(&mut second).await, ANSWER);
+    server.stop(false).await;
+}
+
+#[actix_web::test]
+async fn a_frame_that_is_too_large_or_none_closes_its_connection_with_the_right_code() {
+    let (address, server) = serve(Limits::default());
+    let mut large = open(address).await;
+    large.send(Message::text("x".repeat(1025))).await.unwrap();
+    assert_eq!(code(&mut large).await, Some(CloseCode::Size));
+    let mut small = open(address).await;
+    small.send(Message::text("x".repeat(1024))).await.unwrap();
+    assert_eq!(text(&mut small).await, ANSWER);
+    server.stop(false).await;
+}

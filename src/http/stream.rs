@@ -1,0 +1,159 @@
+//! One caller's stream of events: a body that actix asks for more as long as the caller takes it.
+//!
+//! It holds a subscription, a timer and nothing that grows. Where the caller takes nothing, actix asks for nothing, the
+//! log overtakes the subscription, and the stream is over; the socket itself is given up by the system once what was
+//! written has not been taken for as long as the server allows.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use actix_web::body::{BodySize, MessageBody};
+use actix_web::web::Bytes;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::sse::{self, Block, Name};
+use crate::hub::{End, Event, Id, Item, Subscription};
+
+/// When a client whose stream has ended comes back, in milliseconds: soon, and not all at once.
+const RETRY_MS: std::ops::RangeInclusive<u64> = 1000..=5000;
+
+/// When one comes back who was told to come later: spread so wide that those of a bridge that restarts are no rush.
+const LATER_MS: std::ops::RangeInclusive<u64> = 5000..=30_000;
+
+/// When a client is to come back after its stream has ended.
+fn soon() -> Duration {
+    Duration::from_millis(fastrand::u64(RETRY_MS))
+}
+
+/// When a client is to come back who cannot be served now.
+#[must_use]
+pub fn later() -> Duration {
+    Duration::from_millis(fastrand::u64(LATER_MS))
+}
+
+/// The body of a stream.
+#[derive(Debug)]
+pub struct EventStream {
+    subscription: Subscription,
+    /// Only broadcasts of this name.
+    message: Option<Box<str>>,
+    heartbeat: Duration,
+    /// Fires no later than a heartbeat is due.
+    alarm: Pin<Box<Sleep>>,
+    last_sent: Instant,
+    /// The last id that the client was told.
+    told: Id,
+    begun: bool,
+    over: bool,
+}
+
+impl EventStream {
+    /// A stream of what `subscription` hears. A sign of life is sent when nothing else was for about `heartbeat`.
+    #[must_use]
+    pub fn new(subscription: Subscription, message: Option<String>, heartbeat: Duration) -> Self {
+        // A little sooner, each client differently, so that the signs of thousands are not sent all at once.
+        let heartbeat = heartbeat.mul_f64(1.0 - fastrand::f64() / 8.0);
+        let (now, told) = (Instant::now(), subscription.cursor());
+        Self {
+            subscription,
+            message: message.map(String::into_boxed_str),
+            heartbeat,
+            alarm: Box::pin(sleep_until(now + heartbeat)),
+            last_sent: now,
+            told,
+            begun: false,
+            over: false,
+        }
+    }
+
+    /// What a stream begins with. A reset is told before the new cursor: whoever loses the connection between the two
+    /// must not take the cursor for its own.
+    fn opening(&self) -> Bytes {
+        let mut out = Vec::with_capacity(192);
+        let mut retry = Some(soon());
+        if self.subscription.is_reset() {
+            Block { retry: retry.take(), ..sse::mark(Name::Reset, self.told) }.write(&mut out);
+        }
+        Block { retry, ..sse::mark(Name::Ready, self.told) }.write(&mut out);
+        out.into()
+    }
+
+    /// What the next item is to the client, if anything.
+    fn written(&mut self, item: &Item) -> Option<Bytes> {
+        match item {
+            // Told in the opening.
+            Item::Reset => None,
+            Item::Lost { from, to } => Some(sse::lost(*from, *to)),
+            Item::Entry(entry) => {
+                let wanted = match (&self.message, &entry.event) {
+                    (Some(message), Event::Broadcast(broadcast)) => **message == *broadcast.message,
+                    (None, _) | (_, Event::Gap(_)) => true,
+                };
+                wanted.then(|| sse::entry(entry))
+            }
+        }
+    }
+
+    /// The sign of life, if it is due; with it, how far a filtered stream has got.
+    fn sign_of_life(&mut self, context: &mut Context<'_>) -> Poll<Bytes> {
+        while self.alarm.as_mut().poll(context).is_ready() {
+            let (now, due) = (Instant::now(), self.last_sent + self.heartbeat);
+            if due > now {
+                // Something was sent meanwhile.
+                self.alarm.as_mut().reset(due);
+                continue;
+            }
+            self.alarm.as_mut().reset(now + self.heartbeat);
+            self.last_sent = now;
+            let cursor = self.subscription.cursor();
+            if cursor == self.told {
+                return Poll::Ready(Bytes::from_static(sse::HEARTBEAT));
+            }
+            self.told = cursor;
+            let mut out = sse::HEARTBEAT.to_vec();
+            sse::mark(Name::Cursor, cursor).write(&mut out);
+            return Poll::Ready(out.into());
+        }
+        Poll::Pending
+    }
+}
+
+impl MessageBody for EventStream {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        BodySize::Stream
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
+        let stream = &mut *self;
+        if stream.over {
+            return Poll::Ready(None);
+        }
+        if !std::mem::replace(&mut stream.begun, true) {
+            return Poll::Ready(Some(Ok(stream.opening())));
+        }
+        loop {
+            match stream.subscription.poll_next(context) {
+                Poll::Ready(Ok(item)) => {
+                    if let Some(written) = stream.written(&item) {
+                        stream.told = stream.subscription.cursor();
+                        stream.last_sent = Instant::now();
+                        return Poll::Ready(Some(Ok(written)));
+                    }
+                }
+                Poll::Ready(Err(end)) => {
+                    stream.over = true;
+                    return Poll::Ready(match end {
+                        // It comes back after `retry`, and is told what it missed.
+                        End::Overtaken => None,
+                        End::Draining => Some(Ok(sse::overloaded("draining", later()))),
+                    });
+                }
+                Poll::Pending => return stream.sign_of_life(context).map(|sign| Some(Ok(sign))),
+            }
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! One entry of the log, and how it is named.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use crate::wire::Body;
+
+/// What tells one run of the program's log from every other: random, never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Epoch(u64);
+
+/// As many random bits as make eight digits of base 36: enough that no two runs of one bridge share an epoch.
+const EPOCH_VALUES: u64 = 36_u64.pow(8);
+
+impl Epoch {
+    /// One that was never used before.
+    pub fn random() -> Result<Self, getrandom::Error> {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random)?;
+        Ok(Self::new(u64::from_be_bytes(random)))
+    }
+
+    /// The epoch that these random bits name.
+    #[must_use]
+    pub fn new(random: u64) -> Self {
+        Self(random % EPOCH_VALUES)
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digit = |place: u32| char::from_digit(u32::try_from(self.0 / 36_u64.pow(place) % 36).ok()?, 36);
+        (0..8).rev().filter_map(digit).try_for_each(|digit| fmt::Write::write_char(formatter, digit))
+    }
+}
+
+/// Names an entry: `EPOCH-OFFSET`, of `0` to `9`, `a` to `z` and `-` alone. Offset 0 is the beginning, before any entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Id {
+    /// The log it belongs to.
+    pub epoch: Epoch,
+    /// Its place there. Offsets have no holes.
+    pub offset: u64,
+}
+
+impl Id {
+    /// The offset that `text` names in `epoch`, if it is spelled exactly as the bridge would.
+    #[must_use]
+    pub fn offset_in(epoch: Epoch, text: &str) -> Option<u64> {
+        let offset = text.rsplit_once('-')?.1.parse().ok()?;
+        (Self { epoch, offset }.to_string() == text).then_some(offset)
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}-{}", self.epoch, self.offset)
+    }
+}
+
+/// A broadcast of the gateway, once, however many connections brought it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broadcast {
+    /// Its name, or the text that an administrator typed.
+    pub message: Arc<str>,
+    /// What it carries, as the gateway sent it.
+    pub parameters: Body,
+    /// When it first came.
+    pub received_at: Timestamp,
+    /// Whether it may be another copy of an earlier entry.
+    pub maybe_duplicate: bool,
+}
+
+/// A time in which broadcasts may have been missed, since no connection was sure to hear them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap {
+    /// Its beginning.
+    pub from: Timestamp,
+    /// Its end.
+    pub to: Timestamp,
+}
+
+/// What can be logged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A broadcast.
+    Broadcast(Broadcast),
+    /// Broadcasts may be missing here.
+    Gap(Gap),
+}
+
+impl Event {
+    /// What it takes in the log, in bytes.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Broadcast(broadcast) => broadcast.message.len() + broadcast.parameters.as_str().len(),
+            Self::Gap(_) => 0,
+        }
+    }
+}
+
+/// How an entry can be written out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A block of an event stream.
+    EventStream,
+    /// A frame of the gateway's protocol in JSON.
+    Json,
+    /// The same in JSON5.
+    Json5,
+}
+
+/// One event in its place. Written out at most once in each form, for all listeners together.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its name.
+    pub id: Id,
+    /// What happened.
+    pub event: Event,
+    written: [OnceLock<Bytes>; 3],
+}
+
+impl Entry {
+    pub(super) fn new(id: Id, event: Event) -> Self {
+        Self { id, event, written: Default::default() }
+    }
+
+    /// The entry as `write` writes it in `form`; the first caller's is kept.
+    pub fn written(&self, form: Form, write: impl FnOnce(&Self) -> Bytes) -> Bytes {
+        let [event_stream, json, json5] = &self.written;
+        let place = match form {
+            Form::EventStream => event_stream,
+            Form::Json => json,
+            Form::Json5 => json5,
+        };
+        place.get_or_init(|| write(self)).clone()
+    }
+}

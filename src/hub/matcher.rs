@@ -1,0 +1,464 @@
+//! Many copies of a broadcast become one. Pure: frames, comings and goings, and instants in; what to log out.
+//!
+//! Each connection brings a copy of every broadcast, in order, and shards differ by less than the skew; there is no id,
+//! and equal broadcasts are common. So it is counted: among equal broadcasts, the n-th that a connection brings is the
+//! n-th that there was, plus as many as it missed before it opened. A frame counted beyond what is known is new, one
+//! within it is a copy, and how many a connection missed is known as soon as it has been open for a skew.
+//!
+//! Until then a frame may be either. It is held for one skew, in which whoever was connected all along brings the
+//! same if it is new. If somebody was and brought none, it was a copy; if nobody was, it is logged and marked. A
+//! connection that vouched and turns out to have been deaf takes its word back, and the frame is logged after all. So
+//! nothing is lost without a word, and a copy is logged unmarked only if shards differ by more than ten skews.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::coverage::{Coverage, Hole};
+use super::entry::Broadcast;
+use crate::wire::Body;
+
+/// For how many skews a copy may be late and is still recognized as one, if only to be marked.
+const LATE_SKEWS: u32 = 10;
+
+/// How many different broadcasts are told apart at once. Beyond it the oldest is forgotten, and what may be a copy of
+/// a forgotten one is marked.
+const MOST_PAYLOADS: usize = 16_384;
+
+/// What they may take together, in bytes.
+const MOST_BYTES: usize = 32 << 20;
+
+/// How many frames are held, and on how many a word is remembered that may be taken back. Beyond it the oldest is
+/// logged, marked.
+const MOST_DOUBTFUL: usize = 4096;
+
+/// What is to be logged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// A broadcast.
+    Broadcast(Broadcast),
+    /// Broadcasts may have been missed.
+    Gap(Hole),
+}
+
+/// What follows from a report.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Whether something may have been broadcast that was not before: heard, or missed.
+    pub news: bool,
+    /// What is to be logged, in order.
+    pub decisions: Vec<Decision>,
+}
+
+/// A broadcast as far as it can be told from others.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Payload {
+    message: Arc<str>,
+    parameters: Body,
+}
+
+impl Payload {
+    fn size(&self) -> usize {
+        self.message.len() + self.parameters.as_str().len()
+    }
+
+    fn broadcast(&self, received_at: Timestamp, maybe_duplicate: bool) -> Decision {
+        let (message, parameters) = (Arc::clone(&self.message), self.parameters.clone());
+        Decision::Broadcast(Broadcast { message, parameters, received_at, maybe_duplicate })
+    }
+}
+
+/// Equal broadcasts, counted from 1.
+#[derive(Debug, Default)]
+struct Occurrences {
+    /// How many are so old that nobody brings them any more.
+    forgiven: u64,
+    /// The others.
+    recent: VecDeque<First>,
+    places: HashMap<u64, Place>,
+    /// How many frames are held.
+    held: usize,
+}
+
+/// When one of equal broadcasts was first heard.
+#[derive(Debug, Clone, Copy)]
+struct First {
+    at: Instant,
+    /// Whether it was heard on a connection that had just opened, and so may not be the next, but one after it.
+    by_newcomer: bool,
+}
+
+/// How far a connection has got among equal broadcasts.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    since: Instant,
+    /// How many it brought.
+    frames: u64,
+    /// How many it missed before them, at least.
+    least_missed: u64,
+    /// And at most.
+    most_missed: u64,
+}
+
+impl Occurrences {
+    fn count(&self) -> u64 {
+        self.forgiven + self.recent.len() as u64
+    }
+
+    fn first(&self, number: u64) -> Option<First> {
+        let index = number.checked_sub(self.forgiven + 1)?;
+        self.recent.get(usize::try_from(index).ok()?).copied()
+    }
+
+    fn forgive(&mut self, now: Instant, late: Duration) {
+        while self.recent.front().is_some_and(|first| first.at + late <= now) {
+            self.recent.pop_front();
+            self.forgiven += 1;
+        }
+    }
+
+    /// One more frame of `link`: the least and the most that it can be.
+    fn one_more(&mut self, link: u64, since: Instant, held_most: u64, now: Instant, skew: Duration) -> (u64, u64) {
+        let heard = |before: &dyn Fn(Instant) -> bool| {
+            self.forgiven + self.recent.iter().take_while(|first| before(first.at)).count() as u64
+        };
+        // First heard a skew before it opened, an occurrence was delivered on its shard before it was there; a skew
+        // after, it was not.
+        let missed = || (heard(&|first| first + skew <= since), heard(&|first| first < since + skew));
+        let place = self.places.entry(link).or_insert_with(|| {
+            let (least_missed, most_missed) = missed();
+            // What others brought by then and is held may be more that was missed.
+            let most_missed = most_missed.max(held_most);
+            Place { since, frames: 0, least_missed, most_missed }
+        });
+        place.least_missed = place.least_missed.max(self.forgiven.saturating_sub(place.frames));
+        place.most_missed = place.most_missed.max(place.least_missed);
+        place.frames += 1;
+        let (least, most) = (place.least_missed + place.frames, place.most_missed + place.frames);
+        for (other, place) in &mut self.places {
+            // The other's shard may have delivered this one before the other was there.
+            if *other != link && now < place.since + skew {
+                place.most_missed = place.most_missed.max(most);
+            }
+        }
+        (least, most)
+    }
+
+    /// `link` brought one more than were known.
+    fn add(&mut self, link: u64, now: Instant, skew: Duration) {
+        let by_newcomer = self.places.get(&link).is_some_and(|place| now < place.since + skew);
+        self.recent.push_back(First { at: now, by_newcomer });
+    }
+
+    /// The first `frames` of `link` are no more than are known.
+    fn anchor(&mut self, link: u64, frames: u64) {
+        let count = self.count();
+        if let Some(place) = self.places.get_mut(&link) {
+            place.most_missed = place.most_missed.min(count.saturating_sub(frames));
+            place.least_missed = place.least_missed.min(place.most_missed);
+        }
+    }
+
+    /// Whether it is known what `link` missed, so that whatever else it brings is counted for certain.
+    fn is_certain(&self, link: u64) -> bool {
+        self.places.get(&link).is_none_or(|place| place.least_missed == place.most_missed)
+    }
+}
+
+/// A frame that may be new or a copy.
+#[derive(Debug)]
+struct Held {
+    payload: Arc<Payload>,
+    link: u64,
+    at: Instant,
+    /// Which of the link's equal frames it is.
+    frames: u64,
+    received_at: Timestamp,
+}
+
+/// A frame that is a copy, if one of these was listening until then.
+#[derive(Debug)]
+struct Vouched {
+    payload: Arc<Payload>,
+    received_at: Timestamp,
+    witnesses: Vec<u64>,
+    until: Instant,
+}
+
+/// Decides what was broadcast, from what connections bring.
+#[derive(Debug)]
+pub struct Matcher {
+    skew: Duration,
+    patience: Duration,
+    now: Instant,
+    coverage: Coverage,
+    payloads: HashMap<Arc<Payload>, Occurrences>,
+    /// What the payloads take, in bytes.
+    bytes: usize,
+    /// When payloads were added to, oldest first.
+    added: VecDeque<(Instant, Arc<Payload>)>,
+    held: VecDeque<Held>,
+    vouched: VecDeque<Vouched>,
+    /// When a payload was last forgotten too early.
+    forgotten: Option<Instant>,
+}
+
+impl Matcher {
+    /// Shards differ by less than `skew` in delivering a broadcast, and a connection that hears nothing any more is
+    /// closed within `patience`.
+    #[must_use]
+    pub fn new(skew: Duration, patience: Duration, now: Instant) -> Self {
+        Self {
+            skew,
+            patience,
+            now,
+            coverage: Coverage::new(skew, now),
+            payloads: HashMap::new(),
+            bytes: 0,
+            added: VecDeque::new(),
+            held: VecDeque::new(),
+            vouched: VecDeque::new(),
+            forgotten: None,
+        }
+    }
+
+    /// When [`Matcher::tick`] is due.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        self.held.front().map(|held| held.at + self.skew)
+    }
+
+    /// Whether nobody listens, as far as is known.
+    #[must_use]
+    pub fn is_deaf(&self) -> bool {
+        self.coverage.is_deaf()
+    }
+
+    /// A connection opened.
+    pub fn opened(&mut self, link: u64, at: Instant) -> Outcome {
+        let mut outcome = self.tick(at);
+        let holes = self.coverage.opened(link, at);
+        outcome.missed(holes);
+        outcome
+    }
+
+    /// A connection is over, and was last heard at `last_heard`.
+    pub fn closed(&mut self, link: u64, last_heard: Instant) -> Outcome {
+        let mut outcome = Outcome::default();
+        for mut vouched in std::mem::take(&mut self.vouched) {
+            if vouched.witnesses.contains(&link) {
+                if last_heard >= vouched.until {
+                    continue;
+                }
+                vouched.witnesses.retain(|witness| *witness != link);
+            }
+            if vouched.witnesses.is_empty() {
+                outcome.decisions.push(vouched.payload.broadcast(vouched.received_at, true));
+            } else {
+                self.vouched.push_back(vouched);
+            }
+        }
+        let holes = self.coverage.closed(link, last_heard);
+        outcome.missed(holes);
+        // With nobody left something may be missed from now on, even though the hole is told only when it ends.
+        outcome.news |= self.coverage.is_deaf();
+        let open = |link: &u64| self.coverage.since(*link).is_some();
+        for occurrences in self.payloads.values_mut() {
+            occurrences.places.retain(|link, _| occurrences.held > 0 || open(link));
+        }
+        outcome
+    }
+
+    /// A connection brought a broadcast.
+    pub fn heard(
+        &mut self,
+        link: u64,
+        at: Instant,
+        message: &str,
+        parameters: &Body,
+        received_at: Timestamp,
+    ) -> Outcome {
+        let mut outcome = self.tick(at);
+        let (now, skew) = (self.now, self.skew);
+        // A witness that is heard after the fact has listened until then.
+        self.vouched.retain(|vouched| now < vouched.until || !vouched.witnesses.contains(&link));
+        let since = self.coverage.since(link).unwrap_or(now);
+        let payload = Arc::new(Payload { message: Arc::from(message), parameters: parameters.clone() });
+        let known = self.payloads.get_key_value(&payload).map(|(known, _)| Arc::clone(known));
+        if known.is_none() && self.forgotten.is_some_and(|forgotten| now < forgotten + skew * LATE_SKEWS) {
+            outcome.news = true;
+            outcome.decisions.push(payload.broadcast(received_at, true));
+            return outcome;
+        }
+        if known.is_none() {
+            self.bytes += payload.size();
+        }
+        let payload = known.unwrap_or(payload);
+        let occurrences = self.payloads.entry(Arc::clone(&payload)).or_default();
+        occurrences.forgive(now, skew * LATE_SKEWS);
+        let equals = self.held.iter().filter(|held| held.payload == payload && held.at < since + skew);
+        let held_most =
+            equals.filter_map(|held| Some(occurrences.places.get(&held.link)?.most_missed + held.frames)).max();
+        let (least, most) = occurrences.one_more(link, since, held_most.unwrap_or_default(), now, skew);
+        let frames = occurrences.places.get(&link).map_or(0, |place| place.frames);
+        let is_new = least > occurrences.count();
+        if is_new {
+            occurrences.add(link, now, skew);
+            outcome.news = true;
+            outcome.decisions.push(payload.broadcast(received_at, false));
+            self.added.push_back((now, Arc::clone(&payload)));
+        }
+        if most <= occurrences.count() {
+            match occurrences.first(most).filter(|first| now < first.at + skew) {
+                None => {
+                    outcome.news = true;
+                    outcome.decisions.push(payload.broadcast(received_at, true));
+                }
+                Some(first) if first.by_newcomer && !is_new => {
+                    let copy = Held { payload: Arc::clone(&payload), link, at: now, frames, received_at };
+                    self.doubt(&mut outcome, copy, first);
+                }
+                Some(_) => {}
+            }
+        } else {
+            // Where one is new for certain and another is held, equal as they are, it is two of which one may be a copy.
+            occurrences.held += 1;
+            outcome.news = true;
+            self.held.push_back(Held { payload: Arc::clone(&payload), link, at: now, frames, received_at });
+        }
+        if is_new {
+            self.settle_held(&mut outcome, &payload);
+            self.forget_excess();
+        }
+        if self.held.len() > MOST_DOUBTFUL {
+            self.release(&mut outcome, false);
+        }
+        outcome
+    }
+
+    /// Time has passed: decides what was held for long enough.
+    pub fn tick(&mut self, now: Instant) -> Outcome {
+        // Links take their instants before they report, so reports may come a little out of order.
+        self.now = self.now.max(now);
+        let mut outcome = Outcome::default();
+        while self.due().is_some_and(|due| due <= self.now) {
+            self.release(&mut outcome, true);
+        }
+        let (now, patience, late) = (self.now, self.patience, self.skew * LATE_SKEWS);
+        while self.vouched.front().is_some_and(|oldest| oldest.until + patience <= now) {
+            self.vouched.pop_front();
+        }
+        while self.added.front().is_some_and(|(added, _)| *added + late <= now) {
+            let Some((_, payload)) = self.added.pop_front() else { break };
+            let Some(occurrences) = self.payloads.get_mut(&payload) else { continue };
+            occurrences.forgive(now, late);
+            if occurrences.held > 0 {
+                self.added.push_back((now, payload));
+            } else if occurrences.recent.is_empty() {
+                self.forget(&payload);
+            }
+        }
+        outcome
+    }
+
+    /// Something equal to what is held was logged: what is now known to be a copy is let go.
+    fn settle_held(&mut self, outcome: &mut Outcome, payload: &Arc<Payload>) {
+        let Some(occurrences) = self.payloads.get_mut(payload).filter(|occurrences| occurrences.held > 0) else {
+            return;
+        };
+        let Some(newest) = occurrences.recent.back().copied() else { return };
+        let count = occurrences.count();
+        let is_copy = |held: &Held| {
+            let place = occurrences.places.get(&held.link).filter(|_| held.payload == *payload);
+            place.is_some_and(|place| place.most_missed + held.frames <= count)
+        };
+        let (copies, held): (VecDeque<_>, _) = std::mem::take(&mut self.held).into_iter().partition(is_copy);
+        self.held = held;
+        occurrences.held -= copies.len();
+        if newest.by_newcomer {
+            for copy in copies {
+                self.doubt(outcome, copy, newest);
+            }
+        }
+    }
+
+    /// A frame counts as a copy of what a newcomer brought first; but it may be one that the newcomer missed, and then
+    /// the newcomer's is still to come on every other connection. They vouch for it.
+    fn doubt(&mut self, outcome: &mut Outcome, copy: Held, newest: First) {
+        let Held { payload, link, received_at, .. } = copy;
+        let Some(occurrences) = self.payloads.get(&payload) else { return };
+        let hears = |(other, since): &(u64, Instant)| {
+            let was_there = *other == link || *since + self.skew + self.skew <= newest.at;
+            was_there && occurrences.is_certain(*other)
+        };
+        let witnesses = self.coverage.open().filter(hears).map(|open| open.0).collect();
+        self.vouch(outcome, Vouched { payload, received_at, witnesses, until: newest.at + self.skew });
+    }
+
+    /// Decides on the oldest frame that is held. `in_time`: whether it was held for as long as it should.
+    fn release(&mut self, outcome: &mut Outcome, in_time: bool) {
+        let Some(held) = self.held.pop_front() else { return };
+        let until = held.at + self.skew;
+        let Some(occurrences) = self.payloads.get_mut(&held.payload) else { return };
+        occurrences.held -= 1;
+        // Connected before this can have been delivered anywhere, and all that it brought is known.
+        let saw_all = |(link, since): &(u64, Instant)| {
+            *link != held.link && *since + self.skew <= held.at && occurrences.is_certain(*link)
+        };
+        let witnesses: Vec<u64> =
+            self.coverage.open().filter(|open| in_time && saw_all(open)).map(|open| open.0).collect();
+        // Whatever equals it was brought by others within the skew, so it is none of those that come later.
+        occurrences.anchor(held.link, held.frames);
+        let Held { payload, received_at, .. } = held;
+        self.vouch(outcome, Vouched { payload, received_at, witnesses, until });
+    }
+
+    /// Drops a frame on somebody's word, or logs it where nobody gives theirs.
+    fn vouch(&mut self, outcome: &mut Outcome, vouched: Vouched) {
+        if vouched.witnesses.is_empty() {
+            outcome.decisions.push(vouched.payload.broadcast(vouched.received_at, true));
+            return;
+        }
+        self.vouched.push_back(vouched);
+        if self.vouched.len() > MOST_DOUBTFUL
+            && let Some(oldest) = self.vouched.pop_front()
+        {
+            outcome.decisions.push(oldest.payload.broadcast(oldest.received_at, true));
+        }
+    }
+
+    /// Keeps what is remembered bounded.
+    fn forget_excess(&mut self) {
+        while self.payloads.len() > MOST_PAYLOADS || (self.bytes > MOST_BYTES && self.payloads.len() > 1) {
+            let Some((added, payload)) = self.added.pop_front() else { return };
+            match self.payloads.get(&payload) {
+                // Fewer are held than are remembered.
+                Some(occurrences) if occurrences.held > 0 => self.added.push_back((added, payload)),
+                Some(_) => {
+                    self.forget(&payload);
+                    self.forgotten = Some(self.now);
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn forget(&mut self, payload: &Payload) {
+        if self.payloads.remove(payload).is_some() {
+            self.bytes -= payload.size();
+        }
+    }
+}
+
+impl Outcome {
+    fn missed(&mut self, holes: Vec<Hole>) {
+        self.news |= !holes.is_empty();
+        self.decisions.extend(holes.into_iter().map(Decision::Gap));
+    }
+}
+
+#[cfg(test)]
+mod tests;

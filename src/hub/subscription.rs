@@ -1,0 +1,114 @@
+//! A listener: a position in the log, and a waker where it has heard everything.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::entry::{Entry, Id};
+use super::{Seat, Shared};
+
+/// What a listener hears.
+#[derive(Debug, Clone)]
+pub enum Item {
+    /// The id it gave is none of this log's. It goes on with what comes from now on, after the cursor.
+    Reset,
+    /// Entries after its id are no longer held. It goes on after the last of them.
+    Lost {
+        /// The first of them.
+        from: Id,
+        /// The last of them.
+        to: Id,
+    },
+    /// The next entry.
+    Entry(Arc<Entry>),
+}
+
+/// Why a subscription is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum End {
+    /// It was so slow that the log has let go of what it would hear next. It may resume, and will be told.
+    #[error("the listener was too slow")]
+    Overtaken,
+    /// The bridge is going down. Everything logged before was heard.
+    #[error("the bridge is shutting down")]
+    Draining,
+}
+
+/// One listener's place. Holds no entries: what it has yet to hear is in the log, bounded as the log is, and a
+/// listener that the log has overtaken is over.
+#[derive(Debug)]
+pub struct Subscription {
+    shared: Arc<Shared>,
+    key: u64,
+    cursor: Id,
+    reset: bool,
+    begun: bool,
+    _seat: Seat,
+}
+
+impl Subscription {
+    pub(super) fn new(shared: Arc<Shared>, key: u64, cursor: Id, reset: bool, seat: Seat) -> Self {
+        Self { shared, key, cursor, reset, begun: false, _seat: seat }
+    }
+
+    /// Everything up to and including this id was heard, or is not asked for.
+    #[must_use]
+    pub fn cursor(&self) -> Id {
+        self.cursor
+    }
+
+    /// Whether the first thing heard will be [`Item::Reset`].
+    #[must_use]
+    pub fn is_reset(&self) -> bool {
+        self.reset
+    }
+
+    /// The next item. Cancel safe.
+    pub async fn next(&mut self) -> Result<Item, End> {
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// As [`Subscription::next`], for those who are polled themselves.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Item, End>> {
+        if self.reset {
+            self.reset = false;
+            return Poll::Ready(Ok(Item::Reset));
+        }
+        let mut state = self.shared.state();
+        let next = self.cursor.offset + 1;
+        if let Some(entry) = state.log.get(next).cloned() {
+            drop(state);
+            self.cursor = entry.id;
+            self.begun = true;
+            return Poll::Ready(Ok(Item::Entry(entry)));
+        }
+        let oldest = state.log.oldest();
+        if next < oldest {
+            let (from, to) = (state.log.id(next), state.log.id(oldest - 1));
+            drop(state);
+            // Who has begun was here all along, and would find out by resuming.
+            if self.begun {
+                return Poll::Ready(Err(End::Overtaken));
+            }
+            self.cursor = to;
+            return Poll::Ready(Ok(Item::Lost { from, to }));
+        }
+        if state.closed {
+            return Poll::Ready(Err(End::Draining));
+        }
+        self.begun = true;
+        let waker = state.waiting.entry(self.key).or_insert_with(|| context.waker().clone());
+        if !waker.will_wake(context.waker()) {
+            waker.clone_from(context.waker());
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let waker = self.shared.state().waiting.remove(&self.key);
+        // Outside the lock: what a waker's end does is not this room's business.
+        drop(waker);
+    }
+}

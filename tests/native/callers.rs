@@ -1,0 +1,155 @@
+//! Who may do what, and how much at once.
+
+use concertpos_bridge::simulator::{Action, Config, Fault};
+use serde_json::json;
+use tokio_tungstenite::tungstenite;
+
+use crate::client::{Till, event, sale, word};
+use crate::support::{World, eventually, sha256_hex};
+
+/// Settings with a token of this name and these scopes, which is its own secret.
+fn token<'a>(name: &'a str, scopes: &'a str, held: &'a mut Vec<(String, String)>) -> Vec<(&'a str, &'a str)> {
+    let key = |part: &str| format!("BRIDGE_AUTH__TOKENS__{}__{part}", name.to_uppercase());
+    *held = vec![
+        (key("SHA256"), sha256_hex(name)),
+        (key("INSTANCES"), "demo".to_owned()),
+        (key("SCOPES"), scopes.to_owned()),
+    ];
+    held.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bridge_token_may_do_what_its_scopes_say_and_nothing_else_leaves() {
+    let mut held = Vec::new();
+    let world = World::with(Config::default(), &token("reader", "read", &mut held)).await;
+    let mut till = Till::open(&world).await;
+    let ask = async |till: &mut Till, command, parameters| till.ask_with(command, parameters, Some("reader")).await;
+    assert_eq!(event(&ask(&mut till, "listpos", json!({})).await), "listpos");
+    for (command, parameters) in
+        [("payitems", sale("a")), ("registerdevice", json!({"UUID": "x"})), ("newthing", json!({}))]
+    {
+        assert_eq!(word(&ask(&mut till, command, parameters).await), "api_key_mismatch", "{command}");
+        assert_eq!(world.gateway.counts().command(command).received, 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_s_own_key_serves_only_where_it_is_accepted() {
+    let refused = [("BRIDGE_INSTANCES__DEMO__ACCEPT_GATEWAY_KEY", "false")];
+    let world = World::with(Config::default(), &refused).await;
+    let mut till = Till::open(&world).await;
+    assert_eq!(word(&till.ask("listpos", json!({})).await), "api_key_mismatch");
+    let frame = till.ask_with("listpos", json!({}), Some(crate::support::OPERATOR)).await;
+    assert_eq!(event(&frame), "listpos");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_nobody_knows_is_sent_once_and_its_answer_passed_on() {
+    let world = World::start().await;
+    let mut till = Till::open(&world).await;
+    assert_eq!(word(&till.ask("newthing", json!({"x": 1})).await), "invalid_command", "the gateway's own word");
+    assert_eq!(world.gateway.counts().command("newthing").received, 1);
+    world.gateway.add_fault(Fault::new(Action::CutAfterApply).on("otherthing"));
+    assert_eq!(word(&till.ask("otherthing", json!({})).await), "error_exec");
+    assert_eq!(world.gateway.counts().command("otherthing").received, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_are_answered_from_the_copies_that_rest_callers_share() {
+    let world = World::start().await;
+    assert_eq!(world.get("/points-of-sale/1/products").await.status(), 200);
+    let mut till = Till::open(&world).await;
+    for pos_id in [json!(1), json!("1")] {
+        let frame = till.ask("listproducts", json!({"POSID": pos_id, "posPassword": null})).await;
+        assert_eq!(event(&frame), "listproducts");
+    }
+    assert_eq!(world.gateway.counts().command("listproducts").received, 1);
+    let other = till.ask("listproducts", json!({"POSID": "2"})).await;
+    assert_eq!(event(&other), "listproducts");
+    assert_eq!(world.gateway.counts().command("listproducts").received, 2, "another point of sale is another copy");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_command_does_not_hold_up_the_next_one() {
+    let world = World::start().await;
+    world.gateway.add_fault(Fault::new(Action::Latency { ms: 500 }).on("getstatus"));
+    let mut till = Till::open(&world).await;
+    till.order("getstatus", json!({})).await;
+    let frames = [till.ask("listpos", json!({})).await, till.frame().await];
+    assert_eq!(frames.each_ref().map(event), ["listpos", "getstatus"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_command_too_many_at_once_is_answered_and_not_sent() {
+    let world = World::start().await;
+    world.gateway.add_fault(Fault::new(Action::Latency { ms: 1_000 }).on("payitems"));
+    let mut till = Till::open(&world).await;
+    for number in 0..33 {
+        till.order("payitems", sale(&number.to_string())).await;
+    }
+    let frame = till.frame().await;
+    let expected = json!({"command": "payitems", "retry_after": 1000});
+    assert_eq!((word(&frame), &frame["result"]["code"]), ("ratelimit", &expected));
+    for _ in 0..32 {
+        assert_eq!(event(&till.frame().await), "payitem");
+    }
+    assert_eq!(world.gateway.counts().command("payitems").received, 32);
+    assert_eq!(world.gateway.counts().bookings("32"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_s_limits_hold_over_all_its_connections_and_what_is_too_much_is_not_sent() {
+    let mut held = Vec::new();
+    let mut settings = token("one", "pay", &mut held);
+    settings.push(("BRIDGE_AUTH__TOKENS__ONE__MAX_IN_FLIGHT", "1"));
+    let world = World::with(Config::default(), &settings).await;
+    world.gateway.add_fault(Fault::new(Action::Latency { ms: 400 }).on("payitems").times(1));
+    let (mut first, mut second) = (Till::open(&world).await, Till::open(&world).await);
+    first.order_with("payitems", sale("first"), Some("one")).await;
+    eventually("it is on its way", async || world.gateway.counts().command("payitems").received == 1).await;
+    let refused = second.ask_with("payitems", sale("second"), Some("one")).await;
+    assert_eq!((word(&refused), &refused["result"]["code"]["command"]), ("ratelimit", &json!("payitems")));
+    assert_eq!(event(&first.frame().await), "payitem");
+    let again = second.ask_with("payitems", sale("second"), Some("one")).await;
+    assert_eq!(event(&again), "payitem", "its place is free once its answer is there");
+    assert_eq!(world.gateway.counts().bookings("second"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_guesses_keys_is_not_listened_to_for_a_while() {
+    let world = World::start().await;
+    let mut guesser = Till::open(&world).await;
+    let mut count = 0;
+    let refused = loop {
+        let frame = guesser.ask_with("listpos", json!({}), Some(&format!("guess-{count}"))).await;
+        count += 1;
+        if word(&frame) != "api_key_mismatch" || count == 1_000 {
+            break frame;
+        }
+    };
+    assert_eq!(word(&refused), "ratelimit", "after {count}");
+    assert!(refused["result"]["code"]["retry_after"].as_u64().unwrap() >= 1, "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_tokens_no_page_of_another_machine_may_connect_and_no_key_is_asked_for() {
+    let settings = [("BRIDGE_AUTH__MODE", "none")];
+    let world = World::with(Config::default(), &settings).await;
+    let path = "/?instance=demo";
+    for origin in ["https://evil.example", "null"] {
+        let Err(tungstenite::Error::Http(refused)) = Till::try_at(&world, path, Some(origin)).await else {
+            panic!("{origin} may connect")
+        };
+        assert_eq!(refused.status(), 403);
+    }
+    for origin in [None, Some("http://localhost:3000")] {
+        let mut till = Till::try_at(&world, path, origin).await.unwrap();
+        assert_eq!(event(&till.ask_with("listpos", json!({}), None).await), "listpos");
+    }
+    world.gateway.broadcast("demo", "updatepos", "{}").unwrap();
+    eventually("the copy is out of date", async || {
+        world.get("/points-of-sale").await;
+        world.gateway.counts().command("listpos").received == 2
+    })
+    .await;
+}
