@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +12,7 @@ use crate::budget::{self, Ledger};
 use crate::cache::{self, Cache};
 use crate::drain::Drain;
 use crate::gateway::{self, Pool};
+use crate::hub::{Epoch, Hub, Seats};
 use crate::journal::tests::disk::{Disk, Failure};
 use crate::journal::tests::on_disk;
 use crate::journal::{Filter, Journal, Key, Record, RecordId, Sale, State};
@@ -46,11 +46,9 @@ impl World {
         let journal = on_disk(&disk);
         let config = gateway::Config { url: gateway.url(), ..gateway::Config::default() };
         let tls = gateway::client_config(None).unwrap();
-        // Nobody listens to what goes up, which a pool survives.
-        let (upward, _) = mpsc::channel(1);
         let heard = gateway::Heard(std::sync::Arc::new(|_| ()));
         let request_timeout = config.request_timeout;
-        let pool = Pool::new(config, "demo", "demo", tls, upward, heard);
+        let pool = Pool::new(config, "demo", "demo", tls, heard);
         let stop = CancellationToken::new();
         tokio::spawn(pool.clone().tend(stop.clone(), Duration::ZERO));
         let parts = InstanceParts {
@@ -60,6 +58,7 @@ impl World {
             request_timeout,
             max_wait: PAY_MAX_WAIT,
             pay_max_wait: PAY_MAX_WAIT,
+            hub: Hub::new(Epoch::random().unwrap(), 16, Seats::new(1)),
         };
         let cache = cache::Config { max_size: 0, min_age: Duration::ZERO, rules: BTreeMap::new(), store: None };
         let cache = std::sync::Arc::new(Cache::new(cache));
