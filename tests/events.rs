@@ -1,6 +1,6 @@
 //! Broadcasts reach everybody who listens, once each, in order, and what is missing is said.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
 
 mod support;
 

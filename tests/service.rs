@@ -4,6 +4,7 @@
 
 mod running;
 
+use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -297,7 +298,7 @@ async fn no_secret_is_told_anywhere() {
     ] {
         let request = client.get(service.url(path)).bearer_auth(token).header("X-POS-Password", "till-password-1");
         let answer = request.send().await.unwrap();
-        told.push_str(&format!("{:?}", answer.headers()));
+        write!(told, "{:?}", answer.headers()).unwrap();
         told.push_str(&answer.text().await.unwrap());
     }
     let sale = client.post(service.url("/v1/instances/demo/points-of-sale/1/payments")).bearer_auth(KEY);
