@@ -33,7 +33,7 @@ use tally::Answers;
 use turns::{Turn, Turns};
 
 use crate::budget::{Ledger, Quota};
-use crate::cache::{Cache, Key as CopyKey, PasswordKey};
+use crate::cache::{Cache, Key as CopyKey, PasswordKey, PlainKey};
 use crate::drain::Drain;
 use crate::gateway::{Cause, Pool};
 use crate::hub::Hub;
@@ -173,7 +173,7 @@ impl Bridge {
         admitted: impl FnOnce() -> bool,
     ) -> Option<Served> {
         let instance = self.shared.instances.get(instance)?;
-        let key = CopyKey::plain(&instance.name, spec, pos_id);
+        let key = PlainKey { instance: &instance.name, command: spec.name, pos_id };
         let served = Ok(instance.reader.at_hand(spec, &key).filter(|_| admitted())?);
         instance.answers.note(&served);
         served.ok()

@@ -20,7 +20,7 @@ use super::dispatch::{Dispatch, refused};
 use super::error::Error;
 use super::freshness::{Decision, Forward, Wish, decide};
 use super::turns::{Turn, Turns};
-use crate::cache::{Cache, Copy, Epoch, Key, Standing};
+use crate::cache::{Cache, Copy, Epoch, Key, PlainKey, Standing};
 use crate::wire::{Command, Meaning, Spec};
 
 /// How long a refresh behind a caller's back may take: nobody waits for it, so it only has to end.
@@ -121,12 +121,9 @@ impl Reader {
     }
 
     /// The answer to a read without wishes, where a fresh copy has it.
-    pub(super) fn at_hand(&self, spec: &'static Spec, key: &Key) -> Option<Served> {
-        let (copy, now) = (self.cache.copy(key)?, Instant::now());
-        let standing = self.cache.standing(spec, key, &copy, now);
-        let seen = Some((standing, now.saturating_duration_since(copy.written)));
-        let decision = decide(seen, &Wish::default(), self.cache.min_age());
-        (decision == Decision::Serve).then(|| hit(copy, standing))
+    pub(super) fn at_hand(&self, spec: &'static Spec, key: &PlainKey<'_>) -> Option<Served> {
+        // Without wishes a fresh copy is always served (`freshness`).
+        self.cache.fresh(spec, key, Instant::now()).map(|(copy, left)| hit(copy, Standing::Fresh { left }))
     }
 
     /// Fetches, or shares a fetch; says which. `stale` is for how long the copy has been stale that can stand in, if there

@@ -1,8 +1,10 @@
 //! What a copy is a copy of: keys that cannot collide, and passwords in them that are worth nothing elsewhere.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use equivalent::Equivalent;
 use hmac::{Hmac, KeyInit, Mac};
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::Error;
@@ -34,11 +36,47 @@ pub struct Key {
     pub password: Option<[u8; 32]>,
 }
 
+/// A [`Key`] without a limit and without a password, to look one up by without making it.
+#[derive(Debug, Clone)]
+pub struct PlainKey<'a> {
+    /// The instance's name.
+    pub instance: &'a Arc<str>,
+    /// The command's name.
+    pub command: &'static str,
+    /// The point of sale, where the command is about one.
+    pub pos_id: Option<i64>,
+}
+
+impl PlainKey<'_> {
+    /// The key that it is equivalent to.
+    #[must_use]
+    pub fn key(&self) -> Key {
+        let Self { instance, command, pos_id } = *self;
+        Key { instance: Arc::clone(instance), command, pos_id, limit: None, password: None }
+    }
+}
+
+/// As the derived hash of the key that it is equivalent to: member by member.
+impl Hash for PlainKey<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.instance, self.command, self.pos_id, None::<u64>, None::<[u8; 32]>).hash(state);
+    }
+}
+
+impl Equivalent<Key> for PlainKey<'_> {
+    fn equivalent(&self, key: &Key) -> bool {
+        let Key { instance, command, pos_id, limit, password } = key;
+        (instance, *command, *pos_id) == (self.instance, self.command, self.pos_id)
+            && limit.is_none()
+            && password.is_none()
+    }
+}
+
 impl Key {
     /// What a read without a limit and without a password is a copy of.
     #[must_use]
     pub fn plain(instance: &Arc<str>, spec: &'static Spec, pos_id: Option<i64>) -> Self {
-        Self { instance: Arc::clone(instance), command: spec.name, pos_id, limit: None, password: None }
+        PlainKey { instance, command: spec.name, pos_id }.key()
     }
 }
 
@@ -81,7 +119,31 @@ fn keyed_hash(key: &[u8], text: &[u8]) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
+    use std::hash::DefaultHasher;
+
     use super::*;
+
+    #[test]
+    fn a_plain_key_finds_the_key_that_it_is_equivalent_to_and_no_other() {
+        let (demo, other): (Arc<str>, Arc<str>) = ("demo".into(), "other".into());
+        let plain = PlainKey { instance: &demo, command: "listproducts", pos_id: Some(7) };
+        let hash = |value: &dyn Fn(&mut DefaultHasher)| {
+            let mut hasher = DefaultHasher::new();
+            value(&mut hasher);
+            hasher.finish()
+        };
+        assert_eq!(hash(&|hasher| plain.hash(hasher)), hash(&|hasher| plain.key().hash(hasher)));
+        assert!(plain.equivalent(&plain.key()));
+        for key in [
+            Key { instance: other, ..plain.key() },
+            Key { command: "listpm", ..plain.key() },
+            Key { pos_id: None, ..plain.key() },
+            Key { limit: Some(1), ..plain.key() },
+            Key { password: Some([0; 32]), ..plain.key() },
+        ] {
+            assert!(!plain.equivalent(&key), "{key:?}");
+        }
+    }
 
     #[test]
     fn a_password_s_hash_depends_on_the_instance_s_key_and_survives_a_restart() {

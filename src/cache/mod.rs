@@ -13,7 +13,9 @@ mod key;
 pub mod store;
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,7 +26,7 @@ use tokio::time::Instant;
 
 pub use epochs::Epoch;
 use epochs::{Epochs, Subject, Turn};
-pub use key::{Key, PasswordKey};
+pub use key::{Key, PasswordKey, PlainKey};
 use store::Changes;
 
 use crate::wire::command::LISTTRANSACTIONS;
@@ -62,17 +64,31 @@ pub struct Config {
     pub store: Option<PathBuf>,
 }
 
-/// A reply as it was when its command was written.
+/// A reply as it was when its command was written. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Copy {
+pub struct Copy(Arc<Reply>);
+
+/// What a copy holds.
+#[derive(Debug)]
+pub struct Reply {
     /// The reply's `parameters`.
     pub body: Body,
     /// A strong entity tag, quoted.
-    pub etag: Arc<str>,
+    pub etag: Box<str>,
     /// When its command was written: the copy is no newer than that.
     pub written: Instant,
     /// The epoch of its key when its command was written.
     pub epoch: Epoch,
+    /// How many epochs had ended, of whatever, when this one was last seen to be in force.
+    current_at: AtomicU64,
+}
+
+impl Deref for Copy {
+    type Target = Reply;
+
+    fn deref(&self) -> &Reply {
+        &self.0
+    }
 }
 
 /// How a copy may be used.
@@ -106,6 +122,8 @@ pub struct Cache {
     copies: Moka<Key, Copy>,
     refusals: Moka<Key, GatewayError>,
     epochs: Mutex<Epochs>,
+    /// How many epochs have ended, of whatever: while it stands, so does every judgement of a copy.
+    ended: AtomicU64,
     /// What the store has not written yet.
     changes: Arc<Changes>,
 }
@@ -127,7 +145,7 @@ impl Cache {
             })
             .build();
         let refusals = Moka::builder().max_capacity(MAX_REFUSALS).time_to_live(REFUSAL_REMEMBERED).build();
-        Self { config, copies, refusals, epochs: Mutex::default(), changes }
+        Self { config, copies, refusals, epochs: Mutex::default(), ended: AtomicU64::new(0), changes }
     }
 
     /// The rule of a command, if its replies are kept.
@@ -150,13 +168,33 @@ impl Cache {
 
     /// Ends the freshness of everything that `updatepos` concerns, from now on and for every fetch under way.
     pub fn catalogue_changed(&self, instance: &Arc<str>) {
-        self.epochs().end(Subject::Catalogue(Arc::clone(instance)), Instant::now());
+        self.end(Subject::Catalogue(Arc::clone(instance)));
     }
 
     /// Ends the freshness of the transactions of one point of sale. Only for points of sale that the gateway knows,
     /// so that invented ones take no memory.
     pub fn sold(&self, instance: &Arc<str>, pos_id: i64) {
-        self.epochs().end(Subject::Sales(Arc::clone(instance), pos_id), Instant::now());
+        self.end(Subject::Sales(Arc::clone(instance), pos_id));
+    }
+
+    fn end(&self, subject: Subject) {
+        self.epochs().end(subject, Instant::now());
+        // After the end: whoever sees the old number and yet the new epoch only looks once more.
+        self.ended.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The copy of a plain key, where it is fresh at `now`.
+    #[must_use]
+    pub fn fresh(&self, spec: &Spec, key: &PlainKey<'_>, now: Instant) -> Option<(Copy, Duration)> {
+        let copy = self.copies.get(key)?;
+        let left = self.rule(spec.name)?.fresh.checked_sub(now.saturating_duration_since(copy.written))?;
+        let current = self.is_still_current(&copy) || self.turn(spec, &key.key(), &copy) == Turn::Current;
+        (current && !left.is_zero()).then_some((copy, left))
+    }
+
+    /// Whether nothing has ended since the copy's epoch was last seen to be in force.
+    fn is_still_current(&self, copy: &Copy) -> bool {
+        copy.current_at.load(Ordering::Relaxed) == self.ended.load(Ordering::Acquire)
     }
 
     /// The copy of `key`, whatever its standing.
@@ -171,7 +209,7 @@ impl Cache {
         let Some(rule) = self.rule(spec.name) else { return Standing::Useless };
         let age = now.saturating_duration_since(copy.written);
         let aged = age.saturating_sub(rule.fresh);
-        let standing = match self.turn(spec, key, copy.epoch) {
+        let standing = match self.turn(spec, key, copy) {
             Turn::Ended(at) => {
                 let ended = at.map_or(age, |at| now.saturating_duration_since(at));
                 Standing::Ended { by: aged.max(ended) }
@@ -187,12 +225,18 @@ impl Cache {
         }
     }
 
-    fn turn(&self, spec: &Spec, key: &Key, epoch: Epoch) -> Turn {
-        match subject(spec, key) {
-            Some(subject) => self.epochs().turn(&subject, epoch),
-            None if epoch == Epoch::FORMER => Turn::Ended(None),
+    fn turn(&self, spec: &Spec, key: &Key, copy: &Copy) -> Turn {
+        // Read before the look: an end that comes in between makes the judgement one that is not remembered.
+        let ended = self.ended.load(Ordering::Acquire);
+        let turn = match subject(spec, key) {
+            Some(subject) => self.epochs().turn(&subject, copy.epoch),
+            None if copy.epoch == Epoch::FORMER => Turn::Ended(None),
             None => Turn::Current,
+        };
+        if turn == Turn::Current {
+            copy.current_at.store(ended, Ordering::Relaxed);
         }
+        turn
     }
 
     fn epochs(&self) -> MutexGuard<'_, Epochs> {
@@ -250,6 +294,8 @@ impl Copy {
         let digest = Sha256::digest(body.as_str().as_bytes());
         // 128 bits of a digest are more than enough to tell two bodies of one resource apart.
         let tag = digest.iter().take(16).fold(0_u128, |tag, byte| tag << 8 | u128::from(*byte));
-        Self { body, etag: Arc::from(format!("\"{tag:032x}\"")), written, epoch }
+        let etag = format!("\"{tag:032x}\"").into_boxed_str();
+        // Not judged yet: no number of ends is this high.
+        Self(Arc::new(Reply { body, etag, written, epoch, current_at: AtomicU64::new(u64::MAX) }))
     }
 }

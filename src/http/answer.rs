@@ -9,6 +9,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, VARY};
 use actix_web::web::Bytes;
 
+use crate::cache::Copy;
 use crate::wire::Body;
 
 /// The header in which callers give the password of a point of sale.
@@ -19,23 +20,25 @@ const PRIVATELY: HeaderValue = HeaderValue::from_static("private, no-cache");
 const BY_CALLER: HeaderValue = HeaderValue::from_static("Authorization, X-POS-Password");
 
 /// A body as its owner holds it: shared, not copied.
-struct Shared(Body);
+struct Shared<T>(T);
 
-impl AsRef<[u8]> for Shared {
+impl AsRef<[u8]> for Shared<Body> {
     fn as_ref(&self) -> &[u8] {
         self.0.as_str().as_bytes()
     }
 }
 
-fn bytes(reply: Body) -> Bytes {
-    Bytes::from_owner(Shared(reply))
+impl AsRef<[u8]> for Shared<Copy> {
+    fn as_ref(&self) -> &[u8] {
+        self.0.body.as_str().as_bytes()
+    }
 }
 
 /// The answer to a read. A private cache may keep it but asks each time, for it cannot hear `updatepos`; and it must
 /// not give one caller's copy to another.
 #[must_use]
-pub fn read(reply: Body) -> HttpResponse {
-    let mut response = HttpResponse::with_body(StatusCode::OK, bytes(reply).boxed());
+pub fn read(copy: Copy) -> HttpResponse {
+    let mut response = HttpResponse::with_body(StatusCode::OK, Bytes::from_owner(Shared(copy)).boxed());
     response.headers_mut().insert(CONTENT_TYPE, JSON);
     kept_privately(response)
 }
@@ -59,7 +62,7 @@ pub fn done(status: StatusCode, reply: Body) -> HttpResponse {
     HttpResponse::build(status)
         .content_type("application/json")
         .insert_header((CACHE_CONTROL, "no-store"))
-        .body(bytes(reply))
+        .body(Bytes::from_owner(Shared(reply)))
 }
 
 #[cfg(test)]
@@ -67,9 +70,16 @@ mod tests {
     use actix_web::body::to_bytes;
     use serde_json::value::RawValue;
 
+    use tokio::time::Instant;
+
     use super::*;
+    use crate::cache::Epoch;
 
     const REPLY: &str = r#"{"Products": [{"ID":"1", "Price":2.50, "new":1e400}]}"#;
+
+    fn copy() -> Copy {
+        Copy::new(reply(), Instant::now(), Epoch::FORMER)
+    }
 
     fn reply() -> Body {
         Body::from(&*RawValue::from_string(REPLY.to_owned()).unwrap())
@@ -77,7 +87,7 @@ mod tests {
 
     #[actix_web::test]
     async fn a_reply_leaves_as_the_bytes_that_came() {
-        for response in [read(reply()), done(StatusCode::CREATED, reply())] {
+        for response in [read(copy()), done(StatusCode::CREATED, reply())] {
             assert_eq!(response.headers().get(CONTENT_TYPE).unwrap(), "application/json");
             assert_eq!(to_bytes(response.into_body()).await.unwrap(), REPLY);
         }
@@ -85,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_read_may_be_kept_privately_and_a_deed_not_at_all() {
-        let response = read(reply());
+        let response = read(copy());
         assert_eq!(response.headers().get(CACHE_CONTROL).unwrap(), "private, no-cache");
         assert_eq!(response.headers().get(VARY).unwrap(), "Authorization, X-POS-Password");
         assert_eq!(done(StatusCode::CREATED, reply()).headers().get(CACHE_CONTROL).unwrap(), "no-store");

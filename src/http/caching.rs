@@ -44,12 +44,12 @@ pub fn answer(served: Served, request: &HeaderMap) -> HttpResponse {
     let Served { copy, status } = served;
     let known = request.get_all(IF_NONE_MATCH).any(|line| line.to_str().is_ok_and(|line| matches(line, &copy.etag)));
     let age = Instant::now().saturating_duration_since(copy.written).as_secs();
-    let etag = copy.etag;
-    let mut response = if known { answer::not_modified() } else { answer::read(copy.body) };
+    let etag = HeaderValue::from_str(&copy.etag);
+    let mut response = if known { answer::not_modified() } else { answer::read(copy) };
     let headers = response.headers_mut();
     headers.insert(AGE, HeaderValue::from(age));
     // Both are made of visible ASCII.
-    for (name, value) in [(ETAG, HeaderValue::from_str(&etag)), (CACHE_STATUS, cache_status(&status).try_into())] {
+    for (name, value) in [(ETAG, etag), (CACHE_STATUS, cache_status(&status).try_into())] {
         if let Ok(value) = value {
             headers.insert(name, value);
         }

@@ -65,7 +65,7 @@ impl Desk {
         let parameters = of_read(spec, given)?;
         let turn = self.caller.name();
         let served = self.bridge.read(&self.instance, spec, parameters, turn, Wish::default(), self.deadline).await;
-        served.map(|served| served.copy.body).map_err(|error| self.refusal(error, spec))
+        served.map(|served| served.copy.body.clone()).map_err(|error| self.refusal(error, spec))
     }
 
     async fn ask(&self, spec: &'static Spec, parameters: Parameters) -> Result<Body, Refusal> {
