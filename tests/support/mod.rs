@@ -133,6 +133,18 @@ impl World {
             .json(&serde_json::json!({"PaymentMethod": 1, "Products": [{"ID": 1, "Amount": 2}], "ref": key}))
     }
 
+    /// Waits until so many links have been open for at least a second.
+    pub(crate) async fn until_links_are_old(&self, count: usize) {
+        eventually("the links are old", async || {
+            let status = self.http.get(format!("{}/v1/bridge", self.url)).bearer_auth(OPERATOR).send().await;
+            let status: Value = status.expect("an answer").json().await.expect("JSON");
+            let shards = status["instances"][0]["shards"].as_array().cloned().unwrap_or_default();
+            let links = shards.iter().flat_map(|shard| shard["links"].as_array().cloned().unwrap_or_default());
+            links.filter(|link| link["open_seconds"].as_u64() >= Some(1)).count() >= count
+        })
+        .await;
+    }
+
     /// Stops the bridge as SIGTERM would and waits for its end.
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
         self.drain.ask();
