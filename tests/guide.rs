@@ -19,3 +19,12 @@ fn every_metric_is_in_the_operators_guide() {
         names.iter().filter(|name| !GUIDE.contains(&format!("`concertpos_bridge_{name}`"))).collect();
     assert!(missing.is_empty(), "not in docs/operating.md: {missing:?}");
 }
+
+#[test]
+fn every_alert_is_in_the_operators_guide() {
+    let rules = include_str!("../deploy/prometheus-rules.yaml");
+    let names: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(names.len() >= 5, "the rules are no longer understood: {names:?}");
+    let missing: Vec<&&str> = names.iter().filter(|name| !GUIDE.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty(), "not in docs/operating.md: {missing:?}");
+}
