@@ -14,7 +14,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Flags of `healthcheck`.
 #[derive(Debug, Args)]
 pub(super) struct Healthcheck {
-    /// Where the bridge listens; by default what `BRIDGE_SERVER__LISTEN` says, else 127.0.0.1:8080
+    /// Where the bridge listens; by default what `BRIDGE_SERVER__ADMIN_LISTEN` says, else `BRIDGE_SERVER__LISTEN`, else
+    /// 127.0.0.1:8080
     #[arg(long, value_name = "ADDR")]
     address: Option<SocketAddr>,
     /// Ask whether it is alive, not whether it is ready
@@ -23,10 +24,12 @@ pub(super) struct Healthcheck {
 }
 
 pub(super) fn run(flags: &Healthcheck) -> anyhow::Result<ExitCode> {
-    let configured = std::env::var("BRIDGE_SERVER__LISTEN").ok();
+    // The operator's listener first: it never speaks TLS, which this check does not.
+    let names = ["BRIDGE_SERVER__ADMIN_LISTEN", "BRIDGE_SERVER__LISTEN"];
+    let configured = names.into_iter().find_map(|name| std::env::var(name).ok().map(|text| (name, text)));
     let address = match (flags.address, configured) {
         (Some(address), _) => address,
-        (None, Some(text)) => text.parse().context("BRIDGE_SERVER__LISTEN")?,
+        (None, Some((name, text))) => text.parse().context(name)?,
         (None, None) => SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
     };
     let path = if flags.live { "/livez" } else { "/readyz" };

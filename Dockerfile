@@ -1,0 +1,63 @@
+# The bridge in an image of its own: one static program, the certificates it trusts, and nothing else. No shell, no
+# package manager, no user but a number. What cannot be in the image is what is yours: keys, tokens, records.
+#
+#   docker build --tag concertpos-bridge .
+#   docker run --read-only --publish 8080:8080 --volume bridge:/data \
+#     --env BRIDGE_INSTANCES__MYFESTIVAL__API_KEY concertpos-bridge
+
+# Anything from Debian or Ubuntu with rustup's toolchain of the version in Cargo.toml.
+ARG BASE=rust:1.95-slim-bookworm
+
+FROM ${BASE} AS tools
+# Unpinned: a security fix of the base's distribution is wanted, and nothing of it but certificates reaches the image.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends ca-certificates gcc libc6-dev musl-tools \
+    && rm -rf /var/lib/apt/lists/*
+# Static, since the image has no C library. The target is that of the machine that builds.
+RUN rustup target add "$(uname -m)-unknown-linux-musl"
+WORKDIR /build
+
+# The crates, built of an empty program: only a change of Cargo.toml or Cargo.lock builds them anew.
+FROM tools AS crates
+COPY Cargo.toml Cargo.lock ./
+COPY benches benches
+RUN mkdir src \
+    && echo 'fn main() {}' >src/main.rs \
+    && touch src/lib.rs \
+    && cargo build --locked --release --target "$(uname -m)-unknown-linux-musl"
+
+FROM crates AS program
+COPY src src
+# Touched, since the files may be older than the empty program that they replace.
+RUN touch src/main.rs src/lib.rs \
+    && cargo build --locked --release --target "$(uname -m)-unknown-linux-musl" \
+    && mkdir --parents /image/etc/ssl/certs /image/data /image/tmp \
+    && chmod 0700 /image/data \
+    && chmod 1777 /image/tmp \
+    && chown 65532:65532 /image/data \
+    && cp "target/$(uname -m)-unknown-linux-musl/release/concertpos-bridge" /image/ \
+    && cp /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/
+
+FROM scratch
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="ConcertPOS bridge" \
+      org.opencontainers.image.description="HTTP for ConcertPOS: a bridge from REST to the gateway's WebSocket" \
+      org.opencontainers.image.licenses="MIT OR Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+# One layer, with the owners and modes that were set.
+COPY --from=program /image/ /
+# A number, so that Kubernetes can see that it is not root.
+USER 65532:65532
+# The settings' own places, data/journal and data/cache, are thereby in the volume.
+WORKDIR /
+# The environment goes before a configuration file: to listen elsewhere, set this variable. Beyond loopback the bridge
+# does not start without tokens.
+ENV BRIDGE_SERVER__LISTEN=0.0.0.0:8080
+VOLUME /data
+EXPOSE 8080
+HEALTHCHECK --interval=10s --timeout=5s --start-period=5s --retries=3 CMD ["/concertpos-bridge", "healthcheck"]
+ENTRYPOINT ["/concertpos-bridge"]
+CMD ["serve"]
