@@ -109,6 +109,7 @@ impl App {
         tasks.spawn(saved::keep(spent, ledgers, close_links.clone().cancelled_owned()));
         let bridge = Bridge::new(instances, &cache, &journal, drain.clone());
         tasks.spawn(bridge.clone().keep_licenses());
+        tasks.spawn(bridge.clone().gather_evidence());
         let auth = Arc::new(auth);
         let reload = Reload { auth: Arc::clone(&auth), gateway_keys, certificates: certificates.clone() };
         let parts = Parts { bridge: bridge.clone(), auth, config: config.server.http, certificates };

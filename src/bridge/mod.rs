@@ -2,6 +2,7 @@
 
 mod dispatch;
 pub mod error;
+mod evidence;
 pub mod freshness;
 mod pay;
 pub mod read;
@@ -24,7 +25,7 @@ use dispatch::{Dispatch, Unfinished};
 pub use error::Error;
 pub use freshness::Wish;
 pub use pay::Paid;
-use pay::Payments;
+use pay::{Payments, Shown};
 use read::{Ask, Reader};
 pub use read::{Served, Status};
 pub use status::{BridgeStatus, InstanceStatus, PaymentCounts};
@@ -43,6 +44,9 @@ const OWN_TURN: &str = "bridge";
 
 /// How long after a failure the licence is asked for again.
 const LICENSE_RETRY: Duration = Duration::from_secs(30);
+
+/// The `Retry-After` where a payment could not even be begun within the time that a request has.
+const LATER: Duration = Duration::from_secs(1);
 
 /// Answers use cases for all configured instances. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -145,9 +149,13 @@ impl Bridge {
         let instance = self.instance(instance)?;
         let key = instance.key(spec, &parameters);
         let command = Command::known(spec, parameters);
+        let pos_id = key.pos_id.filter(|_| spec == &command::LISTTRANSACTIONS);
         let ask = Ask { spec, command, key, turn: Arc::from(turn), wish, deadline };
         let outcome = instance.reader.read(ask).await;
         instance.answers.note(&outcome);
+        if let (Some(pos_id), Ok(served)) = (pos_id, &outcome) {
+            instance.payments.evidence.passed_by(pos_id, &served.copy.body);
+        }
         outcome
     }
 
@@ -233,8 +241,16 @@ impl Bridge {
     ) -> Result<Paid, Error> {
         let instance = self.instance(instance)?;
         let write_by = deadline.min(Instant::now() + instance.pay_max_wait);
-        let work = Arc::clone(&instance.payments).pay(key, sale, command, write_by);
-        self.carry_out(work, deadline).await
+        let shown = Shown::default();
+        let work = Arc::clone(&instance.payments).pay(key, sale, command, write_by, Arc::clone(&shown));
+        let task = self.shared.tasks.spawn_on(work, &self.shared.runtime);
+        match (timeout_at(deadline, task).await, shown.get()) {
+            (Ok(Ok(outcome)), _) => outcome,
+            // It runs on; or it panicked, and nobody knows how far it got.
+            (_, Some(id)) => Err(Error::OutcomeUnknown { gateway: None, payment: Some(id.to_string()) }),
+            // It has not been written, and is too late to be.
+            (_, None) => Err(Error::Overloaded { retry_after: LATER }),
+        }
     }
 
     /// The record of a payment of this instance.
@@ -262,6 +278,16 @@ impl Bridge {
         tokio::select! {
             () = drain.begun() => {}
             () = async { drop(futures_util::future::join_all(keepers).await) } => {}
+        }
+    }
+
+    /// Gathers evidence about payments of unknown outcome until the drain begins.
+    pub async fn gather_evidence(self) {
+        let Shared { instances, drain, runtime, tasks } = &*self.shared;
+        let gatherers = instances.values().map(|instance| instance.payments.evidence.gather(runtime, tasks));
+        tokio::select! {
+            () = drain.begun() => {}
+            () = async { drop(futures_util::future::join_all(gatherers).await) } => {}
         }
     }
 

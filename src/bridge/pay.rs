@@ -3,9 +3,13 @@
 //! The order holds the promise: the key is reserved in memory, points and a link are had, the record is made durable,
 //! and only then the command is written, once; its outcome is durable before anybody is told. Everything runs in a task
 //! of the bridge's own, so that a caller who goes away changes nothing.
+//!
+//! Nothing is written after the instant until which the payment may wait, however long the disk took: whoever was told
+//! by then that nothing was sent must be right for ever. So a payment about to be written shows itself first
+//! ([`Shown`]), and looks at the clock after that; whoever looks in vain after that instant knows that it never will be.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
@@ -14,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::dispatch::{Dispatch, refused};
 use super::error::Error;
+use super::evidence::Evidence;
 use crate::budget::{Ask, Class, Permit};
 use crate::cache::Cache;
 use crate::gateway::{Cause, Ending, Failure, Lease, Lost, NotSent, Priority};
@@ -21,7 +26,7 @@ use crate::journal::{
     Dispatched, Journal, JournalError, Key, Late, Outcome, Record, RecordId, Release, Reservation, Reserve, Sale,
     Verdict,
 };
-use crate::wire::{Body, Command};
+use crate::wire::{Body, Command, GatewayError};
 
 /// The `Retry-After` of what is decided within moments.
 const SHORTLY: Duration = Duration::from_secs(1);
@@ -35,6 +40,19 @@ pub struct Paid {
     pub replayed: bool,
 }
 
+/// Where a payment shows itself before it is written: its record exists by then.
+pub(super) type Shown = Arc<OnceLock<RecordId>>;
+
+/// Why a payment that was recorded did not end with its reply.
+enum Unwritten {
+    /// No byte of it left.
+    Never(Error),
+    /// The gateway refused it.
+    Refused(GatewayError),
+    /// It was written, and its outcome is not known.
+    Lost(Lost),
+}
+
 /// The payments of one instance.
 #[derive(Debug)]
 pub(super) struct Payments {
@@ -42,26 +60,30 @@ pub(super) struct Payments {
     pub(super) journal: Journal,
     pub(super) cache: Arc<Cache>,
     pub(super) instance: Arc<str>,
+    pub(super) evidence: Evidence,
     /// Set-aside links that are listened to, by payment; ended when a person settles it.
     listening: Mutex<HashMap<RecordId, CancellationToken>>,
 }
 
 impl Payments {
     pub(super) fn new(dispatch: Arc<Dispatch>, journal: Journal, cache: Arc<Cache>, instance: Arc<str>) -> Self {
-        Self { dispatch, journal, cache, instance, listening: Mutex::default() }
+        let evidence = Evidence::new(Arc::clone(&dispatch), journal.clone(), Arc::clone(&instance));
+        Self { dispatch, journal, cache, instance, evidence, listening: Mutex::default() }
     }
 
-    /// Books a sale, or says what became of the one that its key names. To be run in a task that is not dropped.
+    /// Books a sale, or says what became of the one that its key names. To be run in a task that is not dropped. Nothing
+    /// is written after `write_by`, and what may be written is `shown` before.
     pub(super) async fn pay(
         self: Arc<Self>,
         key: Key,
         sale: Sale,
         command: Command,
-        deadline: Instant,
+        write_by: Instant,
+        shown: Shown,
     ) -> Result<Paid, Error> {
         let pos_id = sale.pos_id;
         match self.journal.reserve(key, sale) {
-            Reserve::Fresh(reservation) => self.begin(reservation, pos_id, &command, deadline).await,
+            Reserve::Fresh(reservation) => self.begin(reservation, pos_id, &command, (write_by, shown)).await,
             Reserve::Replay(record) => Ok(Paid { record: *record, replayed: true }),
             Reserve::Unknown(record) => Err(unknown(&record)),
             Reserve::InProgress => Err(Error::PaymentInProgress { retry_after: SHORTLY }),
@@ -73,47 +95,62 @@ impl Payments {
 
     async fn begin(
         self: Arc<Self>,
-        reservation: Reservation,
+        mut reservation: Reservation,
         pos_id: i64,
         command: &Command,
-        deadline: Instant,
+        (write_by, shown): (Instant, Shown),
     ) -> Result<Paid, Error> {
         // Until the record is durable a dropped reservation frees the key, and a dropped lease and permit go back.
-        let (mut permit, mut lease) = self.way(command, deadline).await?;
+        let way = self.way(command, write_by).await?;
+        if let Some(newest) = self.evidence.newest_before(pos_id) {
+            reservation.note_newest_transaction(newest);
+        }
         let dispatched = self.journal.dispatch(reservation).await?;
         let id = dispatched.id();
-        let outcome = loop {
-            permit.written();
-            let outcome = lease.exchange(command, self.dispatch.api_key.expose_secret()).await;
-            self.dispatch.account(command, permit, &outcome);
-            if !matches!(outcome, Err(Failure::NotSent(NotSent::LinkGone))) {
-                break outcome;
-            }
-            // Its link went away before the write: another may carry it, under the same record.
-            (permit, lease) = match self.way(command, deadline).await {
-                Ok(way) => way,
-                Err(error) => {
-                    let release = Outcome::Released(Release::NeverWritten);
-                    return self.ended_in_nothing(dispatched, release, error).await;
-                }
-            };
-        };
-        match outcome {
+        // In this order, see the top of this file.
+        let _ = shown.set(id);
+        match self.write(command, way, write_by).await {
             Ok(reply) => {
                 self.cache.sold(&self.instance, pos_id);
                 self.booked(dispatched, reply).await
             }
-            Err(Failure::Refused(error)) => {
+            Err(Unwritten::Never(error)) => {
+                self.ended_in_nothing(dispatched, Outcome::Released(Release::NeverWritten), error).await
+            }
+            Err(Unwritten::Refused(error)) => {
                 let release = Outcome::Released(Release::Refused(error.clone()));
                 self.ended_in_nothing(dispatched, release, refused(error)).await
             }
-            Err(Failure::NotSent(why)) => {
-                self.ended_in_nothing(dispatched, Outcome::Released(Release::NeverWritten), why.into()).await
-            }
-            Err(Failure::Unknown(lost)) => {
+            Err(Unwritten::Lost(lost)) => {
                 self.cache.sold(&self.instance, pos_id);
-                self.lost(dispatched, id, lost).await
+                self.lost(dispatched, pos_id, lost).await
             }
+        }
+    }
+
+    /// Writes once, if that can be done by `write_by`.
+    async fn write(&self, command: &Command, way: (Permit, Lease), write_by: Instant) -> Result<Body, Unwritten> {
+        let (mut permit, mut lease) = way;
+        // What takes its time here: first making the record durable, then finding another link.
+        let mut too_late = Error::JournalUnavailable { retry_after: SHORTLY };
+        loop {
+            if Instant::now() > write_by {
+                // Permit and lease go back unused.
+                tracing::warn!(instance = %self.instance, %too_late, "a payment was not written in time");
+                return Err(Unwritten::Never(too_late));
+            }
+            permit.written();
+            let outcome = lease.exchange(command, self.dispatch.api_key.expose_secret()).await;
+            self.dispatch.account(command, permit, &outcome);
+            match outcome {
+                Ok(reply) => return Ok(reply),
+                Err(Failure::Refused(error)) => return Err(Unwritten::Refused(error)),
+                Err(Failure::Unknown(lost)) => return Err(Unwritten::Lost(lost)),
+                // Its link went away before the write: another may carry it, under the same record.
+                Err(Failure::NotSent(why @ NotSent::LinkGone)) => too_late = why.into(),
+                Err(Failure::NotSent(why)) => return Err(Unwritten::Never(why.into())),
+            }
+            (permit, lease) = self.way(command, write_by).await.map_err(Unwritten::Never)?;
         }
     }
 
@@ -150,29 +187,43 @@ impl Payments {
         }
     }
 
-    async fn lost(self: Arc<Self>, dispatched: Dispatched, id: RecordId, lost: Lost) -> Result<Paid, Error> {
+    async fn lost(self: Arc<Self>, dispatched: Dispatched, pos_id: i64, lost: Lost) -> Result<Paid, Error> {
+        let id = dispatched.id();
         let gateway = match lost.cause {
             Cause::Word(error) => Some(error),
             Cause::Timeout | Cause::Disconnected => None,
         };
         tracing::warn!(instance = %self.instance, payment = %id, ?gateway, "the outcome of a payment is unknown");
+        // Before anybody can see that it is unknown: who settles it has to find what is listened to.
+        let listening = lost.late.map(|late| (late, self.listen(id)));
         // A record that cannot be written stays `dispatching`, and a restart makes that unknown: the same answer.
         let _ = self.journal.finish(dispatched, Outcome::Unknown(gateway.clone())).await;
-        if let Some(late) = lost.late {
-            let stop = CancellationToken::new();
-            self.listening.lock().unwrap_or_else(PoisonError::into_inner).insert(id, stop.clone());
+        self.evidence.lost(id, pos_id);
+        if let Some((late, stop)) = listening {
             tokio::spawn(async move {
                 let heard = tokio::select! {
-                    heard = late => heard.ok(),
+                    biased;
                     () = stop.cancelled() => None,
+                    heard = late => heard.ok(),
                 };
-                self.listening.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+                self.listening().remove(&id);
                 if let Some(ending) = heard {
                     self.late(id, ending).await;
                 }
             });
         }
         Err(Error::OutcomeUnknown { gateway, payment: Some(id.to_string()) })
+    }
+
+    /// Notes that the late reply of a payment is listened for. What this returns says when to stop.
+    fn listen(&self, id: RecordId) -> CancellationToken {
+        let stop = CancellationToken::new();
+        self.listening().insert(id, stop.clone());
+        stop
+    }
+
+    fn listening(&self) -> MutexGuard<'_, HashMap<RecordId, CancellationToken>> {
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The late reply of a payment of unknown outcome.
@@ -194,10 +245,11 @@ impl Payments {
     }
 
     /// Settles an unknown payment by a person's decision. Its set-aside link is closed first, so that nothing more
-    /// comes over it.
+    /// comes over it; but not for a decision that does not apply, which must not cost the payment its late reply.
     pub(super) async fn settle(&self, id: RecordId, revision: u64, verdict: Verdict) -> Result<Record, JournalError> {
-        let listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-        if let Some(stop) = listening {
+        let record = self.journal.get(id).await?.ok_or(JournalError::NoSuchRecord)?;
+        record.may_be_settled(revision)?;
+        if let Some(stop) = self.listening().remove(&id) {
             stop.cancel();
         }
         self.journal.settle(id, revision, verdict).await

@@ -135,6 +135,7 @@ impl Inbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::evidence::Look;
     use crate::journal::record::Outcome;
 
     fn apply(event: Event) -> Job {
@@ -144,7 +145,7 @@ mod tests {
     #[test]
     fn the_queue_is_bounded_and_a_late_outcome_fits_where_a_decision_does_not() {
         let inbox = Inbox::default();
-        while inbox.hand_in(apply(Event::Evidence(vec![]))).is_ok() {}
+        while inbox.hand_in(apply(Event::Evidence(Look::default()))).is_ok() {}
         assert_eq!(inbox.lock().jobs.len(), MAX_OTHERS);
         while inbox.hand_in(apply(Event::Outcome(Outcome::Unknown(None)))).is_ok() {}
         assert_eq!(inbox.lock().jobs.len(), MAX_WITH_LATE);

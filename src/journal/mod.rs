@@ -14,6 +14,7 @@
 
 mod clock;
 mod error;
+pub mod evidence;
 mod id;
 mod inbox;
 mod live;
@@ -41,6 +42,7 @@ use tokio::time;
 
 use clock::{Clock, SystemClock};
 pub use error::{JournalError, OpenError};
+pub use evidence::{Clue, Look, Search};
 pub use id::RecordId;
 use inbox::{Applied, Inbox, Job};
 use live::{Claim, Live};
@@ -53,8 +55,6 @@ pub use sale::{Fingerprint, Key, Sale};
 pub use store::Filter;
 use store::{Fault, Snapshot, View};
 use writer::{Opener, Writer};
-
-use crate::wire::Body;
 
 /// How long a caller waits for the disk before it is told that the journal is not available: a healthy commit takes
 /// about a millisecond, and a payment's own deadline is 15 s.
@@ -245,7 +245,7 @@ impl Journal {
             let Applied { effect, record } = answered(heard?).await?;
             Ok(match effect {
                 Effect::Changed => Late::Changed(record),
-                Effect::Unchanged => Late::Unchanged(record),
+                Effect::Unchanged | Effect::Noted => Late::Unchanged(record),
                 Effect::Contradicted => Late::Contradiction(record),
             })
         }
@@ -258,9 +258,9 @@ impl Journal {
         answered(heard).await.map(|applied| applied.record)
     }
 
-    /// Adds evidence to a record, each piece once.
-    pub async fn attach_evidence(&self, id: RecordId, pieces: Vec<Body>) -> Result<Record, JournalError> {
-        let heard = self.0.inbox.apply(id, Event::Evidence(pieces), None)?;
+    /// Adds evidence to the record of an unknown payment, each transaction once. One that is decided is left as it is.
+    pub async fn attach_evidence(&self, id: RecordId, look: Look) -> Result<Record, JournalError> {
+        let heard = self.0.inbox.apply(id, Event::Evidence(look), None)?;
         answered(heard).await.map(|applied| applied.record)
     }
 

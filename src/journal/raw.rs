@@ -19,17 +19,3 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
 fn borrowed<E: ser::Error>(body: &Body) -> Result<&RawValue, E> {
     serde_json::from_str(body.as_str()).map_err(E::custom)
 }
-
-/// The same for a list of bodies.
-pub(super) mod list {
-    use super::{Body, Deserialize, Deserializer, RawValue, Serializer, borrowed};
-
-    pub(in crate::journal) fn serialize<S: Serializer>(bodies: &[Body], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(bodies.iter().map(borrowed::<S::Error>).collect::<Result<Vec<_>, _>>()?)
-    }
-
-    pub(in crate::journal) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Body>, D::Error> {
-        let raw: Vec<Box<RawValue>> = Vec::deserialize(deserializer)?;
-        Ok(raw.iter().map(|piece| Body::from(&**piece)).collect())
-    }
-}

@@ -10,6 +10,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::evidence::{Clue, Search};
 use super::id::RecordId;
 use super::raw;
 use super::sale::{Fingerprint, Key, Sale};
@@ -175,15 +176,17 @@ pub struct Record {
     pub standing: Standing,
     /// When it changed.
     pub times: Times,
-    /// Counts the changes: what `If-Match` compares.
+    /// Counts the changes that a person decides by: what `If-Match` compares. See [`super::evidence`].
     pub revision: u64,
     /// The attempt under the same key before this one, which freed the key.
     pub previous: Option<RecordId>,
     /// The newest transaction of the point of sale known before the dispatch, where one was asked for.
     pub newest_transaction_before: Option<i64>,
-    /// What was gathered about an unknown outcome; opaque here, each piece once.
-    #[serde(with = "raw::list")]
-    pub evidence: Vec<Body>,
+    /// Transactions that may be this payment while its outcome is not known; each once.
+    pub evidence: Vec<Clue>,
+    /// How they were looked for; none while nobody has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<Search>,
     /// Frames that came after the end and say otherwise.
     pub contradictions: Vec<Contradiction>,
 }
@@ -218,6 +221,7 @@ impl Record {
             previous: None,
             newest_transaction_before: None,
             evidence: Vec::new(),
+            search: None,
             contradictions: Vec::new(),
         }
     }

@@ -6,13 +6,11 @@
 //! booked never frees its key by itself; a reply is the truth whenever it comes, so it resolves what is unknown; and a
 //! person's word stands once given, so what contradicts it is recorded beside it and changes nothing.
 
+use super::evidence::Look;
 use super::record::{Contradiction, Finding, Outcome, Record, Release, Settlement, Standing, State, Verdict};
-use crate::wire::Body;
 
 /// Late frames that contradict one record and are kept; further ones are reported and not kept.
 const MAX_CONTRADICTIONS: usize = 16;
-/// Pieces of evidence kept for one record: far more transactions than can match one sale.
-const MAX_EVIDENCE: usize = 256;
 
 /// What can happen to a payment.
 #[derive(Debug, Clone)]
@@ -30,8 +28,8 @@ pub enum Event {
         /// The decision.
         verdict: Verdict,
     },
-    /// Something was found that tells about the outcome.
-    Evidence(Vec<Body>),
+    /// Somebody looked for what tells about an unknown outcome.
+    Evidence(Look),
 }
 
 /// What an event did.
@@ -39,6 +37,8 @@ pub enum Event {
 pub enum Effect {
     /// The record changed.
     Changed,
+    /// Something was noted that no decision rests on: the revision is as it was.
+    Noted,
     /// The event told nothing new.
     Unchanged,
     /// The event contradicts a decided outcome: noted in the record, nothing else changed. Somebody must be told.
@@ -81,7 +81,12 @@ impl Record {
                 _ => Ok(Effect::Unchanged),
             },
             Event::Settle { revision, verdict } => self.settle(*revision, verdict, now_ms),
-            Event::Evidence(pieces) => self.attach(pieces),
+            Event::Evidence(look) => match self.state() {
+                State::Reserved | State::Dispatching => Err(Rejection::Impossible(self.state())),
+                State::Unknown => Ok(self.attach(look, now_ms)),
+                // It is decided: what was found meanwhile tells nobody anything.
+                State::Booked | State::Released | State::Settled => Ok(Effect::Unchanged),
+            },
         }
     }
 
@@ -126,32 +131,21 @@ impl Record {
         }
     }
 
-    fn settle(&mut self, revision: u64, verdict: &Verdict, now_ms: i64) -> Result<Effect, Rejection> {
+    /// Whether a person who saw the record at `revision` may settle it.
+    pub fn may_be_settled(&self, revision: u64) -> Result<(), Rejection> {
         if self.state() != State::Unknown {
             return Err(Rejection::NotUnknown(self.state()));
         }
         if self.revision != revision {
             return Err(Rejection::Stale(self.revision));
         }
-        let Verdict { outcome, reason, by } = verdict.clone();
-        Ok(self.end(Standing::Settled(Settlement { outcome, reason, by, at_ms: now_ms }), now_ms))
+        Ok(())
     }
 
-    fn attach(&mut self, pieces: &[Body]) -> Result<Effect, Rejection> {
-        if self.state() == State::Reserved {
-            return Err(Rejection::Impossible(State::Reserved));
-        }
-        let known = self.evidence.len();
-        for piece in pieces {
-            if self.evidence.len() < MAX_EVIDENCE && !self.evidence.contains(piece) {
-                self.evidence.push(piece.clone());
-            }
-        }
-        if self.evidence.len() == known {
-            return Ok(Effect::Unchanged);
-        }
-        self.revision += 1;
-        Ok(Effect::Changed)
+    fn settle(&mut self, revision: u64, verdict: &Verdict, now_ms: i64) -> Result<Effect, Rejection> {
+        self.may_be_settled(revision)?;
+        let Verdict { outcome, reason, by } = verdict.clone();
+        Ok(self.end(Standing::Settled(Settlement { outcome, reason, by, at_ms: now_ms }), now_ms))
     }
 
     fn note(&mut self, contradiction: Contradiction) -> Effect {
@@ -180,10 +174,11 @@ mod tests {
     use serde_json::value::RawValue;
 
     use super::*;
+    use crate::journal::evidence::{Clue, MAX_CLUES};
     use crate::journal::id::RecordId;
     use crate::journal::record::Answer;
     use crate::journal::sale::{Key, Sale};
-    use crate::wire::GatewayError;
+    use crate::wire::{Body, GatewayError};
 
     fn body(json: &str) -> Body {
         Body::from(serde_json::from_str::<&RawValue>(json).unwrap())
@@ -215,6 +210,11 @@ mod tests {
         Event::Outcome(Outcome::Unknown(None))
     }
 
+    fn found(ids: std::ops::Range<i64>, other_payments: u32) -> Event {
+        let clue = |id| Clue { transaction_id: id, transaction: body(&format!("{{\"ID\":{id}}}")), other_payments };
+        Event::Evidence(Look { clues: ids.map(clue).collect(), complete: true })
+    }
+
     fn settle(revision: u64, outcome: Finding) -> Event {
         Event::Settle { revision, verdict: Verdict { outcome, reason: "counted the till".into(), by: "ops".into() } }
     }
@@ -243,7 +243,7 @@ mod tests {
     fn settling_applies_to_the_unknown_at_the_revision_seen_and_to_nothing_else() {
         let mut record = after(&[Event::Dispatch, lost()]);
         let seen = record.revision;
-        record.apply(&Event::Evidence(vec![body("1")]), 1).unwrap();
+        assert_eq!(record.apply(&found(1..2, 0), 1), Ok(Effect::Changed));
         assert_eq!(record.apply(&settle(seen, Finding::Booked), 2), Err(Rejection::Stale(record.revision)));
         assert_eq!(record.apply(&settle(record.revision, Finding::Booked), 2), Ok(Effect::Changed));
         assert_eq!(
@@ -285,10 +285,33 @@ mod tests {
     #[test]
     fn evidence_is_kept_once_and_bounded() {
         let mut record = after(&[Event::Dispatch, lost()]);
-        let pieces: Vec<_> = (0..MAX_EVIDENCE + 9).map(|number| body(&number.to_string())).collect();
-        assert_eq!(record.apply(&Event::Evidence(pieces.clone()), 2), Ok(Effect::Changed));
-        assert_eq!(record.apply(&Event::Evidence(pieces), 2), Ok(Effect::Unchanged));
-        assert_eq!(record.evidence.len(), MAX_EVIDENCE);
+        let many = i64::try_from(MAX_CLUES).unwrap() + 9;
+        assert_eq!(record.apply(&found(0..many, 0), 2), Ok(Effect::Changed));
+        assert_eq!(record.apply(&found(0..many, 0), 2), Ok(Effect::Noted));
+        assert_eq!(record.evidence.len(), MAX_CLUES);
+    }
+
+    #[test]
+    fn looking_again_voids_no_decision_unless_something_new_is_found() {
+        let mut record = after(&[Event::Dispatch, lost()]);
+        let seen = record.revision;
+        assert_eq!(record.apply(&found(0..0, 0), 7), Ok(Effect::Noted));
+        assert_eq!((record.revision, record.search.map(|search| (search.looks, search.last_ms))), (seen, Some((1, 7))));
+        record.apply(&found(1..2, 0), 8).unwrap();
+        let seen = record.revision;
+        assert_eq!(record.apply(&found(1..2, 3), 9), Ok(Effect::Noted));
+        assert_eq!((record.evidence[0].other_payments, record.search.unwrap().looks), (3, 3));
+        assert_eq!(record.apply(&settle(seen, Finding::NotBooked), 10), Ok(Effect::Changed));
+    }
+
+    #[test]
+    fn evidence_is_only_for_what_is_unknown() {
+        let mut record = after(&[Event::Dispatch]);
+        assert_eq!(record.apply(&found(1..2, 0), 2), Err(Rejection::Impossible(State::Dispatching)));
+        record.apply(&booked(), 2).unwrap();
+        let before = record.clone();
+        assert_eq!(record.apply(&found(1..2, 0), 3), Ok(Effect::Unchanged));
+        assert_eq!(record, before);
     }
 
     #[test]
@@ -312,7 +335,7 @@ mod tests {
                 revision,
                 if booked { Finding::Booked } else { Finding::NotBooked }
             )),
-            (0..3u8).prop_map(|piece| Event::Evidence(vec![body(&piece.to_string())])),
+            (0..3i64, 0..3u32).prop_map(|(id, others)| found(id..id + 1, others)),
         ]
     }
 
@@ -340,6 +363,9 @@ mod tests {
                 match effect {
                     Ok(Effect::Changed) => prop_assert_eq!(record.revision, before.revision + 1),
                     Ok(Effect::Contradicted) => prop_assert_eq!(&record.standing, &before.standing),
+                    Ok(Effect::Noted) => {
+                        prop_assert_eq!((&record.standing, record.revision), (&before.standing, before.revision));
+                    }
                     Ok(Effect::Unchanged) | Err(_) => prop_assert_eq!(&record, &before),
                 }
                 prop_assert_eq!(record.times.ended_ms.is_some(), record.state().has_ended());

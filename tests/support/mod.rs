@@ -39,7 +39,8 @@ pub(crate) struct World {
     pub(crate) url: String,
     pub(crate) http: reqwest::Client,
     /// Holds the journal; goes when the world does.
-    _data: tempfile::TempDir,
+    data: tempfile::TempDir,
+    settings: Vec<(String, String)>,
     drain: Drain,
     running: JoinHandle<anyhow::Result<()>>,
 }
@@ -53,9 +54,20 @@ impl World {
     /// A gateway and a bridge with these settings over the quick ones.
     pub(crate) async fn with(gateway: simulator::Config, settings: &[(&str, &str)]) -> Self {
         let gateway = Simulator::start(gateway).await.expect("a simulated gateway");
+        let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Self::serve(gateway, tempfile::tempdir().expect("a folder"), settings).await
+    }
+
+    /// Stops the bridge as SIGTERM would, and starts another on the same gateway with the same journal.
+    pub(crate) async fn restarted(self) -> Self {
+        self.drain.ask();
+        self.running.await.expect("the bridge does not panic").expect("it stops in order");
+        Self::serve(self.gateway, self.data, self.settings).await
+    }
+
+    async fn serve(gateway: Simulator, data: tempfile::TempDir, settings: Vec<(String, String)>) -> Self {
         let digest = sha256_hex(OPERATOR);
         let url = gateway.url();
-        let data = tempfile::tempdir().expect("a folder");
         let journal = data.path().join("journal").display().to_string();
         let store = data.path().join("cache").display().to_string();
         let mut environment = vec![
@@ -73,9 +85,9 @@ impl World {
             ("BRIDGE_AUTH__TOKENS__OPERATOR__INSTANCES", "demo"),
             ("BRIDGE_AUTH__TOKENS__OPERATOR__SCOPES", "read,pay,devices,events,raw,operate"),
         ];
-        for setting in settings {
-            environment.retain(|(name, _)| name != &setting.0);
-            environment.push(*setting);
+        for (name, value) in &settings {
+            environment.retain(|(known, _)| known != name);
+            environment.push((name, value));
         }
         let environment = environment.into_iter().map(|(name, value)| (name.into(), value.into()));
         let (config, _) = Config::load(None, environment).unwrap_or_else(|faults| panic!("{faults}"));
@@ -84,7 +96,7 @@ impl World {
         let url = format!("http://{}", app.addr());
         let running = tokio::spawn(app.run());
         let http = reqwest::Client::new();
-        let world = Self { gateway, url, http, _data: data, drain, running };
+        let world = Self { gateway, url, http, data, settings, drain, running };
         eventually("the bridge has its links", async || {
             world.get_open("/readyz?require=gateway").await.status() == 200
         })

@@ -12,8 +12,8 @@ use crate::http::auth::Scope;
 use crate::http::body::Empty;
 use crate::http::call::Call;
 use crate::http::problem::{Fault, Problem, table};
-use crate::journal::{Filter, Finding, Record, RecordId, State, Verdict};
-use crate::wire::GatewayError;
+use crate::journal::{Clue, Filter, Finding, Record, RecordId, Search, State, Verdict};
+use crate::wire::{Body, GatewayError};
 
 /// Records answered at most; older ones are found by their key.
 const MOST_RECORDS: usize = 1000;
@@ -109,8 +109,41 @@ pub struct PaymentRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     settlement: Option<SettlementView>,
-    /// Changes with every change of the record; the `ETag`.
+    /// The newest transaction of the point of sale that was known before the payment was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    newest_transaction_before: Option<i64>,
+    /// What the gateway's transactions tell of an outcome that is not known; absent until they were looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    evidence: Option<EvidenceView>,
+    /// Changes with everything that a person decides by; the `ETag`. Another look that finds no new transaction does
+    /// not change it.
     revision: u64,
+}
+
+/// What the gateway's transactions tell. It decides nothing: another till may have sold the same.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct EvidenceView {
+    /// How often the bridge looked.
+    looks: u32,
+    /// When it last did (RFC 3339).
+    last_look_at: Option<String>,
+    /// Whether that look reached back to before the payment was sent. If not, more may match than is shown.
+    complete: bool,
+    /// Transactions that agree with a line of the sale in point of sale, payment method, product and amount, and are
+    /// newer than `newest_transaction_before`; where that is absent, also older ones.
+    transactions: Vec<ClueView>,
+}
+
+/// A transaction that might be this payment.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ClueView {
+    /// The transaction as the gateway spelled it.
+    #[schema(value_type = Object)]
+    transaction: Box<RawValue>,
+    /// How many other payments of this bridge could explain it.
+    other_payments: u32,
 }
 
 /// A person's decision as recorded.
@@ -178,12 +211,31 @@ impl From<&Record> for PaymentRecord {
             created_at: time(record.times.created_ms),
             dispatched_at: record.times.dispatched_ms.and_then(time),
             ended_at: record.times.ended_ms.and_then(time),
-            reply: record.reply().and_then(|body| RawValue::from_string(body.as_str().to_owned()).ok()),
+            reply: record.reply().and_then(raw),
             gateway: record.gateway_error().cloned(),
             settlement,
+            newest_transaction_before: record.newest_transaction_before,
+            evidence: record.search.map(|search| EvidenceView::of(record, search)),
             revision: record.revision,
         }
     }
+}
+
+impl EvidenceView {
+    fn of(record: &Record, search: Search) -> Self {
+        let clue =
+            |clue: &Clue| Some(ClueView { transaction: raw(&clue.transaction)?, other_payments: clue.other_payments });
+        Self {
+            looks: search.looks,
+            last_look_at: time(search.last_ms),
+            complete: search.complete,
+            transactions: record.evidence.iter().filter_map(clue).collect(),
+        }
+    }
+}
+
+fn raw(body: &Body) -> Option<Box<RawValue>> {
+    RawValue::from_string(body.as_str().to_owned()).ok()
 }
 
 fn time(ms: i64) -> Option<String> {

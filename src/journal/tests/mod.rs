@@ -14,7 +14,9 @@ use serde_json::value::RawValue;
 use tokio::task;
 
 use super::clock::Clock;
-use super::{Config, Dispatched, Journal, JournalError, Key, Outcome, Record, RecordId, Release, Reservation};
+use super::{
+    Clue, Config, Dispatched, Journal, JournalError, Key, Look, Outcome, Record, RecordId, Release, Reservation,
+};
 use super::{Reserve, Sale, State, Verdict};
 use crate::journal::record::Finding;
 use crate::wire::{Body, GatewayError};
@@ -106,7 +108,7 @@ async fn state(journal: &Journal, id: RecordId) -> Option<State> {
 
 /// Everything handed in before this was committed when it returns.
 async fn settled_down(journal: &Journal) -> Result<(), JournalError> {
-    match journal.attach_evidence(RecordId::fresh(), Vec::new()).await {
+    match journal.attach_evidence(RecordId::fresh(), Look::default()).await {
         Err(JournalError::NoSuchRecord) => Ok(()),
         other => Err(other.expect_err("no record has a fresh id")),
     }

@@ -259,7 +259,9 @@ async fn a_late_reply_resolves_an_unknown_payment() {
 async fn a_person_settles_what_was_seen_and_a_late_frame_against_it_is_reported() {
     let (_, journal) = on_new_disk();
     let lost = pay(&journal, "a", Outcome::Unknown(None)).await;
-    let seen = journal.attach_evidence(lost.id, vec![body(r#"{"ID":7}"#)]).await.unwrap();
+    let clue = Clue { transaction_id: 7, transaction: body(r#"{"ID":7,"AmountMoney":9.00}"#), other_payments: 1 };
+    let look = Look { clues: vec![clue], complete: true };
+    let seen = journal.attach_evidence(lost.id, look).await.unwrap();
     let stale = journal.settle(lost.id, lost.revision, verdict(Finding::NotBooked)).await;
     assert_eq!(stale, Err(JournalError::Rejected(Rejection::Stale(seen.revision))));
     journal.settle(lost.id, seen.revision, verdict(Finding::NotBooked)).await.unwrap();

@@ -1,0 +1,209 @@
+//! Evidence about payments of unknown outcome: asks the gateway what it has booked, and keeps what matches with the
+//! record.
+//!
+//! The forces: whoever has to settle such a payment wants to know what the gateway says, and money must not wait for
+//! curiosity. So everything here is asked as a refresh, the lowest class, with points and links that nobody waits for,
+//! in one task an instance, one errand at a time; a payment only leaves word and goes on. It never decides: a
+//! transaction that matches may be another till's.
+//!
+//! What to ask when is in `agenda`, what matches in `matching`, what is kept and how it moves a record's revision in
+//! [`crate::journal::evidence`].
+
+mod agenda;
+mod matching;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::task::TaskTracker;
+
+use self::agenda::{Agenda, Errand};
+use super::dispatch::{Dispatch, Need};
+use crate::journal::{Filter, Journal, JournalError, Record, RecordId, State};
+use crate::wire::{Body, Command, Parameters, command};
+
+/// Transactions of one look: more than one point of sale books in a few minutes.
+const LOOK_LIMIT: usize = 100;
+
+/// How long one errand may wait for a link and its reply. Nobody waits for it, and a drain waits no longer than this.
+const ERRAND_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The latest payments that are compared with what was found: at a hundred a minute those of ten minutes.
+const MOST_OTHERS: usize = 1000;
+
+/// Unknown payments of an earlier run that evidence is still gathered for, newest first.
+const MOST_RESUMED: usize = 500;
+
+/// The longest reply in which the newest transaction is looked for when it passes by: the 200 latest of a point of
+/// sale. Longer ones are not worth the time of the caller who asked for them.
+const MOST_READ: usize = 64 * 1024;
+
+/// The evidence of one instance.
+#[derive(Debug)]
+pub(super) struct Evidence {
+    dispatch: Arc<Dispatch>,
+    journal: Journal,
+    instance: Arc<str>,
+    agenda: Mutex<Agenda>,
+    /// Something new is to be done.
+    came: Notify,
+}
+
+impl Evidence {
+    pub(super) fn new(dispatch: Arc<Dispatch>, journal: Journal, instance: Arc<str>) -> Self {
+        Self { dispatch, journal, instance, agenda: Mutex::default(), came: Notify::new() }
+    }
+
+    /// A reply to `listtransactions` passed by.
+    pub(super) fn passed_by(&self, pos_id: i64, reply: &Body) {
+        if reply.as_str().len() <= MOST_READ
+            && let Some(newest) = matching::newest(reply)
+        {
+            self.agenda().seen(pos_id, newest, Instant::now());
+        }
+    }
+
+    /// The newest transaction known of a point of sale where something is being sold. Asks for it, without waiting,
+    /// where that is not known or long ago: for the next payment, since this one does not wait.
+    pub(super) fn newest_before(&self, pos_id: i64) -> Option<i64> {
+        let mut agenda = self.agenda();
+        let newest = agenda.newest(pos_id);
+        let asks = agenda.sells(pos_id, Instant::now());
+        drop(agenda);
+        if asks {
+            self.came.notify_one();
+        }
+        newest
+    }
+
+    /// The outcome of a payment is not known.
+    pub(super) fn lost(&self, id: RecordId, pos_id: i64) {
+        self.agenda().lost(id, pos_id, 0, Instant::now());
+        self.came.notify_one();
+    }
+
+    /// Does the errands for as long as it is polled, beginning with what an earlier run left unknown.
+    ///
+    /// Dropped at any await it loses nothing but the errand under way, whose command ends in a task of its own.
+    pub(super) async fn gather(&self, runtime: &Handle, tasks: &TaskTracker) {
+        self.resume().await;
+        loop {
+            let errand = self.agenda().next(Instant::now());
+            match errand {
+                Errand::Look { pos_id, ids } => self.look(pos_id, ids, (runtime, tasks)).await,
+                Errand::Newest { pos_id } if self.is_idle() => {
+                    if let Some(reply) = self.ask(pos_id, 1, (runtime, tasks)).await {
+                        self.passed_by(pos_id, &reply);
+                    }
+                }
+                Errand::Newest { .. } => {}
+                Errand::Wait(until) => tokio::select! {
+                    () = self.came.notified() => {}
+                    () = sleep_until(until) => {}
+                },
+                Errand::Idle => self.came.notified().await,
+            }
+        }
+    }
+
+    async fn resume(&self) {
+        match self.records(Some(State::Unknown), MOST_RESUMED).await {
+            Ok(unknown) => {
+                let mut agenda = self.agenda();
+                for record in unknown {
+                    let looks = record.search.map_or(0, |search| search.looks);
+                    agenda.lost(record.id, record.sale.pos_id, looks, Instant::now());
+                }
+            }
+            Err(error) => tracing::warn!(instance = %self.instance, %error, "unknown payments cannot be listed"),
+        }
+    }
+
+    /// Whether at least half of the budget is there to be spent.
+    fn is_idle(&self) -> bool {
+        let quota = self.dispatch.ledger.budget(command::LISTTRANSACTIONS.name);
+        2 * quota.remaining >= quota.requests
+    }
+
+    /// The latest transactions of a point of sale, or nothing.
+    async fn ask(&self, pos_id: i64, limit: usize, (runtime, tasks): (&Handle, &TaskTracker)) -> Option<Body> {
+        let parameters = Parameters::default().with("POSID", &pos_id).with("Limit", &limit);
+        let command = Command::known(&command::LISTTRANSACTIONS, parameters);
+        let dispatch = Arc::clone(&self.dispatch);
+        let need = Need::Refresh { staleness: Duration::ZERO };
+        let work = async move {
+            // From the task's first step on: one that waits to be run is not late.
+            let deadline = Instant::now() + ERRAND_DEADLINE;
+            dispatch.repeatable(&command, need, deadline, || ()).await
+        };
+        // In a task, so that a drain does not take the command's points off the books too early.
+        let asked = tasks.spawn_on(work, runtime).await;
+        match asked {
+            Ok(Ok(reply)) => Some(reply),
+            Ok(Err(why)) => {
+                tracing::debug!(instance = %self.instance, pos_id, %why, "no transactions to be had");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    async fn look(&self, pos_id: i64, ids: Vec<RecordId>, place: (&Handle, &TaskTracker)) {
+        let mut open = Vec::with_capacity(ids.len());
+        for id in ids {
+            match self.journal.get(id).await {
+                Ok(Some(record)) if record.state() == State::Unknown => open.push(record),
+                // Its outcome is about to be recorded, or the journal is out of order.
+                Ok(Some(record)) if record.state() == State::Dispatching => self.agenda().missed(id, Instant::now()),
+                Ok(_) => self.agenda().done(id),
+                Err(_) => self.agenda().missed(id, Instant::now()),
+            }
+        }
+        if open.is_empty() {
+            return;
+        }
+        let reply = self.ask(pos_id, LOOK_LIMIT, place).await;
+        let others = self.records(None, MOST_OTHERS).await;
+        for record in open {
+            let id = record.id;
+            let attached = match (&reply, &others) {
+                (Some(reply), Ok(others)) => self.attach(record, reply, others).await,
+                _ => false,
+            };
+            let mut agenda = self.agenda();
+            if attached { agenda.looked(id, Instant::now()) } else { agenda.missed(id, Instant::now()) }
+        }
+        if let Some(reply) = reply {
+            self.passed_by(pos_id, &reply);
+        }
+    }
+
+    /// Whether the record now holds what the reply tells.
+    async fn attach(&self, record: Record, reply: &Body, others: &[Record]) -> bool {
+        let Some(look) = matching::look(&record, reply, LOOK_LIMIT, others) else { return false };
+        let (found, complete) = (look.clues.len(), look.complete);
+        match self.journal.attach_evidence(record.id, look).await {
+            Ok(_) => {
+                tracing::info!(instance = %self.instance, payment = %record.id, found, complete,
+                    "looked for a payment of unknown outcome among the gateway's transactions");
+                true
+            }
+            Err(error) => {
+                tracing::warn!(payment = %record.id, %error, "evidence about a payment cannot be recorded");
+                false
+            }
+        }
+    }
+
+    async fn records(&self, state: Option<State>, limit: usize) -> Result<Vec<Record>, JournalError> {
+        let instance = Some(self.instance.to_string());
+        self.journal.list(Filter { instance, state, limit, ..Filter::default() }).await
+    }
+
+    fn agenda(&self) -> MutexGuard<'_, Agenda> {
+        self.agenda.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,73 @@
+//! What speaks for an unknown payment having been booked, as it is kept in its record. PURE.
+//!
+//! It is for a person who has to decide, and it decides nothing: another till may have sold the same. A transaction is
+//! kept as the gateway spelled it, once, however often it is found.
+//!
+//! A transaction that is new to the record moves its revision, so that nobody settles a payment as not booked who has
+//! not seen what speaks against it. That somebody looked, and how many payments could explain what was found, is
+//! brought up to date without moving it: a decision does not become void because the bridge looked again and found
+//! nothing. The bridge looks a few times in the first minutes, so a revision moves that often at most, and whoever is
+//! told that the record has changed finds there what changed and can decide at once.
+
+use serde::{Deserialize, Serialize};
+
+use super::raw;
+use super::record::Record;
+use super::rules::Effect;
+use crate::wire::Body;
+
+/// Transactions kept for one record: far more than can match one sale in the few minutes in which it is looked for.
+pub(super) const MAX_CLUES: usize = 256;
+
+/// A transaction that might be the payment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clue {
+    /// Its id at the gateway.
+    pub transaction_id: i64,
+    /// The transaction as the gateway spelled it.
+    #[serde(with = "raw")]
+    pub transaction: Body,
+    /// How many other payments of this bridge could explain it.
+    pub other_payments: u32,
+}
+
+/// What one look at the gateway's transactions brought.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Look {
+    /// The transactions that match the sale and may have been booked since it was sent.
+    pub clues: Vec<Clue>,
+    /// Whether what was looked at reached back to before the sale was sent.
+    pub complete: bool,
+}
+
+/// How the evidence was looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Search {
+    /// How often the gateway answered.
+    pub looks: u32,
+    /// When it last did, in milliseconds since the epoch.
+    pub last_ms: i64,
+    /// Whether that look reached back to before the sale was sent. If not, more may match than was found.
+    pub complete: bool,
+}
+
+impl Record {
+    /// Adds what a look brought, each transaction once.
+    pub(super) fn attach(&mut self, look: &Look, now_ms: i64) -> Effect {
+        let looks = self.search.map_or(0, |search| search.looks).saturating_add(1);
+        self.search = Some(Search { looks, last_ms: now_ms, complete: look.complete });
+        let known = self.evidence.len();
+        for clue in &look.clues {
+            if let Some(kept) = self.evidence.iter_mut().find(|kept| kept.transaction_id == clue.transaction_id) {
+                kept.other_payments = clue.other_payments;
+            } else if self.evidence.len() < MAX_CLUES {
+                self.evidence.push(clue.clone());
+            }
+        }
+        if self.evidence.len() == known {
+            return Effect::Noted;
+        }
+        self.revision += 1;
+        Effect::Changed
+    }
+}
