@@ -269,3 +269,6 @@ impl From<JournalError> for Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,7 +27,7 @@ pub mod rules;
 mod sale;
 mod store;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod writer;
 
 use std::collections::BTreeMap;

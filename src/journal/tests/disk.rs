@@ -13,7 +13,7 @@ const SECTOR: usize = 512;
 
 /// How the disk fails, from some point on and until it is healed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// Writes fail half done.
     Write,
     /// Nothing can be written for want of space.
@@ -61,13 +61,13 @@ struct Platter {
 
 /// A handle; clones share the disk.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Disk {
+pub(crate) struct Disk {
     platter: Arc<Mutex<Platter>>,
     changed: Arc<Condvar>,
 }
 
 impl Disk {
-    pub(super) fn holding(bytes: Vec<u8>) -> Self {
+    pub(crate) fn holding(bytes: Vec<u8>) -> Self {
         let disk = Self::default();
         disk.lock().shown = bytes.clone();
         disk.lock().durable = bytes;
@@ -75,52 +75,57 @@ impl Disk {
     }
 
     /// Fails after `operations` more that such a failure can hit.
-    pub(super) fn fail_after(&self, failure: Failure, operations: u32) {
+    pub(crate) fn fail_after(&self, failure: Failure, operations: u32) {
         self.lock().failure = Some((failure, operations));
     }
 
     /// Every page that is asked for is read, so that reads can fail.
-    pub(super) fn without_cache(&self) {
+    pub(crate) fn without_cache(&self) {
         self.lock().cache_bytes = Some(0);
     }
 
     /// Whether a failure has shown.
-    pub(super) fn has_failed(&self) -> bool {
+    pub(crate) fn has_failed(&self) -> bool {
         self.lock().failures > 0
     }
 
-    pub(super) fn heal(&self) {
+    /// How often a failure has shown.
+    pub(crate) fn failures(&self) -> u32 {
+        self.lock().failures
+    }
+
+    pub(crate) fn heal(&self) {
         self.lock().failure = None;
     }
 
-    pub(super) fn syncs(&self) -> u64 {
+    pub(crate) fn syncs(&self) -> u64 {
         self.lock().syncs
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.lock().shown.len()
     }
 
-    pub(super) fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         self.lock().shown.clone()
     }
 
     /// Lets syncs hang until they are let go.
-    pub(super) fn hold_syncs(&self) {
+    pub(crate) fn hold_syncs(&self) {
         self.lock().syncs_held = true;
     }
 
-    pub(super) fn release_syncs(&self) {
+    pub(crate) fn release_syncs(&self) {
         self.lock().syncs_held = false;
         self.changed.notify_all();
     }
 
-    pub(super) fn has_hanging_sync(&self) -> bool {
+    pub(crate) fn has_hanging_sync(&self) -> bool {
         self.lock().waiting
     }
 
     /// The disk after a power cut now: what was synced for certain, and of the rest whatever `seed` picks, torn.
-    pub(super) fn after_crash(&self, seed: u64) -> Self {
+    pub(crate) fn after_crash(&self, seed: u64) -> Self {
         let platter = self.lock();
         let mut random = fastrand::Rng::with_seed(seed);
         let mut bytes = platter.durable.clone();

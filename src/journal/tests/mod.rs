@@ -1,6 +1,6 @@
 //! The journal as a whole: on a simulated disk that fails and crashes as told, and on real files.
 
-mod disk;
+pub(crate) mod disk;
 mod faults;
 mod model;
 mod opening;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 use tokio::task;
 
-use super::clock::Clock;
+use super::clock::{Clock, SystemClock};
 use super::{
     Clue, Config, Dispatched, Journal, JournalError, Key, Look, Outcome, Record, RecordId, Release, Reservation,
 };
@@ -54,6 +54,11 @@ impl Clock for HandClock {
 
 fn open(disk: &Disk, clock: &Arc<HandClock>) -> Journal {
     Journal::open_on(disk.clone(), KEEP, Arc::clone(clock) as Arc<dyn Clock>).unwrap()
+}
+
+/// A journal on a simulated disk, with the machine's own clock, for tests of those who pay.
+pub(crate) fn on_disk(disk: &Disk) -> Journal {
+    Journal::open_on(disk.clone(), KEEP, Arc::new(SystemClock::default())).unwrap()
 }
 
 fn on_new_disk() -> (Disk, Journal) {
