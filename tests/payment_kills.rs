@@ -4,63 +4,40 @@
 //! 25 rounds as part of the tests; `KILL_ROUNDS` says how many else (`./scripts/kill-rounds`). The moments are random,
 //! from a seed that a failure names and `KILL_SEED` repeats.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::panic, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test that cannot go on has failed"
+)]
+
+mod support;
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use concertpos_bridge::simulator::{Config, Simulator};
 use serde_json::{Value, json};
+use support::program::{Program, free_address};
+use support::{KEY, eventually};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_concertpos-bridge");
-const KEY: &str = "demo-key";
 const CALLERS: usize = 8;
 
-/// From the start of the program to its kill: from before it listens to long after it serves.
-const LIVES_MS: std::ops::Range<u64> = 5..220;
+/// From the start of the program to its kill, for every other life: most of these end before it serves.
+const STARTING_MS: std::ops::Range<u64> = 0..150;
+
+/// From its first answer to its kill, for the others.
+const SERVING_MS: std::ops::Range<u64> = 0..100;
 
 /// Slow enough that a kill often falls between a write and its reply.
 const LATENCY: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(25));
 
 /// Longer than any answer takes of a bridge that lives.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// The program, ended with the test.
-struct Bridge(Child);
-
-impl Bridge {
-    fn start(listen: &str, gateway: &str, journal: &str) -> Self {
-        let environment = [
-            ("BRIDGE_SERVER__LISTEN", listen),
-            ("BRIDGE_GATEWAY__URL", gateway),
-            ("BRIDGE_PAYMENTS__JOURNAL", journal),
-            ("BRIDGE_INSTANCES__DEMO__API_KEY", KEY),
-            ("BRIDGE_LIMITS__CAPACITY", "1000000"),
-            ("BRIDGE_TELEMETRY__LOG", "error"),
-        ];
-        let mut command = Command::new(PROGRAM);
-        command.arg("serve").envs(environment).stdout(Stdio::null()).stderr(Stdio::null());
-        Self(command.spawn().unwrap())
-    }
-
-    fn kill(mut self) {
-        assert!(self.0.try_wait().unwrap().is_none(), "it ended by itself");
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-impl Drop for Bridge {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// What the callers of one key have seen of it.
 #[derive(Debug, Clone, Default)]
@@ -81,6 +58,7 @@ struct Caller {
     url: String,
     http: reqwest::Client,
     keys: Keys,
+    answers: Arc<AtomicU64>,
 }
 
 impl Caller {
@@ -96,6 +74,9 @@ impl Caller {
             }
             Err(error) => Err(error),
         };
+        if answer.is_ok() {
+            self.answers.fetch_add(1, Ordering::SeqCst);
+        }
         let mut keys = self.keys.lock().unwrap();
         let seen = keys.entry(key.to_owned()).or_default();
         match answer {
@@ -174,18 +155,25 @@ async fn killed_at_any_moment_no_sale_is_booked_twice_and_no_answer_is_taken_bac
     println!("KILL_ROUNDS={rounds} KILL_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let gateway = Simulator::start(Config { latency: LATENCY, ..Config::default() }).await.unwrap();
-    let listen = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let listen = free_address();
     let journal = tempfile::tempdir().unwrap();
-    let start = || Bridge::start(&listen, &gateway.url(), journal.path().to_str().unwrap());
+    let start = || Program::start(&listen, &gateway.url(), journal.path().to_str().unwrap());
 
     let enough = CancellationToken::new();
     let url = format!("http://{listen}/v1/instances/demo");
-    let caller = Caller { url, http: reqwest::Client::new(), keys: Keys::default() };
+    let caller = Caller { url, http: reqwest::Client::new(), keys: Keys::default(), answers: Arc::default() };
     let selling: Vec<_> =
         (0..CALLERS).map(|name| tokio::spawn(caller.clone().sell(name, seed, enough.clone()))).collect();
-    for _ in 0..rounds {
-        let bridge = start();
-        sleep(Duration::from_millis(random.u64(LIVES_MS))).await;
+    for round in 0..rounds {
+        let answers = || caller.answers.load(Ordering::SeqCst);
+        let (before, bridge) = (answers(), start());
+        let life_ms = if round % 2 == 0 {
+            random.u64(STARTING_MS)
+        } else {
+            eventually("it answers", async || answers() > before).await;
+            random.u64(SERVING_MS)
+        };
+        sleep(Duration::from_millis(life_ms)).await;
         bridge.kill();
     }
     let _bridge = start();
@@ -220,8 +208,8 @@ async fn check(caller: &Caller, gateway: &Simulator, keys: &BTreeMap<String, See
     }
     let sum = |count: fn(&Seen) -> u32| keys.values().map(count).sum::<u32>();
     println!(
-        "{} keys: {} booked, {} unknown (of these {} booked at the gateway, {never_arrived} killed between record and \
-         write); {} requests cut off; {} answers given again",
+        "{} keys: {} booked, {} unknown (of these {} booked at the gateway, {never_arrived} never \
+         arrived there); {} requests cut off; {} answers given again",
         keys.len(),
         sum(|seen| u32::from(seen.booked.is_some())),
         unknown.len(),

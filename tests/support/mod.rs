@@ -11,6 +11,8 @@
     reason = "a test that cannot go on has failed"
 )]
 
+pub(crate) mod program;
+
 use std::future::Future;
 use std::time::Duration;
 
