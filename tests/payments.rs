@@ -223,3 +223,68 @@ async fn records_are_the_caller_s_own_and_everybody_s_with_operate() {
     };
     assert_eq!((list(support::KEY).await, list(support::OPERATOR).await), (1, 2));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_faulty_sale_nothing_is_sent_or_kept_and_its_key_is_free() {
+    let world = World::start().await;
+    let ask = async |key: &str, body: String| {
+        let request = world.request(reqwest::Method::POST, "/points-of-sale/1/payments");
+        let request = request.header("Idempotency-Key", key).header("Content-Type", "application/json").body(body);
+        problem(request.send().await.unwrap()).await
+    };
+    let sale = |products: &str| format!(r#"{{"PaymentMethod":1,"ref":"faulty","Products":[{products}]}}"#);
+    let many: Vec<_> = (0..1001).map(|id| format!(r#"{{"ID":{id},"Amount":1}}"#)).collect();
+    for (body, pointer) in [
+        (sale(""), "/Products"),
+        (sale(r#"{"ID":1,"Amount":0}"#), "/Products"),
+        (sale(r#"{"ID":1,"Amount":-1}"#), "/Products/0/Amount"),
+        (sale(r#"{"ID":1,"Amount":1.5}"#), "/Products/0/Amount"),
+        (sale(r#"{"ID":1,"Amount":"1.5"}"#), "/Products/0/Amount"),
+        (sale(r#"{"ID":1,"Amount":1e3}"#), "/Products/0/Amount"),
+        (sale(r#"{"ID":1,"Amount":9007199254740993}"#), "/Products/0/Amount"),
+        (sale(r#"{"ID":1,"Amount":null}"#), "/Products/0/Amount"),
+        (sale(r#"{"ID":1}"#), "/Products/0/Amount"),
+        (sale(r#"{"Amount":1}"#), "/Products/0/ID"),
+        (sale(r#"{"ID":1,"Amount":1},{"ID":"1","Amount":1}"#), "/Products/1/ID"),
+        (sale(r#"{"ID":1,"Amount":1,"Am\u006funt":9}"#), "/Products/0"),
+        (sale(&many.join(",")), "/Products"),
+        (r#"{"PaymentMethod":"card","Products":[{"ID":1,"Amount":1}]}"#.to_owned(), "/PaymentMethod"),
+        (r#"{"Products":[{"ID":1,"Amount":1}]}"#.to_owned(), "/PaymentMethod"),
+        (r#"{"PaymentMethod":1,"POSID":2,"Products":[{"ID":1,"Amount":1}]}"#.to_owned(), "/POSID"),
+    ] {
+        let refused = ask("faulty", body.clone()).await;
+        assert_eq!((refused.status, refused.code.as_str()), (400, "invalid-request"), "{body}");
+        assert_eq!(refused.body["errors"][0]["pointer"], pointer, "{body}");
+    }
+    let twice = r#"{"PaymentMethod":1,"PaymentMethod":2,"Products":[{"ID":1,"Amount":1}]}"#;
+    assert_eq!(ask("faulty", twice.to_owned()).await.code, "invalid-request");
+    for no_key in ["\"\"", "\"open", &"k".repeat(256)] {
+        assert_eq!(ask(no_key, sale(r#"{"ID":1,"Amount":1}"#)).await.code, "idempotency-key-missing");
+    }
+    let none = world.request(reqwest::Method::POST, "/points-of-sale/1/payments").json(&serde_json::json!({}));
+    assert_eq!(problem(none.send().await.unwrap()).await.code, "idempotency-key-missing");
+    assert_eq!(world.gateway.counts().command("payitems").received, 0);
+    let kept: serde_json::Value = world.get("/payments").await.json().await.unwrap();
+    assert_eq!(kept["payments"], serde_json::json!([]));
+    assert_eq!(world.sale("faulty").send().await.unwrap().status(), 201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_at_the_server_s_deadline_names_the_record_of_a_payment_that_runs_on() {
+    let settings = [("BRIDGE_SERVER__DEADLINE", "1s"), ("BRIDGE_GATEWAY__REQUEST_TIMEOUT", "5s")];
+    let world = World::with(Config::default(), &settings).await;
+    world.gateway.add_fault(Fault::new(Action::Latency { ms: 2_000 }).on("payitems").times(1));
+    let response = world.sale("slow").send().await.unwrap();
+    let place = response.headers()["location"].to_str().unwrap().to_owned();
+    assert_eq!(problem(response).await.code, "payment-outcome-unknown");
+    let state = async || {
+        let request = world.http.get(format!("{}{place}", world.url)).bearer_auth(support::KEY);
+        request.send().await.unwrap().json::<serde_json::Value>().await.unwrap()["state"].clone()
+    };
+    assert_eq!(state().await, "dispatching");
+    assert_eq!(problem(world.sale("slow").send().await.unwrap()).await.code, "payment-in-progress");
+    eventually("it is booked", async || state().await == "booked").await;
+    let again = world.sale("slow").send().await.unwrap();
+    assert_eq!((again.status().as_u16(), again.headers()["idempotent-replayed"].to_str().unwrap()), (201, "true"));
+    assert_eq!(world.gateway.counts().bookings("slow"), 1);
+}

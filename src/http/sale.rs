@@ -12,6 +12,12 @@ use super::integer;
 use super::problem::Fault;
 use crate::wire::Parameters;
 
+/// Products of one sale. A till sends its whole list, and a festival's is some hundred long; a record is kept of each.
+pub const MOST_PRODUCTS: usize = 1000;
+
+/// Faults told at once: whoever makes more of them has one fault in the program.
+const MOST_FAULTS: usize = 100;
+
 /// A sale as the gateway will book it: only what has an amount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sale {
@@ -29,7 +35,10 @@ impl Sale {
         let amounts = amounts(body, &mut faults);
         match payment_method {
             Some(payment_method) if faults.is_empty() => Ok(Self { payment_method, amounts }),
-            _ => Err(faults),
+            _ => {
+                faults.truncate(MOST_FAULTS);
+                Err(faults)
+            }
         }
     }
 }
@@ -44,6 +53,10 @@ fn amounts(body: &Parameters, faults: &mut Vec<Fault>) -> BTreeMap<i64, i64> {
         faults.push(Fault::new("/Products", "must be an array of products"));
         return amounts;
     };
+    if products.len() > MOST_PRODUCTS {
+        faults.push(Fault::new("/Products", format!("must not hold more than {MOST_PRODUCTS} products")));
+        return amounts;
+    }
     let before = faults.len();
     let mut first_seen = HashMap::new();
     for (index, product) in products.iter().enumerate() {
@@ -132,6 +145,18 @@ mod tests {
         let faults = read(body).unwrap_err();
         assert_eq!(faults[0].pointer, "/Products/0");
         assert!(faults[0].detail.contains("`Amount` is given twice"), "{faults:?}");
+    }
+
+    #[test]
+    fn a_sale_has_a_sane_size_and_so_has_what_is_told_about_its_faults() {
+        let body = |count: usize, product: &str| {
+            format!(r#"{{"PaymentMethod":1,"Products":[{}]}}"#, vec![product; count].join(","))
+        };
+        assert_eq!(pointers(&body(MOST_PRODUCTS + 1, r#"{"ID":1,"Amount":1}"#)), ["/Products"]);
+        assert_eq!(pointers(&body(MOST_PRODUCTS, "7")).len(), MOST_FAULTS);
+        let most: Vec<_> = (0..MOST_PRODUCTS).map(|id| format!(r#"{{"ID":{id},"Amount":1}}"#)).collect();
+        let most = format!(r#"{{"PaymentMethod":1,"Products":[{}]}}"#, most.join(","));
+        assert_eq!(read(&most).unwrap().amounts.len(), MOST_PRODUCTS);
     }
 
     #[test]

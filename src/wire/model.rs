@@ -231,7 +231,7 @@ pub struct PayItems {
     #[schema(rename = "PaymentMethod")]
     pub payment_method: Value,
     /// What is sold. At least one has an `Amount` above 0, and none is given twice.
-    #[schema(rename = "Products", min_items = 1)]
+    #[schema(rename = "Products", min_items = 1, max_items = 1000)]
     pub products: Vec<SoldProduct>,
     /// The password of the point of sale; `X-POS-Password` does the same.
     #[schema(rename = "posPassword", required = false, nullable = false)]
