@@ -294,6 +294,12 @@ impl Journal {
         .await
     }
 
+    /// Commits since the journal was opened: payments under way at the same time share them.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.0.view.commits()
+    }
+
     /// Whether payments can be recorded, as far as is known.
     #[must_use]
     pub fn is_available(&self) -> bool {

@@ -10,6 +10,7 @@
 //! walks a table.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::{
@@ -68,6 +69,7 @@ impl StorageFault for redb::CompactionError {}
 #[derive(Debug, Default)]
 pub(super) struct View {
     last: RwLock<Option<Arc<Snapshot>>>,
+    commits: AtomicU64,
 }
 
 impl View {
@@ -78,6 +80,15 @@ impl View {
             std::mem::replace(&mut *last, snapshot.map(Arc::new))
         };
         drop(before);
+    }
+
+    /// A commit is on disk.
+    pub(super) fn committed(&self) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_shown(&self) -> bool {

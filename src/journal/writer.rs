@@ -161,6 +161,7 @@ impl Writer {
     fn commit<T>(&self, work: impl FnOnce(&mut Batch<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
         let database = self.database.as_ref().ok_or(Fault::Closed)?;
         let done = store::commit(database, work)?;
+        self.view.committed();
         self.view.show(Some(Snapshot::of(database)?));
         Ok(done)
     }

@@ -12,7 +12,8 @@ use crate::http::auth::Scope;
 use crate::http::body::Empty;
 use crate::http::call::Call;
 use crate::http::problem::{Fault, Problem, table};
-use crate::journal::{Clue, Filter, Finding, Record, RecordId, Search, State, Verdict};
+use crate::journal::record::Contradiction;
+use crate::journal::{Clue, Filter, Finding, Outcome, Record, RecordId, Search, State, Verdict};
 use crate::wire::{Body, GatewayError};
 
 /// Records answered at most; older ones are found by their key.
@@ -109,6 +110,10 @@ pub struct PaymentRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     settlement: Option<SettlementView>,
+    /// What came of it after its outcome was decided, and says otherwise. Somebody has to look into it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    contradictions: Vec<ContradictionView>,
     /// The newest transaction of the point of sale that was known before the payment was sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -120,6 +125,15 @@ pub struct PaymentRecord {
     /// Changes with everything that a person decides by; the `ETag`. Another look that finds no new transaction does
     /// not change it.
     revision: u64,
+}
+
+/// A late word of the gateway that says otherwise than what was decided.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ContradictionView {
+    /// When it came (RFC 3339).
+    at: Option<String>,
+    /// What it says: `booked` or `not-booked`.
+    says: PaymentFinding,
 }
 
 /// What the gateway's transactions tell. It decides nothing: another till may have sold the same.
@@ -214,10 +228,21 @@ impl From<&Record> for PaymentRecord {
             reply: record.reply().and_then(raw),
             gateway: record.gateway_error().cloned(),
             settlement,
+            contradictions: record.contradictions.iter().map(ContradictionView::from).collect(),
             newest_transaction_before: record.newest_transaction_before,
             evidence: record.search.map(|search| EvidenceView::of(record, search)),
             revision: record.revision,
         }
+    }
+}
+
+impl From<&Contradiction> for ContradictionView {
+    fn from(contradiction: &Contradiction) -> Self {
+        let says = match contradiction.says {
+            Outcome::Booked(_) => PaymentFinding::Booked,
+            Outcome::Released(_) | Outcome::Unknown(_) => PaymentFinding::NotBooked,
+        };
+        Self { at: time(contradiction.at_ms), says }
     }
 }
 
