@@ -37,7 +37,7 @@ const LONGEST_RETRY: Duration = Duration::from_mins(1);
 /// Payments of unknown outcome that are looked for at a time. One more is left to a person without evidence.
 const MAX_OPEN: usize = 1024;
 
-/// Points of sale whose newest transaction is remembered. One more is asked for again, or goes without.
+/// Points of sale whose newest transaction is remembered. One more takes the place of the one unheard of for longest.
 const MAX_POINTS: usize = 1024;
 
 /// How old the knowledge of the newest transaction may be before a payment has it asked for again. Older knowledge is
@@ -85,9 +85,8 @@ pub(super) struct Agenda {
 impl Agenda {
     /// A reply showed that this transaction is there. Knowledge never goes back.
     pub(super) fn seen(&mut self, pos_id: i64, newest: i64, now: Instant) {
-        if let Some(point) = self.point(pos_id, now) {
-            *point = Point { newest: point.newest.max(Some(newest)), at: now };
-        }
+        let point = self.point(pos_id, now);
+        *point = Point { newest: point.newest.max(Some(newest)), at: now };
     }
 
     /// The newest transaction known of a point of sale.
@@ -98,19 +97,24 @@ impl Agenda {
     /// A point of sale sells. Says whether there is something new to do.
     pub(super) fn sells(&mut self, pos_id: i64, now: Instant) -> bool {
         let is_known = self.points.get(&pos_id).is_some_and(|point| now.duration_since(point.at) < FRESH_ENOUGH);
-        if is_known || self.point(pos_id, now).is_none() {
+        if is_known {
             return false;
         }
+        self.point(pos_id, now);
         self.wanted.insert(pos_id)
     }
 
-    fn point(&mut self, pos_id: i64, now: Instant) -> Option<&mut Point> {
+    fn point(&mut self, pos_id: i64, now: Instant) -> &mut Point {
         if self.points.len() >= MAX_POINTS && !self.points.contains_key(&pos_id) {
-            return None;
+            let oldest = self.points.iter().min_by_key(|(_, point)| point.at).map(|(pos_id, _)| *pos_id);
+            if let Some(oldest) = oldest {
+                self.points.remove(&oldest);
+                self.wanted.remove(&oldest);
+            }
         }
         // Not asked yet: as good as asked long ago.
         let at = now.checked_sub(FRESH_ENOUGH).unwrap_or(now);
-        Some(self.points.entry(pos_id).or_insert(Point { newest: None, at }))
+        self.points.entry(pos_id).or_insert(Point { newest: None, at })
     }
 
     /// The outcome of a payment is not known, and this many looks were made for it already.

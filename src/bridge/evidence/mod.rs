@@ -29,7 +29,7 @@ use crate::wire::{Body, Command, Parameters, command};
 const LOOK_LIMIT: usize = 100;
 
 /// How long one errand may wait for a link and its reply. Nobody waits for it, and a drain waits no longer than this.
-const ERRAND_DEADLINE: Duration = Duration::from_secs(10);
+const ERRAND_DEADLINE: Duration = Duration::from_secs(3);
 
 /// The latest payments that are compared with what was found: at a hundred a minute those of ten minutes.
 const MOST_OTHERS: usize = 1000;
