@@ -233,6 +233,7 @@ async fn main() {
             ("BRIDGE_INSTANCES__DEMO__API_KEY", KEY),
             ("BRIDGE_TELEMETRY__LOG", "warn"),
             ("BRIDGE_PAYMENTS__JOURNAL", data.path().join("bridge").to_str().unwrap()),
+            ("BRIDGE_CACHE__STORE", ""),
             ("BRIDGE_LIMITS__CAPACITY", "100000000"),
         ],
     );

@@ -27,6 +27,7 @@ impl Program {
             ("BRIDGE_SERVER__LISTEN", listen),
             ("BRIDGE_GATEWAY__URL", gateway),
             ("BRIDGE_PAYMENTS__JOURNAL", journal),
+            ("BRIDGE_CACHE__STORE", ""),
             ("BRIDGE_INSTANCES__DEMO__API_KEY", KEY),
             ("BRIDGE_LIMITS__CAPACITY", "1000000"),
             ("BRIDGE_TELEMETRY__LOG", "error"),

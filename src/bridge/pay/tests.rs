@@ -61,8 +61,8 @@ impl World {
             max_wait: PAY_MAX_WAIT,
             pay_max_wait: PAY_MAX_WAIT,
         };
-        let cache = cache::Config { max_size: 0, min_age: Duration::ZERO, rules: BTreeMap::new() };
-        let cache = std::sync::Arc::new(Cache::new(cache, [0; 32]));
+        let cache = cache::Config { max_size: 0, min_age: Duration::ZERO, rules: BTreeMap::new(), store: None };
+        let cache = std::sync::Arc::new(Cache::new(cache));
         let bridge = Bridge::new(BTreeMap::from([("demo".to_owned(), parts)]), &cache, &journal, Drain::new());
         let world = Self { gateway, disk, journal, bridge, stop };
         world.eventually("it has its links", async || pool.is_connected()).await;
