@@ -283,7 +283,7 @@ impl Bridge {
 
     /// Gathers evidence about payments of unknown outcome until the drain begins.
     pub async fn gather_evidence(self) {
-        let Shared { instances, drain, runtime, tasks } = &*self.shared;
+        let Shared { instances, drain, runtime, tasks, .. } = &*self.shared;
         let gatherers = instances.values().map(|instance| instance.payments.evidence.gather(runtime, tasks));
         tokio::select! {
             () = drain.begun() => {}

@@ -21,7 +21,8 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::task::TaskTracker;
 
 use self::agenda::{Agenda, Errand};
-use super::dispatch::{Dispatch, Need};
+use super::dispatch::Dispatch;
+use super::turns::{Turn, Turns};
 use crate::journal::{Filter, Journal, JournalError, Record, RecordId, State};
 use crate::wire::{Body, Command, Parameters, command};
 
@@ -133,11 +134,11 @@ impl Evidence {
         let parameters = Parameters::default().with("POSID", &pos_id).with("Limit", &limit);
         let command = Command::known(&command::LISTTRANSACTIONS, parameters);
         let dispatch = Arc::clone(&self.dispatch);
-        let need = Need::Refresh { staleness: Duration::ZERO };
+        let turns = Turns::of(Turn::Refresh { stale: Duration::ZERO });
         let work = async move {
             // From the task's first step on: one that waits to be run is not late.
             let deadline = Instant::now() + ERRAND_DEADLINE;
-            dispatch.repeatable(&command, need, deadline, || ()).await
+            dispatch.repeatable(&command, &turns, deadline, || ()).await
         };
         // In a task, so that a drain does not take the command's points off the books too early.
         let asked = tasks.spawn_on(work, runtime).await;
