@@ -151,6 +151,35 @@ async fn an_answer_at_the_deadline_names_the_record_of_a_payment_that_runs_on() 
     assert_eq!(world.sent_and_booked("slow"), (1, 1));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_who_goes_away_cancels_nothing_and_its_payment_is_recorded() {
+    let world = World::start().await;
+    world.gateway.add_fault(simulator::Fault::new(simulator::Action::Late { ms: 200 }).on("payitems"));
+    {
+        let mut paying = std::pin::pin!(world.pay("gone"));
+        let sent = async || world.sent_and_booked("gone").0 == 1;
+        tokio::select! {
+            told = &mut paying => panic!("it is answered already: {told:?}"),
+            () = world.eventually("it is sent", sent) => {}
+        }
+    }
+    let booked = async || world.record("gone").await.is_some_and(|record| record.state() == State::Booked);
+    world.eventually("it is booked and recorded all the same", booked).await;
+    assert_eq!(world.sent_and_booked("gone"), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_journal_is_out_of_order_every_answer_says_so_and_nothing_is_sent() {
+    let world = World::start().await;
+    assert!(world.pay("before").await.is_ok());
+    world.disk.fail_after(Failure::Write, 0);
+    for key in ["first", "second", "before"] {
+        let told = world.pay(key).await;
+        assert!(matches!(told, Err(Error::JournalUnavailable { .. })), "{key}: {told:?}");
+    }
+    assert_eq!((world.sent_and_booked("first").0, world.sent_and_booked("second").0), (0, 0));
+}
+
 /// Fails at every operation of the disk in turn while a payment is made, and heals after its answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn at_whatever_point_the_disk_fails_nothing_is_sent_unrecorded_and_no_answer_is_taken_back() {
