@@ -3,6 +3,7 @@
 //! Request directives as in RFC 9111, `Cache-Status` as in RFC 9211. A directive that is malformed is ignored, as RFC
 //! 9111 has it.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 use actix_web::HttpResponse;
@@ -63,13 +64,15 @@ fn matches(line: &str, etag: &str) -> bool {
 }
 
 fn cache_status(status: &Status) -> String {
-    let mut text = CACHE_NAME.to_owned();
+    // Room for what most answers say.
+    let mut text = String::with_capacity(2 * CACHE_NAME.len() + 16);
+    text.push_str(CACHE_NAME);
     if status.hit {
         text.push_str("; hit");
     }
     if let Some(ttl_s) = status.ttl_s {
-        text.push_str("; ttl=");
-        text.push_str(&ttl_s.to_string());
+        // Writing to a text cannot fail.
+        let _ = write!(text, "; ttl={ttl_s}");
     }
     if let Some(forward) = status.forward {
         text.push_str(match forward {

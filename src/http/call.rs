@@ -46,27 +46,34 @@ impl FromRequest for Caller {
     }
 }
 
-/// The caller of a request, noted for the log.
+/// The caller of a request, noted for the log, with a place for it that is held until its answer has ended.
 pub fn authenticate(request: &HttpRequest) -> Result<Caller, Problem> {
+    let admitted = examine(request)?;
+    let caller = admitted.caller.clone();
+    request.extensions_mut().insert(admitted);
+    Ok(caller)
+}
+
+/// The caller of a request and its place, noted only where it is refused one: the log names also whom it refuses.
+pub fn examine(request: &HttpRequest) -> Result<Admitted, Problem> {
     let shared = shared(request)?;
     if shared.auth.mode() == Mode::None {
         local::guard(request.uri(), request.headers(), &shared.config.cors_origins)?;
     }
     let address = address(request, &shared.config.trusted_proxies);
     let caller = shared.auth.by_header(request.headers(), address)?;
-    admit(request, &caller)?;
-    Ok(caller)
+    admit(request, caller)
 }
 
-/// Takes a place for the request, held until its answer has ended, and notes the caller for the log.
-pub fn admit(request: &HttpRequest, caller: &Caller) -> Result<(), Problem> {
-    let (place, refusal) = match caller.admit() {
-        Ok(place) => (place, None),
-        Err(limited) => (None, Some(limited)),
-    };
-    // Noted in either case: the log names also whom it refuses.
-    request.extensions_mut().insert(Admitted { caller: caller.clone(), place });
-    refusal.map_or(Ok(()), |limited| Err(limited.into()))
+/// Takes a place for a caller's request.
+fn admit(request: &HttpRequest, caller: Caller) -> Result<Admitted, Problem> {
+    match caller.admit() {
+        Ok(place) => Ok(Admitted { caller, place }),
+        Err(limited) => {
+            request.extensions_mut().insert(Admitted { caller, place: None });
+            Err(limited.into())
+        }
+    }
 }
 
 /// The caller of a stream: by the header, or by a token in the query, since a browser's `EventSource` sets none.
@@ -132,7 +139,7 @@ impl Call {
     /// A request for a stream, whose caller may be named in the query, and whether that caller is within what it may ask.
     pub fn for_stream(request: &HttpRequest, media_type: &str) -> Result<(Self, bool), Problem> {
         let caller = listener(request)?;
-        let admitted = admit(request, &caller).is_ok();
+        let admitted = admit(request, caller.clone()).map(|place| drop(request.extensions_mut().insert(place))).is_ok();
         Ok((Self::by(caller, request, media_type)?, admitted))
     }
 

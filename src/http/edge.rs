@@ -81,9 +81,12 @@ pub async fn observe(
     let id = RequestId::of(request.headers());
     let method = request.method().clone();
     // Before anything that only the long way needs.
-    if let Some(answer) = express::at_hand(&request) {
-        let answer = answer.unwrap_or_else(|problem| problem.render(base(request.request()), Some(id.as_str())));
-        return Ok(told(&method, request.into_response(answer), (&id, None), None, arrival));
+    if let Some(outcome) = express::at_hand(&request) {
+        let (answer, admitted) = match outcome {
+            Ok((answer, admitted)) => (answer, Some(admitted)),
+            Err(problem) => (problem.render(base(request.request()), Some(id.as_str())), noted(&request)),
+        };
+        return Ok(told(&method, request.into_response(answer), (&id, None), (None, admitted), arrival));
     }
     request.extensions_mut().insert(Arrival(arrival));
     request.extensions_mut().insert(id.clone());
@@ -93,7 +96,13 @@ pub async fn observe(
     let (span, trace) = traced(&request, &id, &method);
     let response = next.call(request).instrument(span.clone()).await?;
     let response = completed(response.map_into_boxed_body());
-    Ok(told(&method, response, (&id, trace.as_deref()), Some(&span), arrival))
+    let admitted = noted(response.request());
+    Ok(told(&method, response, (&id, trace.as_deref()), (Some(&span), admitted), arrival))
+}
+
+/// The caller that was noted on the way, and its place.
+fn noted(request: &impl HttpMessage) -> Option<Admitted> {
+    request.extensions_mut().remove()
 }
 
 /// Names, counts and logs an answer.
@@ -101,7 +110,7 @@ fn told(
     method: &Method,
     mut response: ServiceResponse<BoxBody>,
     (id, trace): (&RequestId, Option<&str>),
-    span: Option<&Span>,
+    (span, admitted): (Option<&Span>, Option<Admitted>),
     arrival: Instant,
 ) -> ServiceResponse<Held> {
     if let Ok(id) = HeaderValue::from_str(id.as_str()) {
@@ -114,9 +123,10 @@ fn told(
         if let Some(span) = span.filter(|_| traces::are_wanted()) {
             traces::request_ended(span, method.as_str(), route, response.status().as_u16());
         }
-        log(method, route, &response, (id, trace), took);
+        let caller = admitted.as_ref().map_or("-", |admitted| admitted.caller.name());
+        log(method, route, response.status(), (id, trace, caller), took);
     }
-    let place = place(&response);
+    let place = admitted.and_then(|admitted| admitted.place).filter(|_| !is_stream(response.headers()));
     if *method == Method::HEAD && matches!(response.response().body().size(), BodySize::Stream) {
         // A stream has no length to tell, and one without an end must not be run for nobody.
         return response.map_body(|_, _| Held { body: NoBody::new().boxed(), _place: None });
@@ -124,12 +134,10 @@ fn told(
     response.map_body(|_, body| Held { body, _place: place })
 }
 
-/// The place that the request takes of its caller's allowance. An event stream, which may last for days, gives its
-/// place back at once: the streams have a bound of their own.
-fn place(response: &ServiceResponse<BoxBody>) -> Option<Place> {
-    let place = response.request().extensions_mut().get_mut::<Admitted>()?.place.take()?;
-    let media_type = response.headers().get(CONTENT_TYPE);
-    (!media_type.is_some_and(|given| given.as_bytes().starts_with(b"text/event-stream"))).then_some(place)
+/// An event stream may last for days, and so gives its place of the caller's allowance back at once: the streams have a
+/// bound of their own.
+fn is_stream(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|given| given.as_bytes().starts_with(b"text/event-stream"))
 }
 
 /// An answer's body, and the place that it holds until it has ended.
@@ -220,17 +228,16 @@ fn entry_of(status: StatusCode) -> &'static Entry {
 fn log(
     method: &Method,
     route: &str,
-    response: &ServiceResponse<BoxBody>,
-    (id, trace_id): (&RequestId, Option<&str>),
+    status: StatusCode,
+    (id, trace_id, caller): (&RequestId, Option<&str>, &str),
     took: Duration,
 ) {
-    let extensions = response.request().extensions();
-    let caller = extensions.get::<Admitted>().map_or("-", |admitted| admitted.caller.name());
-    let (method, status, request_id) = (method.as_str(), response.status().as_u16(), id.as_str());
+    let is_fault = status.is_server_error();
+    let (method, status, request_id) = (method.as_str(), status.as_u16(), id.as_str());
     let duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     if matches!(route, "/livez" | "/readyz") {
         tracing::debug!(method, route, status, duration_us, request_id, trace_id, caller, "answered");
-    } else if response.status().is_server_error() {
+    } else if is_fault {
         tracing::warn!(method, route, status, duration_us, request_id, trace_id, caller, "answered");
     } else {
         tracing::info!(method, route, status, duration_us, request_id, trace_id, caller, "answered");

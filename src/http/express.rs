@@ -9,15 +9,12 @@
 use actix_web::HttpResponse;
 use actix_web::dev::ServiceRequest;
 use actix_web::http::Method;
-use actix_web::http::header::{
-    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, HeaderMap, HeaderName, IF_NONE_MATCH, ORIGIN, PRAGMA, TRANSFER_ENCODING,
-    UPGRADE,
-};
+use actix_web::http::header::HeaderMap;
 use actix_web::web::Data;
 
 use super::auth::Scope;
 use super::caching;
-use super::call;
+use super::call::{self, Admitted};
 use super::integer;
 use super::problem::Problem;
 use super::server::Shared;
@@ -28,15 +25,15 @@ use crate::wire::{Spec, command};
 const INSTANCES: &str = "/v1/instances/";
 
 /// Fields whose presence means a wish that the long way has to look at.
-const WISHES: [HeaderName; 8] = [
-    CACHE_CONTROL,
-    PRAGMA,
-    ACCEPT_ENCODING,
-    ORIGIN,
-    UPGRADE,
-    TRANSFER_ENCODING,
-    HeaderName::from_static("x-pos-password"),
-    HeaderName::from_static("traceparent"),
+const WISHES: [&str; 8] = [
+    "accept-encoding",
+    "cache-control",
+    "origin",
+    "pragma",
+    "traceparent",
+    "transfer-encoding",
+    "upgrade",
+    "x-pos-password",
 ];
 
 /// A read by its path.
@@ -47,8 +44,9 @@ struct Read<'a> {
     pos_id: Option<i64>,
 }
 
-/// The answer where a fresh copy has it, or the refusal of whoever may not have it; nothing where there is no such copy.
-pub(super) fn at_hand(request: &ServiceRequest) -> Option<Result<HttpResponse, Problem>> {
+/// The answer where a fresh copy has it, with its caller and its place, or the refusal of whoever may not have it; nothing
+/// where there is no such copy.
+pub(super) fn at_hand(request: &ServiceRequest) -> Option<Result<(HttpResponse, Admitted), Problem>> {
     // A trace is of what happens, and on this way next to nothing does; but whoever wants one gets it.
     if traces::are_wanted()
         || request.method() != Method::GET
@@ -59,25 +57,32 @@ pub(super) fn at_hand(request: &ServiceRequest) -> Option<Result<HttpResponse, P
     }
     let Read { instance, spec, pos_id } = read(request.uri().path())?;
     let shared = request.app_data::<Data<Shared>>()?;
-    let mut refusal = None;
+    let mut outcome = None;
     // Asked only where it decides, since it counts: a caller is counted once, on the one way or on the other.
     let admitted = || {
-        let permitted = call::authenticate(request.request()).and_then(|caller| caller.permit(instance, Scope::Read));
-        refusal = permitted.err();
-        refusal.is_none()
+        let examined = call::examine(request.request());
+        let permitted = examined.and_then(|admitted| admitted.caller.permit(instance, Scope::Read).map(|()| admitted));
+        outcome.insert(permitted).is_ok()
     };
-    match shared.bridge.at_hand(instance, spec, pos_id, admitted) {
-        Some(served) => Some(Ok(caching::answer(served, request.headers()))),
-        None => refusal.map(Err),
+    let served = shared.bridge.at_hand(instance, spec, pos_id, admitted);
+    match (served, outcome?) {
+        (Some(served), Ok(admitted)) => Some(Ok((caching::answer(served, request.headers()), admitted))),
+        (_, Err(problem)) => Some(Err(problem)),
+        (None, Ok(_)) => None,
     }
 }
 
 /// Whether a request wishes for nothing but the answer.
 fn is_plain(headers: &HeaderMap) -> bool {
-    let takes_json = |accept: &[u8]| matches!(accept, b"*/*" | b"application/json");
-    !WISHES.iter().any(|wish| headers.contains_key(wish))
-        && headers.get_all(ACCEPT).all(|accept| takes_json(accept.as_bytes()))
-        && headers.get_all(IF_NONE_MATCH).count() <= 1
+    let mut known_tags = 0;
+    headers.iter().all(|(name, value)| match name.as_str() {
+        "accept" => matches!(value.as_bytes(), b"*/*" | b"application/json"),
+        "if-none-match" => {
+            known_tags += 1;
+            known_tags == 1
+        }
+        name => !WISHES.contains(&name),
+    })
 }
 
 /// The read that a path as it is documented asks for.
@@ -105,7 +110,7 @@ fn read(path: &str) -> Option<Read<'_>> {
 
 #[cfg(test)]
 mod tests {
-    use actix_web::http::header::HeaderValue;
+    use actix_web::http::header::{HeaderName, HeaderValue};
 
     use super::*;
 
