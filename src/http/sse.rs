@@ -15,8 +15,9 @@ use serde_json::value::RawValue;
 
 use crate::hub::{Broadcast, Entry, Event, Form, Gap, Id};
 
-/// One comment line: a sign of life that no client takes for an event.
-pub const HEARTBEAT: &[u8] = b":\n\n";
+/// One comment line: a sign of life that no client takes for an event. No empty line follows it: clients that keep the
+/// last id for the block (`httpx-sse` does) would make an event of one.
+pub const HEARTBEAT: &[u8] = b":\n";
 
 /// The bridge's own events. A broadcast has none of these names, nor any other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
