@@ -15,8 +15,9 @@ use serde_json::value::RawValue;
 
 use crate::hub::{Broadcast, Entry, Event, Form, Gap, Id};
 
-/// One comment line: a sign of life that no client takes for an event.
-pub const HEARTBEAT: &[u8] = b":\n\n";
+/// One comment line: a sign of life that no client takes for an event. No empty line follows it: clients that keep the
+/// last id for the block (`httpx-sse` does) would make an event of one.
+pub const HEARTBEAT: &[u8] = b":\n";
 
 /// The bridge's own events. A broadcast has none of these names, nor any other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,11 +188,30 @@ mod tests {
     use crate::hub::{Epoch, Hub, Item, Seats, Since};
     use crate::wire::Body;
 
+    /// The lines of a stream as its grammar says, "Parsing an event stream": each ends with CR LF, LF or CR, the first
+    /// taken whole. What comes after the last end is no line. Shares nothing with the encoder, whose faults would
+    /// otherwise be the reader's own.
+    fn stream_lines(stream: &str) -> Vec<String> {
+        let (mut ended, mut line) = (Vec::new(), String::new());
+        let mut characters = stream.chars().peekable();
+        while let Some(character) = characters.next() {
+            match character {
+                '\r' => {
+                    characters.next_if_eq(&'\n');
+                    ended.push(std::mem::take(&mut line));
+                }
+                '\n' => ended.push(std::mem::take(&mut line)),
+                other => line.push(other),
+            }
+        }
+        ended
+    }
+
     /// What a client that follows the text makes of a stream: `(event, data, last id)` each.
     fn client(stream: &str) -> Vec<(String, String, String)> {
         let (mut events, mut id) = (Vec::new(), String::new());
         let (mut event, mut data) = (String::new(), String::new());
-        for line in lines(stream) {
+        for line in stream_lines(stream).iter().map(String::as_str) {
             if line.is_empty() {
                 if !data.is_empty() {
                     data.pop();
