@@ -192,6 +192,9 @@ writeFileSync(settings, `
 listen = "${bridge}"
 [gateway]
 url = "ws://${gateway}/{shard}/?instance={instance}&Content-Type={format}"
+# One copy of each broadcast: which copies are the same one is tested elsewhere.
+min_links = 1
+max_links = 1
 [instances.demo]
 api_key = "demo-key"
 [auth.tokens.page]
@@ -230,6 +233,9 @@ try {
   }
 } finally {
   await browser.close();
-  for (const child of children) child.kill("SIGTERM");
+  await Promise.all(children.map((child) => new Promise((ended) => {
+    child.once("exit", ended);
+    if (child.exitCode !== null || !child.kill("SIGTERM")) ended();
+  })));
   rmSync(folder, { recursive: true, force: true });
 }
