@@ -33,7 +33,7 @@ impl Asset {
 
 static PAGE: LazyLock<Asset> = LazyLock::new(|| Asset::new("", HTML, include_str!("page.html")));
 
-static PARTS: LazyLock<[Asset; 12]> = LazyLock::new(|| {
+static PARTS: LazyLock<[Asset; 13]> = LazyLock::new(|| {
     [
         Asset::new("page.css", CSS, include_str!("page.css")),
         Asset::new("icon.svg", SVG, include_str!("icon.svg")),
@@ -43,6 +43,7 @@ static PARTS: LazyLock<[Asset; 12]> = LazyLock::new(|| {
         Asset::new("attention.js", SCRIPT, include_str!("attention.js")),
         Asset::new("shards.js", SCRIPT, include_str!("shards.js")),
         Asset::new("budget.js", SCRIPT, include_str!("budget.js")),
+        Asset::new("facts.js", SCRIPT, include_str!("facts.js")),
         Asset::new("payments.js", SCRIPT, include_str!("payments.js")),
         Asset::new("settle.js", SCRIPT, include_str!("settle.js")),
         Asset::new("broadcasts.js", SCRIPT, include_str!("broadcasts.js")),

@@ -9,15 +9,16 @@
 
 mod assets;
 
-use actix_web::guard::{self, GuardContext};
+use actix_web::guard;
 use actix_web::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CROSS_ORIGIN_OPENER_POLICY, CROSS_ORIGIN_RESOURCE_POLICY, ETAG,
-    REFERRER_POLICY, UPGRADE, X_FRAME_OPTIONS,
+    REFERRER_POLICY, X_FRAME_OPTIONS,
 };
 use actix_web::web::{self, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
 
 use super::caching;
+use super::native;
 use super::problem::{Problem, table};
 use assets::Asset;
 
@@ -28,13 +29,8 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 
 /// Adds the page and its parts.
 pub fn configure(config: &mut ServiceConfig) -> &mut ServiceConfig {
-    let page = web::resource("/").guard(guard::Get()).guard(guard::Not(guard::fn_guard(is_upgrade)));
+    let page = web::resource("/").guard(guard::Get()).guard(guard::Not(guard::fn_guard(native::is_upgrade)));
     config.service(page.to(page_itself)).service(web::resource("/dashboard/{name}").guard(guard::Get()).to(part))
-}
-
-fn is_upgrade(context: &GuardContext<'_>) -> bool {
-    let mut upgrades = context.head().headers().get_all(UPGRADE);
-    upgrades.any(|upgrade| upgrade.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
 async fn page_itself(request: HttpRequest) -> HttpResponse {

@@ -1,7 +1,8 @@
 // Payments: those of unknown outcome first, since somebody has to decide them.
 
 import { ask, inInstance } from "./api.js";
-import { byId, el, foreign, keep, mark, say, time } from "./dom.js";
+import { byId, el, keep, mark, say, time } from "./dom.js";
+import { facts, sale } from "./facts.js";
 import { openSettle } from "./settle.js";
 
 const RECENT = 50;
@@ -11,24 +12,6 @@ const RECENT_MS = 10_000;
 const STATES = [["unknown", "unsettled"], ["dispatching", "on their way"], ["reserved", "waiting to be sent"], ["booked", "booked"], ["released", "not booked, key free"], ["settled", "settled by hand"]];
 let lists = { at: 0, counts: "" };
 let recentAt = 0;
-
-const sale = (payment) => payment.Products.map((line) => `${line.Amount} × product ${line.ID}`).join(", ");
-
-export function factsOf(payment) {
-  const evidence = payment.evidence?.transactions?.length ?? 0;
-  return [
-    ["Sent", time(payment.dispatched_at ?? payment.created_at)],
-    ["Sale", sale(payment)],
-    ["Point of sale", payment.POSID],
-    ["Payment method", payment.PaymentMethod],
-    ["Caller", payment.caller],
-    ["Key", payment.idempotency_key],
-    ...(payment.gateway ? [["The gateway said", payment.gateway.error]] : []),
-    ...(payment.evidence ? [["Matching transactions", evidence === 0 ? "none found so far" : evidence]] : []),
-  ];
-}
-
-export const facts = (payment) => factsOf(payment).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, foreign(value))));
 
 function make() {
   const button = el("button", { type: "button", className: "primary" }, "Settle…");

@@ -2,7 +2,7 @@
 
 import { ask, inInstance } from "./api.js";
 import { announce, byId, count, el, foreign, say } from "./dom.js";
-import { facts } from "./payments.js";
+import { facts } from "./facts.js";
 
 let open = null;
 

@@ -16,7 +16,9 @@ export function standing(shard) {
   if (shard.cordoned) return links > 0 ? ["out", "Being emptied"] : ["out", "Taken out"];
   if (!shard.good && links > 0) return ["warn", "Failing, still linked"];
   if (!shard.good) return ["down", "Down"];
-  return links > 0 ? ["good", "Serving"] : ["idle", "Standing by"];
+  if (links > 0) return ["good", "Serving"];
+  // Another shard has taken over, so this one was not dialled again: nobody knows whether it is there.
+  return shard.in_doubt ? ["lost", "Lost its links"] : ["idle", "Standing by"];
 }
 
 function make() {
