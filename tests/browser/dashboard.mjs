@@ -113,7 +113,7 @@ try {
 
   // Who has no token sees nothing, and is told of a wrong one.
   await page.goto(`${base}/`);
-  const field = page.getByLabel("Token");
+  const field = page.getByLabel("Token", { exact: true });
   await field.fill("some-other-token");
   await page.getByRole("button", { name: "Sign in" }).click();
   await page.getByText("The bridge does not know this token.").waitFor();
@@ -167,8 +167,9 @@ try {
   const unsettled = page.locator("#unsettled .payment");
   await unsettled.getByText("till-7-order-12").waitFor();
   await attention.getByText("1 payment of unknown outcome").waitFor();
+  await shown("unsettled");
   // The transaction is looked for a few times; the person waits until there is something to judge by.
-  await unsettled.locator("div", { hasText: /^Matching transactions1$/ }).waitFor({ timeout: PATIENCE_MS });
+  await until("evidence", async () => /Matching transactions[1-9]/.test(await unsettled.textContent()));
   await shown("unsettled");
   await legible("unsettled");
   await unsettled.getByRole("button").click();

@@ -4,6 +4,9 @@ import { byId, el, foreign, say, time } from "./dom.js";
 import { follow } from "./stream.js";
 
 const MOST_ROWS = 50;
+const LISTENING = "Listening.";
+/** Why entries may be missing, in words. */
+const REASONS = { "no-connection": "no connection to the gateway was open or sure to hear", history: "the history did not reach back" };
 let stream = null;
 let followed = null;
 let heard = 0;
@@ -30,11 +33,12 @@ function onEvent({ event, data }) {
   }
   if (event === "message") {
     heard += 1;
+    say(byId("stream-words"), LISTENING);
     const content = words(told.message, told.parameters);
     if (told.maybe_duplicate) content.push(el("span", { className: "badge-note" }, "perhaps heard twice"));
     add(told.received_at, ...content);
   } else if (event === "gap") {
-    add(Date.now(), el("span", { className: "muted" }, "Broadcasts may be missing here: "), foreign(told.reason ?? "no connection was open"));
+    add(Date.now(), el("span", { className: "muted" }, "Broadcasts may be missing here: "), foreign(REASONS[told.reason] ?? told.reason ?? "no reason is given"));
   } else if (event === "reset") {
     add(Date.now(), el("span", { className: "muted" }, "The bridge began a new log; what came between is not known."));
   } else if (event === "overloaded") {
@@ -43,7 +47,7 @@ function onEvent({ event, data }) {
 }
 
 function onState(state, fault) {
-  const open = heard > 0 ? "Listening." : "Listening; nothing has been said yet.";
+  const open = heard > 0 ? LISTENING : "Listening; nothing has been said yet.";
   const away = "The stream has ended; connecting again.";
   say(byId("stream-words"), state === "open" ? open : state === "refused"
     ? `Broadcasts cannot be shown: ${fault?.message ?? "the bridge refuses the stream."}` : away);
