@@ -22,7 +22,7 @@ export function findings(status) {
     for (const shard of instance.shards) {
       const [sign] = standing(shard);
       const key = `${instance.instance} ${shard.shard}`;
-      if (sign === "down") add("warn", key, `${shard.shard} is down${of}: it cannot be connected to.`);
+      if (sign === "down") add("warn", key, `${shard.shard} could not be reached${of} when it was last tried.`);
       if (sign === "lost") add("warn", key, `${shard.shard} lost its links${of} and has not been tried since.`);
       if (sign === "warn") add("warn", key, `${shard.shard} is failing${of}: new connections do not come about.`);
       if (sign === "out") add("info", key, `${shard.shard} is taken out by hand${of}.`);

@@ -6,6 +6,13 @@ import { facts } from "./facts.js";
 
 let open = null;
 
+/** What tells one transaction from another, in the gateway's own spelling; all of it follows. */
+function titleOf(transaction) {
+  const { ID: id, timestamp, AmountMoney: money } = transaction;
+  const known = [id !== undefined && `Transaction ${id}`, timestamp && `of ${timestamp}`, money && `for ${money}`];
+  return known.filter(Boolean).join(" ") || "A transaction";
+}
+
 function evidence(payment) {
   const found = payment.evidence;
   if (!found) return [];
@@ -13,8 +20,9 @@ function evidence(payment) {
   const words = clues.length === 0
     ? "The bridge found no transaction that matches. That proves nothing while the look is incomplete."
     : `${count(clues.length, "transaction")} at the gateway may be this payment. Another till may have sold the same.`;
-  const lines = clues.map((clue) => el("li", {}, el("code", { className: "foreign" }, JSON.stringify(clue.transaction)),
-    clue.other_payments ? ` – ${count(clue.other_payments, "other payment")} could explain it too` : ""));
+  const lines = clues.map((clue) => el("li", {}, foreign(titleOf(clue.transaction)),
+    clue.other_payments ? ` – ${count(clue.other_payments, "other payment")} could explain it too` : "",
+    el("code", { className: "foreign" }, JSON.stringify(clue.transaction))));
   return [el("h3", {}, "Evidence"), el("p", {}, words), el("p", { className: "muted" },
     `${count(found.looks, "look")}; the last one ${found.complete ? "reached back to before the payment was sent" : "did not reach back far enough"}.`),
   el("ul", {}, ...lines)];
@@ -54,6 +62,7 @@ async function decide(form) {
 }
 
 export function prepareSettle(changed) {
+  byId("settle-form").addEventListener("input", () => say(byId("settle-problem"), ""));
   byId("settle-form").addEventListener("submit", async (event) => {
     event.preventDefault();
     const button = event.target.querySelector("[type=submit]");
