@@ -112,10 +112,10 @@ pub fn configure(config: &mut ServiceConfig) -> &mut ServiceConfig {
     config.service(web::resource(PATTERNS).guard(guard::fn_guard(is_upgrade)).to(door::enter))
 }
 
-/// Whether a path with this pattern answers nothing but upgrades. The root is also the dashboard's.
+/// Whether a path with this pattern answers nothing but upgrades; the root itself is also the dashboard's.
 #[must_use]
 pub fn is_pattern(pattern: &str) -> bool {
-    pattern != "/" && PATTERNS.contains(&pattern)
+    PATTERNS.contains(&pattern)
 }
 
 /// Whether a request asks to speak the gateway's protocol.
