@@ -97,6 +97,7 @@ Things to try:
   curl -i {header}{instance}/nowhere
 
 For a till written for ConcertPOS: ws://{reachable}/?instance=demo&Content-Type=json5
+The bridge at a glance, in a browser: {base}/
 The API, to browse: {base}/docs
 ",
         token = token.map(|token| format!("\nToken of this run: {token}\n")).unwrap_or_default(),

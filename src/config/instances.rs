@@ -9,7 +9,8 @@ use crate::settings::Section;
 
 /// Paths at the root that the gateway's own protocol shares with instances and shards; a name like one of them would
 /// be ambiguous.
-const ROOT_PATHS: [&str; 8] = ["v1", "livez", "readyz", "metrics", "openapi", "docs", "problems", "gateway"];
+const ROOT_PATHS: [&str; 9] =
+    ["v1", "livez", "readyz", "metrics", "openapi", "docs", "problems", "gateway", "dashboard"];
 
 /// One instance of ConcertPOS.
 #[derive(Debug, Clone)]

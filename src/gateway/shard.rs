@@ -46,6 +46,13 @@ impl Health {
         self.failures == 0
     }
 
+    /// Whether a connection was lost and none was opened since. A shard of which none is asked stays so until it is
+    /// dialled again, and whether it is there is not known.
+    #[must_use]
+    pub fn is_in_doubt(&self) -> bool {
+        self.is_good() && self.retry_at.is_some()
+    }
+
     /// Failures in a row.
     #[must_use]
     pub fn failures(&self) -> u32 {
@@ -138,6 +145,18 @@ mod tests {
         assert_eq!(last, LONGEST_PAUSE);
         health.dial_succeeded();
         assert!(health.is_good() && health.may_dial(now, 3));
+    }
+
+    #[test]
+    fn a_shard_that_lost_a_connection_is_in_doubt_until_it_was_dialled() {
+        let mut health = Health::new();
+        assert!(!health.is_in_doubt());
+        health.lost(Instant::now(), true, 0.5);
+        assert!(health.is_in_doubt());
+        health.dial_succeeded();
+        assert!(!health.is_in_doubt());
+        health.dial_failed(Instant::now(), 0.5);
+        assert!(!health.is_in_doubt(), "then it is known to be bad");
     }
 
     #[test]

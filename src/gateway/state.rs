@@ -291,6 +291,7 @@ impl State {
         let shards = self.shards.iter().enumerate().map(|(index, shard)| ShardStatus {
             shard: shard.name.clone(),
             good: shard.health.is_good(),
+            in_doubt: shard.health.is_in_doubt(),
             cordoned: shard.cordoned,
             failures: shard.health.failures(),
             round_trip_us: shard.health.round_trip().map(|trip| u64::try_from(trip.as_micros()).unwrap_or(u64::MAX)),
@@ -334,6 +335,8 @@ pub struct ShardStatus {
     pub shard: String,
     /// Whether the last attempt to connect succeeded.
     pub good: bool,
+    /// Whether a connection was lost and none has been opened since: without links, nobody knows whether it is there.
+    pub in_doubt: bool,
     /// Taken out by hand.
     pub cordoned: bool,
     /// Failed attempts in a row.

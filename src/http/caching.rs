@@ -43,7 +43,7 @@ pub fn wish(headers: &HeaderMap) -> Wish {
 #[must_use]
 pub fn answer(served: Served, request: &HeaderMap) -> HttpResponse {
     let Served { copy, status } = served;
-    let known = request.get_all(IF_NONE_MATCH).any(|line| line.to_str().is_ok_and(|line| matches(line, &copy.etag)));
+    let known = is_known(request, &copy.etag);
     let age = Instant::now().saturating_duration_since(copy.written).as_secs();
     let etag = HeaderValue::from_str(&copy.etag);
     let mut response = if known { answer::not_modified() } else { answer::read(copy) };
@@ -56,6 +56,12 @@ pub fn answer(served: Served, request: &HeaderMap) -> HttpResponse {
         }
     }
     response
+}
+
+/// Whether whoever asks has what `etag` names. A weak one is given without its `W/`.
+#[must_use]
+pub fn is_known(request: &HeaderMap, etag: &str) -> bool {
+    request.get_all(IF_NONE_MATCH).any(|line| line.to_str().is_ok_and(|line| matches(line, etag)))
 }
 
 /// Weak comparison, as RFC 9110 (13.1.2) wants it for `If-None-Match`.

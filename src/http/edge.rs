@@ -224,7 +224,8 @@ fn entry_of(status: StatusCode) -> &'static Entry {
     }
 }
 
-/// One line a request. Probes come every second and say nothing new, so they are for those who look closely.
+/// One line a request. Probes and those who watch come every second and say nothing new, so they are for those who look
+/// closely.
 fn log(
     method: &Method,
     route: &str,
@@ -235,7 +236,8 @@ fn log(
     let is_fault = status.is_server_error();
     let (method, status, request_id) = (method.as_str(), status.as_u16(), id.as_str());
     let duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-    if matches!(route, "/livez" | "/readyz") {
+    let watches = matches!(route, "/livez" | "/readyz") || (route == "/v1/bridge" && status == 200);
+    if watches {
         tracing::debug!(method, route, status, duration_us, request_id, trace_id, caller, "answered");
     } else if is_fault {
         tracing::warn!(method, route, status, duration_us, request_id, trace_id, caller, "answered");

@@ -56,7 +56,9 @@ pub async fn answer(request: HttpRequest, shared: Data<Shared>) -> Result<HttpRe
         return Ok(HttpResponse::NoContent().finish());
     }
     let pattern = request.resource_map().match_pattern(request.path());
-    let Some(pattern) = pattern.filter(|pattern| !native::is_pattern(pattern)) else {
+    // Whatever stands at the root has the root's own pattern, which is the first of the upgrade's.
+    let known = |pattern: &String| request.path() == "/" || !native::is_pattern(pattern);
+    let Some(pattern) = pattern.filter(known) else {
         return Err(Problem::new(&table::NOT_FOUND));
     };
     let allow = HeaderValue::from_str(shared.methods.allow(&pattern)).map_err(|_| Problem::new(&table::NOT_FOUND))?;

@@ -10,6 +10,7 @@ pub mod body;
 pub mod caching;
 pub mod call;
 pub mod client;
+pub mod dashboard;
 pub mod edge;
 pub mod express;
 pub mod fallback;

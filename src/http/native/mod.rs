@@ -112,13 +112,14 @@ pub fn configure(config: &mut ServiceConfig) -> &mut ServiceConfig {
     config.service(web::resource(PATTERNS).guard(guard::fn_guard(is_upgrade)).to(door::enter))
 }
 
-/// Whether a path with this pattern answers nothing but upgrades.
+/// Whether a path with this pattern answers nothing but upgrades; the root itself is also the dashboard's.
 #[must_use]
 pub fn is_pattern(pattern: &str) -> bool {
     PATTERNS.contains(&pattern)
 }
 
-fn is_upgrade(context: &GuardContext<'_>) -> bool {
+/// Whether a request asks to speak the gateway's protocol.
+pub(super) fn is_upgrade(context: &GuardContext<'_>) -> bool {
     let mut upgrades = context.head().headers().get_all(UPGRADE);
     upgrades.any(|upgrade| upgrade.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }

@@ -21,7 +21,7 @@ use utoipa::IntoParams;
 use utoipa_actix_web::scope;
 use utoipa_actix_web::service_config::ServiceConfig;
 
-use super::native;
+use super::{dashboard, native};
 
 /// The instance in the path.
 #[derive(Debug, IntoParams)]
@@ -53,6 +53,7 @@ pub struct PosPassword {
 /// Adds every route of the room.
 pub fn configure(config: &mut ServiceConfig<'_>) {
     config.map(health::configure).map(metrics::configure).map(problems::configure).map(docs::configure);
+    config.map(dashboard::configure);
     config.service(instances::list_instances).service(bridge::get_bridge).service(bridge::cordon_shard);
     config.service(scope("/v1/instances/{instance}").configure(instance));
     config.map(native::configure);

@@ -1,0 +1,86 @@
+// Asking the bridge. The token is kept in this tab's session only, and goes nowhere but into the header.
+
+const KEY = "concertpos-bridge-token";
+const PATIENCE_MS = 10_000;
+
+let inMemory = null;
+
+/** An answer that is no success, in the words of the bridge's problem document. */
+export class Refused extends Error {
+  constructor(status, problem, retryAfter) {
+    super(problem.detail || problem.title || `The bridge answered ${status}.`);
+    this.status = status;
+    this.code = problem.code || "";
+    this.retryAfter = retryAfter;
+  }
+}
+
+/** No answer at all. */
+export class Unreachable extends Error {
+  constructor() {
+    super("The bridge does not answer.");
+    this.status = 0;
+    this.code = "";
+  }
+}
+
+// A browser may forbid a page to keep anything; the token is then kept until the page is left.
+export function token() {
+  try {
+    return sessionStorage.getItem(KEY) ?? inMemory;
+  } catch {
+    return inMemory;
+  }
+}
+
+export function keepToken(given) {
+  inMemory = given;
+  try {
+    if (given === null) sessionStorage.removeItem(KEY);
+    else sessionStorage.setItem(KEY, given);
+  } catch {
+    // Kept in memory.
+  }
+}
+
+// Relative, so that the page also works behind a proxy that adds a prefix.
+export const address = (path) => new URL(path, document.baseURI);
+
+export const inInstance = (instance, path) => `v1/instances/${encodeURIComponent(instance)}/${path}`;
+
+export function headers(more = {}) {
+  const known = token();
+  return known === null ? more : { ...more, Authorization: `Bearer ${known}` };
+}
+
+/** Numbers whose spelling a browser would change (1.10, or twenty digits) stay text. */
+function exact(_, value, context) {
+  return typeof value === "number" && context?.source && String(value) !== context.source ? context.source : value;
+}
+
+export async function problemOf(response) {
+  const problem = await response.json().catch(() => ({}));
+  return new Refused(response.status, problem, Number(response.headers.get("Retry-After")) || null);
+}
+
+/** Asks, and returns what the bridge answers as JSON. */
+export async function ask(path, { method = "GET", body, more } = {}) {
+  let response;
+  let text;
+  try {
+    response = await fetch(address(path), {
+      method,
+      headers: headers({ Accept: "application/json", ...(body ? { "Content-Type": "application/json" } : {}), ...more }),
+      body: body ? JSON.stringify(body) : undefined,
+      cache: "no-store",
+      credentials: "same-origin",
+      redirect: "error",
+      signal: AbortSignal.timeout(PATIENCE_MS),
+    });
+    if (!response.ok) throw await problemOf(response);
+    text = await response.text();
+  } catch (fault) {
+    throw fault instanceof Refused ? fault : new Unreachable();
+  }
+  return JSON.parse(text, exact);
+}

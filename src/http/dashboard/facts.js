@@ -1,0 +1,23 @@
+// What is known of one payment, for lists and for the dialog that settles it.
+
+import { el, foreign, time } from "./dom.js";
+
+/** What was sold, as people say it. */
+export const sale = (payment) => payment.Products.map((line) => `${line.Amount} × product ${line.ID}`).join(", ");
+
+function factsOf(payment) {
+  const evidence = payment.evidence?.transactions?.length ?? 0;
+  return [
+    ["Sent", time(payment.dispatched_at ?? payment.created_at)],
+    ["Sale", sale(payment)],
+    ["Point of sale", payment.POSID],
+    ["Payment method", payment.PaymentMethod],
+    ["Caller", payment.caller],
+    ["Key", payment.idempotency_key],
+    ...(payment.gateway ? [["The gateway said", payment.gateway.error]] : []),
+    ...(payment.evidence ? [["Matching transactions", evidence === 0 ? "none found so far" : evidence]] : []),
+  ];
+}
+
+/** A payment as a list of facts, each in two columns. */
+export const facts = (payment) => factsOf(payment).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, foreign(value))));

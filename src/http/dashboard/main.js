@@ -1,0 +1,207 @@
+// The page's one loop: ask the bridge, show what it says, and again, while somebody looks.
+
+import { ask, keepToken, token } from "./api.js";
+import { forgetAttention, showAttention, showFigures } from "./attention.js";
+import { forgetBroadcasts, listen, silence } from "./broadcasts.js";
+import { forgetBudget, showBudget } from "./budget.js";
+import { announce, byId, duration, el, keep, mark, say, time } from "./dom.js";
+import { agePayments, forgetPayments, showPayments } from "./payments.js";
+import { prepareSettle } from "./settle.js";
+import { forgetShards, prepareCordon, showShards } from "./shards.js";
+
+const EVERY_MS = 1000;
+const LONGEST_PAUSE_MS = 15_000;
+/** What a token without `operate` may see changes seldom. */
+const LIMITED_EVERY_MS = 5000;
+
+let timer = null;
+let round = 0;
+let failures = 0;
+let asking = false;
+let lastGood = null;
+let chosen = null;
+
+function pulse(state, words) {
+  mark(byId("pulse"), "state", state);
+  say(byId("pulse").querySelector(".words"), words);
+}
+
+function showSignIn(problem = "") {
+  forget();
+  byId("board").hidden = true;
+  byId("session").hidden = true;
+  byId("sign-in").hidden = false;
+  byId("sign-in-problem").textContent = problem;
+  pulse("waiting", "Not signed in");
+  byId("token").focus();
+}
+
+function forget() {
+  clearTimeout(timer);
+  round += 1;
+  for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
+  for (const part of [forgetAttention, forgetBroadcasts, forgetBudget, forgetPayments, forgetShards]) part();
+  [failures, lastGood, chosen, asking] = [0, null, null, false];
+  for (const id of ["as-of", "program"]) say(byId(id), "");
+}
+
+function showBoard(limited) {
+  const first = byId("board").hidden;
+  byId("sign-in").hidden = true;
+  byId("board").hidden = false;
+  byId("session").hidden = false;
+  byId("sign-out").hidden = token() === null;
+  byId("limited").hidden = !limited;
+  for (const id of ["attention", "figures", "shards", "budget"]) byId(id).hidden = limited;
+  return first;
+}
+
+function choose(names) {
+  if (!names.includes(chosen)) chosen = names[0] ?? null;
+  byId("instance-choice").hidden = names.length < 2;
+  keep(byId("instance"), names, (name) => name, (name) => el("option", { value: name }, name), () => {});
+  if (byId("instance").value !== chosen) byId("instance").value = chosen ?? "";
+  listen(chosen);
+}
+
+async function showStatus(status, mine) {
+  const first = showBoard(false);
+  const names = status.instances.map((instance) => instance.instance);
+  choose(names);
+  say(byId("program"), `Version ${status.version}, running for ${duration(status.uptime_seconds)}`);
+  const instance = status.instances.find((one) => one.instance === chosen);
+  if (instance) {
+    showShards(instance, soon);
+    showBudget(instance);
+  }
+  showAttention(status);
+  showFigures(status);
+  pulse(status.state === "serving" ? "live" : "away", status.state === "serving" ? "Live" : "Stopping");
+  if (first) announce("Signed in. The page updates by itself.");
+  await showPayments(status.payments, names, true);
+  if (mine === round) say(byId("as-of"), `As of ${time(Date.now())}`);
+  return EVERY_MS;
+}
+
+async function showLimited(mine) {
+  const { instances } = await ask("v1/instances");
+  if (mine !== round) return null;
+  showBoard(true);
+  choose(instances);
+  pulse("live", "Signed in, limited");
+  let payments = "its own payments";
+  try {
+    await showPayments(null, instances, false);
+  } catch (fault) {
+    if (fault.status !== 403) throw fault;
+    payments = "no payments (it lacks the scope pay)";
+  }
+  say(byId("limited-words"), `Shards, budget and settling need a token with the scope operate. This one may use ${instances.join(", ") || "no instance"}; shown here are ${payments}, and the broadcasts if it may hear them.`);
+  return LIMITED_EVERY_MS;
+}
+
+async function look() {
+  const mine = round;
+  try {
+    const status = await ask("v1/bridge");
+    return mine === round ? await showStatus(status, mine) : null;
+  } catch (fault) {
+    if (fault.status === 403 && token() !== null) return showLimited(mine);
+    throw fault;
+  }
+}
+
+function failed(fault) {
+  if (fault.status === 401) {
+    const known = token() !== null;
+    keepToken(null);
+    showSignIn(known ? "The bridge does not know this token." : "");
+    return null;
+  }
+  if (byId("board").hidden && fault.status === 429) {
+    keepToken(null);
+    showSignIn(`Too many wrong tokens came from here, so this one was not looked at. Try again in ${fault.retryAfter ?? 30} seconds.`);
+    return null;
+  }
+  if (byId("board").hidden && fault.status === 403) {
+    showSignIn(fault.message);
+    return null;
+  }
+  failures += 1;
+  const since = lastGood ? ` What is shown is as of ${time(lastGood)}.` : "";
+  pulse("away", `${fault.message}${since}`);
+  if (failures === 1) announce(`${fault.message}${since}`);
+  document.body.classList.add("stale");
+  const pause = Math.min(LONGEST_PAUSE_MS, EVERY_MS * 2 ** Math.min(failures - 1, 5)) * (0.8 + Math.random() * 0.4);
+  return Math.max(pause, (fault.retryAfter ?? 0) * 1000);
+}
+
+async function tick() {
+  clearTimeout(timer);
+  if (asking || document.hidden) return;
+  asking = true;
+  const mine = round;
+  let next;
+  try {
+    next = await look();
+    if (mine === round) {
+      if (failures > 0) announce("The bridge answers again.");
+      [failures, lastGood] = [0, Date.now()];
+      document.body.classList.remove("stale");
+    }
+  } catch (fault) {
+    if (!Number.isInteger(fault?.status)) console.error(fault);
+    next = mine === round ? failed(fault) : null;
+  }
+  if (mine !== round) return;
+  asking = false;
+  if (next !== null) timer = setTimeout(tick, next);
+}
+
+function soon() {
+  agePayments();
+  clearTimeout(timer);
+  timer = setTimeout(tick, 50);
+}
+
+function prepare() {
+  byId("sign-in-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const given = byId("token").value.trim();
+    // What no header can carry is no token either.
+    if (!/^[\x21-\x7e]+$/.test(given)) {
+      say(byId("sign-in-problem"), given ? "A token has only letters, digits and signs, and no spaces." : "Enter a token.");
+      byId("token").focus();
+      return;
+    }
+    say(byId("sign-in-problem"), "");
+    keepToken(given);
+    byId("token").value = "";
+    pulse("waiting", "Signing in");
+    tick();
+  });
+  byId("sign-out").addEventListener("click", () => {
+    keepToken(null);
+    showSignIn();
+    announce("Signed out.");
+  });
+  byId("instance").addEventListener("change", (event) => {
+    chosen = event.target.value;
+    soon();
+  });
+  byId("recent").addEventListener("toggle", soon);
+  for (const button of document.querySelectorAll("[data-close]")) {
+    button.addEventListener("click", () => button.closest("dialog").close());
+  }
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) {
+      clearTimeout(timer);
+      silence();
+    } else tick();
+  });
+  prepareSettle(soon);
+  prepareCordon();
+}
+
+prepare();
+tick();

@@ -1,0 +1,88 @@
+// Payments: those of unknown outcome first, since somebody has to decide them.
+
+import { ask, inInstance } from "./api.js";
+import { byId, el, keep, mark, say, time } from "./dom.js";
+import { facts, sale } from "./facts.js";
+import { openSettle } from "./settle.js";
+
+const RECENT = 50;
+/** How long a list is believed while the counts do not change: evidence arrives without changing them. */
+const LIST_MS = 5000;
+const RECENT_MS = 10_000;
+const STATES = [["unknown", "unsettled"], ["dispatching", "on their way"], ["reserved", "waiting to be sent"], ["booked", "booked"], ["released", "not booked, key free"], ["settled", "settled by hand"]];
+let lists = { at: 0, counts: "" };
+let recentAt = 0;
+
+function make() {
+  const button = el("button", { type: "button", className: "primary" }, "Settle…");
+  const item = el("li", { className: "payment" },
+    el("h3"), el("dl", { className: "facts" }), button);
+  button.addEventListener("click", () => openSettle(item.payment, () => { lists.at = 0; }));
+  return item;
+}
+
+function update(item, payment, many, operates) {
+  const revision = `${payment.revision} ${payment.evidence?.looks ?? ""}`;
+  item.payment = payment;
+  if (item.dataset.revision === revision) return;
+  mark(item, "revision", revision);
+  const heading = `${sale(payment)} at point of sale ${payment.POSID}${many ? `, ${payment.instance}` : ""}`;
+  say(item.querySelector("h3"), heading);
+  item.querySelector("dl").replaceChildren(...facts(payment).filter((_, index) => index !== 1 && index !== 2));
+  item.querySelector("button").hidden = !operates;
+  item.querySelector("button").setAttribute("aria-label", `Settle: ${heading}`);
+}
+
+async function listOf(instances, query) {
+  const answers = await Promise.all(instances.map(async (instance) => {
+    const { payments } = await ask(inInstance(instance, `payments${query}`));
+    return payments.map((payment) => ({ ...payment, instance }));
+  }));
+  return answers.flat().sort((a, b) => Date.parse(b.created_at) - Date.parse(a.created_at));
+}
+
+/** Shows the counts, and the lists where they may have changed. */
+export async function showPayments(counts, instances, operates) {
+  const known = JSON.stringify([counts, instances]);
+  keep(byId("payment-states"), counts ? STATES : [], ([state]) => state, () => el("span"), (box, [state, words]) => {
+    say(box, `${counts[state]} ${words}`);
+    mark(box, "state", state);
+  });
+  if (!counts && operates) say(byId("payment-states"), "The journal cannot be read: payments are refused until it can.");
+  const now = Date.now();
+  if (known !== lists.counts || now - lists.at > LIST_MS) {
+    lists = { at: now, counts: known };
+    const unsettled = counts?.unknown === 0 ? [] : await listOf(instances, "?state=unknown");
+    byId("unsettled").hidden = unsettled.length === 0;
+    keep(byId("unsettled-list"), unsettled, (payment) => payment.id, make,
+      (item, payment) => update(item, payment, instances.length > 1, operates));
+  }
+  if (byId("recent").open && now - recentAt > RECENT_MS) await showRecent(instances);
+}
+
+async function showRecent(instances) {
+  recentAt = Date.now();
+  const payments = (await listOf(instances, "")).slice(0, RECENT);
+  const row = () => el("tr", {}, el("td"), el("td"), el("td"), el("td", { className: "wide" }));
+  keep(byId("recent-rows"), payments, (payment) => payment.id, row, (line, payment) => {
+    const [at, state, sold, caller] = line.children;
+    say(at, time(payment.created_at));
+    const settled = payment.settlement;
+    say(state, settled ? `settled: ${settled.outcome}, ${settled.by}: ${settled.reason}` : payment.state);
+    mark(state, "state", payment.state);
+    say(sold, `${sale(payment)} at ${payment.POSID}`);
+    say(caller, payment.caller);
+  });
+}
+
+/** The next look asks for everything again. */
+export function agePayments() {
+  lists = { at: 0, counts: "" };
+  recentAt = 0;
+}
+
+export function forgetPayments() {
+  agePayments();
+  for (const id of ["unsettled-list", "recent-rows", "payment-states"]) byId(id).replaceChildren();
+  byId("unsettled").hidden = true;
+}
