@@ -14,9 +14,9 @@
     reason = "a bench"
 )]
 
-use std::net::TcpListener;
+mod support;
+
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use concertpos_bridge::journal::{Config, Journal, Key, Outcome, Record, RecordId, Reserve, Sale};
@@ -24,47 +24,16 @@ use concertpos_bridge::wire::Body;
 use futures_util::future::join_all;
 use futures_util::{SinkExt, StreamExt};
 use redb::{Database, TableDefinition};
+use support::{KEY, free_address, serve, simulate, until_ready};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_concertpos-bridge");
-const KEY: &str = "demo-key";
 const CALLERS: usize = 32;
 const ROUNDS: usize = 8;
 const SAMPLES: usize = 2_000;
 const SLICE: Duration = Duration::from_secs(3);
-
-/// A process that is ended when the bench is.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Running {
-    let mut command = Command::new(PROGRAM);
-    command.args(arguments).envs(environment.iter().copied()).stdout(Stdio::null());
-    Running(command.spawn().unwrap())
-}
-
-fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
-}
-
-async fn until_ready(bridge: &str) {
-    for _ in 0..500 {
-        let ready = Command::new(PROGRAM).args(["healthcheck", "--address", bridge]).stderr(Stdio::null()).status();
-        if ready.unwrap().success() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
 
 /// The same store with nothing around it: one record a commit, synced as the journal syncs.
 struct Store(Database);
@@ -220,23 +189,14 @@ async fn bridge_rate(bridge: &str, callers: usize) -> f64 {
 #[tokio::main]
 async fn main() {
     let (gateway, bridge) = (free_address(), free_address());
-    let _gateway = start(&["simulate", "--listen", &gateway, "--limits", "off", "--latency-max", "0ms"], &[]);
-    let url = format!("ws://{gateway}/{{shard}}/?instance={{instance}}&Content-Type={{format}}");
+    let _gateway = simulate(&gateway, &["--limits", "off", "--latency-max", "0ms"]);
     let (links, data) = (CALLERS.to_string(), tempfile::tempdir().unwrap());
-    let _bridge = start(
-        &["serve"],
-        &[
-            ("BRIDGE_SERVER__LISTEN", &bridge),
-            ("BRIDGE_GATEWAY__URL", &url),
-            ("BRIDGE_GATEWAY__MIN_LINKS", &links),
-            ("BRIDGE_GATEWAY__MAX_LINKS", &links),
-            ("BRIDGE_INSTANCES__DEMO__API_KEY", KEY),
-            ("BRIDGE_TELEMETRY__LOG", "warn"),
-            ("BRIDGE_PAYMENTS__JOURNAL", data.path().join("bridge").to_str().unwrap()),
-            ("BRIDGE_CACHE__STORE", ""),
-            ("BRIDGE_LIMITS__CAPACITY", "100000000"),
-        ],
-    );
+    let settings = [
+        ("BRIDGE_GATEWAY__MIN_LINKS", links.as_str()),
+        ("BRIDGE_GATEWAY__MAX_LINKS", &links),
+        ("BRIDGE_LIMITS__CAPACITY", "100000000"),
+    ];
+    let _bridge = serve(&bridge, &gateway, data.path(), &settings);
     until_ready(&bridge).await;
 
     let (store, mut bare, mut caller) =
