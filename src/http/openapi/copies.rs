@@ -22,12 +22,10 @@ pub(super) fn describe_copies(operation: &mut Operation) {
         "What of copies is welcome: `no-cache` or `max-age=N` asks the gateway if the copy is older, as far as the \
          budget allows; `max-stale=N` forbids copies that are stale for longer, `max-stale=0` all that are stale; \
          `only-if-cached` sends nothing.",
-        "max-age=60",
     ));
     parameters.push(wish(
         "If-None-Match",
-        "The `ETag` of what the caller has: answered 304 if that is current.",
-        "\"344f8fabb27b10490f9b00550535a88b\"",
+        "The `ETag` of what the caller has, quotes included: answered 304 if that is current.",
     ));
     let tag = || header(Type::String, "Names this reply; to be given as `If-None-Match`.");
     let not_modified = ResponseBuilder::new().description("What the caller has is current.").header("ETag", tag());
@@ -68,14 +66,14 @@ fn add_budget(response: &mut Response) {
     }
 }
 
-fn wish(name: &str, description: &str, example: &str) -> RefOr<Parameter> {
+/// Without an example: browsers of the document send what stands there as if it had been asked for.
+fn wish(name: &str, description: &str) -> RefOr<Parameter> {
     let schema = ObjectBuilder::new().schema_type(Type::String);
     let parameter = ParameterBuilder::new()
         .name(name)
         .parameter_in(ParameterIn::Header)
         .required(Required::False)
         .description(Some(description))
-        .schema(Some(schema))
-        .example(Some(serde_json::json!(example)));
+        .schema(Some(schema));
     RefOr::T(parameter.build())
 }
