@@ -76,7 +76,8 @@ async fn updatepos_on_three_links_ends_freshness_at_once_and_costs_one_refetch()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fetch_that_a_broadcast_overtook_is_never_fresh() {
-    let world = Arc::new(World::start().await);
+    let world = Arc::new(World::with(Config::default(), &THREE_LINKS).await);
+    world.until_links_are_old(3).await;
     world.gateway.add_fault(Fault::new(Action::Latency { ms: 400 }).on("listproducts").times(1));
     let early = {
         let world = Arc::clone(&world);
