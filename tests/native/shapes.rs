@@ -139,7 +139,12 @@ async fn what_is_wrong_with_a_frame_or_url_is_said_in_the_gateway_s_words() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_an_upgrade_the_paths_are_as_they_were() {
     let world = World::start().await;
-    for path in ["/", "/gateway", "/exon/", "/demo", "/favicon.ico"] {
+    let page = world.get_open("/").await;
+    assert_eq!(
+        (page.status().as_u16(), page.headers()["content-type"].to_str().unwrap()),
+        (200, "text/html; charset=utf-8")
+    );
+    for path in ["/gateway", "/exon/", "/demo", "/favicon.ico"] {
         let problem = crate::support::problem(world.get_open(path).await).await;
         assert_eq!((problem.status, problem.code.as_str()), (404, "not-found"), "{path}");
     }
