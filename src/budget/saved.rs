@@ -34,7 +34,7 @@ use super::{Ledger, Scope};
 pub const SAVE_EVERY: Duration = Duration::from_secs(1);
 
 /// How soon a change is written: what a killed process forgets.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// The one version of the file there is.
 const VERSION: u32 = 1;
