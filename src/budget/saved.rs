@@ -140,7 +140,7 @@ pub fn restore(path: &Path, ledgers: &BTreeMap<String, Ledger>) -> Found {
 /// Writes the file at `path`: at once, soon after each change, each second while anything is spent, and a last time
 /// when `stop` comes. Then it ends. Let `stop` come after the last exchange, so that nothing is in flight any more.
 ///
-/// A file that cannot be written stops nobody from selling: it is logged once, and tried again each second.
+/// A file that cannot be written stops nobody from selling: it is logged once, and tried again at the next look.
 pub async fn keep(path: PathBuf, ledgers: BTreeMap<String, Ledger>, stop: impl Future<Output = ()>) {
     let mut ticks = interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
