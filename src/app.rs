@@ -27,7 +27,7 @@ use crate::journal::Journal;
 use crate::reload::Reload;
 
 /// What the budgets have spent, beside the journal: there is always a journal, and one process at a time has it.
-const SPENT: &str = "spent.json";
+const SPENT: &str = "spent.jsonl";
 
 /// How long links may take to say goodbye once everything else has ended.
 const GOODBYES: Duration = Duration::from_secs(2);
@@ -108,11 +108,12 @@ impl App {
             };
             instances.insert(name, parts);
         }
-        if let saved::Found::Unreadable(reason) = saved::restore(&spent, &ledgers) {
+        let (found, spending) = saved::begin(spent.clone(), ledgers);
+        if let saved::Found::Unreadable(reason) = found {
             tracing::warn!(path = %spent.display(), reason, "what was spent cannot be read; taken for spent just now");
         }
         // Told to stop once the last exchange has ended, so that nothing is in flight any more.
-        tasks.spawn(saved::keep(spent, ledgers, close_links.clone().cancelled_owned()));
+        tasks.spawn(spending.keep(close_links.clone().cancelled_owned()));
         let bridge = Bridge::new(instances, &cache, &journal, drain.clone());
         tasks.spawn(bridge.clone().keep_licenses());
         tasks.spawn(bridge.clone().gather_evidence());

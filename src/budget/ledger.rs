@@ -15,7 +15,8 @@ use utoipa::ToSchema;
 use super::gate::{Clock, Gate};
 use super::permit::{Denied, Permit};
 use super::queue::Class;
-use super::saved::Spending;
+use super::spending::{ALL_COMMANDS, Spending};
+use super::trail::{Scribe, Trail};
 use super::turnstile::Turnstile;
 use super::waits::Waits;
 use super::window::{Price, Spent};
@@ -27,9 +28,6 @@ pub const MAX_OTHERS: usize = 256;
 /// The longest that one word of the gateway closes a window. Nothing bounds `retry_after` on the wire, and a slip in
 /// one number must not close the tills for the rest of a festival.
 pub const MAX_CLOSED: Duration = Duration::from_hours(1);
-
-/// The name under which the one window of [`Scope::Instance`] is shown and saved. No command can be named so.
-const ALL_COMMANDS: &str = "*";
 
 /// An ask for the points of one command.
 #[derive(Debug, Clone, Copy)]
@@ -92,6 +90,7 @@ struct Shared {
     /// The commands of the configuration, with their costs.
     known: HashMap<String, (Arc<Gate>, u32)>,
     others: Mutex<Others>,
+    scribe: Arc<Scribe>,
     waits: Waits,
 }
 
@@ -107,16 +106,17 @@ impl Ledger {
     #[must_use]
     pub fn new(config: Config) -> Self {
         let clock = Clock::starting_now();
-        let gate = || Arc::new(Gate::new(clock, config.hold()));
-        let whole = (config.scope == Scope::Instance).then(gate);
+        let scribe = Arc::new(Scribe::default());
+        let gate = |window: &str| Arc::new(Gate::new(window, clock, config.hold(), &scribe));
+        let whole = (config.scope == Scope::Instance).then(|| gate(ALL_COMMANDS));
         let known = config
             .cost
             .iter()
-            .map(|(command, &cost)| (command.clone(), (whole.clone().unwrap_or_else(gate), cost)))
+            .map(|(command, &cost)| (command.clone(), (whole.clone().unwrap_or_else(|| gate(command)), cost)))
             .collect();
         let others = Mutex::new(Others { gates: HashMap::new(), unknown_until: None });
         let waits = Waits::default();
-        Self { shared: Arc::new(Shared { config, clock, whole, known, others, waits }) }
+        Self { shared: Arc::new(Shared { config, clock, whole, known, others, scribe, waits }) }
     }
 
     /// Waits for the points of `ask`, at most until its deadline. Who cannot have them by then is denied at once, or as
@@ -145,7 +145,7 @@ impl Ledger {
         let pause = retry_after.unwrap_or(self.shared.config.hold()).min(MAX_CLOSED);
         self.shared.waits.closed.count();
         if let Some((gate, _)) = self.gate(command) {
-            gate.close_for(pause);
+            gate.closed_by_gateway(pause);
         }
     }
 
@@ -236,6 +236,11 @@ impl Ledger {
         self.close_all_for(self.shared.config.hold());
     }
 
+    /// Leaves word in `trail`, as `instance`, of all that is spent from now on.
+    pub(super) fn leave(&self, instance: &str, trail: &Arc<Trail>) {
+        self.shared.scribe.begin(instance, trail);
+    }
+
     fn restore_window(&self, command: &str, spent: &Spent, away_ms: u64) {
         let gate = self.shared.whole.clone().or_else(|| self.gate(command).map(|(gate, _)| gate));
         if let Some(gate) = gate {
@@ -264,7 +269,7 @@ impl Ledger {
         }
         let unknown_for = others.unknown_until.map(|until| until.saturating_duration_since(Instant::now()));
         let gate = others.gates.entry(command.to_owned()).or_insert_with(|| {
-            let gate = Gate::new(self.shared.clock, config.hold());
+            let gate = Gate::new(command, self.shared.clock, config.hold(), &self.shared.scribe);
             gate.close_for(unknown_for.unwrap_or_default());
             Arc::new(gate)
         });

@@ -14,7 +14,8 @@
 //!
 //! What it refuses to do: know links, HTTP or callers' rights; guess that points are free; make anybody wait who could
 //! know already that it is in vain. Reading downwards: [`ledger`] finds a command's gate, a gate puts lock and clock
-//! around a turnstile, a turnstile is a [`window`] and its queue; [`saved`] carries what was spent over a restart.
+//! around a turnstile, a turnstile is a [`window`] and its queue; [`saved`] carries what was spent over a restart,
+//! however the process ended.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,6 +30,8 @@ pub mod ledger;
 pub mod permit;
 mod queue;
 pub mod saved;
+pub mod spending;
+mod trail;
 mod turnstile;
 pub mod waits;
 pub mod window;
@@ -36,7 +39,7 @@ pub mod window;
 pub use ledger::{Ask, Ledger, Quota, WindowStatus};
 pub use permit::{Denied, Permit};
 pub use queue::Class;
-pub use saved::Spending;
+pub use spending::Spending;
 pub use waits::Waits;
 
 /// What shares one counter at the gateway. Which of the two is true is not documented; the vendor's own till could not

@@ -58,6 +58,14 @@ pub struct Grant {
     at: Tick,
 }
 
+impl Grant {
+    /// Points that it holds.
+    #[must_use]
+    pub fn points(&self) -> u64 {
+        self.points
+    }
+}
+
 /// When an ask that cannot be granted now could be, if nothing else happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {

@@ -1,10 +1,15 @@
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
-use super::super::{Ask, Class, Config};
+use super::super::{Ask, Class, Config, Permit, Scope};
 use super::*;
 
+fn ledgers_in(scope: Scope) -> BTreeMap<String, Ledger> {
+    BTreeMap::from([("demo".to_owned(), Ledger::new(Config { scope, ..Config::default() }))])
+}
+
 fn ledgers() -> BTreeMap<String, Ledger> {
-    BTreeMap::from([("demo".to_owned(), Ledger::new(Config::default()))])
+    ledgers_in(Scope::Command)
 }
 
 fn used(ledgers: &BTreeMap<String, Ledger>, command: &str) -> u64 {
@@ -12,66 +17,102 @@ fn used(ledgers: &BTreeMap<String, Ledger>, command: &str) -> u64 {
     status.into_iter().find(|window| window.command == command).map_or(0, |window| window.used_points)
 }
 
-async fn spend(ledgers: &BTreeMap<String, Ledger>, command: &str) {
+async fn permit(ledgers: &BTreeMap<String, Ledger>, command: &str) -> Permit {
     let ask = Ask { command, class: Class::Caller("shop"), deadline: Instant::now() };
-    ledgers["demo"].acquire(ask).await.unwrap().ended();
+    ledgers["demo"].acquire(ask).await.unwrap()
 }
 
-fn at(ms: u64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_millis(ms)
+async fn spend(ledgers: &BTreeMap<String, Ledger>, command: &str) {
+    let mut permit = permit(ledgers, command).await;
+    permit.written();
+    permit.ended();
+}
+
+async fn denied_for(ledgers: &BTreeMap<String, Ledger>, command: &str) -> Duration {
+    let ask = Ask { command, class: Class::Payment, deadline: Instant::now() };
+    ledgers["demo"].acquire(ask).await.unwrap_err().retry_after
+}
+
+/// What a process that is killed here leaves to the next one.
+fn next(path: &Path) -> BTreeMap<String, Ledger> {
+    let next = ledgers();
+    assert_eq!(restore(path, &next), Found::Counted);
+    next
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_spent_is_read_back_as_it_was_written() {
+async fn whatever_is_about_to_be_written_is_known_to_a_later_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("deep/er/spent.jsonl");
     let first = ledgers();
-    spend(&first, "getconfig").await;
-    tokio::time::advance(Duration::from_millis(1500)).await;
+    let (found, mut keeper) = begin(path.clone(), first.clone());
+    assert_eq!(found, Found::Absent);
+
+    let unwritten = permit(&first, "getconfig").await;
+    assert_eq!(used(&next(&path), "getconfig"), 0, "points that were not used were counted");
+    let mut flying = permit(&first, "getconfig").await;
+    flying.written();
+    assert_eq!(used(&next(&path), "getconfig"), 25);
     spend(&first, "listpm").await;
-    let saved = Saved::of(&first, at(10_000));
-    let bytes = saved.encode().unwrap();
-    assert_eq!(
-        String::from_utf8(bytes.clone()).unwrap(),
-        r#"{"version":1,"written_at_ms":10000,"instances":{"demo":{"scope":"command","windows":{"getconfig":{"in_flight":0,"ended":[[25,1500]],"closed_for_ms":0},"listpm":{"in_flight":0,"ended":[[20,0]],"closed_for_ms":0}}}}}"#
-    );
-    assert_eq!(Saved::decode(&bytes), Ok(saved));
+    assert_eq!(used(&next(&path), "listpm"), 20);
+    drop(unwritten);
+
+    keeper.begin_anew().unwrap();
+    assert_eq!((used(&next(&path), "getconfig"), used(&next(&path), "listpm")), (25, 20));
+    spend(&first, "a_raw_one").await;
+    assert_eq!(used(&next(&path), "a_raw_one"), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_that_the_gateway_closed_stays_closed_for_a_later_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("spent.jsonl");
+    let first = ledgers();
+    let (_, _keeper) = begin(path.clone(), first.clone());
+    first["demo"].closed_by_gateway("payitems", Some(Duration::from_secs(7)));
+    let left = denied_for(&next(&path), "payitems").await;
+    assert!(left > Duration::from_secs(6) && left < Duration::from_secs(9), "{left:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_ends_while_it_begins_anew_leaves_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("spent.jsonl");
+    let first = ledgers();
+    let (_, keeper) = begin(path.clone(), first.clone());
+    spend(&first, "getconfig").await;
+    // It has turned to the new file, and got no further.
+    keeper.trail.turn_to(File::options().append(true).create_new(true).open(begun(&path)).unwrap());
+    spend(&first, "getconfig").await;
+    assert_eq!(used(&next(&path), "getconfig"), 50);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_time_away_counts_and_a_wall_clock_gone_back_frees_nothing() {
     let first = ledgers();
     spend(&first, "getconfig").await;
-    let saved = Saved::of(&first, at(100_000));
+    let at = |ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms);
+    let spending = || BTreeMap::from([("demo".to_owned(), first["demo"].spent())]);
+    let saved = Saved::new(spending(), at(100_000));
     for (read_at, expected) in [(100_000, 25), (130_499, 25), (130_500, 0), (0, 25)] {
         let second = ledgers();
-        saved.restore(&second, at(read_at));
+        second["demo"].restore(&saved.instances()["demo"], saved.downtime(at(read_at)));
         assert_eq!(used(&second, "getconfig"), expected, "read at {read_at}");
     }
-}
-
-#[test]
-fn damaged_and_foreign_files_are_refused_in_words() {
-    let good = Saved::of(&ledgers(), at(1)).encode().unwrap();
-    for end in 0..good.len() {
-        assert!(Saved::decode(&good[..end]).is_err(), "cut at {end}");
-    }
-    let later = String::from_utf8(good).unwrap().replace("\"version\":1", "\"version\":2");
-    assert_eq!(Saved::decode(later.as_bytes()), Err("version 2 is not known".to_owned()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_first_start_has_spent_nothing_and_an_unreadable_file_counts_as_everything() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("budget.json");
+    let path = folder.path().join("spent.jsonl");
     let ledgers = ledgers();
     assert_eq!(restore(&path, &ledgers), Found::Absent);
     spend(&ledgers, "getconfig").await;
 
-    fs::write(&path, b"{").unwrap();
+    fs::write(&path, b"{\n").unwrap();
     assert!(matches!(restore(&path, &ledgers), Found::Unreadable(_)));
     for command in ["payitems", "a_raw_one"] {
-        let ask = Ask { command, class: Class::Payment, deadline: Instant::now() };
-        let denied = ledgers["demo"].acquire(ask).await.unwrap_err();
-        assert_eq!(denied.retry_after, Duration::from_millis(30_500), "{command}");
+        assert_eq!(denied_for(&ledgers, command).await, Duration::from_millis(30_500), "{command}");
     }
     tokio::time::advance(Duration::from_millis(30_500)).await;
     spend(&ledgers, "payitems").await;
@@ -79,54 +120,48 @@ async fn a_first_start_has_spent_nothing_and_an_unreadable_file_counts_as_everyt
 }
 
 #[tokio::test]
-async fn the_file_is_written_at_once_and_a_last_time_at_the_stop() {
+async fn the_file_is_begun_anew_while_something_is_spent_and_a_last_time_at_the_stop() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("deep/er/budget.json");
+    let path = folder.path().join("spent.jsonl");
     let first = ledgers();
+    let (_, keeper) = begin(path.clone(), first.clone());
     let (stop, stopped) = oneshot::channel::<()>();
-    let wait_for_stop = async {
+    let keeper = tokio::spawn(keeper.keep(async {
         let _ = stopped.await;
-    };
-    let keeper = tokio::spawn(keep(path.clone(), first.clone(), wait_for_stop));
-    while !path.exists() {
-        tokio::task::yield_now().await;
-    }
+    }));
     spend(&first, "getconfig").await;
+    let begun_anew = || fs::read_to_string(&path).unwrap().contains(r#""ended":[[25,"#);
+    while !begun_anew() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    spend(&first, "listpm").await;
     stop.send(()).unwrap();
     keeper.await.unwrap();
-
-    let second = ledgers();
-    assert_eq!(restore(&path, &second), Found::Counted);
-    assert_eq!(used(&second, "getconfig"), 25);
-    let beside = fs::read_dir(path.parent().unwrap()).unwrap().count();
-    assert_eq!(beside, 1, "something was left beside the file");
+    assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 1, "the last file is not finished");
+    assert_eq!((used(&next(&path), "getconfig"), used(&next(&path), "listpm")), (25, 20));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "something was left beside the file");
 }
 
 #[tokio::test]
-async fn the_file_is_written_again_while_something_is_spent() {
+async fn a_disk_that_fails_stops_nobody_and_is_used_again_when_it_recovers() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("budget.json");
+    let path = folder.path().join("spent.jsonl");
     let first = ledgers();
-    let keeper = tokio::spawn(keep(path.clone(), first.clone(), std::future::pending()));
-    while !path.exists() {
-        tokio::task::yield_now().await;
-    }
+    let (_, mut keeper) = begin(path.clone(), first.clone());
+    fs::create_dir(begun(&path)).unwrap();
     spend(&first, "getconfig").await;
-    while !fs::read_to_string(&path).unwrap().contains("getconfig") {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    keeper.abort();
+    assert!(keeper.begin_anew().is_err());
+    fs::remove_dir(begun(&path)).unwrap();
+    assert_eq!(used(&next(&path), "getconfig"), 25, "the old file is not added to");
+    keeper.begin_anew().unwrap();
+    assert_eq!(used(&next(&path), "getconfig"), 25);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_record_of_another_scope_closes_every_window_until_it_has_lapsed() {
     let first = ledgers();
     spend(&first, "getconfig").await;
-    let saved = Saved::of(&first, at(0));
-    let whole = Config { scope: Scope::Instance, ..Config::default() };
-    let second = BTreeMap::from([("demo".to_owned(), Ledger::new(whole))]);
-    saved.restore(&second, at(10_000));
-    let ask = Ask { command: "payitems", class: Class::Payment, deadline: Instant::now() };
-    let denied = second["demo"].acquire(ask).await.unwrap_err();
-    assert_eq!(denied.retry_after, Duration::from_millis(20_500));
+    let second = ledgers_in(Scope::Instance);
+    second["demo"].restore(&first["demo"].spent(), Duration::from_secs(10));
+    assert_eq!(denied_for(&second, "payitems").await, Duration::from_millis(20_500));
 }
