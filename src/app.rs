@@ -18,7 +18,7 @@ use crate::cache::Cache;
 use crate::cache::store::Store;
 use crate::config::Config;
 use crate::drain::Drain;
-use crate::gateway::{self, Pool};
+use crate::gateway::{self, Homes, Pool};
 use crate::http::auth::Auth;
 use crate::http::tls::Certificates;
 use crate::http::{self, Listeners, Parts, Servers};
@@ -75,6 +75,7 @@ impl App {
             tracing::info!(copies, "begun with the copies of an earlier run");
             tasks.spawn(store.keep(Arc::clone(&cache), close_links.clone().cancelled_owned()));
         }
+        let homes = Homes::expecting(http::workers());
         let (mut instances, mut ledgers) = (BTreeMap::new(), BTreeMap::new());
         let seats = Seats::new(config.events.max_subscribers);
         for (name, instance) in config.instances {
@@ -83,7 +84,7 @@ impl App {
             let relay = Relay::new(&name, Arc::clone(&cache), hub.clone(), skew, patience);
             let heard = relay.heard();
             let pool = Pool::new(config.gateway.clone(), &name, &instance.slug, Arc::clone(&tls), heard);
-            let tend = pool.clone().tend(close_links.clone(), config.gateway.request_timeout);
+            let tend = pool.clone().tend(homes.clone(), close_links.clone(), config.gateway.request_timeout);
             tasks.spawn(async {
                 tokio::select! {
                     () = tend => {}
@@ -121,7 +122,7 @@ impl App {
         let reload = Reload { auth: Arc::clone(&auth), gateway_keys, certificates: certificates.clone() };
         let http = http::Config { heartbeat: config.events.heartbeat, ..config.server.http };
         let parts = Parts { bridge: bridge.clone(), auth, config: http, certificates };
-        let servers = http::run(Listeners { callers, admin }, parts)?;
+        let servers = http::run(Listeners { callers, admin }, parts, move || homes.offer())?;
         let (shutdown_delay, shutdown_grace) = (config.server.shutdown_delay, config.server.shutdown_grace);
         Ok(Self {
             addr,
@@ -203,9 +204,10 @@ fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 async fn stop_in_order(server: &ServerHandle, bridge: &Bridge, close_links: &CancellationToken, tasks: &TaskTracker) {
     // Streams have no end of their own that the server could wait for.
     bridge.close_hubs();
-    server.stop(true).await;
+    // Links live on the server's threads, so those end last. Until then newcomers are told that it is shutting down.
     bridge.finished().await;
     close_links.cancel();
     tasks.close();
     tasks.wait().await;
+    server.stop(true).await;
 }

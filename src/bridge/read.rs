@@ -202,7 +202,9 @@ impl Reader {
         entry.insert_entry(Arc::clone(&flight));
         drop(flights);
         let work = Arc::clone(self).fly(Arc::clone(&flight), ask.clone(), deadline, sender);
-        self.tasks.spawn_on(work.in_current_span(), &self.runtime);
+        // Rather on the thread that asks, where connections live too. Were it to end, so would those who wait.
+        let runtime = Handle::try_current().unwrap_or_else(|_| self.runtime.clone());
+        self.tasks.spawn_on(work.in_current_span(), &runtime);
         (flight, false)
     }
 

@@ -96,3 +96,16 @@ pub enum DialError {
     #[error("the gateway refused the connection: {}", .0.error)]
     Refused(GatewayError),
 }
+
+/// Why a link is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It was told to.
+    Asked,
+    /// Its command timed out, or its late reply came or was no longer awaited: it may never carry another.
+    Spent,
+    /// A frame came that belongs to no command.
+    Untrusted(String),
+    /// The connection broke or fell silent.
+    Lost(String),
+}

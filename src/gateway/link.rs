@@ -7,7 +7,6 @@
 //! The task ends when the connection does, when it can no longer be trusted, or when it is told to; it is bounded in
 //! every state by a deadline.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,83 +15,17 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::config::Config;
-use super::error::{Cause, DialError, Ending, Failure, Lost, NotSent};
-use super::exchange::{Exchange, Expect, Step, Untrusted};
-use super::pool::Shared;
+use super::error::{Cause, DialError, Ended, Ending, Failure, Lost, NotSent};
+use super::exchange::{Exchange, Step, Untrusted};
+use super::shared::Shared;
 use super::socket::{self, Socket};
-use super::state::LinkId;
+use super::state::{Job, LinkId};
 use super::tally::Outcome;
+use super::upward::Upward;
 use crate::wire::{Body, Frame, GatewayError, Kind, Meaning, frame};
 
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(1);
-
-/// One command on its way to a link.
-pub(super) struct Job {
-    pub(super) text: String,
-    pub(super) expect: Expect,
-    pub(super) answer: oneshot::Sender<Result<Body, Failure>>,
-}
-
-/// The text holds the key of the instance: `Debug` shows only what is waited for.
-impl fmt::Debug for Job {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Job({:?})", self.expect)
-    }
-}
-
-/// What connections tell the rooms above.
-#[derive(Debug, Clone)]
-pub enum Upward {
-    /// A connection is open; broadcasts of the instance reach it from here on.
-    Opened {
-        /// Its generation.
-        link: LinkId,
-        /// Since when.
-        at: Instant,
-    },
-    /// A broadcast came over a connection. The same one comes over every other connection too.
-    Broadcast {
-        /// The connection's generation.
-        link: LinkId,
-        /// When it came.
-        at: Instant,
-        /// Its name or text.
-        message: String,
-        /// What it carries.
-        parameters: Body,
-    },
-    /// A connection is over.
-    Closed {
-        /// Its generation.
-        link: LinkId,
-        /// When something was last heard on it: what came to the instance after that may have been missed.
-        last_heard: Instant,
-    },
-}
-
-/// Told of each report as it happens. It must return at once: the connection waits for it.
-#[derive(Clone)]
-pub struct Heard(pub Arc<dyn Fn(&Upward) + Send + Sync>);
-
-impl fmt::Debug for Heard {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Heard")
-    }
-}
-
-/// Why a link is over.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Ended {
-    /// It was told to.
-    Asked,
-    /// Its command timed out, or its late reply came or was no longer awaited: it may never carry another.
-    Spent,
-    /// A frame came that belongs to no command.
-    Untrusted(String),
-    /// The connection broke or fell silent.
-    Lost(String),
-}
 
 /// An exchange of which nothing is known any more.
 pub(super) fn lost() -> Failure {
@@ -291,6 +224,8 @@ impl Link {
             Step::Ends(ending) => {
                 let payload = self.exchange.settle();
                 self.answer(ending);
+                // Whoever lives on this thread too passes the reply on first: the ping can wait, they cannot.
+                tokio::task::yield_now().await;
                 self.pinged = Instant::now();
                 let limit = self.shared.config.connect_timeout;
                 self.due = (Due::Pong, self.pinged + limit);

@@ -8,22 +8,28 @@
 //! This room sends what it is given, once. Whether a command may be sent at all (budget) or sent again (its kind) is
 //! decided above it, and broadcasts are handed up without being understood.
 
+mod attempt;
 pub mod config;
 pub mod error;
 pub mod exchange;
+pub mod homes;
 pub mod link;
 pub mod plan;
 pub mod pool;
 pub mod shard;
+mod shared;
 mod socket;
 mod state;
 pub mod tally;
 mod tls;
+pub mod upward;
 
+pub use attempt::dial_once;
 pub use config::Config;
 pub use error::{Cause, DialError, Ending, Failure, Lost, NotSent};
-pub use link::{Heard, Upward};
-pub use pool::{Lease, Pool, Priority, dial_once};
-pub use state::{LinkStatus, PoolStatus, ShardStatus};
+pub use homes::Homes;
+pub use pool::{Lease, Pool};
+pub use state::{LinkStatus, PoolStatus, Priority, ShardStatus};
 pub use tally::Tally;
 pub use tls::client_config;
+pub use upward::{Heard, Upward};

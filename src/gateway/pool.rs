@@ -8,54 +8,33 @@
 //! One task a pool, [`Pool::tend`], opens and gives up connections as [`plan`](super::plan) decides, for as long as
 //! the program runs.
 
-use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span};
 
+use super::attempt::Attempt;
 use super::config::Config;
-use super::error::{DialError, Failure, NotSent};
+use super::error::{Failure, NotSent};
 use super::exchange::Expect;
-use super::link::{self, Ended, Heard, Job, Link, Upward};
+use super::homes::Homes;
+use super::link;
 use super::plan::plan;
-use super::socket::Socket;
-use super::state::{Entry, Given, LinkId, Phase, PoolStatus, State, Ticket};
+use super::shared::Shared;
+use super::state::{Given, Job, Phase, PoolStatus, Priority, State, Ticket};
 use super::tally::Tally;
+use super::upward::Heard;
 use crate::telemetry::traces;
 use crate::wire::{Body, Command, command, frame};
-
-/// Who is served first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Priority {
-    /// A sale: before everything else.
-    Payment,
-    /// Everything else.
-    Ordinary,
-}
 
 /// The connections of one instance. Cheap to clone; they are all the same pool.
 #[derive(Debug, Clone)]
 pub struct Pool {
     shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) config: Config,
-    pub(super) instance: String,
-    pub(super) heard: Heard,
-    pub(super) tally: Tally,
-    slug: String,
-    tls: Arc<rustls::ClientConfig>,
-    state: Mutex<State>,
-    changed: Notify,
-    tasks: TaskTracker,
 }
 
 impl Pool {
@@ -80,10 +59,11 @@ impl Pool {
     }
 
     /// Keeps the pool as it should be until `stop`, then refuses newcomers, waits for exchanges under way no longer
-    /// than `grace`, and closes every link.
-    pub async fn tend(self, stop: CancellationToken, grace: Duration) {
+    /// than `grace`, and closes every link. The links live in `homes`.
+    pub async fn tend(self, homes: Homes, stop: CancellationToken, grace: Duration) {
+        homes.settled().await;
         loop {
-            let look_again = self.shared.follow_plan();
+            let look_again = self.follow_plan(&homes);
             let pause = async {
                 match look_again {
                     Some(at) => sleep_until(at).await,
@@ -97,6 +77,37 @@ impl Pool {
             }
         }
         self.drain(Instant::now() + grace).await;
+    }
+
+    /// Does what the planner says; returns when to ask it again.
+    fn follow_plan(&self, homes: &Homes) -> Option<Instant> {
+        let now = Instant::now();
+        let shared = &self.shared;
+        let mut state = shared.state();
+        let plan = plan(&state.view(shared.config.min_links, shared.config.max_links), now);
+        let mut dials = Vec::with_capacity(plan.dial.len());
+        for index in plan.dial {
+            if let Some(shard) = state.shards.get_mut(index) {
+                shard.dialling += 1;
+                dials.push((Attempt::begun(shared, index), shard.name.clone()));
+            }
+        }
+        for index in plan.give_up {
+            if let Some(stop) = state.take_idle(index) {
+                stop.cancel();
+                // Another may be idle as well.
+                shared.changed.notify_one();
+            }
+        }
+        let grown = state.links.len() > shared.config.min_links;
+        drop(state);
+        // An attempt on a thread that has just ended is over at once, and says so under the lock.
+        for (attempt, shard) in dials {
+            let place = homes.place();
+            let runtime = place.runtime.clone();
+            shared.tasks.spawn_on(attempt.go(shard, place), &runtime);
+        }
+        plan.look_again.or_else(|| grown.then(|| now + super::plan::IDLE_PATIENCE))
     }
 
     async fn drain(&self, deadline: Instant) {
@@ -138,9 +149,13 @@ impl Pool {
                 return Ok(Lease { shared: Arc::clone(&self.shared), given: Some(given) });
             }
             let (ticket, receiver) = state.enqueue(priority, Instant::now())?;
+            let worth_a_plan = state.may_grow(self.shared.config.max_links);
+            drop(state);
+            if worth_a_plan {
+                self.shared.changed.notify_one();
+            }
             Waiting { shared: Arc::clone(&self.shared), ticket, receiver }
         };
-        self.shared.changed.notify_one();
         let given = waiting.given(deadline).await?;
         Ok(Lease { shared: Arc::clone(&self.shared), given: Some(given) })
     }
@@ -259,181 +274,4 @@ impl Drop for Lease {
             self.shared.put_back(given.link);
         }
     }
-}
-
-/// What links and dials report, and what the planner's decisions become.
-impl Shared {
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        // Every change under this lock is a few assignments; one that panicked half-way leaves nothing worse.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A link may carry a command again.
-    pub(super) fn put_back(&self, link: LinkId) {
-        let mut state = self.state();
-        state.put_back(link, Instant::now());
-        let draining = state.draining;
-        drop(state);
-        if draining {
-            self.changed.notify_one();
-        }
-    }
-
-    /// A link listens for a late reply from now on.
-    pub(super) fn set_aside(&self, link: LinkId) {
-        self.state().set_aside(link, Instant::now());
-        tracing::info!(instance = self.instance, link, "link set aside for a late reply");
-        self.changed.notify_one();
-    }
-
-    /// A ping on `shard` was answered.
-    pub(super) fn measured(&self, shard: usize, sample: Duration) {
-        if let Some(shard) = self.state().shards.get_mut(shard) {
-            shard.health.measured(sample);
-            shard.health.answered();
-        }
-    }
-
-    /// A command on `shard` was not answered in time.
-    pub(super) fn timed_out(&self, shard: usize) {
-        if let Some(shard) = self.state().shards.get_mut(shard) {
-            shard.health.timed_out();
-        }
-    }
-
-    /// Asks the planner anew.
-    pub(super) fn replan(&self) {
-        self.changed.notify_one();
-    }
-
-    /// A link is over.
-    fn link_ended(&self, link: LinkId, index: usize, proved: bool, ended: &Ended) {
-        let now = Instant::now();
-        let mut state = self.state();
-        state.links.remove(&link);
-        if let (Some(shard), Ended::Lost(why) | Ended::Untrusted(why)) = (state.shards.get_mut(index), ended) {
-            tracing::warn!(instance = self.instance, shard = shard.name, link, why, "link lost");
-            if let Some(connections) = self.tally.connections(index) {
-                connections.lost.count();
-            }
-            shard.health.lost(now, proved, fastrand::f64());
-            shard.last_fault = Some(why.clone());
-        }
-        state.fail_waiting_without_prospect(now);
-        drop(state);
-        self.changed.notify_one();
-    }
-
-    /// Does what the planner says; returns when to ask it again.
-    fn follow_plan(self: &Arc<Self>) -> Option<Instant> {
-        let now = Instant::now();
-        let mut state = self.state();
-        let plan = plan(&state.view(self.config.min_links, self.config.max_links), now);
-        for index in plan.dial {
-            if let Some(shard) = state.shards.get_mut(index) {
-                shard.dialling += 1;
-                self.tasks.spawn(Arc::clone(self).dial(index, shard.name.clone()));
-            }
-        }
-        for index in plan.give_up {
-            if let Some(stop) = state.take_idle(index) {
-                stop.cancel();
-                // Another may be idle as well.
-                self.changed.notify_one();
-            }
-        }
-        let grown = state.links.len() > self.config.min_links;
-        plan.look_again.or_else(|| grown.then(|| now + super::plan::IDLE_PATIENCE))
-    }
-
-    /// Opens one connection and serves it until it ends.
-    async fn dial(self: Arc<Self>, index: usize, shard: String) {
-        let url = self.config.url_of(&shard, &self.slug);
-        let dialled = link::open(&url, Arc::clone(&self.tls), &self.config).await;
-        let Some(socket) = self.dialled(index, &shard, dialled) else { return self.changed.notify_one() };
-        let (jobs, inbox) = mpsc::channel(1);
-        let stop = CancellationToken::new();
-        let Some(id) = self.admit(index, jobs, stop.clone()) else {
-            return socket.close(self.config.connect_timeout).await;
-        };
-        let opened = Instant::now();
-        tracing::info!(instance = self.instance, shard, link = id, "link open");
-        if let Some(connections) = self.tally.connections(index) {
-            connections.opened.count();
-        }
-        let link = Link::new(id, index, shard.clone(), socket, Arc::clone(&self));
-        let served = AssertUnwindSafe(link.serve(inbox, stop)).catch_unwind().await;
-        let (ended, proved) = served.unwrap_or_else(|_| {
-            // Its end must be known all the same: a link that nobody ends would count as busy for ever.
-            (self.heard.0)(&Upward::Closed { link: id, last_heard: opened });
-            (Ended::Lost("its task panicked".to_owned()), false)
-        });
-        match &ended {
-            Ended::Asked => tracing::info!(instance = self.instance, shard, link = id, "link closed"),
-            Ended::Spent => tracing::info!(instance = self.instance, shard, link = id, "link closed after a timeout"),
-            // Told where the shard's health is noted.
-            Ended::Lost(_) | Ended::Untrusted(_) => {}
-        }
-        self.link_ended(id, index, proved, &ended);
-    }
-
-    /// Notes how an attempt to connect went.
-    fn dialled(&self, index: usize, name: &str, dialled: Result<(Socket, Duration), DialError>) -> Option<Socket> {
-        let now = Instant::now();
-        let mut state = self.state();
-        let shard = state.shards.get_mut(index)?;
-        match dialled {
-            Ok((socket, round_trip)) => {
-                if !shard.health.is_good() {
-                    tracing::info!(instance = self.instance, shard = name, "shard can be reached again");
-                }
-                shard.health.dial_succeeded();
-                shard.health.measured(round_trip);
-                Some(socket)
-            }
-            Err(why) => {
-                shard.dialling -= 1;
-                if let Some(connections) = self.tally.connections(index) {
-                    connections.failed.count();
-                }
-                // The change is told once, each further attempt only to those who look closely.
-                if shard.health.is_good() {
-                    tracing::warn!(instance = self.instance, shard = name, %why, "shard cannot be reached");
-                } else {
-                    let failures = shard.health.failures();
-                    tracing::debug!(instance = self.instance, shard = name, %why, failures, "shard still out of reach");
-                }
-                shard.health.dial_failed(now, fastrand::f64());
-                shard.last_fault = Some(why.to_string());
-                state.fail_waiting_without_prospect(now);
-                None
-            }
-        }
-    }
-
-    /// Enters a new connection, busy until its task puts it in service. `None` while draining.
-    fn admit(&self, index: usize, jobs: mpsc::Sender<Job>, stop: CancellationToken) -> Option<LinkId> {
-        let mut state = self.state();
-        let id = state.next_id();
-        state.shards.get_mut(index)?.dialling -= 1;
-        if state.draining {
-            return None;
-        }
-        state.links.insert(id, Entry { shard: index, phase: Phase::Busy, opened: Instant::now(), jobs, stop });
-        Some(id)
-    }
-}
-
-/// Connects to one shard once and says how long that took, the first ping answered included.
-pub async fn dial_once(
-    config: &Config,
-    tls: Arc<rustls::ClientConfig>,
-    shard: &str,
-    slug: &str,
-) -> Result<Duration, DialError> {
-    let begun = Instant::now();
-    let (socket, _) = link::open(&config.url_of(shard, slug), tls, config).await?;
-    let took = begun.elapsed();
-    socket.close(config.connect_timeout).await;
-    Ok(took)
 }

@@ -4,6 +4,8 @@
 //! everybody else and otherwise in order of arrival.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -12,11 +14,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
-use super::error::NotSent;
-use super::link::Job;
+use super::error::{Failure, NotSent};
+use super::exchange::Expect;
 use super::plan::{ShardView, View};
-use super::pool::Priority;
 use super::shard::Health;
+use crate::wire::Body;
 
 /// How many may wait for a link. Reads fail with [`NotSent::QueueFull`] beyond it; payments have a quarter more.
 const MAX_WAITING: usize = 1024;
@@ -29,6 +31,29 @@ const SHORTLY: Duration = Duration::from_secs(1);
 
 /// Identifies one connection for as long as the program runs: a connection's generation.
 pub(super) type LinkId = u64;
+
+/// Who is served first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// A sale: before everything else.
+    Payment,
+    /// Everything else.
+    Ordinary,
+}
+
+/// One command on its way to a link.
+pub(super) struct Job {
+    pub(super) text: String,
+    pub(super) expect: Expect,
+    pub(super) answer: oneshot::Sender<Result<Body, Failure>>,
+}
+
+/// The text holds the key of the instance: `Debug` shows only what is waited for.
+impl fmt::Debug for Job {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Job({:?})", self.expect)
+    }
+}
 
 /// What a link is doing, as far as the pool cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +71,8 @@ pub(super) struct Entry {
     pub(super) shard: usize,
     pub(super) phase: Phase,
     pub(super) opened: Instant,
+    /// The thread on which it lives, where it is a single one.
+    pub(super) thread: Option<ThreadId>,
     pub(super) jobs: mpsc::Sender<Job>,
     pub(super) stop: CancellationToken,
 }
@@ -102,8 +129,8 @@ impl State {
         self.next_id
     }
 
-    /// Takes the best free link: on the shard with the fewest busy links, then with the lowest round trip; on `avoid`
-    /// only if there is no other.
+    /// Takes the best free link: on the shard with the fewest busy links, then with the lowest round trip, and of those
+    /// alike one that lives on this thread; on `avoid` only if there is no other.
     pub(super) fn take(&mut self, avoid: Option<usize>) -> Option<Given> {
         let mut busy = vec![0_usize; self.shards.len()];
         for entry in self.links.values().filter(|entry| entry.phase == Phase::Busy) {
@@ -111,12 +138,14 @@ impl State {
                 *count += 1;
             }
         }
+        let here = Some(thread::current().id());
         let rank = |entry: &Entry| {
             let shard = self.shards.get(entry.shard);
             let round_trip = shard.and_then(|shard| shard.health.round_trip()).unwrap_or_default();
             let last_resort = shard.is_some_and(|shard| shard.cordoned) || Some(entry.shard) == avoid;
             let timeouts = shard.map_or(0, |shard| shard.health.timeouts());
-            (last_resort, timeouts, busy.get(entry.shard).copied(), round_trip)
+            let (alike, elsewhere) = (round_trip.as_millis(), entry.thread != here);
+            (last_resort, timeouts, busy.get(entry.shard).copied(), alike, elsewhere, round_trip)
         };
         let (&link, _) = self
             .links
@@ -196,6 +225,13 @@ impl State {
         let (sender, receiver) = oneshot::channel();
         self.waiting.insert(ticket, sender);
         Ok((ticket, receiver))
+    }
+
+    /// Whether the planner could open another connection for those who wait.
+    pub(super) fn may_grow(&self, max_links: usize) -> bool {
+        let open = self.links.values().filter(|entry| !matches!(entry.phase, Phase::SetAside(_))).count();
+        let dialling: usize = self.shards.iter().map(|shard| shard.dialling).sum();
+        open + dialling < max_links
     }
 
     /// Whether waiting for a link makes sense: one is in service, or a shard not known to be bad is being dialled.

@@ -38,7 +38,7 @@ mod tests;
 
 use std::time::Duration;
 
-pub use server::{Listeners, Parts, Servers, Shared, run};
+pub use server::{Listeners, Parts, Servers, Shared, run, workers};
 
 /// The room's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]

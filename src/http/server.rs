@@ -105,8 +105,15 @@ impl Shared {
     }
 }
 
-/// Serves `parts` on `listeners`.
-pub fn run(listeners: Listeners, parts: Parts) -> io::Result<Servers> {
+/// Threads that serve callers.
+#[must_use]
+pub fn workers() -> usize {
+    available_parallelism().map_or(1, usize::from)
+}
+
+/// Serves `parts` on `listeners`. Each thread that serves callers calls `on_worker` once, on a tokio runtime of its own,
+/// before it begins.
+pub fn run(listeners: Listeners, parts: Parts, on_worker: impl Fn() + Clone + Send + 'static) -> io::Result<Servers> {
     let Listeners { callers, admin } = listeners;
     let Parts { bridge, auth, config, certificates } = parts;
     let grace_s = config.shutdown_grace.as_secs() + u64::from(config.shutdown_grace.subsec_nanos() > 0);
@@ -117,8 +124,12 @@ pub fn run(listeners: Listeners, parts: Parts) -> io::Result<Servers> {
     // Sockets take it from the listener. What is written to them and not taken holds memory, here and in the system.
     let untaken_ms = u32::try_from(shared.config.untaken.as_millis()).unwrap_or(u32::MAX);
     rustix::net::sockopt::set_tcp_user_timeout(&callers, untaken_ms)?;
-    let server = HttpServer::new(move || app(shared.clone()))
-        .workers(available_parallelism().map_or(1, usize::from))
+    let server = HttpServer::new(move || {
+        on_worker();
+        app(shared.clone())
+    });
+    let server = server
+        .workers(workers())
         .keep_alive(KEEP_ALIVE)
         .client_request_timeout(HEAD_TIMEOUT)
         .tls_handshake_timeout(HEAD_TIMEOUT)

@@ -383,7 +383,8 @@ fn serve(config: Config) -> (std::net::SocketAddr, actix_web::dev::ServerHandle)
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let listeners = super::Listeners { callers: listener, admin: None };
-    let server = run(listeners, Parts { bridge: bridge(), auth: auth(), config, certificates: None }).unwrap().callers;
+    let server =
+        run(listeners, Parts { bridge: bridge(), auth: auth(), config, certificates: None }, || ()).unwrap().callers;
     let handle = server.handle();
     actix_web::rt::spawn(server);
     (address, handle)

@@ -50,7 +50,7 @@ impl World {
         let request_timeout = config.request_timeout;
         let pool = Pool::new(config, "demo", "demo", tls, heard);
         let stop = CancellationToken::new();
-        tokio::spawn(pool.clone().tend(stop.clone(), Duration::ZERO));
+        tokio::spawn(pool.clone().tend(gateway::Homes::default(), stop.clone(), Duration::ZERO));
         let parts = InstanceParts {
             pool: pool.clone(),
             ledger: Ledger::new(budget::Config { capacity: 1_000_000, ..budget::Config::default() }),

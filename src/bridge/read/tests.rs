@@ -17,7 +17,7 @@ fn reader(gateway: &Simulator) -> (Arc<Reader>, CancellationToken) {
     let tls = gateway::client_config(None).unwrap();
     let pool = Pool::new(config, "demo", "demo", tls, Heard(Arc::new(|_| {})));
     let stop = CancellationToken::new();
-    tokio::spawn(pool.clone().tend(stop.clone(), Duration::from_secs(1)));
+    tokio::spawn(pool.clone().tend(gateway::Homes::default(), stop.clone(), Duration::from_secs(1)));
     let dispatch = Dispatch {
         pool,
         ledger: Ledger::new(crate::budget::Config::default()),

@@ -37,7 +37,7 @@ fn serve_with(limits: Limits, untaken: Duration) -> (SocketAddr, ServerHandle) {
     let config = Config { native, max_body: 1024, untaken, ..Config::default() };
     let listeners = Listeners { callers: listener, admin: None };
     let parts = Parts { bridge: bridge(), auth: auth(), config, certificates: None };
-    let server = run(listeners, parts).unwrap().callers;
+    let server = run(listeners, parts, || ()).unwrap().callers;
     let handle = server.handle();
     actix_web::rt::spawn(server);
     (address, handle)

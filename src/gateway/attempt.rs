@@ -1,0 +1,104 @@
+//! One attempt to connect, and the connection that comes of it, from the planner's wish to the link's end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::config::Config;
+use super::error::{DialError, Ended};
+use super::homes::Place;
+use super::link::{self, Link};
+use super::shared::Shared;
+use super::state::{Entry, LinkId, Phase};
+use super::upward::Upward;
+
+/// One attempt to connect, and the connection that comes of it. However its task ends, even by a panic or with the thread
+/// it lives on, the pool hears of it: a link that nobody ends would count as busy for ever.
+pub(super) struct Attempt {
+    pool: Arc<Shared>,
+    shard: usize,
+    stage: Stage,
+}
+
+/// How far an attempt has got.
+enum Stage {
+    Dialling,
+    Serving { link: LinkId, opened: Instant },
+    Over,
+}
+
+impl Attempt {
+    /// An attempt that the shard counts as under way already.
+    pub(super) fn begun(pool: &Arc<Shared>, shard: usize) -> Self {
+        Self { pool: Arc::clone(pool), shard, stage: Stage::Dialling }
+    }
+
+    /// Opens one connection and serves it until it ends.
+    pub(super) async fn go(mut self, name: String, place: Place) {
+        let (pool, index) = (Arc::clone(&self.pool), self.shard);
+        let url = pool.config.url_of(&name, &pool.slug);
+        let dialled = link::open(&url, Arc::clone(&pool.tls), &pool.config).await;
+        let dialled = pool.dialled(index, &name, dialled);
+        let Some(socket) = dialled else {
+            self.stage = Stage::Over;
+            return pool.changed.notify_one();
+        };
+        let (jobs, inbox) = mpsc::channel(1);
+        let (stop, opened) = (CancellationToken::new(), Instant::now());
+        let entry = Entry { shard: index, phase: Phase::Busy, opened, thread: place.thread, jobs, stop: stop.clone() };
+        let Some(link) = pool.admit(entry) else {
+            self.stage = Stage::Over;
+            return socket.close(pool.config.connect_timeout).await;
+        };
+        self.stage = Stage::Serving { link, opened };
+        tracing::info!(instance = pool.instance, shard = name, link, "link open");
+        if let Some(connections) = pool.tally.connections(index) {
+            connections.opened.count();
+        }
+        let serving = Link::new(link, index, name.clone(), socket, Arc::clone(&pool));
+        let (ended, proved) = serving.serve(inbox, stop).await;
+        match &ended {
+            Ended::Asked => tracing::info!(instance = pool.instance, shard = name, link, "link closed"),
+            Ended::Spent => tracing::info!(instance = pool.instance, shard = name, link, "link closed after a timeout"),
+            // Told where the shard's health is noted.
+            Ended::Lost(_) | Ended::Untrusted(_) => {}
+        }
+        self.stage = Stage::Over;
+        pool.link_ended(link, index, proved, &ended);
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        match self.stage {
+            Stage::Over => {}
+            Stage::Dialling => {
+                if let Some(shard) = self.pool.state().shards.get_mut(self.shard) {
+                    shard.dialling -= 1;
+                }
+                self.pool.changed.notify_one();
+            }
+            Stage::Serving { link, opened } => {
+                (self.pool.heard.0)(&Upward::Closed { link, last_heard: opened });
+                self.pool.link_ended(link, self.shard, false, &Ended::Lost("its task was cut off".to_owned()));
+            }
+        }
+    }
+}
+
+/// Connects to one shard once and says how long that took, the first ping answered included.
+pub async fn dial_once(
+    config: &Config,
+    tls: Arc<rustls::ClientConfig>,
+    shard: &str,
+    slug: &str,
+) -> Result<Duration, DialError> {
+    let begun = Instant::now();
+    let (socket, _) = link::open(&config.url_of(shard, slug), tls, config).await?;
+    let took = begun.elapsed();
+    socket.close(config.connect_timeout).await;
+    Ok(took)
+}

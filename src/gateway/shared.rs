@@ -1,0 +1,143 @@
+//! What the tasks of one pool share, and what they report to it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use super::config::Config;
+use super::error::{DialError, Ended};
+use super::socket::Socket;
+use super::state::{Entry, LinkId, State};
+use super::tally::Tally;
+use super::upward::Heard;
+
+/// One pool's settings, state and tasks.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) config: Config,
+    pub(super) instance: String,
+    pub(super) heard: Heard,
+    pub(super) tally: Tally,
+    pub(super) slug: String,
+    pub(super) tls: Arc<rustls::ClientConfig>,
+    pub(super) state: Mutex<State>,
+    pub(super) changed: Notify,
+    pub(super) tasks: TaskTracker,
+}
+
+impl Shared {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        // Every change under this lock is a few assignments; one that panicked half-way leaves nothing worse.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A link may carry a command again.
+    pub(super) fn put_back(&self, link: LinkId) {
+        let mut state = self.state();
+        state.put_back(link, Instant::now());
+        let draining = state.draining;
+        drop(state);
+        if draining {
+            self.changed.notify_one();
+        }
+    }
+
+    /// A link listens for a late reply from now on.
+    pub(super) fn set_aside(&self, link: LinkId) {
+        self.state().set_aside(link, Instant::now());
+        tracing::info!(instance = self.instance, link, "link set aside for a late reply");
+        self.changed.notify_one();
+    }
+
+    /// A ping on `shard` was answered.
+    pub(super) fn measured(&self, shard: usize, sample: Duration) {
+        if let Some(shard) = self.state().shards.get_mut(shard) {
+            shard.health.measured(sample);
+            shard.health.answered();
+        }
+    }
+
+    /// A command on `shard` was not answered in time.
+    pub(super) fn timed_out(&self, shard: usize) {
+        if let Some(shard) = self.state().shards.get_mut(shard) {
+            shard.health.timed_out();
+        }
+    }
+
+    /// Asks the planner anew.
+    pub(super) fn replan(&self) {
+        self.changed.notify_one();
+    }
+
+    /// A link is over.
+    pub(super) fn link_ended(&self, link: LinkId, index: usize, proved: bool, ended: &Ended) {
+        let now = Instant::now();
+        let mut state = self.state();
+        state.links.remove(&link);
+        if let (Some(shard), Ended::Lost(why) | Ended::Untrusted(why)) = (state.shards.get_mut(index), ended) {
+            tracing::warn!(instance = self.instance, shard = shard.name, link, why, "link lost");
+            if let Some(connections) = self.tally.connections(index) {
+                connections.lost.count();
+            }
+            shard.health.lost(now, proved, fastrand::f64());
+            shard.last_fault = Some(why.clone());
+        }
+        state.fail_waiting_without_prospect(now);
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Notes how an attempt to connect went.
+    pub(super) fn dialled(
+        &self,
+        index: usize,
+        name: &str,
+        dialled: Result<(Socket, Duration), DialError>,
+    ) -> Option<Socket> {
+        let now = Instant::now();
+        let mut state = self.state();
+        let shard = state.shards.get_mut(index)?;
+        match dialled {
+            Ok((socket, round_trip)) => {
+                if !shard.health.is_good() {
+                    tracing::info!(instance = self.instance, shard = name, "shard can be reached again");
+                }
+                shard.health.dial_succeeded();
+                shard.health.measured(round_trip);
+                Some(socket)
+            }
+            Err(why) => {
+                shard.dialling -= 1;
+                if let Some(connections) = self.tally.connections(index) {
+                    connections.failed.count();
+                }
+                // The change is told once, each further attempt only to those who look closely.
+                if shard.health.is_good() {
+                    tracing::warn!(instance = self.instance, shard = name, %why, "shard cannot be reached");
+                } else {
+                    let failures = shard.health.failures();
+                    tracing::debug!(instance = self.instance, shard = name, %why, failures, "shard still out of reach");
+                }
+                shard.health.dial_failed(now, fastrand::f64());
+                shard.last_fault = Some(why.to_string());
+                state.fail_waiting_without_prospect(now);
+                None
+            }
+        }
+    }
+
+    /// Enters a new connection, busy until its task puts it in service. `None` while draining.
+    pub(super) fn admit(&self, entry: Entry) -> Option<LinkId> {
+        let mut state = self.state();
+        let id = state.next_id();
+        state.shards.get_mut(entry.shard)?.dialling -= 1;
+        if state.draining {
+            return None;
+        }
+        state.links.insert(id, entry);
+        Some(id)
+    }
+}

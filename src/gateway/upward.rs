@@ -1,0 +1,49 @@
+//! What connections tell the rooms above, as it happens.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::state::LinkId;
+use crate::wire::Body;
+
+/// What connections tell the rooms above.
+#[derive(Debug, Clone)]
+pub enum Upward {
+    /// A connection is open; broadcasts of the instance reach it from here on.
+    Opened {
+        /// Its generation.
+        link: LinkId,
+        /// Since when.
+        at: Instant,
+    },
+    /// A broadcast came over a connection. The same one comes over every other connection too.
+    Broadcast {
+        /// The connection's generation.
+        link: LinkId,
+        /// When it came.
+        at: Instant,
+        /// Its name or text.
+        message: String,
+        /// What it carries.
+        parameters: Body,
+    },
+    /// A connection is over.
+    Closed {
+        /// Its generation.
+        link: LinkId,
+        /// When something was last heard on it: what came to the instance after that may have been missed.
+        last_heard: Instant,
+    },
+}
+
+/// Told of each report as it happens. It must return at once: the connection waits for it.
+#[derive(Clone)]
+pub struct Heard(pub Arc<dyn Fn(&Upward) + Send + Sync>);
+
+impl fmt::Debug for Heard {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Heard")
+    }
+}
