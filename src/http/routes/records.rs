@@ -387,9 +387,10 @@ pub(super) async fn settle_payment(call: Call, payload: web::Payload) -> Result<
     Ok(answer(&record))
 }
 
+/// The revision that was seen. No header, or what is no `ETag` of a record, is a mistake in the program and not news.
 fn revision(call: &Call) -> Result<u64, Problem> {
     let header = call.request().headers().get(IF_MATCH).and_then(|value| value.to_str().ok());
     header
         .and_then(|tag| tag.trim().strip_prefix('"')?.strip_suffix('"')?.parse().ok())
-        .ok_or_else(|| Problem::new(&table::PRECONDITION_FAILED).detail("`If-Match` must hold the record's `ETag`."))
+        .ok_or_else(|| Problem::new(&table::INVALID_REQUEST).detail("`If-Match` must hold the record's `ETag`."))
 }
