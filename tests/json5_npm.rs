@@ -9,6 +9,7 @@
 //! skipped compares nothing. The package is installed by npm from `tests/json5` where it is not there yet.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests, helpers included")]
+#![allow(clippy::print_stdout, reason = "a test that fails says from which seed")]
 
 use std::collections::HashSet;
 use std::fs::File;

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use crate::support::{KEY, eventually};
-use crate::talk::{Answer, Door, LAST, chunked, payment, payment_head, sale};
+use crate::talk::{Door, LAST, chunked, payment, payment_head, sale};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_payment_that_breaks_off_at_any_byte_nothing_is_booked() {
@@ -32,7 +32,8 @@ async fn a_payment_that_came_whole_is_booked_once_though_its_sender_has_left() {
         .await;
     for index in 0..20 {
         let name = format!("left-{index}");
-        assert_eq!(door.talk((payment(&name) + LAST).as_bytes())[0].status, 201);
+        eventually("it is known to be booked", async || door.talk((payment(&name) + LAST).as_bytes())[0].status == 201)
+            .await;
         assert_eq!(door.asked_to_book(&name), 1);
     }
 }
@@ -103,23 +104,40 @@ async fn a_body_beyond_measure_is_refused_at_once_and_is_no_request() {
     door.lives();
 }
 
+/// Asks to speak the gateway's protocol. The server then reads whatever follows as one body without an end.
+const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upgrade_where_there_is_none_books_nothing_and_is_answered_once() {
+async fn an_upgrade_where_there_is_none_is_answered_once_and_ends_the_connection() {
     let door = Door::open().await;
-    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-    let sale = sale("upgraded");
-    let paths = [
-        format!("{}{upgrade}Content-Length: {}\r\n\r\n{sale}", payment_head("upgraded"), sale.len()),
-        format!("GET /v1/instances HTTP/1.1\r\nHost: bridge\r\nX-Request-Id: upgraded\r\n{upgrade}\r\n"),
-        format!("GET /nowhere/at/all HTTP/1.1\r\nHost: bridge\r\nX-Request-Id: upgraded\r\n{upgrade}\r\n"),
-        "CONNECT bridge:443 HTTP/1.1\r\nHost: bridge:443\r\nX-Request-Id: upgraded\r\n\r\n".to_owned(),
-        "CONNECT /livez HTTP/1.1\r\nHost: bridge\r\nX-Request-Id: upgraded\r\n\r\n".to_owned(),
+    let requests = [
+        (401, format!("GET /v1/instances HTTP/1.1\r\nHost: bridge\r\nX-Request-Id: first\r\n{UPGRADE}\r\n")),
+        (404, format!("GET /nowhere/at/all HTTP/1.1\r\nHost: bridge\r\nX-Request-Id: first\r\n{UPGRADE}\r\n")),
+        (404, "CONNECT bridge:443 HTTP/1.1\r\nHost: bridge:443\r\nX-Request-Id: first\r\n\r\n".to_owned()),
+        (405, "CONNECT /livez HTTP/1.1\r\nHost: bridge\r\nX-Request-Id: first\r\n\r\n".to_owned()),
     ];
-    for request in paths {
+    for (status, request) in requests {
         let answers = door.talk((request.clone() + &payment("smuggled") + LAST).as_bytes());
-        let of: Vec<&str> = answers.iter().map(Answer::request).collect();
-        assert!(of.iter().filter(|name| **name == "upgraded").count() <= 1, "{request}: {answers:?}");
-        println!("{request}\n=> {answers:?}");
+        let told: Vec<_> = answers.iter().map(|answer| (answer.status, answer.request())).collect();
+        assert_eq!(told, [(status, "first")], "{request}");
     }
+    assert_eq!(door.asked_to_book("smuggled"), 0);
+    door.lives();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sale_with_an_upgrade_is_refused_at_once_for_nobody_knows_where_it_ends() {
+    let door = Door::open().await;
+    let sale = sale("upgraded");
+    for length in [sale.len(), sale.len() + 100] {
+        let head = format!("{}{UPGRADE}Content-Length: {length}\r\n\r\n", payment_head("upgraded"));
+        let whole = head.clone() + &sale;
+        door.break_off(whole.as_bytes());
+        let answers = door.talk((whole + LAST).as_bytes());
+        assert_eq!(answers.len(), 1, "{answers:?}");
+        assert_eq!((answers[0].code().as_str(), answers[0].request()), ("invalid-request", "upgraded"));
+        assert!(answers[0].body.contains("asks for another protocol"), "{answers:?}");
+    }
+    assert_eq!(door.asked_to_book("upgraded"), 0);
 }
