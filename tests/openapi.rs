@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use concertpos_bridge::http::openapi::{document, json, yaml};
+use concertpos_bridge::http::problem::table;
+use concertpos_bridge::journal::State;
 use concertpos_bridge::wire::command;
 use serde_json::Value;
 
@@ -83,6 +85,24 @@ fn every_operation_is_described_and_every_error_is_a_problem() {
 fn every_object_of_the_gateway_may_hold_more_than_is_listed() {
     let document = serde_json::to_value(document()).unwrap();
     for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
-        assert_eq!(schema["additionalProperties"], true, "{name}");
+        let is_object = schema["type"] == "object";
+        assert_eq!(schema["additionalProperties"] == true, is_object, "{name}");
     }
+}
+
+#[test]
+fn what_programs_go_by_is_listed_in_full() {
+    let document = serde_json::to_value(document()).unwrap();
+    let listed = |name: &str| document["components"]["schemas"][name]["enum"].clone();
+    let codes: Vec<&str> = table::TABLE.iter().map(|entry| entry.code).collect();
+    assert_eq!(listed("ProblemCode"), serde_json::json!(codes));
+    let states: Vec<&str> = State::ALL.into_iter().map(State::name).collect();
+    assert_eq!(listed("PaymentState"), serde_json::json!(states));
+}
+
+#[test]
+fn a_sale_of_nothing_is_none_by_its_schema_either() {
+    let document = serde_json::to_value(document()).unwrap();
+    let sold = &document["components"]["schemas"]["PayItems"]["properties"]["Products"]["contains"];
+    assert_eq!(sold["properties"]["Amount"]["minimum"], 1);
 }

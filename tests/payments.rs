@@ -194,6 +194,12 @@ async fn a_person_settles_an_unknown_payment_as_it_was_seen_and_its_key_answers_
         };
         assert_eq!(problem(settle(support::KEY, "\"0\"").await.unwrap()).await.code, "forbidden");
         assert_eq!(problem(settle(support::OPERATOR, "\"77\"").await.unwrap()).await.code, "precondition-failed");
+        for mistake in ["", "*", "2", "W/\"2\"", "\"two\"", "\"1\", \"2\""] {
+            assert_eq!(problem(settle(support::OPERATOR, mistake).await.unwrap()).await.code, "invalid-request");
+        }
+        let unseen = world.http.put(format!("{place}/outcome")).bearer_auth(support::OPERATOR);
+        let decision = serde_json::json!({"outcome": outcome, "reason": "unseen"});
+        assert_eq!(problem(unseen.json(&decision).send().await.unwrap()).await.code, "invalid-request");
         let seen = world.http.get(&place).bearer_auth(support::OPERATOR).send().await.unwrap();
         let tag: &'static str = Box::leak(seen.headers()["etag"].to_str().unwrap().to_owned().into_boxed_str());
         let settled = settle(support::OPERATOR, tag).await.unwrap();

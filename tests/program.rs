@@ -92,6 +92,22 @@ fn the_demo_listens_and_every_line_that_it_prints_works_and_sigterm_ends_it_with
 }
 
 #[test]
+fn the_demo_can_ask_for_the_token_that_it_prints() {
+    let listen = free_address();
+    let mut demo = Running::start(&["demo", "--listen", &listen, "--token"], &[]);
+    let lines = BufReader::new(demo.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let printed: Vec<String> = lines.take_while(|line| !line.starts_with("The API")).collect();
+    let token = printed.iter().find_map(|line| line.strip_prefix("Token of this run: ")).unwrap();
+    wait_until("it is ready", || run(&["healthcheck", "--address", &listen], &[]).status.success());
+    let status = |token: &str| {
+        let (url, header) = (format!("http://{listen}/v1/bridge"), format!("Authorization: Bearer {token}"));
+        let asked = ["-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", &header, &url];
+        text(&Command::new("curl").args(asked).output().unwrap().stdout)
+    };
+    assert_eq!((status(token), status("another")), ("200".to_owned(), "401".to_owned()));
+}
+
+#[test]
 fn a_whole_bridge_runs_from_the_environment_alone_and_healthcheck_tells_whether_it_is_ready() {
     let (listen, data) = (free_address(), tempfile::tempdir().unwrap());
     let environment = [

@@ -23,6 +23,9 @@ pub(super) struct Demo {
     /// Where the bridge listens; beyond loopback a token is made and printed
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
+    /// Ask for a token on loopback too, as a bridge in earnest does
+    #[arg(long)]
+    token: bool,
 }
 
 /// Runs until told to stop.
@@ -36,7 +39,7 @@ pub(super) async fn run(flags: Demo, drain: Drain) -> anyhow::Result<()> {
         ..simulator::Config::default()
     })
     .await?;
-    let token = (!flags.listen.ip().is_loopback()).then(token::random).transpose()?;
+    let token = (flags.token || !flags.listen.ip().is_loopback()).then(token::random).transpose()?;
     let kept_nowhere = tempfile::tempdir()?;
     let mut settings = environment(&flags, &gateway, token.as_deref());
     settings.push(("BRIDGE_PAYMENTS__JOURNAL".into(), kept_nowhere.path().join("journal").into()));

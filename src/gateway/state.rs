@@ -389,6 +389,7 @@ pub struct ShardStatus {
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct LinkStatus {
     /// Its generation.
+    #[schema(value_type = u64)]
     pub link: LinkId,
     /// `free`, `busy` or `set-aside`.
     pub state: &'static str,

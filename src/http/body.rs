@@ -3,7 +3,7 @@
 //! It is called after the caller is known to be allowed, so a stranger's body costs nothing. The object's values stay
 //! as they were spelled; a name given twice is refused by [`Parameters`].
 
-use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, UPGRADE};
 use actix_web::web::{BytesMut, Payload};
 use futures_util::StreamExt;
 use tokio::time::{Instant, timeout_at};
@@ -27,6 +27,11 @@ pub async fn object(
     (max, deadline): (usize, Instant),
     empty: Empty,
 ) -> Result<Parameters, Problem> {
+    if asks_for_upgrade(headers) {
+        return Err(Problem::new(&table::INVALID_REQUEST).detail(
+            "A request that asks for another protocol has no body that could be told from what follows. Nothing was sent.",
+        ));
+    }
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| usize::try_from(length).map_or(true, |length| length > max)) {
         return Err(too_large(max));
@@ -57,6 +62,12 @@ async fn collect(mut payload: Payload, max: usize) -> Result<BytesMut, Problem> 
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes)
+}
+
+/// Whether the server below takes all that follows for one body without an end, whatever length was announced: it does so
+/// at this very word.
+fn asks_for_upgrade(headers: &HeaderMap) -> bool {
+    headers.get_all(UPGRADE).any(|protocol| protocol.as_bytes().trim_ascii().eq_ignore_ascii_case(b"websocket"))
 }
 
 fn too_large(max: usize) -> Problem {

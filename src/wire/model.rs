@@ -5,8 +5,15 @@
 //! feared to spell in two ways has no type. That every object may hold more is added to all of them at once, where the
 //! document is made.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
-use utoipa::ToSchema;
+use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, SchemaFormat, Type};
+use utoipa::openapi::{KnownFormat, RefOr};
+use utoipa::{PartialSchema, ToSchema};
+
+/// The largest whole number that the gateway, a JavaScript program, can tell from its neighbours.
+const LARGEST_ID: i64 = 9_007_199_254_740_991;
 
 /// The reply to `getconfig`.
 #[derive(Debug, ToSchema)]
@@ -223,13 +230,41 @@ pub struct Transaction {
     pub note: Value,
 }
 
+/// An id that callers may spell in either of the ways in which tills do: as a number, or as a string of its digits.
+#[derive(Debug)]
+pub struct SpelledId;
+
+impl PartialSchema for SpelledId {
+    fn schema() -> RefOr<Schema> {
+        let number = ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
+            .minimum(Some(0))
+            .maximum(Some(LARGEST_ID));
+        // One digit less than the largest number has, so that no string passes it.
+        let digits = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^(0|[1-9][0-9]{0,14})$"));
+        OneOfBuilder::new()
+            .item(number)
+            .item(digits)
+            .description(Some("An id: a whole number, or a string of its digits, as tills send it."))
+            .examples([1])
+            .into()
+    }
+}
+
+impl ToSchema for SpelledId {
+    fn name() -> Cow<'static, str> {
+        Cow::Borrowed("SpelledId")
+    }
+}
+
 /// A sale.
 #[derive(Debug, ToSchema)]
 #[schema(examples(json!({"PaymentMethod": 1, "Products": [{"ID": 1, "Amount": 2}]})))]
 pub struct PayItems {
-    /// The id of the payment method: a whole number, or a string of digits as tills send it.
+    /// The id of the payment method.
     #[schema(rename = "PaymentMethod")]
-    pub payment_method: Value,
+    pub payment_method: SpelledId,
     /// What is sold. At least one has an `Amount` above 0, and none is given twice.
     #[schema(rename = "Products", min_items = 1, max_items = 1000)]
     pub products: Vec<SoldProduct>,
@@ -262,9 +297,9 @@ pub struct PayItem {
 #[derive(Debug, ToSchema)]
 #[schema(examples(json!({"workplace": 1})))]
 pub struct RegisterDevice {
-    /// The id of the point of sale it stands at: a whole number, or a string of digits.
+    /// The id of the point of sale it stands at.
     #[schema(required = false)]
-    pub workplace: Value,
+    pub workplace: SpelledId,
 }
 
 /// The reply to `registerdevice`: not documented by the vendor, and passed on as it comes.

@@ -12,7 +12,12 @@ pub(crate) struct Program(Child);
 impl Program {
     /// Starts one on `listen`, an address with a port of the caller's choice.
     pub(crate) fn start(listen: &str, gateway: &str, journal: &str) -> Self {
-        Self::run(Command::new(PROGRAM).arg("serve"), listen, gateway, journal)
+        Self::start_with(listen, gateway, journal, &[])
+    }
+
+    /// The same with more settings.
+    pub(crate) fn start_with(listen: &str, gateway: &str, journal: &str, more: &[(&str, &str)]) -> Self {
+        Self::run(Command::new(PROGRAM).arg("serve").envs(more.iter().copied()), listen, gateway, journal)
     }
 
     /// The same, but no file of it can grow beyond `kib`, as on a full disk.

@@ -8,9 +8,11 @@ pub mod answers;
 mod copies;
 
 use actix_web::web::Bytes;
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use utoipa::OpenApi as _;
-use utoipa::openapi::schema::{AdditionalProperties, Schema};
+use utoipa::openapi::extensions::Extensions;
+use utoipa::openapi::schema::{AdditionalProperties, Object, Schema, SchemaType, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Components, OpenApi, RefOr};
 use utoipa_actix_web::AppExt;
@@ -55,6 +57,7 @@ pub fn document() -> OpenApi {
     components.security_schemes.insert(BEARER.to_owned(), SecurityScheme::Http(scheme.build()).into());
     document.security = Some(vec![SecurityRequirement::new(BEARER, Vec::<String>::new())]);
     open_objects(components);
+    ask_for_something_sold(components);
     answers::complete(&mut document);
     document
 }
@@ -76,10 +79,22 @@ pub fn yaml() -> String {
 /// problems (RFC 9457, section 3.2).
 fn open_objects(components: &mut Components) {
     for schema in components.schemas.values_mut() {
-        if let RefOr::T(Schema::Object(object)) = schema {
+        let is_object = |object: &Object| object.schema_type == SchemaType::from(Type::Object);
+        if let RefOr::T(Schema::Object(object)) = schema
+            && is_object(object)
+        {
             object.additional_properties.get_or_insert_with(|| Box::new(AdditionalProperties::FreeForm(true)));
         }
     }
+}
+
+/// Says of a sale that something in it has an amount. The macro has no word for `contains`, and the builder takes what it
+/// does not know as an extension, whose name it writes as it is given.
+fn ask_for_something_sold(components: &mut Components) {
+    let Some(RefOr::T(Schema::Object(sale))) = components.schemas.get_mut("PayItems") else { return };
+    let Some(RefOr::T(Schema::Array(products))) = sale.properties.get_mut("Products") else { return };
+    let sold = json!({"required": ["Amount"], "properties": {"Amount": {"minimum": 1}}});
+    products.extensions = Some(Extensions::from_iter([("contains", sold)]));
 }
 
 /// The document as it is served.

@@ -14,6 +14,7 @@ use actix_web::{HttpResponse, ResponseError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::code::ProblemCode;
 use super::table::Entry;
 use crate::wire::GatewayError;
 
@@ -188,7 +189,7 @@ pub struct Document<'a> {
     /// What happened this time.
     detail: &'a str,
     /// The problem's stable name, for programs to go by.
-    #[schema(examples("rate-limited"))]
+    #[schema(value_type = ProblemCode)]
     code: &'a str,
     /// Identifies the request in the bridge's log; also the `X-Request-Id` header.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -3,6 +3,7 @@
 //! One table ([`table`]) names every problem, one file ([`outcome`]) says which of them an outcome of the bridge is,
 //! and one type ([`Problem`]) carries it to the edge, where it is written out as `application/problem+json`.
 
+pub mod code;
 pub mod document;
 pub mod outcome;
 pub mod table;

@@ -32,7 +32,7 @@ pub struct Name {
 #[into_params(parameter_in = Query)]
 pub struct Reply {
     /// The name of the reply event, where it differs from the command's.
-    #[param(min_length = 1, max_length = 64, example = "getstatus")]
+    #[param(min_length = 1, max_length = 64, pattern = "^[!-~]+$", nullable = false, example = "getstatus")]
     pub reply: Option<String>,
 }
 

@@ -21,7 +21,12 @@ const LONGEST_DEVICE_ID: usize = 64;
 #[into_params(parameter_in = Path)]
 pub struct Device {
     /// The device's own id, usually a UUID it made at its first start. 1 to 64 letters, digits, `-`, `_`, `.` or `:`.
-    #[param(min_length = 1, max_length = 64, example = "13e12ff5-c853-4049-acbc-b1307c00691d")]
+    #[param(
+        min_length = 1,
+        max_length = 64,
+        pattern = "^[A-Za-z0-9._:-]+$",
+        example = "13e12ff5-c853-4049-acbc-b1307c00691d"
+    )]
     pub uuid: String,
 }
 

@@ -10,8 +10,9 @@ use crate::http::negotiate;
 use crate::http::problem::{Problem, table};
 use crate::http::server::Shared;
 
-/// The instances a token may use.
+/// The instances a token may use. In the document it is not named like its only member: generators for Python trip on that.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = InstanceList, description = "The instances a token may use.")]
 pub struct Instances {
     /// Their names, in order.
     #[schema(example = json!(["demo"]))]

@@ -26,7 +26,12 @@ use crate::wire::{Body, Command, command, model};
 pub struct Key {
     /// Says which sale this is: the same key never books twice. 1 to 255 visible ASCII characters, bare or as a quoted
     /// string; both spell the same key. Make one for each sale and keep it until its outcome is known.
-    #[param(rename = "Idempotency-Key", min_length = 1, example = "4f1c3b2e-6a57-4c0e-9d3e-1f6a2b7c8d90")]
+    #[param(
+        rename = "Idempotency-Key",
+        min_length = 1,
+        pattern = r#"^([!#-~][!-~]{0,254}|"([!#-\[\]-~]|\\["\\]){1,255}")$"#,
+        example = "4f1c3b2e-6a57-4c0e-9d3e-1f6a2b7c8d90"
+    )]
     pub idempotency_key: String,
 }
 

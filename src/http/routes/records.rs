@@ -11,10 +11,11 @@ use super::InInstance;
 use crate::http::auth::Scope;
 use crate::http::body::Empty;
 use crate::http::call::Call;
+use crate::http::problem::document::GatewayWords;
 use crate::http::problem::{Fault, Problem, table};
 use crate::journal::record::Contradiction;
 use crate::journal::{Clue, Filter, Finding, Outcome, Record, RecordId, Search, State, Verdict};
-use crate::wire::{Body, GatewayError};
+use crate::wire::{Body, GatewayError, model};
 
 /// Records answered at most; older ones are found by their key.
 const MOST_RECORDS: usize = 1000;
@@ -29,8 +30,8 @@ pub struct Wanted {
     /// Only the one under this key.
     #[param(nullable = false, example = "4f1c3b2e-6a57-4c0e-9d3e-1f6a2b7c8d90")]
     pub idempotency_key: Option<String>,
-    /// Only those in this state: dispatching, booked, released, unknown or settled.
-    #[param(nullable = false, example = "unknown")]
+    /// Only those in this state.
+    #[param(nullable = false, inline = false, value_type = PaymentState, required = false, example = "unknown")]
     pub state: Option<String>,
 }
 
@@ -48,8 +49,26 @@ pub struct InPayment {
 #[into_params(parameter_in = Header)]
 pub struct Seen {
     /// The `ETag` of the record as it was seen: a decision applies only to that.
-    #[param(rename = "If-Match", example = "\"2\"")]
+    #[param(rename = "If-Match", pattern = "^\"[0-9]+\"$", example = "\"2\"")]
     pub if_match: String,
+}
+
+/// The state of a payment.
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "kebab-case")]
+pub enum PaymentState {
+    /// Its key is taken, and nothing was sent.
+    Reserved,
+    /// Recorded, and possibly on its way.
+    Dispatching,
+    /// Confirmed by the gateway.
+    Booked,
+    /// Not booked: the key is free.
+    Released,
+    /// Sent, and nothing tells what became of it.
+    Unknown,
+    /// Settled by a person.
+    Settled,
 }
 
 /// Product and amount.
@@ -70,8 +89,9 @@ pub struct SoldLine {
 pub struct PaymentRecord {
     /// The bridge's id of the payment.
     id: String,
-    /// `dispatching`, `booked`, `released` (not booked, the key is free), `unknown` or `settled` (by a person).
-    state: String,
+    /// What became of it.
+    #[schema(value_type = PaymentState)]
+    state: &'static str,
     /// The caller's key.
     idempotency_key: String,
     /// The name of the token that asked.
@@ -89,22 +109,23 @@ pub struct PaymentRecord {
     #[schema(rename = "Products")]
     products: Vec<SoldLine>,
     /// When the key was taken (RFC 3339).
-    created_at: Option<String>,
+    #[schema(format = DateTime)]
+    created_at: String,
     /// When it was recorded, just before it was written.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    #[schema(nullable = false, format = DateTime)]
     dispatched_at: Option<String>,
     /// When its outcome was decided.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    #[schema(nullable = false, format = DateTime)]
     ended_at: Option<String>,
     /// The gateway's reply, as it came.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Object, nullable = false)]
+    #[schema(value_type = Option<model::PayItem>, nullable = false)]
     reply: Option<Box<RawValue>>,
     /// What the gateway said instead.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Object, nullable = false)]
+    #[schema(value_type = Option<GatewayWords>, nullable = false)]
     gateway: Option<GatewayError>,
     /// A person's decision.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -131,7 +152,8 @@ pub struct PaymentRecord {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ContradictionView {
     /// When it came (RFC 3339).
-    at: Option<String>,
+    #[schema(format = DateTime)]
+    at: String,
     /// What it says: `booked` or `not-booked`.
     says: PaymentFinding,
 }
@@ -142,7 +164,8 @@ pub struct EvidenceView {
     /// How often the bridge looked.
     looks: u32,
     /// When it last did (RFC 3339).
-    last_look_at: Option<String>,
+    #[schema(format = DateTime)]
+    last_look_at: String,
     /// Whether that look reached back to before the payment was sent. If not, more may match than is shown.
     complete: bool,
     /// Transactions that agree with a line of the sale in point of sale, payment method, product and amount, and are
@@ -154,7 +177,7 @@ pub struct EvidenceView {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ClueView {
     /// The transaction as the gateway spelled it.
-    #[schema(value_type = Object)]
+    #[schema(value_type = model::Transaction)]
     transaction: Box<RawValue>,
     /// How many other payments of this bridge could explain it.
     other_payments: u32,
@@ -170,7 +193,8 @@ pub struct SettlementView {
     /// The name of the token that decided.
     by: String,
     /// When (RFC 3339).
-    at: Option<String>,
+    #[schema(format = DateTime)]
+    at: String,
 }
 
 /// What a person found a payment of unknown outcome to be.
@@ -216,15 +240,15 @@ impl From<&Record> for PaymentRecord {
         };
         Self {
             id: record.id.to_string(),
-            state: record.state().name().to_owned(),
+            state: record.state().name(),
             idempotency_key: record.key.idempotency_key.clone(),
             caller: record.key.caller.clone(),
             pos_id: record.sale.pos_id,
             payment_method: record.sale.payment_method.clone(),
             products: record.sale.products.iter().map(|&(id, amount)| SoldLine { id, amount }).collect(),
             created_at: time(record.times.created_ms),
-            dispatched_at: record.times.dispatched_ms.and_then(time),
-            ended_at: record.times.ended_ms.and_then(time),
+            dispatched_at: record.times.dispatched_ms.map(time),
+            ended_at: record.times.ended_ms.map(time),
             reply: record.reply().and_then(raw),
             gateway: record.gateway_error().cloned(),
             settlement,
@@ -263,8 +287,9 @@ fn raw(body: &Body) -> Option<Box<RawValue>> {
     RawValue::from_string(body.as_str().to_owned()).ok()
 }
 
-fn time(ms: i64) -> Option<String> {
-    Timestamp::from_millisecond(ms).ok().map(|time| time.to_string())
+/// A clock that is off by millennia is told as the last instant that can be written.
+fn time(ms: i64) -> String {
+    Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX).to_string()
 }
 
 fn answer(record: &Record) -> HttpResponse {
@@ -362,9 +387,10 @@ pub(super) async fn settle_payment(call: Call, payload: web::Payload) -> Result<
     Ok(answer(&record))
 }
 
+/// The revision that was seen. No header, or what is no `ETag` of a record, is a mistake in the program and not news.
 fn revision(call: &Call) -> Result<u64, Problem> {
     let header = call.request().headers().get(IF_MATCH).and_then(|value| value.to_str().ok());
     header
         .and_then(|tag| tag.trim().strip_prefix('"')?.strip_suffix('"')?.parse().ok())
-        .ok_or_else(|| Problem::new(&table::PRECONDITION_FAILED).detail("`If-Match` must hold the record's `ETag`."))
+        .ok_or_else(|| Problem::new(&table::INVALID_REQUEST).detail("`If-Match` must hold the record's `ETag`."))
 }

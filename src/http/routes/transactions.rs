@@ -15,7 +15,7 @@ use crate::wire::{Parameters, command, model};
 #[into_params(parameter_in = Query)]
 pub struct Limit {
     /// At most this many, newest first. Absent: all of them.
-    #[param(minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 50)]
+    #[param(nullable = false, minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 50)]
     pub limit: Option<i64>,
 }
 
