@@ -102,3 +102,76 @@ pub async fn dial_once(
     socket.close(config.connect_timeout).await;
     Ok(took)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc as threads;
+    use std::thread;
+
+    use tokio::sync::oneshot;
+    use tokio::time::sleep;
+
+    use super::super::{Heard, Homes, Pool};
+    use super::*;
+    use crate::gateway;
+    use crate::simulator::{self, Simulator};
+
+    /// The generations of the links in service.
+    async fn links(pool: &Pool, count: usize) -> Vec<LinkId> {
+        let begun = Instant::now();
+        loop {
+            assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", pool.status());
+            let status = pool.status();
+            let links = status.shards.iter().flat_map(|shard| &shard.links).filter(|link| link.state == "free");
+            let links: Vec<_> = links.map(|link| link.link).collect();
+            if links.len() == count {
+                return links;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_ends_takes_its_links_along_and_others_are_opened_elsewhere() {
+        let gateway = Simulator::start(simulator::Config::default()).await.unwrap();
+        let homes = Homes::expecting(1);
+        let (end, ended) = oneshot::channel::<()>();
+        let (offered, has_offered) = threads::channel();
+        let home = thread::spawn({
+            let homes = homes.clone();
+            move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async {
+                    homes.offer();
+                    offered.send(()).unwrap();
+                    let _ = ended.await;
+                });
+            }
+        });
+        has_offered.recv().unwrap();
+        let config = Config { url: gateway.url(), ..Config::default() };
+        let tls = gateway::client_config(None).unwrap();
+        let closed = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let heard = Heard(Arc::new({
+            let closed = Arc::clone(&closed);
+            move |upward| {
+                if let Upward::Closed { link, .. } = upward {
+                    closed.lock().unwrap().push(*link);
+                }
+            }
+        }));
+        let pool = Pool::new(config, "demo", "demo", tls, heard);
+        let stop = CancellationToken::new();
+        tokio::spawn(pool.clone().tend(homes, stop.clone(), Duration::ZERO));
+        let first = links(&pool, 2).await;
+
+        end.send(()).unwrap();
+        tokio::task::spawn_blocking(|| home.join()).await.unwrap().unwrap();
+        let mut told = closed.lock().unwrap().clone();
+        told.sort_unstable();
+        assert_eq!(told, first, "whoever listens to a link hears that it is over");
+        let second = links(&pool, 2).await;
+        assert!(second.iter().all(|link| !first.contains(link)), "{first:?} {second:?}");
+        stop.cancel();
+    }
+}
