@@ -31,9 +31,11 @@ use actix_web::guard::{self, GuardContext};
 use actix_web::http::header::UPGRADE;
 use actix_web::web::{self, ServiceConfig};
 
+use serde_json::value::RawValue;
 use threshold::Threshold;
 
 use crate::hub::Native;
+use crate::wire::{Body, Format};
 
 /// Where a connection may be opened: beside the root, one segment that is a shard, `gateway`, or an instance.
 const PATTERNS: [&str; 3] = ["/", "/{name}", "/{name}/"];
@@ -110,6 +112,22 @@ impl Room {
 /// nothing but upgrades, so a page may share a path with it.
 pub fn configure(config: &mut ServiceConfig) -> &mut ServiceConfig {
     config.service(web::resource(PATTERNS).guard(guard::fn_guard(is_upgrade)).to(door::enter))
+}
+
+/// What is read out of a till's message, its command and its parameters, and the frame in which they would be answered. For
+/// the fuzzer, which is a crate of its own; nothing here goes anywhere.
+#[doc(hidden)]
+#[must_use]
+pub fn rehearse(text: &str, format: Format) -> (Option<(String, String)>, String) {
+    match frame::Order::read(text, format) {
+        Ok(order) => {
+            let parameters = serde_json::to_string(&order.parameters).unwrap_or_default();
+            let body = serde_json::from_str::<&RawValue>(&parameters).map(Body::from);
+            let answer = body.map_or_else(|_| String::new(), |body| frame::event(&order.command, &body, format));
+            (Some((order.command, parameters)), answer)
+        }
+        Err(refusal) => (None, frame::error(&refusal, format)),
+    }
 }
 
 /// Whether a path with this pattern answers nothing but upgrades; the root itself is also the dashboard's.
