@@ -13,10 +13,12 @@ fn booked(door: &Door, name: &str, what: &str, answers: &[Answer]) {
     assert_eq!(door.asked_to_book(name), 1, "{what}");
 }
 
+/// What comes after the head of a sale, from the name of its key and its body.
+type Written = fn(&str, &str) -> String;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_is_read_however_it_is_cut_and_what_follows_it_is_a_request_of_its_own() {
     let door = Door::open().await;
-    type Written = fn(&str, &str) -> String;
     let forms: [(&str, Written); 14] = [
         ("by its length", |_, sale| format!("Content-Length: {}\r\n\r\n{sale}", sale.len())),
         ("blanks around", |_, sale| format!("Content-Length: \t {} \t\r\n\r\n{sale}", sale.len())),
@@ -25,7 +27,7 @@ async fn a_body_is_read_however_it_is_cut_and_what_follows_it_is_a_request_of_it
         ("one chunk", |_, sale| format!("Transfer-Encoding: chunked\r\n\r\n{}", chunked(sale))),
         ("Chunked", |_, sale| format!("tRANSFER-eNCODING: ChUnKeD\r\n\r\n{}", chunked(sale))),
         ("byte by byte", |_, sale| {
-            let chunks: String = sale.chars().map(|one| format!("1\r\n{one}\r\n")).collect();
+            let chunks: String = sale.chars().flat_map(|one| ['1', '\r', '\n', one, '\r', '\n']).collect();
             format!("Transfer-Encoding: chunked\r\n\r\n{chunks}0\r\n\r\n")
         }),
         ("zeros before a size", |_, sale| {
