@@ -346,7 +346,8 @@ async fn the_browser_of_the_document_loads_nothing_from_elsewhere() {
         let text = std::str::from_utf8(&page.body).unwrap();
         assert!(!text.contains("http://") && !text.contains("https://"), "{uri}");
     }
-    let small = ask(TestRequest::get().uri("/docs/swagger-ui.css").insert_header(("Accept-Encoding", "gzip, br"))).await;
+    let small =
+        ask(TestRequest::get().uri("/docs/swagger-ui.css").insert_header(("Accept-Encoding", "gzip, br"))).await;
     let plain = ask(TestRequest::get().uri("/docs/swagger-ui.css")).await;
     assert_eq!((small.header("content-encoding"), &small.body[..2]), ("gzip", &[0x1f, 0x8b][..]));
     assert!(plain.body.starts_with(b".swagger-ui") && plain.body.len() > 3 * small.body.len());
