@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use concertpos_bridge::simulator::{self, Counting, LOCKED_POS, Limits, Simulator};
-use support::{KEY, free_address, serve, until_ready};
+use support::{Aim, Bridge, KEY, Report, Row};
 
 const POINTS_OF_SALE: usize = 20;
 const SERVICES: u64 = 5;
@@ -44,6 +44,8 @@ const WITHOUT: [(&str, &str); 7] = [
     ("BRIDGE_CACHE__GETCONFIG__STALE", "0s"),
     ("BRIDGE_LIMITS__CAPACITY", "100000000"),
 ];
+
+const WITHOUT_NAME: &str = "without copies and count";
 
 #[derive(Default)]
 struct Seen {
@@ -145,38 +147,50 @@ async fn festival(settings: &[(&str, &str)]) -> Outcome {
     })
     .await
     .unwrap();
-    let (bridge, data) = (free_address(), tempfile::tempdir().unwrap());
-    let _bridge = serve(&bridge, &gateway.addr().to_string(), data.path(), settings);
-    until_ready(&bridge).await;
-    everybody(&bridge, "warm-up", seconds("FESTIVAL_WARM_UP", 160)).await;
+    let bridge = Bridge::start(&gateway.addr().to_string(), settings).await;
+    everybody(&bridge.address, "warm-up", seconds("FESTIVAL_WARM_UP", 160)).await;
     gateway.reset_counts();
-    let seen = everybody(&bridge, "sale", seconds("FESTIVAL_SECONDS", 120)).await;
+    let seen = everybody(&bridge.address, "sale", seconds("FESTIVAL_SECONDS", 120)).await;
     let counts = gateway.counts();
     let commands = counts.commands.values().map(|command| command.received).sum();
     gateway.stop().await;
     Outcome { seen, ratelimit_errors: counts.ratelimit_errors, commands }
 }
 
+/// What must not happen, and beside it how often it did without copies and without a count.
+fn never(name: &'static str, figure: &str, with: u64, without: u64) -> Row {
+    Row::new(name, figure, count(with), "").beside(WITHOUT_NAME, count(without)).aim(Aim::AtMost(0.0))
+}
+
+#[allow(clippy::cast_precision_loss, reason = "counts of minutes")]
+fn count(of: u64) -> f64 {
+    of as f64
+}
+
 #[tokio::main]
 async fn main() {
-    println!(
-        "| the festival | `ratelimit` errors | payments booked | refused | reads answered | not | of them fresh | commands |"
-    );
-    println!("|---|---|---|---|---|---|---|---|");
     // Both at once: they share nothing but the machine, which is idle most of the time.
     let (with, without) = tokio::join!(festival(&[]), festival(&WITHOUT));
-    for (name, Outcome { seen, ratelimit_errors, commands }) in
-        [("bridge", with), ("without copies and count", without)]
-    {
-        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let (answered, fresh) = (of(&seen.answered), of(&seen.fresh));
-        println!(
-            "| {name} | {ratelimit_errors} | {} | {} | {answered} | {} | {} % | {commands} |",
-            of(&seen.booked),
-            of(&seen.unbooked),
-            of(&seen.unanswered),
-            fresh * 100 / answered.max(1),
-        );
-    }
-    println!("| to reach | 0 | all | 0 | all | 0 | | |");
+    let of = |counter: fn(&Seen) -> &AtomicU64| {
+        [&with, &without].map(|outcome| counter(&outcome.seen).load(Ordering::Relaxed))
+    };
+    let [answered, answered_without] = of(|seen| &seen.answered);
+    let [fresh, _] = of(|seen| &seen.fresh);
+    let [booked, booked_without] = of(|seen| &seen.booked);
+    let [unanswered, unanswered_without] = of(|seen| &seen.unanswered);
+    let [unbooked, unbooked_without] = of(|seen| &seen.unbooked);
+    let mut report = Report::new();
+    let told = "the festival: `ratelimit` errors";
+    report.add(never("festival-ratelimit", told, with.ratelimit_errors, without.ratelimit_errors));
+    report.add(never("festival-refused", "its payments refused", unbooked, unbooked_without));
+    report.add(never("festival-unanswered", "its reads not answered", unanswered, unanswered_without));
+    let beside = |name, figure: &str, with: u64, without: u64| {
+        Row::new(name, figure, count(with), "").beside(WITHOUT_NAME, count(without))
+    };
+    report.add(beside("festival-booked", "its payments booked", booked, booked_without));
+    report.add(beside("festival-answered", "its reads answered", answered, answered_without));
+    let share = count(fresh) * 100.0 / count(answered.max(1));
+    report.add(Row::new("festival-fresh", "of them answered fresh", share, "%"));
+    report.add(beside("festival-commands", "commands that the gateway had", with.commands, without.commands));
+    report.tell();
 }

@@ -1,6 +1,6 @@
 //! What the benches share: the program as its operators run it, on loopback, ended with the bench.
 
-#![allow(dead_code, reason = "each bench uses its own part of this")]
+#![allow(dead_code, unused_imports, reason = "each bench uses its own part of this")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,9 +9,18 @@
     reason = "a bench that cannot go on ends"
 )]
 
+mod bare;
+mod report;
+
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+pub(crate) use bare::{Bare, Caller};
+pub(crate) use report::{Aim, Report, Row};
 
 /// The program under measurement, built with this bench.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_concertpos-bridge");
@@ -31,6 +40,25 @@ pub(crate) struct Running(Child);
 impl Running {
     pub(crate) fn start(command: &mut Command) -> Self {
         Self(command.stdout(Stdio::null()).spawn().unwrap())
+    }
+
+    /// Processor time that it has used, in seconds.
+    pub(crate) fn processor_seconds(&self) -> f64 {
+        /// `USER_HZ`, in which Linux tells times to programs: the same on all its common architectures.
+        const TICKS_A_SECOND: f64 = 100.0;
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap();
+        // Behind the name, which may hold anything: state is the first, times in the program and in the system are
+        // the 12th and 13th.
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        let ticks = |at: usize| fields[at].parse::<f64>().unwrap();
+        (ticks(11) + ticks(12)) / TICKS_A_SECOND
+    }
+
+    /// Memory that it holds, in MiB.
+    pub(crate) fn resident_mib(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
     }
 
     /// Ends it as a crash would.
@@ -68,7 +96,7 @@ pub(crate) fn simulate(gateway: &str, flags: &[&str]) -> Running {
 }
 
 /// A bridge over a gateway, with its data in a folder and further settings.
-pub(crate) fn serve(bridge: &str, gateway: &str, data: &std::path::Path, settings: &[(&str, &str)]) -> Running {
+pub(crate) fn serve(bridge: &str, gateway: &str, data: &Path, settings: &[(&str, &str)]) -> Running {
     let mut command = Command::new(PROGRAM);
     command
         .arg("serve")
@@ -98,8 +126,57 @@ pub(crate) async fn until_ready(bridge: &str) {
     panic!("the bridge at {bridge} never became ready");
 }
 
+/// A bridge with a link to its gateway, and the folder with its data.
+pub(crate) struct Bridge {
+    pub(crate) address: String,
+    pub(crate) process: Running,
+    pub(crate) data: TempDir,
+}
+
+impl Bridge {
+    /// Over a gateway that is there already.
+    pub(crate) async fn start(gateway: &str, settings: &[(&str, &str)]) -> Self {
+        let (address, data) = (free_address(), tempfile::tempdir().unwrap());
+        let process = serve(&address, gateway, data.path(), settings);
+        until_ready(&address).await;
+        Self { address, process, data }
+    }
+}
+
+/// A simulated gateway that refuses nothing, and a bridge over it.
+pub(crate) struct Scene {
+    pub(crate) bridge: Bridge,
+    pub(crate) gateway: String,
+    _simulator: Running,
+}
+
+impl Scene {
+    pub(crate) async fn set(flags: &[&str], settings: &[(&str, &str)]) -> Self {
+        let gateway = free_address();
+        let simulator = simulate(&gateway, &[&["--limits", "off"], flags].concat());
+        let bridge = Bridge::start(&gateway, settings).await;
+        Self { bridge, gateway, _simulator: simulator }
+    }
+
+    /// One whose gateway answers at once, and whose bridge keeps so many links and never runs out of points.
+    pub(crate) async fn of_links(links: usize) -> Self {
+        let links = links.to_string();
+        let settings = [
+            ("BRIDGE_GATEWAY__MIN_LINKS", links.as_str()),
+            ("BRIDGE_GATEWAY__MAX_LINKS", &links),
+            ("BRIDGE_LIMITS__CAPACITY", "100000000"),
+        ];
+        Self::set(&["--latency-max", "0ms"], &settings).await
+    }
+}
+
 /// The middle of some figures.
 pub(crate) fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures[figures.len() / 2]
+}
+
+/// The middle of some times, in microseconds.
+pub(crate) fn median_micros(times: &[Duration]) -> f64 {
+    median(times.iter().map(|time| time.as_secs_f64() * 1e6).collect())
 }
