@@ -17,6 +17,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -144,7 +145,7 @@ impl Keeper {
         }
         let begun = begun(&self.path);
         let _ = fs::remove_file(&begun);
-        self.trail.turn_to(File::options().append(true).create_new(true).open(&begun)?);
+        self.trail.turn_to(File::options().append(true).create_new(true).mode(0o600).open(&begun)?);
         let spent = self.ledgers.iter().map(|(instance, ledger)| (instance.clone(), ledger.spent()));
         let saved = Saved::new(spent.collect(), SystemTime::now());
         let nothing = saved.instances().values().all(|spending| spending.windows.is_empty());
