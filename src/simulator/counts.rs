@@ -164,6 +164,11 @@ impl Counters {
         self.shard(shard, |counts| counts.open = counts.open.saturating_sub(1));
     }
 
+    /// The gateway was switched off.
+    pub(super) fn nobody_is_connected(&self) {
+        self.lock().shards.values_mut().for_each(|counts| counts.open = 0);
+    }
+
     pub(super) fn refused(&self, shard: usize) {
         self.shard(shard, |counts| counts.refused += 1);
     }

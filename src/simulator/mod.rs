@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 pub use config::{Config, Counting, DEFAULT_API_KEY, DEFAULT_INSTANCE, Instance, Limits};
 pub use counts::{CommandCounts, Counts, Payment, ShardCounts};
@@ -43,9 +43,11 @@ pub use faults::{Action, Fault, Garbage};
 pub use sale::Sold;
 pub use sample::{LOCKED_POS, LOCKED_POS_PASSWORD};
 
+use counts::Counters;
 use printer::{Format, print};
 use reader::read;
 use roster::Fate;
+use store::Store;
 use value::Value;
 use world::World;
 
@@ -88,10 +90,16 @@ impl Simulator {
     /// Fails where an address is taken or the configuration makes no sense.
     pub async fn start(config: Config) -> io::Result<Self> {
         config.check()?;
+        let store = Arc::new(Store::new(config.instances.len(), sample::data));
+        let counters = Arc::new(Counters::new(&config.shards));
+        Self::over(config, store, counters).await
+    }
+
+    async fn over(config: Config, store: Arc<Store>, counters: Arc<Counters>) -> io::Result<Self> {
         let listener = TcpListener::bind(config.listen).await?;
         let addr = listener.local_addr()?;
         let (control, broadcast_every) = (config.control, config.broadcast_every);
-        let world = Arc::new(World::new(config));
+        let world = Arc::new(World::new(config, store, counters));
         let control_addr = control.map(|listen| control::start(&world, listen)).transpose()?;
         world.tasks.spawn(server::listen(Arc::clone(&world), listener));
         if let Some(pause) = broadcast_every {
@@ -187,8 +195,24 @@ impl Simulator {
         Ok(print(&Value::Array(listed), Format::Json))
     }
 
+    /// Switches the gateway off and, `down` later, on again at the same address, as a restart of its process would:
+    /// connections end, what is on its way is lost, points and faults are forgotten. What was booked, changed and counted
+    /// stays, as in a database. The control endpoint, if there is one, moves to a new port where it was given none.
+    pub async fn restarted(self, down: Duration) -> io::Result<Self> {
+        self.end().await;
+        sleep(down).await;
+        let config = Config { listen: self.addr, ..self.world.config.clone() };
+        let (store, counters) = (Arc::clone(&self.world.store), Arc::clone(&self.world.counters));
+        counters.nobody_is_connected();
+        Self::over(config, store, counters).await
+    }
+
     /// Ends everything and waits until it has ended. Connections end as they would if the server were switched off.
     pub async fn stop(self) {
+        self.end().await;
+    }
+
+    async fn end(&self) {
         self.world.stop.cancel();
         self.world.tasks.close();
         // Nothing can outlast the patience but a task that the runtime no longer runs.

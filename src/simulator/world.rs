@@ -17,7 +17,6 @@ use super::limiter::Limiter;
 use super::printer::{Format, message};
 use super::reader::read;
 use super::roster::Roster;
-use super::sample;
 use super::store::{Data, Store};
 use super::value::Value;
 
@@ -29,10 +28,12 @@ const WAITING_COMMANDS: usize = 65_536;
 pub(super) struct World {
     pub(super) config: Config,
     pub(super) roster: Roster,
-    pub(super) store: Store,
+    /// Outlives this world where the gateway is switched off and on again.
+    pub(super) store: Arc<Store>,
     pub(super) limiter: Limiter,
     pub(super) faults: Faults,
-    pub(super) counters: Counters,
+    /// Likewise.
+    pub(super) counters: Arc<Counters>,
     /// Room for commands that wait; see [`WAITING_COMMANDS`].
     pub(super) waiting: Arc<Semaphore>,
     pub(super) stop: CancellationToken,
@@ -41,17 +42,17 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(config: Config) -> Self {
+    pub(super) fn new(config: Config, store: Arc<Store>, counters: Arc<Counters>) -> Self {
         let faults = Faults::default();
         for fault in &config.faults {
             faults.add(fault.clone());
         }
         Self {
             roster: Roster::new(config.shards.len()),
-            store: Store::new(config.instances.len(), sample::data),
+            store,
             limiter: Limiter::new(config.limits.clone()),
             faults,
-            counters: Counters::new(&config.shards),
+            counters,
             waiting: Arc::new(Semaphore::new(WAITING_COMMANDS)),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),

@@ -1,6 +1,6 @@
 //! Each fault does what it says, and nothing else.
 
-use concertpos_bridge::simulator::{Action, Config, Fault, Garbage, Simulator};
+use concertpos_bridge::simulator::{Action, Config, Counting, Fault, Garbage, Limits, Simulator};
 use futures_util::SinkExt;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -205,4 +205,22 @@ async fn a_connection_that_hangs_is_accepted_and_never_upgraded() {
     // The end may be a reset; what counts is that no byte came before it.
     let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("stopping ends it");
     assert!(answer.is_empty());
+}
+
+#[tokio::test]
+async fn switched_off_and_on_it_knows_what_was_booked_and_nothing_else() {
+    let limits = Limits { capacity: 1, ..Limits::new(Counting::PerCommand) };
+    let config = Config { limits, ..Config::default() };
+    let simulator = Simulator::start(config).await.unwrap();
+    let mut client = Client::open(&simulator, "exon", "json").await;
+    assert!(event("payitem")(&client.ask("payitems", sale("before")).await));
+    simulator.add_fault(Fault::new(Action::Hang));
+    let address = simulator.addr();
+    let simulator = simulator.restarted(std::time::Duration::ZERO).await.unwrap();
+    assert!(!matches!(client.next().await, Some(Ok(Message::Text(_)))), "its connection is gone");
+    assert_eq!((simulator.addr(), simulator.counts().open()), (address, 0));
+    let mut client = Client::open(&simulator, "exon", "json").await;
+    assert!(event("payitem")(&client.ask("payitems", sale("after")).await), "points and faults are forgotten");
+    let counts = simulator.counts();
+    assert_eq!((counts.bookings("before"), counts.bookings("after"), counts.open()), (1, 1, 1));
 }
