@@ -19,7 +19,7 @@ const OTHER: &str = "other";
 pub async fn text(shared: &Shared) -> String {
     let status = shared.bridge.overview(|_| true).await;
     let mut page = Exposition::default();
-    process(&mut page, &status);
+    process(&mut page, &status, shared.runtimes.tasks());
     requests(&mut page, shared);
     callers(&mut page, &shared.auth);
     exchanges(&mut page, shared);
@@ -31,12 +31,13 @@ pub async fn text(shared: &Shared) -> String {
     page.into_text()
 }
 
-fn process(page: &mut Exposition, status: &BridgeStatus) {
+fn process(page: &mut Exposition, status: &BridgeStatus, tasks: usize) {
     page.gauge("build_info", "The running version.").sample(&[("version", status.version)], 1);
     page.gauge("uptime_seconds", "How long the bridge has been running.").sample(&[], status.uptime_seconds);
     let draining = u8::from(status.state == "draining");
     page.gauge("draining", "1 once the bridge was told to stop.").sample(&[], draining);
     page.gauge("subscribers", "Event streams that are open.").sample(&[], status.subscribers);
+    page.gauge("tasks", "Tasks that were begun and have not ended.").sample(&[], tasks as u64);
 }
 
 fn requests(page: &mut Exposition, shared: &Shared) {

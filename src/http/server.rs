@@ -24,6 +24,7 @@ use super::tally::Tally;
 use super::tls::Certificates;
 use super::{Config, edge, native, openapi, routes};
 use crate::bridge::Bridge;
+use crate::telemetry::runtimes::Runtimes;
 
 /// How long the head of a request may take to come, and a TLS handshake too. A slow sender holds no more than its
 /// connection; bodies have the deadline of their request.
@@ -92,6 +93,8 @@ pub struct Shared {
     pub document: openapi::Served,
     /// What the edge counts.
     pub tally: Tally,
+    /// Whose tasks are counted.
+    pub runtimes: Runtimes,
 }
 
 impl Shared {
@@ -101,7 +104,16 @@ impl Shared {
         let document = openapi::document();
         let (methods, tally) = (Methods::of(&document), Tally::of(&document));
         let native = native::Room::new(&config.native);
-        Self { bridge, auth, config, native, methods, document: openapi::Served::new(&document), tally }
+        Self {
+            bridge,
+            auth,
+            config,
+            native,
+            methods,
+            document: openapi::Served::new(&document),
+            tally,
+            runtimes: Runtimes::default(),
+        }
     }
 }
 
@@ -120,12 +132,14 @@ pub fn run(listeners: Listeners, parts: Parts, on_worker: impl Fn() + Clone + Se
     let h2c = config.h2c;
     let shared = Data::new(Shared::new(bridge, auth, config));
     let for_admin = shared.clone();
+    shared.runtimes.count_mine();
     rustix::net::listen(&callers, BACKLOG)?;
     // Sockets take it from the listener. What is written to them and not taken holds memory, here and in the system.
     let untaken_ms = u32::try_from(shared.config.untaken.as_millis()).unwrap_or(u32::MAX);
     rustix::net::sockopt::set_tcp_user_timeout(&callers, untaken_ms)?;
     let server = HttpServer::new(move || {
         on_worker();
+        shared.runtimes.count_mine();
         app(shared.clone())
     });
     let server = server

@@ -3,6 +3,7 @@
 pub mod exposition;
 pub mod meter;
 mod post;
+pub mod runtimes;
 pub mod trace_context;
 pub mod traces;
 
