@@ -198,7 +198,7 @@ fn judge(samples: &[Sample], warm_up: Duration) -> bool {
     println!("| figure | least | most | at the end of the warm-up | at the end | fitted growth | allowed | flat |");
     println!("|---|---|---|---|---|---|---|---|");
     let settled: Vec<&Sample> = samples.iter().filter(|sample| sample.at >= warm_up).collect();
-    let length = settled.last().map_or(0.0, |last| (last.at - settled[0].at).as_secs_f64());
+    let length = settled.last().map_or(Duration::ZERO, |last| last.at.saturating_sub(settled[0].at)).as_secs_f64();
     let mut all_flat = true;
     for (number, Figure { name, unit, allowance }) in FIGURES.iter().enumerate() {
         let points: Vec<_> = settled.iter().map(|one| (one.at.as_secs_f64(), one.figures[number])).collect();
@@ -207,9 +207,9 @@ fn judge(samples: &[Sample], warm_up: Duration) -> bool {
         all_flat &= is_flat;
         let values = points.iter().map(|point| point.1);
         let (least, most) = (values.clone().fold(f64::MAX, f64::min), values.fold(0.0, f64::max));
-        let (first, last) = (points[0].1, points[points.len() - 1].1);
+        let (begun, ended) = (points[0].1, points[points.len() - 1].1);
         println!(
-            "| {name} | {least} {unit} | {most} {unit} | {first} {unit} | {last} {unit} | {growth:+.1} {unit} in {:.0} min | \
+            "| {name} | {least} {unit} | {most} {unit} | {begun} {unit} | {ended} {unit} | {growth:+.1} {unit} in {:.0} min | \
              {allowance} {unit} | {} |",
             length / 60.0,
             if is_flat { "yes" } else { "NO" }
