@@ -113,7 +113,7 @@ async fn without_a_token_nothing_answers_but_what_is_open_to_all() {
             // An address for each: one that guesses so often would no longer be listened to.
             let request = Client::new().request(method.clone(), world.url(&path));
             let request = request.header("X-Forwarded-For", format!("192.0.2.{number}"));
-            let request = token.into_iter().fold(request, |request, token| request.bearer_auth(token));
+            let request = token.into_iter().fold(request, reqwest::RequestBuilder::bearer_auth);
             let answer = request.send().await.unwrap();
             assert_eq!(answer.status(), 401, "{name} with {token:?}");
             assert_eq!(answer.headers()["www-authenticate"].to_str().unwrap().split(' ').next(), Some("Bearer"));

@@ -271,8 +271,11 @@ mod tests {
                 let thing = match act {
                     Act::KillBridge | Act::StopBridge => "bridge".to_owned(),
                     Act::RestartGateway => "gateway".to_owned(),
-                    Act::Cut(route) | Act::HalfClose(route, _) | Act::Stall(route, _) => format!("{route:?}"),
-                    Act::Slow(route) | Act::Refuse(route) => format!("{route:?}"),
+                    Act::Cut(route)
+                    | Act::HalfClose(route, _)
+                    | Act::Stall(route, _)
+                    | Act::Slow(route)
+                    | Act::Refuse(route) => format!("{route:?}"),
                     _ => continue,
                 };
                 assert!(until.insert(thing, at_ms + for_ms).is_none_or(|until| until < at_ms), "{seed} at {at_ms}");

@@ -25,7 +25,7 @@ const SLOW_PIECE: usize = 64;
 const SLOW_PAUSE: Duration = Duration::from_millis(1);
 
 /// How long the first line may take. Callers keep connections ready on which they say nothing yet.
-const LINE_PATIENCE: Duration = Duration::from_secs(60);
+const LINE_PATIENCE: Duration = Duration::from_mins(1);
 
 /// The state of one way. `cuts` and the two `closes` are counters: each connection compares them with what they were
 /// when it began.
