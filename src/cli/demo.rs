@@ -99,6 +99,7 @@ Things to try:
   curl -i {base}/readyz
   curl -i {header}{instance}/nowhere
 
+Broadcasts as they come, one now and then: curl -N {header}{instance}/events
 For a till written for ConcertPOS: ws://{reachable}/?instance=demo&Content-Type=json5
 The bridge at a glance, in a browser: {base}/
 The API, to browse: {base}/docs
