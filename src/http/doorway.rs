@@ -33,8 +33,9 @@ const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 /// side that closes one just as a request comes.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
-/// How long the peer of a connection that ends may take to take what is left, and to end what it was sending.
-const GOODBYE: Duration = Duration::from_secs(5);
+/// How long the peer of a connection that ends may take to take what is left, and to end what it was sending. The
+/// register ends one that dribbles on earlier.
+const GOODBYE: Duration = Duration::from_secs(10);
 
 /// What an HTTP/2 connection begins with.
 const PREFACE: &[u8; 12] = b"PRI * HTTP/2";
