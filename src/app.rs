@@ -119,10 +119,12 @@ impl App {
         tasks.spawn(bridge.clone().keep_licenses());
         tasks.spawn(bridge.clone().gather_evidence());
         let auth = Arc::new(auth);
-        let reload = Reload { auth: Arc::clone(&auth), gateway_keys, certificates: certificates.clone() };
+        let reload = Reload { bridge: bridge.clone(), auth: Arc::clone(&auth), certificates: certificates.clone() };
         let http = http::Config { heartbeat: config.events.heartbeat, ..config.server.http };
         let parts = Parts { bridge: bridge.clone(), auth, config: http, certificates };
         let servers = http::run(Listeners { callers, admin }, parts, move || homes.offer())?;
+        let watch = Arc::clone(&servers.connections).watch();
+        tasks.spawn(close_links.clone().run_until_cancelled_owned(watch));
         let (shutdown_delay, shutdown_grace) = (config.server.shutdown_delay, config.server.shutdown_grace);
         Ok(Self {
             addr,

@@ -1,13 +1,14 @@
-//! What can be replaced while the bridge runs: callers' tokens and the listener's certificate.
+//! What can be replaced while the bridge runs: callers' tokens, the listener's certificate, and the instances' own keys.
 //!
-//! All of it or nothing: a file with a fault leaves everything in force as it was. The instances and their own keys are
-//! read at the start only, since links and payments belong to them.
+//! All of it or nothing: a file with a fault leaves everything in force as it was. Which instances there are is read at
+//! the start only, since links and payments belong to them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use secrecy::SecretString;
 
+use crate::bridge::Bridge;
 use crate::config::Config;
 use crate::http::auth::Auth;
 use crate::http::tls::Certificates;
@@ -15,24 +16,34 @@ use crate::http::tls::Certificates;
 /// Replaces what can be replaced.
 #[derive(Debug, Clone)]
 pub struct Reload {
+    pub(crate) bridge: Bridge,
     pub(crate) auth: Arc<Auth>,
-    pub(crate) gateway_keys: BTreeMap<String, SecretString>,
     pub(crate) certificates: Option<Arc<Certificates>>,
 }
 
 impl Reload {
-    /// Takes tokens and certificate of `config` into force, or says what is wrong and changes nothing. No connection is
-    /// dropped. Where TLS was switched on or off since the start, that is left to the next one.
+    /// Takes tokens, certificate and keys of `config` into force, or says what is wrong and changes nothing. No
+    /// connection is dropped. Where TLS was switched on or off since the start, or an instance came or went, that is left
+    /// to the next one.
     pub fn apply(&self, config: &Config) -> Result<(), String> {
         let certificate = match (&self.certificates, &config.server.tls) {
             (Some(_), Some(files)) => Some(files.read()?),
             _ => None,
         };
+        // An instance that is not served yet opens nothing with its key.
+        let served = self.bridge.instances();
+        let mut accepted: BTreeMap<String, SecretString> = config.accepted_gateway_keys();
+        accepted.retain(|instance, _| served.contains(instance));
         self.auth
-            .reload(&config.auth, &self.gateway_keys)
+            .reload(&config.auth, &accepted)
             .map_err(|refusals| refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
         if let (Some(certificates), Some(certificate)) = (&self.certificates, certificate) {
             certificates.replace(certificate);
+        }
+        for (name, instance) in &config.instances {
+            if !self.bridge.replace_key(name, &instance.api_key) {
+                tracing::warn!(instance = name, "a new instance is served after the next start");
+            }
         }
         Ok(())
     }

@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
 use concertpos_bridge::simulator::{Action, Config, Fault};
 use reqwest::{Method, StatusCode};
 use support::{ANY, KEY, OPERATOR, World, eventually, problem, together};
@@ -48,6 +50,30 @@ async fn a_token_that_asks_too_often_is_told_when_to_come_back_and_nothing_is_se
     assert!(answered >= 5, "{answered}");
     assert_eq!(world.gateway.counts().command("listtransactions").received - before, answered);
     assert_eq!(world.get(ANY).await.status(), 200, "another caller");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_s_refusals_are_held_back_and_nobody_else_waits() {
+    let world = World::with(Config::default(), &[(PER_SECOND, "5")]).await;
+    assert_eq!(world.get("/config").await.status(), 200);
+    let mut refusals = 0;
+    let held = loop {
+        let begun = Instant::now();
+        let answer = world.http.get(world.path("/config")).bearer_auth(OPERATOR).send().await.unwrap();
+        refusals += u32::from(answer.status() == 429);
+        if begun.elapsed() >= Duration::from_secs(1) {
+            break problem(answer).await;
+        }
+        assert!(refusals < 100, "a hundred refusals, and none was held back");
+    };
+    assert_eq!(held.code, "caller-limited");
+    assert!(refusals > 5, "the first are told at once, since whoever sends one too many is no flood: {refusals}");
+    let flood: Vec<_> = (0..50).map(|_| world.http.get(world.path("/config")).bearer_auth(OPERATOR).send()).collect();
+    let flood = tokio::spawn(together(flood));
+    let begun = Instant::now();
+    assert_eq!(world.get("/config").await.status(), 200, "another caller");
+    assert!(begun.elapsed() < Duration::from_secs(1), "it had to wait: {:?}", begun.elapsed());
+    flood.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,12 +1,15 @@
 //! Shards come and go; readers must not notice while one is left, and must be told at once when none is.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
+
 mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use support::{ANY, World, eventually, problem};
+use serde_json::{Value, json};
+use support::{ANY, OPERATOR, World, eventually, problem};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_read_fails_while_one_shard_is_killed_then_a_second_and_both_come_back() {
@@ -86,4 +89,37 @@ async fn a_shard_that_falls_silent_is_found_out_and_left() {
     eventually("both links are replaced", async || opened("exon") + opened("cyton") + opened("zeus") >= before + 2)
         .await;
     assert_eq!(world.get(ANY).await.status(), 200);
+}
+
+/// One shard in `GET /v1/bridge`.
+async fn seen(world: &World, shard: &str) -> Value {
+    let status = world.http.get(format!("{}/v1/bridge", world.url)).bearer_auth(OPERATOR).send().await.unwrap();
+    let status: Value = status.json().await.unwrap();
+    status["instances"][0]["shards"].as_array().unwrap().iter().find(|one| one["shard"] == shard).unwrap().clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_nobody_needs_is_seen_to_be_gone_and_to_be_back() {
+    let world = World::start().await;
+    let mut linked = "";
+    eventually("two shards have links", async || {
+        let mut with_links = Vec::new();
+        for shard in ["exon", "cyton", "zeus"] {
+            with_links.extend((seen(&world, shard).await["links"] != json!([])).then_some(shard));
+        }
+        linked = with_links[0];
+        with_links.len() == 2
+    })
+    .await;
+    world.gateway.kill(linked).unwrap();
+    eventually("it is found to be down", async || seen(&world, linked).await["good"] == false).await;
+    let sent = |world: &World| world.gateway.counts().commands.values().map(|one| one.received).sum::<u64>();
+    let before = sent(&world);
+    world.gateway.revive(linked).unwrap();
+    eventually("it is found to be back", async || {
+        let shard = seen(&world, linked).await;
+        shard["good"] == true && shard["in_doubt"] == false && shard["links"] != json!([])
+    })
+    .await;
+    assert_eq!(sent(&world), before, "looking costs no points");
 }

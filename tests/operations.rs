@@ -102,7 +102,7 @@ async fn the_metrics_say_what_happened() {
     assert_eq!(world.get_open("/no/such/path/of-mine").await.status(), 404);
     world.gateway.broadcast("demo", "hello", "{}").unwrap();
     eventually("the broadcast is counted", async || {
-        sample(&metrics(&world).await, "broadcast_frames_total{instance=\"demo\"}") >= 2
+        sample(&metrics(&world).await, "broadcast_frames_total{pos_instance=\"demo\"}") >= 2
     })
     .await;
     let text = metrics(&world).await;
@@ -110,23 +110,25 @@ async fn the_metrics_say_what_happened() {
         ("requests_total{route=\"/v1/instances/{instance}/config\",status=\"200\"}", 3),
         ("request_duration_seconds_count{route=\"/v1/instances/{instance}/config\"}", 3),
         ("requests_total{route=\"unmatched\",status=\"404\"}", 1),
-        ("exchanges_total{instance=\"demo\",command=\"getconfig\",outcome=\"replied\"}", 1),
-        ("exchange_duration_seconds_count{instance=\"demo\",command=\"payitems\"}", 1),
-        ("budget_used_points{instance=\"demo\",command=\"getconfig\"}", 25),
-        ("budget_wait_seconds_count{instance=\"demo\",class=\"payment\"}", 1),
-        ("cache_answers_total{instance=\"demo\",answer=\"miss\"}", 2),
-        ("cache_answers_total{instance=\"demo\",answer=\"hit\"}", 2),
+        ("exchanges_total{pos_instance=\"demo\",command=\"getconfig\",outcome=\"replied\"}", 1),
+        ("exchange_duration_seconds_count{pos_instance=\"demo\",command=\"payitems\"}", 1),
+        ("budget_used_points{pos_instance=\"demo\",command=\"getconfig\"}", 25),
+        ("budget_wait_seconds_count{pos_instance=\"demo\",class=\"payment\"}", 1),
+        ("cache_answers_total{pos_instance=\"demo\",answer=\"miss\"}", 2),
+        ("cache_answers_total{pos_instance=\"demo\",answer=\"hit\"}", 2),
         ("payments{state=\"booked\"}", 1),
         ("journal_available", 1),
         ("draining", 0),
         ("subscribers", 0),
+        ("caller_connections_ended_total{why=\"turned-away\"}", 0),
+        ("native_connections{key=\"none\"}", 0),
         (concat!("build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"}"), 1),
     ] {
         assert_eq!(sample(&text, name), expected, "{name}\n{text}");
     }
     let free: u64 = ["exon", "cyton", "zeus"]
         .iter()
-        .map(|shard| sample(&text, &format!("links{{instance=\"demo\",shard=\"{shard}\",state=\"free\"}}")))
+        .map(|shard| sample(&text, &format!("links{{pos_instance=\"demo\",shard=\"{shard}\",state=\"free\"}}")))
         .sum();
     assert_eq!(free, 2);
     assert!(!text.contains("of-mine"), "a path as a caller wrote it is no label");
@@ -139,5 +141,5 @@ async fn a_command_that_a_caller_invents_is_no_label() {
     assert!(raw.send().await.unwrap().status().as_u16() >= 400);
     let text = metrics(&world).await;
     assert!(!text.contains("invented_here"), "{text}");
-    assert_eq!(sample(&text, "exchange_duration_seconds_count{instance=\"demo\",command=\"other\"}"), 1);
+    assert_eq!(sample(&text, "exchange_duration_seconds_count{pos_instance=\"demo\",command=\"other\"}"), 1);
 }

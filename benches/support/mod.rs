@@ -66,6 +66,11 @@ impl Running {
         self.0.id()
     }
 
+    /// The same, with what it prints in a file.
+    pub(crate) fn start_into(command: &mut Command, output: std::fs::File) -> Self {
+        Self(command.stdout(output).spawn().unwrap())
+    }
+
     /// Ends it as a crash would.
     pub(crate) fn kill(mut self) {
         self.0.kill().unwrap();

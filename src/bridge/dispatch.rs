@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, timeout_at};
 
@@ -26,7 +27,8 @@ const SHORTLY: Duration = Duration::from_secs(1);
 pub(super) struct Dispatch {
     pub(super) pool: Pool,
     pub(super) ledger: Ledger,
-    pub(super) api_key: SecretString,
+    /// The key that goes into every command; replaced while commands are under way.
+    pub(super) api_key: ArcSwap<SecretString>,
     pub(super) request_timeout: Duration,
     /// How long a read waits for points.
     pub(super) max_wait: Duration,
@@ -86,7 +88,7 @@ impl Dispatch {
             let lease = self.pool.checkout(Priority::Ordinary, deadline, None).await;
             let lease = lease.map_err(|why| Unfinished::Nothing(why.into()))?;
             permit.written();
-            let outcome = lease.exchange(command, self.api_key.expose_secret()).await;
+            let outcome = lease.exchange(command, self.api_key.load().expose_secret()).await;
             self.account(command, permit, &outcome);
             match outcome {
                 Ok(body) => return Ok(body),
@@ -108,7 +110,7 @@ impl Dispatch {
         deadline: Instant,
     ) -> Result<Body, Failure> {
         permit.written();
-        let mut exchange = Box::pin(lease.exchange(command, self.api_key.expose_secret()));
+        let mut exchange = Box::pin(lease.exchange(command, self.api_key.load().expose_secret()));
         if let Ok(outcome) = timeout_at(deadline, &mut exchange).await {
             self.account(command, permit, &outcome);
             return outcome;

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use secrecy::SecretString;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -116,6 +117,7 @@ impl Bridge {
         let instance = |name: &str, parts: InstanceParts| {
             let InstanceParts { pool, ledger, api_key, request_timeout, max_wait, pay_max_wait, hub } = parts;
             let passwords = PasswordKey::derived(&api_key);
+            let api_key = ArcSwap::from_pointee(api_key);
             let dispatch = Arc::new(Dispatch { pool, ledger, api_key, request_timeout, max_wait });
             let reader = Reader::new(Arc::clone(&dispatch), Arc::clone(cache), runtime.clone(), tasks.clone());
             let (name, reader, cache): (Arc<str>, _, _) = (Arc::from(name), Arc::new(reader), Arc::clone(cache));
@@ -132,6 +134,15 @@ impl Bridge {
             .collect();
         let (cache, journal, started) = (Arc::clone(cache), journal.clone(), Instant::now());
         Self { shared: Arc::new(Shared { instances, cache, journal, drain, runtime, tasks, started }) }
+    }
+
+    /// Gives an instance another key at the gateway. Commands written from now on carry it. False where there is
+    /// no such instance.
+    #[must_use]
+    pub fn replace_key(&self, instance: &str, api_key: &SecretString) -> bool {
+        let Some(instance) = self.shared.instances.get(instance) else { return false };
+        instance.dispatch.api_key.store(Arc::new(api_key.clone()));
+        true
     }
 
     /// The configured instances, in order of name.
@@ -247,7 +258,7 @@ impl Bridge {
         let write_by = deadline.min(Instant::now() + instance.pay_max_wait);
         let shown = Shown::default();
         let work = Arc::clone(&instance.payments).pay(key, sale, command, write_by, Arc::clone(&shown));
-        let task = self.shared.tasks.spawn_on(work, &self.shared.runtime);
+        let task = self.shared.tasks.spawn_on(work.in_current_span(), &self.shared.runtime);
         match (timeout_at(deadline, task).await, shown.get()) {
             (Ok(Ok(outcome)), _) => outcome,
             // It runs on; or it panicked, and nobody knows how far it got.

@@ -140,7 +140,7 @@ impl Payments {
                 return Err(Unwritten::Never(too_late));
             }
             permit.written();
-            let outcome = lease.exchange(command, self.dispatch.api_key.expose_secret()).await;
+            let outcome = lease.exchange(command, self.dispatch.api_key.load().expose_secret()).await;
             self.dispatch.account(command, permit, &outcome);
             match outcome {
                 Ok(reply) => return Ok(reply),

@@ -1,4 +1,4 @@
-//! `serve`: the bridge, and SIGHUP, which rereads tokens and certificates.
+//! `serve`: the bridge, and SIGHUP, which rereads tokens, certificates and the instances' keys.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -63,11 +63,11 @@ async fn reload_on(mut hangups: Signal, reload: Reload, file: Option<PathBuf>) {
             reload.apply(&config)
         });
         match reread.await.unwrap_or_else(|panicked| Err(panicked.to_string())) {
-            Ok(()) => tracing::info!("tokens and certificates reread and in force"),
+            Ok(()) => tracing::info!("tokens, certificates and keys reread and in force"),
             Err(why) => {
                 // One line, however many faults there are.
                 let why = why.trim().replace('\n', "; ");
-                tracing::error!(%why, "tokens and certificates stay as they were: the configuration cannot be used");
+                tracing::error!(%why, "tokens, certificates and keys stay as they were: the configuration cannot be used");
             }
         }
     }

@@ -2,7 +2,9 @@
 //!
 //! The forces: broadcasts come only where a connection is, so `min_links` stay open, on as many shards as there are;
 //! commands run one at a time on a link, so whoever waits is a reason to open another, up to `max_links`; and a
-//! gateway in trouble must not be stormed. A new connection is made before an old one is given up.
+//! gateway in trouble must not be stormed. A new connection is made before an old one is given up. Where no connection
+//! is wanted of a shard that failed, one is opened now and then all the same: an operator has to see when it is back, and
+//! the next one to need it should know too. It costs no points, and goes as every link does that nobody needs.
 
 use std::time::Duration;
 
@@ -24,6 +26,8 @@ pub struct ShardView {
     pub timeouts: u32,
     /// When it may be dialled; `None` for at once.
     pub retry_at: Option<Instant>,
+    /// When to look whether it is back, for one that failed or lost a connection.
+    pub probe_at: Option<Instant>,
     /// Taken out by hand.
     pub cordoned: bool,
     /// When its longest idle link became free, where one is.
@@ -64,6 +68,9 @@ pub fn plan(view: &View, now: Instant) -> Plan {
     while let Some(next) = next_dial(view, &mut shards, now, &mut plan.look_again) {
         plan.dial.push(next);
     }
+    if plan.dial.is_empty() {
+        plan.dial.extend(probe(view, now, &mut plan.look_again));
+    }
     if let Some(spare) = spare(view, &view.shards, now, &mut plan.look_again) {
         plan.give_up.push(spare);
     }
@@ -101,6 +108,24 @@ fn next_dial(view: &View, shards: &mut [ShardView], now: Instant, look_again: &m
     let (index, _) = best?;
     shards.get_mut(index)?.dialling += 1;
     Some(index)
+}
+
+/// A shard to dial only to see whether it is back. Like a move, this may exceed the maximum by one.
+fn probe(view: &View, now: Instant, look_again: &mut Option<Instant>) -> Option<usize> {
+    let open: usize = view.shards.iter().map(|shard| shard.links + shard.dialling).sum();
+    let unseen = |shard: &&ShardView| !shard.cordoned && shard.links + shard.dialling == 0;
+    let (index, at) = view
+        .shards
+        .iter()
+        .enumerate()
+        .filter(|(_, shard)| unseen(shard))
+        .filter_map(|(index, shard)| Some((index, shard.probe_at.max(shard.retry_at)?)))
+        .min_by_key(|(_, at)| *at)?;
+    if at > now {
+        earliest(look_again, at);
+        return None;
+    }
+    (open <= view.max_links).then_some(index)
 }
 
 /// A shard whose longest idle link is not needed.
@@ -193,6 +218,25 @@ mod tests {
     }
 
     #[test]
+    fn a_shard_that_failed_is_looked_at_now_and_then_though_no_link_is_wanted() {
+        let now = Instant::now();
+        let open = ShardView { links: 1, ..ShardView::default() };
+        let (soon, late) = (now + Duration::from_secs(1), now + Duration::from_secs(9));
+        let down = ShardView { probe_at: Some(late), ..bad(Duration::from_secs(1)) };
+        let doubted = ShardView { probe_at: Some(late), retry_at: Some(soon), ..ShardView::default() };
+        for gone in [down, doubted] {
+            let mut view = view(vec![open.clone(), open.clone(), gone]);
+            let waiting = plan(&view, soon);
+            assert_eq!((waiting.dial.len(), waiting.look_again), (0, Some(late)));
+            assert_eq!(plan(&view, late).dial, [2]);
+            view.shards[2].dialling = 1;
+            assert!(plan(&view, late).dial.is_empty(), "one at a time");
+            view.shards[2] = ShardView { cordoned: true, dialling: 0, ..view.shards[2].clone() };
+            assert_eq!(plan(&view, late), Plan::default(), "nobody asks after one that was taken out");
+        }
+    }
+
+    #[test]
     fn a_cordoned_shard_is_not_dialled_and_loses_its_links_once_others_carry_the_load() {
         let now = Instant::now();
         let out = ShardView { links: 1, cordoned: true, idle_since: Some(now), ..ShardView::default() };
@@ -212,6 +256,7 @@ mod tests {
                 failures,
                 timeouts: 0,
                 retry_at: (failures > 0).then(|| now + Duration::from_secs(retry)),
+                probe_at: (failures > 0).then(|| now + Duration::from_secs(retry / 2)),
                 cordoned,
                 idle_since: idle.filter(|_| links > 0).map(|ago| now + Duration::from_secs(100 - ago)),
             },

@@ -13,6 +13,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause, chosen so that the first shard to return is found well within five seconds.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
+/// The pause before a shard is looked at of which no connection is wanted: a gateway with a few bridges does not notice,
+/// and an operator who watches sees within moments that it is back.
+const UNTIL_PROBED: Duration = Duration::from_secs(10);
+
 /// The pause after the loss of a connection that had proved itself: long enough for a restarting shard to close its
 /// listener, too short for a caller to notice.
 const AFTER_A_LOSS: Duration = Duration::from_millis(25);
@@ -24,6 +28,7 @@ pub struct Health {
     unproven_losses: u32,
     timeouts: u32,
     retry_at: Option<Instant>,
+    probe_at: Option<Instant>,
     round_trip: Option<Duration>,
 }
 
@@ -37,7 +42,7 @@ impl Health {
     /// A shard of which nothing is known yet: presumed good.
     #[must_use]
     pub fn new() -> Self {
-        Self { failures: 0, unproven_losses: 0, timeouts: 0, retry_at: None, round_trip: None }
+        Self { failures: 0, unproven_losses: 0, timeouts: 0, retry_at: None, probe_at: None, round_trip: None }
     }
 
     /// Whether the last attempts did not fail.
@@ -65,6 +70,12 @@ impl Health {
         self.retry_at
     }
 
+    /// When to look whether it is back, though no connection is wanted; `None` where there is no doubt.
+    #[must_use]
+    pub fn probe_at(&self) -> Option<Instant> {
+        self.probe_at
+    }
+
     /// Whether it may be dialled at `now`, with `dialling` attempts under way: a bad shard gets a single trial.
     #[must_use]
     pub fn may_dial(&self, now: Instant, dialling: usize) -> bool {
@@ -87,6 +98,7 @@ impl Health {
     pub fn dial_succeeded(&mut self) {
         self.failures = 0;
         self.retry_at = None;
+        self.probe_at = None;
     }
 
     /// An open connection ended without our doing. One that had `proved` itself, by completing an exchange, is
@@ -123,7 +135,9 @@ impl Health {
             _ => FIRST_PAUSE.saturating_mul(1 << (times - 1).min(10)).min(LONGEST_PAUSE),
         };
         // Between half of the pause and the whole: never at once, never in step with the other bridges.
-        self.retry_at = Some(now + whole.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0));
+        let part = 0.5 + jitter.clamp(0.0, 1.0) / 2.0;
+        self.retry_at = Some(now + whole.mul_f64(part));
+        self.probe_at = Some(now + UNTIL_PROBED.mul_f64(part));
     }
 }
 
@@ -153,8 +167,9 @@ mod tests {
         assert!(!health.is_in_doubt());
         health.lost(Instant::now(), true, 0.5);
         assert!(health.is_in_doubt());
+        assert!(health.probe_at() > health.retry_at());
         health.dial_succeeded();
-        assert!(!health.is_in_doubt());
+        assert!(!health.is_in_doubt() && health.probe_at().is_none());
         health.dial_failed(Instant::now(), 0.5);
         assert!(!health.is_in_doubt(), "then it is known to be bad");
     }

@@ -303,6 +303,7 @@ impl State {
                 failures: shard.health.failures(),
                 timeouts: shard.health.timeouts(),
                 retry_at: shard.health.retry_at(),
+                probe_at: shard.health.probe_at(),
                 cordoned: shard.cordoned,
                 ..ShardView::default()
             })

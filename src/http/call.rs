@@ -5,6 +5,7 @@
 
 use std::future::{Ready, ready};
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use actix_web::dev::Payload as RawPayload;
 use actix_web::http::header::AUTHORIZATION;
@@ -27,6 +28,10 @@ use crate::wire::{Parameters, Spec};
 /// When the request arrived; set at the edge, and what its deadline counts from.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrival(pub Instant);
+
+/// Until when the refusal of a request is held back, since it is one of a flood.
+#[derive(Debug, Clone, Copy)]
+pub struct HeldBack(pub Instant);
 
 /// Who sent a request, and the place that it takes.
 #[derive(Debug)]
@@ -61,7 +66,9 @@ pub fn examine(request: &HttpRequest) -> Result<Admitted, Problem> {
         local::guard(request.uri(), request.headers(), &shared.config.cors_origins)?;
     }
     let address = address(request, &shared.config.trusted_proxies);
-    let caller = shared.auth.by_header(request.headers(), address)?;
+    let caller = shared.auth.by_header(request.headers(), address).inspect_err(|_| {
+        hold_back(request, shared.auth.suspects().held_back());
+    })?;
     admit(request, caller)
 }
 
@@ -71,8 +78,15 @@ fn admit(request: &HttpRequest, caller: Caller) -> Result<Admitted, Problem> {
         Ok(place) => Ok(Admitted { caller, place }),
         Err(limited) => {
             request.extensions_mut().insert(Admitted { caller, place: None });
+            hold_back(request, limited.held_back);
             Err(limited.into())
         }
+    }
+}
+
+fn hold_back(request: &HttpRequest, wait: Option<Duration>) {
+    if let Some(wait) = wait {
+        request.extensions_mut().insert(HeldBack(Instant::now() + wait));
     }
 }
 
@@ -85,14 +99,15 @@ fn listener(request: &HttpRequest) -> Result<Caller, Problem> {
         local::guard(request.uri(), request.headers(), &shared.config.cors_origins)?;
         return shared.auth.by_header(request.headers(), address);
     }
+    let stranger = || hold_back(request, shared.auth.suspects().held_back());
     let Some(token) = query(request, "access_token")? else {
-        return shared.auth.by_header(request.headers(), address);
+        return shared.auth.by_header(request.headers(), address).inspect_err(|_| stranger());
     };
     if request.headers().contains_key(AUTHORIZATION) {
         let detail = "A token is given twice, in the header and in the query.";
         return Err(Problem::new(&table::INVALID_REQUEST).detail(detail));
     }
-    let caller = shared.auth.by_token(&token, address)?;
+    let caller = shared.auth.by_token(&token, address).inspect_err(|_| stranger())?;
     if !caller.scopes().eq([Scope::Events]) {
         let detail = "In the query only a token is taken whose sole scope is `events`.";
         return Err(Problem::new(&table::FORBIDDEN).detail(detail));

@@ -5,6 +5,7 @@
 //! compression see the answer as it will be. A log line never holds a query or a header: both may hold secrets.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,16 +14,17 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{
     CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS,
 };
-use actix_web::http::{Method, StatusCode};
+use actix_web::http::{Method, StatusCode, Version};
 use actix_web::middleware::Next;
 use actix_web::web::{Bytes, Data};
 use actix_web::{Error, HttpMessage, HttpRequest};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tracing::{Instrument, Span};
 use uuid::Builder;
 
 use super::auth::Place;
-use super::call::{Admitted, Arrival};
+use super::call::{Admitted, Arrival, HeldBack};
+use super::connections::{Connection, Request as UnderWay};
 use super::express;
 use super::problem::{Entry, MEDIA_TYPE, Problem, table};
 use super::server::Shared;
@@ -78,6 +80,8 @@ pub async fn observe(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<Held>, Error> {
     let arrival = Instant::now();
+    let connection = request.conn_data::<Arc<Connection>>();
+    let under_way = connection.map(|connection| connection.request(request.version() == Version::HTTP_2));
     let id = RequestId::of(request.headers());
     let method = request.method().clone();
     // Before anything that only the long way needs.
@@ -86,7 +90,9 @@ pub async fn observe(
             Ok((answer, admitted)) => (answer, Some(admitted)),
             Err(problem) => (problem.render(base(request.request()), Some(id.as_str())), noted(&request)),
         };
-        return Ok(told(&method, request.into_response(answer), (&id, None), (None, admitted), arrival));
+        hold_back(request.request()).await;
+        let response = request.into_response(answer);
+        return Ok(told(&method, response, (&id, None), (None, admitted, under_way), arrival));
     }
     request.extensions_mut().insert(Arrival(arrival));
     request.extensions_mut().insert(id.clone());
@@ -97,7 +103,16 @@ pub async fn observe(
     let response = next.call(request).instrument(span.clone()).await?;
     let response = completed(response.map_into_boxed_body());
     let admitted = noted(response.request());
-    Ok(told(&method, response, (&id, trace.as_deref()), (Some(&span), admitted), arrival))
+    hold_back(response.request()).await;
+    Ok(told(&method, response, (&id, trace.as_deref()), (Some(&span), admitted, under_way), arrival))
+}
+
+/// Waits for as long as a refusal is to be held back.
+async fn hold_back(request: &HttpRequest) {
+    let held = request.extensions_mut().remove::<HeldBack>();
+    if let Some(HeldBack(until)) = held {
+        sleep_until(until).await;
+    }
 }
 
 /// The caller that was noted on the way, and its place.
@@ -110,7 +125,7 @@ fn told(
     method: &Method,
     mut response: ServiceResponse<BoxBody>,
     (id, trace): (&RequestId, Option<&str>),
-    (span, admitted): (Option<&Span>, Option<Admitted>),
+    (span, admitted, under_way): (Option<&Span>, Option<Admitted>, Option<UnderWay>),
     arrival: Instant,
 ) -> ServiceResponse<Held> {
     if let Ok(id) = HeaderValue::from_str(id.as_str()) {
@@ -118,6 +133,9 @@ fn told(
     }
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let took = arrival.elapsed();
+    if let (Some(under_way), Some(_)) = (&under_way, &admitted) {
+        under_way.is_of_somebody_known();
+    }
     if let Some(shared) = response.request().app_data::<Data<Shared>>() {
         let route = shared.tally.answered(response.request().path(), response.status().as_u16(), took);
         if let Some(span) = span.filter(|_| traces::are_wanted()) {
@@ -129,9 +147,9 @@ fn told(
     let place = admitted.and_then(|admitted| admitted.place).filter(|_| !is_stream(response.headers()));
     if *method == Method::HEAD && matches!(response.response().body().size(), BodySize::Stream) {
         // A stream has no length to tell, and one without an end must not be run for nobody.
-        return response.map_body(|_, _| Held { body: NoBody::new().boxed(), _place: None });
+        return response.map_body(|_, _| Held { body: NoBody::new().boxed(), _place: None, _under_way: under_way });
     }
-    response.map_body(|_, body| Held { body, _place: place })
+    response.map_body(|_, body| Held { body, _place: place, _under_way: under_way })
 }
 
 /// An event stream may last for days, and so gives its place of the caller's allowance back at once: the streams have a
@@ -140,11 +158,12 @@ fn is_stream(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|given| given.as_bytes().starts_with(b"text/event-stream"))
 }
 
-/// An answer's body, and the place that it holds until it has ended.
+/// An answer's body, and what lasts until it has ended: its place, and its connection's having something to do.
 #[derive(Debug)]
 pub struct Held {
     body: BoxBody,
     _place: Option<Place>,
+    _under_way: Option<UnderWay>,
 }
 
 impl MessageBody for Held {

@@ -10,6 +10,7 @@ use crate::bridge::tally::Answer;
 use crate::budget::WindowStatus;
 use crate::gateway::tally::Outcome;
 use crate::telemetry::exposition::Exposition;
+use crate::telemetry::meter::Counter;
 use crate::wire::command;
 
 /// What the commands of callers' own invention are counted as.
@@ -22,6 +23,7 @@ pub async fn text(shared: &Shared) -> String {
     process(&mut page, &status, shared.runtimes.tasks());
     requests(&mut page, shared);
     callers(&mut page, &shared.auth);
+    connections(&mut page, shared);
     exchanges(&mut page, shared);
     links(&mut page, shared, &status.instances);
     budget_now(&mut page, &status.instances);
@@ -71,12 +73,29 @@ fn callers(page: &mut Exposition, auth: &Auth) {
         .sample(&[("looked_at", "false")], suspects.unheard.get());
 }
 
+fn connections(page: &mut Exposition, shared: &Shared) {
+    let (strangers, known) = shared.connections.count();
+    page.gauge("caller_connections", "Connections of callers, by whether a caller was known on them.")
+        .sample(&[("known", "false")], strangers)
+        .sample(&[("known", "true")], known);
+    let [slow, gave_way, turned_away] =
+        [&shared.connections.slow, &shared.connections.gave_way, &shared.connections.turned_away].map(Counter::get);
+    page.counter("caller_connections_ended_total", "Connections of callers that the bridge ended or did not take.")
+        .sample(&[("why", "slow")], slow)
+        .sample(&[("why", "gave-way")], gave_way)
+        .sample(&[("why", "turned-away")], turned_away);
+    let (keyless, keyed) = shared.native.count();
+    page.gauge("native_connections", "Connections that speak the gateway's protocol, by whether they showed a key.")
+        .sample(&[("key", "none")], keyless)
+        .sample(&[("key", "shown")], keyed);
+}
+
 fn exchanges(page: &mut Exposition, shared: &Shared) {
     let mut family = page.counter("exchanges_total", "Commands written to the gateway, by command and outcome.");
     for (instance, tally) in shared.bridge.tallies() {
         for (command, exchanges) in tally.gateway.exchanges() {
             for (outcome, name) in Outcome::ALL {
-                let labels = [("instance", instance), ("command", command), ("outcome", name)];
+                let labels = [("pos_instance", instance), ("command", command), ("outcome", name)];
                 family.sample(&labels, exchanges.ended(outcome));
             }
         }
@@ -86,7 +105,7 @@ fn exchanges(page: &mut Exposition, shared: &Shared) {
         for (command, exchanges) in tally.gateway.exchanges() {
             let read = exchanges.durations.read();
             if read.count > 0 {
-                family.durations(&[("instance", instance), ("command", command)], &read);
+                family.durations(&[("pos_instance", instance), ("command", command)], &read);
             }
         }
     }
@@ -98,21 +117,21 @@ fn links(page: &mut Exposition, shared: &Shared, instances: &[InstanceStatus]) {
     for (instance, shard) in shards() {
         for state in ["free", "busy", "set-aside"] {
             let count = shard.links.iter().filter(|link| link.state == state).count();
-            family.sample(&[("instance", instance), ("shard", &shard.shard), ("state", state)], count);
+            family.sample(&[("pos_instance", instance), ("shard", &shard.shard), ("state", state)], count);
         }
     }
     let mut family = page.gauge("shard_good", "1 where the last attempt to connect succeeded.");
     for (instance, shard) in shards() {
-        family.sample(&[("instance", instance), ("shard", &shard.shard)], u8::from(shard.good));
+        family.sample(&[("pos_instance", instance), ("shard", &shard.shard)], u8::from(shard.good));
     }
     let mut family = page.gauge("shard_cordoned", "1 where the shard is taken out by hand.");
     for (instance, shard) in shards() {
-        family.sample(&[("instance", instance), ("shard", &shard.shard)], u8::from(shard.cordoned));
+        family.sample(&[("pos_instance", instance), ("shard", &shard.shard)], u8::from(shard.cordoned));
     }
     let mut family = page.gauge("shard_round_trip_seconds", "Smoothed round trip of a ping.");
     for (instance, shard) in shards() {
         if let Some(us) = shard.round_trip_us {
-            family.micros(&[("instance", instance), ("shard", &shard.shard)], us);
+            family.micros(&[("pos_instance", instance), ("shard", &shard.shard)], us);
         }
     }
     let mut family = page.counter("connections_total", "Connections to the gateway, by what became of them.");
@@ -120,13 +139,13 @@ fn links(page: &mut Exposition, shared: &Shared, instances: &[InstanceStatus]) {
         for (shard, connections) in tally.gateway.shards() {
             let kinds = [("opened", &connections.opened), ("failed", &connections.failed), ("lost", &connections.lost)];
             for (kind, counter) in kinds {
-                family.sample(&[("instance", instance), ("shard", shard), ("what", kind)], counter.get());
+                family.sample(&[("pos_instance", instance), ("shard", shard), ("what", kind)], counter.get());
             }
         }
     }
     let mut family = page.counter("broadcast_frames_total", "Broadcasts heard; each one on every connection.");
     for (instance, tally) in shared.bridge.tallies() {
-        family.sample(&[("instance", instance)], tally.gateway.broadcast_frames.get());
+        family.sample(&[("pos_instance", instance)], tally.gateway.broadcast_frames.get());
     }
 }
 
@@ -141,7 +160,7 @@ fn budget_now(page: &mut Exposition, instances: &[InstanceStatus]) {
         let mut family = page.gauge(name, help);
         for one in instances {
             for window in known(one) {
-                family.sample(&[("instance", &one.instance), ("command", &window.command)], value(window));
+                family.sample(&[("pos_instance", &one.instance), ("command", &window.command)], value(window));
             }
         }
     }
@@ -149,7 +168,7 @@ fn budget_now(page: &mut Exposition, instances: &[InstanceStatus]) {
         page.gauge("budget_closed_seconds", "For how long the gateway's `ratelimit` closes the window yet.");
     for one in instances {
         for window in known(one) {
-            let labels = [("instance", one.instance.as_str()), ("command", &window.command)];
+            let labels = [("pos_instance", one.instance.as_str()), ("command", &window.command)];
             family.micros(&labels, window.closed_for_ms.saturating_mul(1000));
         }
     }
@@ -162,17 +181,17 @@ fn budget_now(page: &mut Exposition, instances: &[InstanceStatus]) {
             ("refresh", sum(|window| window.waiting_refreshes)),
         ];
         for (class, waiting) in classes {
-            family.sample(&[("instance", &one.instance), ("class", class)], waiting);
+            family.sample(&[("pos_instance", &one.instance), ("class", class)], waiting);
         }
     }
     let mut family = page.gauge("link_waiting", "Commands that wait for a link.");
     for one in instances {
-        family.sample(&[("instance", &one.instance)], one.waiting);
+        family.sample(&[("pos_instance", &one.instance)], one.waiting);
     }
     let mut family = page.gauge("budget_other_used_points", "Points of commands that are not in the configuration.");
     for one in instances {
         let others = one.budgets.iter().filter(|window| !is_known(window)).map(|window| window.used_points);
-        family.sample(&[("instance", &one.instance), ("command", OTHER)], others.sum::<u64>());
+        family.sample(&[("pos_instance", &one.instance), ("command", OTHER)], others.sum::<u64>());
     }
 }
 
@@ -189,18 +208,18 @@ fn budget_waits(page: &mut Exposition, shared: &Shared) {
     let mut family = page.histogram("budget_wait_seconds", "How long points were waited for, by class.");
     for (instance, tally) in shared.bridge.tallies() {
         for (class, waits) in tally.waits.classes() {
-            family.durations(&[("instance", instance), ("class", class)], &waits.durations.read());
+            family.durations(&[("pos_instance", instance), ("class", class)], &waits.durations.read());
         }
     }
     let mut family = page.counter("budget_denied_total", "Commands that got no points in time, by class.");
     for (instance, tally) in shared.bridge.tallies() {
         for (class, waits) in tally.waits.classes() {
-            family.sample(&[("instance", instance), ("class", class)], waits.denied.get());
+            family.sample(&[("pos_instance", instance), ("class", class)], waits.denied.get());
         }
     }
     let mut family = page.counter("budget_closed_total", "How often the gateway said `ratelimit`.");
     for (instance, tally) in shared.bridge.tallies() {
-        family.sample(&[("instance", instance)], tally.waits.closed.get());
+        family.sample(&[("pos_instance", instance)], tally.waits.closed.get());
     }
 }
 
@@ -208,7 +227,7 @@ fn reads(page: &mut Exposition, shared: &Shared, status: &BridgeStatus) {
     let mut family = page.counter("cache_answers_total", "Reads, by how they were answered.");
     for (instance, tally) in shared.bridge.tallies() {
         for (answer, name) in Answer::ALL {
-            family.sample(&[("instance", instance), ("answer", name)], tally.answers.of(answer));
+            family.sample(&[("pos_instance", instance), ("answer", name)], tally.answers.of(answer));
         }
     }
     page.gauge("cache_copies", "Copies of replies.").sample(&[], status.cache.copies);

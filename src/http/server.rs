@@ -7,7 +7,6 @@ use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::available_parallelism;
-use std::time::Duration;
 
 use actix_cors::Cors;
 use actix_web::body::MessageBody;
@@ -16,19 +15,18 @@ use actix_web::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, Header
 use actix_web::middleware::{Compress, Condition, from_fn};
 use actix_web::web::{self, Data};
 use actix_web::{App, Error, HttpServer};
+use rustix::process::{Resource, getrlimit};
 use utoipa_actix_web::AppExt;
 
 use super::auth::Auth;
+use super::connections::Connections;
+use super::doorway::{self, Spoken, Staff};
 use super::fallback::{self, Methods};
 use super::tally::Tally;
 use super::tls::Certificates;
 use super::{Config, edge, native, openapi, routes};
 use crate::bridge::Bridge;
 use crate::telemetry::runtimes::Runtimes;
-
-/// How long the head of a request may take to come, and a TLS handshake too. A slow sender holds no more than its
-/// connection; bodies have the deadline of their request.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connections of one worker. Beyond it new ones wait to be accepted; each holds an open file and some kilobytes.
 const MAX_CONNECTIONS: usize = 25_000;
@@ -39,9 +37,8 @@ const MAX_HANDSHAKES: usize = 256;
 /// Connections that may wait to be accepted: a whole festival's tills coming back at the same moment.
 const BACKLOG: i32 = 4096;
 
-/// How long an idle connection is kept: longer than balancers keep theirs (60 s is usual), so that it is never this
-/// side that closes one just as a request comes.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// Open files that are not for callers: journal, copies, links to the gateway, logs.
+const OTHER_FILES: u64 = 512;
 
 /// How long a browser may keep what it was told about CORS.
 const CORS_MAX_AGE_S: usize = 3600;
@@ -74,6 +71,8 @@ pub struct Servers {
     pub callers: Server,
     /// The operator's own tools.
     pub admin: Option<Server>,
+    /// Callers' connections, to be watched for as long as they are served.
+    pub connections: Arc<Connections>,
 }
 
 /// What all requests share, made once.
@@ -95,6 +94,8 @@ pub struct Shared {
     pub tally: Tally,
     /// Whose tasks are counted.
     pub runtimes: Runtimes,
+    /// Callers' connections.
+    pub connections: Arc<Connections>,
 }
 
 impl Shared {
@@ -113,6 +114,7 @@ impl Shared {
             document: openapi::Served::new(&document),
             tally,
             runtimes: Runtimes::default(),
+            connections: Arc::new(Connections::new(room())),
         }
     }
 }
@@ -121,6 +123,12 @@ impl Shared {
 #[must_use]
 pub fn workers() -> usize {
     available_parallelism().map_or(1, usize::from)
+}
+
+/// How many connections there can be: as many as there may be open files, with some for everything else.
+fn room() -> usize {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(files - OTHER_FILES.min(files / 2)).unwrap_or(usize::MAX)
 }
 
 /// Serves `parts` on `listeners`. Each thread that serves callers calls `on_worker` once, on a tokio runtime of its own,
@@ -137,35 +145,24 @@ pub fn run(listeners: Listeners, parts: Parts, on_worker: impl Fn() + Clone + Se
     // Sockets take it from the listener. What is written to them and not taken holds memory, here and in the system.
     let untaken_ms = u32::try_from(shared.config.untaken.as_millis()).unwrap_or(u32::MAX);
     rustix::net::sockopt::set_tcp_user_timeout(&callers, untaken_ms)?;
-    let server = HttpServer::new(move || {
+    let staff =
+        Staff { workers: workers(), connections_each: MAX_CONNECTIONS, handshakes_each: MAX_HANDSHAKES, grace_s };
+    let spoken = match certificates {
+        Some(certificates) => Spoken::Tls(Arc::new(certificates.server_config().map_err(io::Error::other)?)),
+        None => Spoken::Clear { h2c },
+    };
+    let connections = Arc::clone(&shared.connections);
+    let server = doorway::open(callers, spoken, staff, &connections, move || {
         on_worker();
         shared.runtimes.count_mine();
         app(shared.clone())
-    });
-    let server = server
-        .workers(workers())
-        .keep_alive(KEEP_ALIVE)
-        .client_request_timeout(HEAD_TIMEOUT)
-        .tls_handshake_timeout(HEAD_TIMEOUT)
-        .max_connections(MAX_CONNECTIONS)
-        .max_connection_rate(MAX_HANDSHAKES)
-        // Whoever closes its side has gone: a stream has to end then, and not at its next event.
-        .h1_allow_half_closed(false)
-        .shutdown_timeout(grace_s)
-        .disable_signals();
-    let server = match certificates {
-        Some(certificates) => {
-            server.listen_rustls_0_23(callers, certificates.server_config().map_err(io::Error::other)?)?
-        }
-        None if h2c => server.listen_auto_h2c(callers)?,
-        None => server.listen(callers)?,
-    };
+    })?;
     let admin = admin.map(|listener| {
         let server = HttpServer::new(move || admin_app(for_admin.clone()));
-        let server = server.workers(1).client_request_timeout(HEAD_TIMEOUT).shutdown_timeout(grace_s).disable_signals();
+        let server = server.workers(1).shutdown_timeout(grace_s).disable_signals();
         Ok::<_, io::Error>(server.listen(listener)?.run())
     });
-    Ok(Servers { callers: server.run(), admin: admin.transpose()? })
+    Ok(Servers { callers: server, admin: admin.transpose()?, connections })
 }
 
 /// The application of the operator's own listener: probes, and metrics without a token.

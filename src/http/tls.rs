@@ -15,6 +15,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+/// What callers may speak, the preferred first.
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
 /// Where certificate and key are, both as PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Files {
@@ -62,12 +65,13 @@ impl Certificates {
         self.0.store(Arc::new(certificate));
     }
 
-    /// The settings of a listener. The server adds its protocols to them.
+    /// The settings of a listener.
     pub fn server_config(self: &Arc<Self>) -> Result<ServerConfig, rustls::Error> {
-        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(self) as Arc<dyn ResolvesServerCert>);
+        config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
         Ok(config)
     }
 }

@@ -102,16 +102,20 @@ impl View {
     }
 }
 
-/// Does `work` in one transaction. `Ok` means that it is on disk; on an error nothing of it is reported, though after
-/// a failed sync a reopened file may show it.
+/// Does `work` in one transaction. `Ok` means that it is on disk, and only then the log tells of it; on an error nothing
+/// of it is reported, though after a failed sync a reopened file may show it.
 pub(super) fn commit<T>(
     database: &Database,
     work: impl FnOnce(&mut Batch<'_>) -> Result<T, Fault>,
 ) -> Result<T, Fault> {
     let mut transaction = database.begin_write()?;
     transaction.set_quick_repair(true);
-    let done = work(&mut Batch::begin(&transaction)?)?;
+    let mut batch = Batch::begin(&transaction)?;
+    let done = work(&mut batch)?;
+    let news = std::mem::take(&mut batch.news);
+    drop(batch);
     transaction.commit()?;
+    news.into_iter().for_each(News::tell);
     Ok(done)
 }
 
@@ -250,6 +254,39 @@ pub(super) struct Batch<'t> {
     open: Table<'t, u128, ()>,
     ended: Table<'t, (u64, u128), ()>,
     counts: Table<'t, &'static str, u64>,
+    /// What the log is told once all of this is on disk.
+    pub(super) news: Vec<News>,
+}
+
+/// What became of a payment.
+pub(super) enum News {
+    /// It went from one state to another.
+    Moved {
+        /// The payment.
+        id: RecordId,
+        /// Where it was.
+        from: State,
+        /// Where it is.
+        to: State,
+    },
+    /// The gateway says something else than what was decided.
+    Contradicted {
+        /// The payment.
+        id: RecordId,
+        /// Where it was, and stays.
+        state: State,
+    },
+}
+
+impl News {
+    fn tell(self) {
+        match self {
+            Self::Moved { id, from, to } => tracing::info!(payment = %id, %from, %to, "payment"),
+            Self::Contradicted { id, state } => {
+                tracing::error!(%id, %state, "the gateway contradicts what was decided about a payment");
+            }
+        }
+    }
 }
 
 impl<'t> Batch<'t> {
@@ -261,6 +298,7 @@ impl<'t> Batch<'t> {
             open: transaction.open_table(OPEN)?,
             ended: transaction.open_table(ENDED)?,
             counts: transaction.open_table(COUNTS)?,
+            news: Vec::new(),
         })
     }
 

@@ -20,7 +20,7 @@ use super::live::{LiveKey, MAX_LIVE};
 use super::payment::Dispatched;
 use super::record::{Outcome, Record, Release, State};
 use super::rules::{Effect, Event};
-use super::store::{self, Batch, Fault, Snapshot, View};
+use super::store::{self, Batch, Fault, News, Snapshot, View};
 
 /// Jobs a commit. Measured: 64 a commit record twenty times as many payments a second as one a commit.
 const BATCH: usize = 64;
@@ -346,10 +346,10 @@ fn apply(
         Err(rejection) => return Ok(Err(rejection.into())),
     };
     if effect == Effect::Contradicted {
-        tracing::error!(id = %record.id, state = %before, "the gateway contradicts what was decided about a payment");
+        batch.news.push(News::Contradicted { id: record.id, state: before });
     }
     if record.state() != before {
-        tracing::info!(payment = %record.id, from = %before, to = %record.state(), "payment");
+        batch.news.push(News::Moved { id: record.id, from: before, to: record.state() });
     }
     if effect != Effect::Unchanged {
         batch.put(Some(before), record, age_ms)?;

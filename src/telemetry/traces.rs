@@ -78,7 +78,6 @@ pub fn request(request_id: &str, method: &str, parent: Option<TraceParent<'_>>) 
     let span = tracing::info_span!(
         "request",
         request_id,
-        otel.name = Empty,
         otel.kind = "server",
         otel.status_code = Empty,
         http.request.method = method,
@@ -94,7 +93,8 @@ pub fn request(request_id: &str, method: &str, parent: Option<TraceParent<'_>>) 
 
 /// What became of a request.
 pub fn request_ended(span: &Span, method: &str, route: &str, status: u16) {
-    span.record("otel.name", format_args!("{method} {route}"));
+    // By the span itself: once somebody has asked for its trace, a recorded `otel.name` is passed over.
+    span.context().span().update_name(format!("{method} {route}"));
     span.record("http.route", route);
     span.record("http.response.status_code", status);
     if status >= 500 {

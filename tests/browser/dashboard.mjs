@@ -71,14 +71,32 @@ function faint(least) {
 const simulator = start(["simulate", "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0", "--limits", "command"]);
 const [, gateway] = await until("the simulator", () => /gateway\.url = "([^"]+)"/.exec(simulator.said), simulator);
 const [, control] = await until("its control endpoint", () => /control endpoint: (\S+)/.exec(simulator.said), simulator);
+const sha256 = (text) => createHash("sha256").update(text).digest("hex");
 const bridge = start(["serve"], {
   BRIDGE_SERVER__LISTEN: listen,
   BRIDGE_GATEWAY__URL: gateway,
   BRIDGE_INSTANCES__DEMO__API_KEY: "demo-key",
-  BRIDGE_AUTH__TOKENS__WALL__SHA256: createHash("sha256").update(TOKEN).digest("hex"),
+  BRIDGE_AUTH__TOKENS__WALL__SHA256: sha256(TOKEN),
   BRIDGE_AUTH__TOKENS__WALL__INSTANCES: "demo",
   BRIDGE_AUTH__TOKENS__WALL__SCOPES: "read,pay,events,operate",
   BRIDGE_PAYMENTS__JOURNAL: join(data, "journal"),
+  BRIDGE_CACHE__STORE: "",
+});
+/** A second bridge, of two instances, whose callers are not all operators. */
+const pair = `127.0.0.1:${20000 + ((process.pid + 7) % 20000)}`;
+const twofold = start(["serve"], {
+  BRIDGE_SERVER__LISTEN: pair,
+  BRIDGE_GATEWAY__URL: gateway,
+  BRIDGE_INSTANCES__DEMO__API_KEY: "demo-key",
+  BRIDGE_INSTANCES__STAGE__API_KEY: "demo-key",
+  BRIDGE_INSTANCES__STAGE__SLUG: "demo",
+  BRIDGE_AUTH__TOKENS__WALL__SHA256: sha256(TOKEN),
+  BRIDGE_AUTH__TOKENS__WALL__INSTANCES: "demo,stage",
+  BRIDGE_AUTH__TOKENS__WALL__SCOPES: "read,pay,events,operate",
+  BRIDGE_AUTH__TOKENS__SHOP__SHA256: sha256("a-token-of-the-shop"),
+  BRIDGE_AUTH__TOKENS__SHOP__INSTANCES: "stage",
+  BRIDGE_AUTH__TOKENS__SHOP__SCOPES: "read,pay",
+  BRIDGE_PAYMENTS__JOURNAL: join(data, "journal-of-two"),
   BRIDGE_CACHE__STORE: "",
 });
 const browser = await chromium.launch({
@@ -188,6 +206,51 @@ try {
   assert.deepEqual(settled, [["till-7-order-12", "booked", "The till's receipt says so."]]);
   assert.equal((await post(`${base}/v1/instances/demo/points-of-sale/1/payments`, sale, key)).status, 201);
 
+  // Of several instances one is chosen; a shard is taken out of all of them, and put back.
+  await until("the second bridge", () => fetch(`http://${pair}/readyz?require=gateway`).then((answer) => answer.ok, () => false), twofold);
+  const second = await browser.newPage({ viewport: { width: 1280, height: 1400 } });
+  second.on("pageerror", (error) => faults.push(String(error)));
+  const signIn = async (token) => {
+    await second.getByLabel("Token", { exact: true }).fill(token);
+    await second.getByRole("button", { name: "Sign in" }).click();
+  };
+  const ofBoth = async () => (await (await fetch(`http://${pair}/v1/bridge`, { headers: authorization })).json()).instances
+    .map(({ instance, shards }) => [instance, shards.find(({ shard }) => shard === "cyton").cordoned]);
+  await second.goto(`http://${pair}/`);
+  await signIn(TOKEN);
+  const choice = second.getByLabel("Instance");
+  assert.deepEqual(await choice.locator("option").allTextContents(), ["demo", "stage"]);
+  await choice.selectOption("stage");
+  const cyton = second.locator(".shard", { has: second.getByRole("heading", { name: "cyton", exact: true }) });
+  await cyton.getByRole("button", { name: "Take cyton out" }).click();
+  const sure = second.locator("#cordon");
+  await sure.getByText("This holds for every instance").waitFor();
+  await sure.getByRole("button", { name: "Cancel" }).click();
+  assert.deepEqual(await ofBoth(), [["demo", false], ["stage", false]], "cancelled, and done all the same");
+  await cyton.getByRole("button", { name: "Take cyton out" }).click();
+  await sure.getByRole("button", { name: "Take it out" }).click();
+  await cyton.locator(".badge", { hasText: "Taken out" }).waitFor({ timeout: PATIENCE_MS });
+  await second.locator("#attention").getByText("cyton is taken out by hand for stage.").waitFor();
+  await second.locator("#attention").getByText("cyton is taken out by hand for demo.").waitFor();
+  assert.deepEqual(await ofBoth(), [["demo", true], ["stage", true]]);
+  if (pictures) await second.screenshot({ path: join(pictures, "taken-out.png"), fullPage: true });
+  await cyton.getByRole("button", { name: "Put cyton back" }).click();
+  await sure.getByRole("button", { name: "Put it back" }).click();
+  await cyton.getByRole("button", { name: "Take cyton out" }).waitFor();
+  assert.deepEqual(await ofBoth(), [["demo", false], ["stage", false]]);
+  assert.equal(await choice.inputValue(), "stage", "the choice is kept");
+  // Who may not operate is told so, and sees nothing of shards and budgets.
+  await second.getByRole("button", { name: "Sign out" }).click();
+  await signIn("a-token-of-the-shop");
+  await second.getByText("This token may not see the bridge").waitFor();
+  await second.getByText("This one may use stage; shown here are its own payments").waitFor();
+  for (const part of ["#shards", "#budget", "#attention", "#figures"]) {
+    assert.equal(await second.locator(part).isVisible(), false, `${part} is shown to one who may not operate`);
+  }
+  assert.equal(await second.getByRole("button", { name: /Take .* out/ }).count(), 0);
+  if (pictures) await second.screenshot({ path: join(pictures, "limited.png"), fullPage: true });
+  await second.close();
+
   // On a phone, in the dark.
   await page.emulateMedia({ colorScheme: "dark" });
   await page.setViewportSize({ width: 360, height: 740 });
@@ -211,7 +274,7 @@ try {
   assert.deepEqual(elsewhere, [], "something was asked of another host");
   assert.deepEqual(faults, [], "the page has errors");
   assert.deepEqual(forbidden, [], "the console tells of errors");
-  console.log("the dashboard shows shards, a death, a broadcast as text, and settles a payment");
+  console.log("the dashboard shows shards, a death, a broadcast as text, settles a payment and takes a shard out");
 } finally {
   await browser.close();
   for (const child of started.filter((child) => child.exitCode === null && child.signalCode === null)) {

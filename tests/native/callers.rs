@@ -1,5 +1,7 @@
 //! Who may do what, and how much at once.
 
+use std::time::{Duration, Instant};
+
 use concertpos_bridge::simulator::{Action, Config, Fault};
 use serde_json::json;
 use tokio_tungstenite::tungstenite;
@@ -152,4 +154,20 @@ async fn without_tokens_no_page_of_another_machine_may_connect_and_no_key_is_ask
         world.gateway.counts().command("listpos").received == 2
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_till_that_floods_is_read_no_faster_than_it_may_ask() {
+    const TOKEN: &str = "BRIDGE_AUTH__TOKENS__OPERATOR__PER_SECOND";
+    let world = World::with(Config::default(), &[(TOKEN, "5")]).await;
+    let mut till = Till::open(&world).await;
+    let begun = Instant::now();
+    // Five are carried out and five refused at once; then no more than a few are read in a second.
+    for _ in 0..20 {
+        till.order_with("getconfig", json!({}), Some(crate::support::OPERATOR)).await;
+    }
+    for _ in 0..20 {
+        till.text().await;
+    }
+    assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
 }

@@ -21,7 +21,7 @@ fn reader(gateway: &Simulator) -> (Arc<Reader>, CancellationToken) {
     let dispatch = Dispatch {
         pool,
         ledger: Ledger::new(crate::budget::Config::default()),
-        api_key: "demo-key".into(),
+        api_key: arc_swap::ArcSwap::from_pointee("demo-key".into()),
         request_timeout: Duration::from_secs(5),
         max_wait: Duration::from_secs(2),
     };

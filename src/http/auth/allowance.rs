@@ -1,7 +1,8 @@
 //! What one caller may have at once and in a second.
 //!
 //! The rate is a token bucket of one second's worth: enough for callers, and never used towards the gateway, where it
-//! would let through twice the capacity. Counting costs two atomic operations a request and no lock.
+//! would let through twice the capacity. Counting costs two atomic operations a request and no lock. As many refusals a
+//! second as there may be requests are told at once; those beyond are a flood, and are held back.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -17,6 +18,11 @@ use crate::telemetry::meter::Counter;
 
 /// When a caller with too much in flight may ask again: nobody knows when one of its answers ends.
 const SHORTLY: Duration = Duration::from_secs(1);
+
+/// How long a flood's refusals are held back. Refusing costs as much as answering from a copy, so a caller who takes no
+/// notice would have the machine for itself; a connection that waits for its refusal asks nothing. Well within any
+/// caller's patience.
+pub(super) const HELD_BACK: Duration = Duration::from_secs(5);
 
 /// The most that a caller may ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +45,7 @@ pub struct Allowance {
     limits: Limits,
     in_flight: AtomicU32,
     rate: DefaultDirectRateLimiter,
+    refusals: DefaultDirectRateLimiter,
     refused: Counter,
 }
 
@@ -53,6 +60,8 @@ impl fmt::Debug for Allowance {
 pub struct Limited {
     /// When it may ask again.
     pub retry_after: Duration,
+    /// How long the refusal itself is held back; nothing for one who does not flood.
+    pub held_back: Option<Duration>,
 }
 
 impl From<Limited> for Problem {
@@ -66,8 +75,8 @@ impl Allowance {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         let per_second = NonZeroU32::new(limits.per_second).unwrap_or(NonZeroU32::MIN);
-        let rate = RateLimiter::direct(Quota::per_second(per_second));
-        Self { limits, in_flight: AtomicU32::new(0), rate, refused: Counter::default() }
+        let [rate, refusals] = [(); 2].map(|()| RateLimiter::direct(Quota::per_second(per_second)));
+        Self { limits, in_flight: AtomicU32::new(0), rate, refusals, refused: Counter::default() }
     }
 
     /// What it was made of.
@@ -94,14 +103,16 @@ impl Allowance {
         // The place exists from here on, and its end takes the number back.
         let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
         if before >= self.limits.max_in_flight {
-            self.refused.count();
-            return Err(Limited { retry_after: SHORTLY });
+            return Err(self.refuse(SHORTLY));
         }
-        self.rate.check().map_err(|early| {
-            self.refused.count();
-            Limited { retry_after: early.wait_time_from(DefaultClock::default().now()) }
-        })?;
+        let early = self.rate.check();
+        early.map_err(|early| self.refuse(early.wait_time_from(DefaultClock::default().now())))?;
         Ok(place)
+    }
+
+    fn refuse(&self, retry_after: Duration) -> Limited {
+        self.refused.count();
+        Limited { retry_after, held_back: self.refusals.check().is_err().then_some(HELD_BACK) }
     }
 }
 
@@ -145,5 +156,13 @@ mod tests {
         let wait = allowance.admit().unwrap_err().retry_after;
         assert!(wait > Duration::ZERO && wait <= Duration::from_millis(334), "{wait:?}");
         assert_eq!(allowance.in_flight(), 0, "a refusal holds no place");
+    }
+
+    #[test]
+    fn refusals_are_told_at_once_until_they_are_a_flood() {
+        let allowance = allowance(1000, 3);
+        let held: Vec<_> = (0..20).filter_map(|_| allowance.admit().err()).map(|limited| limited.held_back).collect();
+        assert_eq!(held[..3], [None; 3]);
+        assert_eq!(held.last(), Some(&Some(HELD_BACK)));
     }
 }

@@ -9,12 +9,15 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::time::Instant;
 
+use super::allowance::HELD_BACK;
 use crate::telemetry::meter::Counter;
 
 /// Failures in a row that an address is forgiven: somebody who mistypes, or a few tills with an old key.
@@ -26,21 +29,43 @@ const COUNTS_FOR: Duration = Duration::from_secs(1);
 /// Addresses remembered at most. All beyond it share one account, so that whoever has many addresses gains nothing.
 const MAX_ADDRESSES: usize = 10_000;
 
+/// Refusals of strangers a second that are told at once, of all addresses together.
+const TOLD_AT_ONCE: NonZeroU32 = NonZeroU32::new(200).expect("it is not zero");
+
 /// Words of a filter. 4096 places tell the addresses of a festival's tills apart well enough.
 const FILTER_WORDS: usize = 64;
 
 /// Who failed, and until when all of its failures are paid for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Suspects {
     paid_by: Mutex<HashMap<IpAddr, Instant>>,
     known: AtomicUsize,
+    refusals: DefaultDirectRateLimiter,
     /// Attempts that failed.
     pub failures: Counter,
     /// Attempts that were not listened to.
     pub unheard: Counter,
 }
 
+impl Default for Suspects {
+    fn default() -> Self {
+        Self {
+            paid_by: Mutex::default(),
+            known: AtomicUsize::new(0),
+            refusals: RateLimiter::direct(Quota::per_second(TOLD_AT_ONCE)),
+            failures: Counter::default(),
+            unheard: Counter::default(),
+        }
+    }
+}
+
 impl Suspects {
+    /// How long a stranger's refusal is held back; nothing as long as there is no flood of them.
+    #[must_use]
+    pub fn held_back(&self) -> Option<Duration> {
+        self.refusals.check().is_err().then_some(HELD_BACK)
+    }
+
     /// For how long `address` is not listened to; `None` where it is.
     #[must_use]
     pub fn deaf_to(&self, address: IpAddr, now: Instant) -> Option<Duration> {

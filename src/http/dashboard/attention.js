@@ -23,7 +23,7 @@ export function findings(status) {
       const [sign] = standing(shard);
       const key = `${instance.instance} ${shard.shard}`;
       if (sign === "down") add("warn", key, `${shard.shard} could not be reached${of} when it was last tried.`);
-      if (sign === "lost") add("warn", key, `${shard.shard} lost its links${of} and has not been tried since.`);
+      if (sign === "lost") add("warn", key, `${shard.shard} lost its links${of} and has not been tried yet.`);
       if (sign === "warn") add("warn", key, `${shard.shard} is failing${of}: new connections do not come about.`);
       if (sign === "out") add("info", key, `${shard.shard} is taken out by hand${of}.`);
     }

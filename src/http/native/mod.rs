@@ -93,6 +93,8 @@ impl Default for Limits {
 #[derive(Debug)]
 pub struct Room {
     threshold: Arc<Threshold>,
+    /// One holder is the room itself, each other a connection.
+    present: Arc<()>,
 }
 
 impl Room {
@@ -104,7 +106,20 @@ impl Room {
             Native::AfterKey => Some(limits.key_patience),
             Native::Open => None,
         };
-        Self { threshold: Arc::new(Threshold::new(limits.keyless, patience)) }
+        Self { threshold: Arc::new(Threshold::new(limits.keyless, patience)), present: Arc::new(()) }
+    }
+
+    /// Counts a connection for as long as it is held.
+    fn presence(&self) -> Arc<()> {
+        Arc::clone(&self.present)
+    }
+
+    /// How many connections there are: of those that showed no key, and of the others.
+    #[must_use]
+    pub fn count(&self) -> (usize, usize) {
+        let (all, keyless) = (Arc::strong_count(&self.present) - 1, self.threshold.count());
+        // Counted one after the other, while connections come and go.
+        (keyless, all.saturating_sub(keyless))
     }
 }
 

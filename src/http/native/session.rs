@@ -53,6 +53,8 @@ pub(super) struct Session {
     standing: Standing,
     /// Held until it shows a key.
     place: Option<Place>,
+    /// By which connections are counted.
+    _present: Arc<()>,
     /// A key was shown that may listen.
     may_hear: bool,
     listening: Listening,
@@ -60,6 +62,8 @@ pub(super) struct Session {
     commands: JoinSet<String>,
     heard_at: Instant,
     ping_at: Instant,
+    /// Nothing is read until then: what came was refused, and is part of a flood.
+    deaf_until: Option<Instant>,
     /// New commands are refused, and the connection ends with the last one under way.
     draining: bool,
 }
@@ -70,6 +74,7 @@ enum Happening {
     Answered(Result<String, JoinError>),
     Heard(Heard),
     PingDue,
+    Hears,
     GivenAway,
     Draining,
 }
@@ -101,8 +106,23 @@ impl Session {
         let now = Instant::now();
         let ping_at = now + shared.config.native.limits.ping_every;
         let commands = JoinSet::new();
-        let (may_hear, listening, heard_at, draining) = (false, Listening::No, now, false);
-        Self { shared, socket, messages, standing, place, may_hear, listening, commands, heard_at, ping_at, draining }
+        let present = shared.native.presence();
+        let (may_hear, listening, deaf_until, draining) = (false, Listening::No, None, false);
+        Self {
+            shared,
+            socket,
+            messages,
+            standing,
+            place,
+            _present: present,
+            may_hear,
+            listening,
+            commands,
+            heard_at: now,
+            ping_at,
+            deaf_until,
+            draining,
+        }
     }
 
     /// Serves the connection to its end.
@@ -142,6 +162,7 @@ impl Session {
                 Happening::Heard(Heard::Frame(text)) => self.say(text).await?,
                 Happening::Heard(Heard::Overtaken) => return Err(End::Gone("slow")),
                 Happening::PingDue => self.ping().await?,
+                Happening::Hears => self.deaf_until = None,
                 Happening::GivenAway => return Err(End::Close(CloseCode::Policy, "no key was shown")),
                 Happening::Draining => self.draining = true,
             }
@@ -155,7 +176,8 @@ impl Session {
     async fn next(&mut self) -> Happening {
         let drain = self.shared.bridge.drain();
         tokio::select! {
-            message = self.messages.recv() => Happening::Message(message),
+            message = self.messages.recv(), if self.deaf_until.is_none() => Happening::Message(message),
+            () = at(self.deaf_until) => Happening::Hears,
             Some(answer) = self.commands.join_next() => Happening::Answered(answer),
             heard = self.listening.next(self.standing.format) => Happening::Heard(heard),
             () = given_away(self.place.as_ref()) => Happening::GivenAway,
@@ -227,7 +249,11 @@ impl Session {
     fn begin(&mut self, text: &str) -> Result<(), Refusal> {
         let (format, instance) = (self.standing.format, self.standing.instance.clone()?);
         let order = Order::read(text, format)?;
-        let caller = identify(&self.shared.auth, &order, self.standing.address, &instance)?;
+        let caller = identify(&self.shared.auth, &order, self.standing.address, &instance);
+        if caller.is_err() {
+            self.hold_back(self.shared.auth.suspects().held_back());
+        }
+        let caller = caller?;
         self.place = None;
         self.may_hear |= caller.has(Scope::Events);
         if !caller.has(scope_of(&order.command)) {
@@ -237,7 +263,10 @@ impl Session {
             return Err(Refusal::later(&order.command, SHORTLY));
         }
         // Held until the command has ended, as a request's is until its answer has.
-        let admitted = caller.admit().map_err(|limited| Refusal::later(&order.command, limited.retry_after))?;
+        let admitted = caller.admit().map_err(|limited| {
+            self.hold_back(limited.held_back);
+            Refusal::later(&order.command, limited.retry_after)
+        })?;
         let deadline = Instant::now() + self.shared.config.deadline;
         let desk = Desk { bridge: self.shared.bridge.clone(), instance, caller, deadline };
         self.commands.spawn(async move {
@@ -251,10 +280,15 @@ impl Session {
         Ok(())
     }
 
+    /// Reads no further for a while: what is refused at once only to be sent again costs as much as an answer.
+    fn hold_back(&mut self, wait: Option<Duration>) {
+        self.deaf_until = wait.map(|wait| Instant::now() + wait);
+    }
+
     async fn ping(&mut self) -> Result<(), End> {
         let now = Instant::now();
         let limits = self.limits();
-        if now.saturating_duration_since(self.heard_at) >= limits.silence {
+        if self.deaf_until.is_none() && now.saturating_duration_since(self.heard_at) >= limits.silence {
             return Err(End::Gone("silent"));
         }
         self.ping_at = now + limits.ping_every;
@@ -276,6 +310,13 @@ impl Session {
 /// A write, as long as it may take. A peer that makes no room by then does not read.
 async fn in_time(shared: &Shared, write: impl Future<Output = Result<(), Closed>>) -> Result<(), End> {
     timeout(shared.config.native.limits.write, write).await.map_err(|_| End::Gone("slow"))?.map_err(End::from)
+}
+
+async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => pending().await,
+    }
 }
 
 async fn given_away(place: Option<&Place>) {

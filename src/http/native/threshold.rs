@@ -60,6 +60,11 @@ impl Threshold {
         Some(Place { number, given_away, threshold: Arc::clone(self) })
     }
 
+    /// How many places are taken.
+    pub(super) fn count(&self) -> usize {
+        self.taken().places.len()
+    }
+
     fn taken(&self) -> MutexGuard<'_, Taken> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }

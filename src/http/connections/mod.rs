@@ -1,0 +1,177 @@
+//! Callers' connections: so many, and who gives way when there are more.
+//!
+//! A connection costs its holder nothing and the bridge an open file and some kilobytes, so whoever opens many and says
+//! little could leave no room for others. Three rules stand against it. A request's head that has begun has to come, on
+//! a kept connection as on a new one. Nobody keeps a connection for ever without a request. And where there is no room
+//! for a newcomer, one that waits for nothing gives way: the oldest of those who never showed who they are, and only
+//! without any such the oldest among the others that has nothing to do. What carries a request is never touched, and a
+//! newcomer is turned away only where every connection does.
+//!
+//! Nothing of this reads a clock or sets a timer for a request: time is counted in seconds by one task, which looks at
+//! each connection about once a second. It ends few at a time: thousands that end in the same moment, and come again in
+//! the same moment, would hold up everybody else, and as long as there is room a slow one harms nobody.
+
+mod connection;
+mod kept;
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+pub use connection::{Connection, Request};
+pub use kept::Kept;
+
+use crate::telemetry::meter::Counter;
+
+/// In so many parts a second is divided, and the connections with it.
+const PARTS: u32 = 100;
+
+/// Connections ended at most in one part of a second.
+const ENDED_AT_ONCE: usize = 2;
+
+/// Seconds that a request's head may take; what is overdue is found within one more, if it is not one of many.
+const HEAD_S: u32 = 5;
+
+/// Seconds that a connection is kept without a request; longer than the server's own patience, which ends connections
+/// more kindly. It is for those whose half a head has stopped the server's clock.
+const IDLE_S: u32 = 90;
+
+/// How many connections are looked at for one that may give way: enough, since those that may not are few.
+const LOOKED_AT: usize = 1024;
+
+/// All connections of callers.
+#[derive(Debug)]
+pub struct Connections {
+    most: usize,
+    second: AtomicU32,
+    open: Mutex<Open>,
+    /// Ended since a head did not come.
+    pub slow: Counter,
+    /// Ended to make room.
+    pub gave_way: Counter,
+    /// Not taken, since there was no room to be made.
+    pub turned_away: Counter,
+}
+
+/// By number, so the first is the oldest.
+#[derive(Debug, Default)]
+struct Open {
+    last: u64,
+    strangers: BTreeMap<u64, Arc<Connection>>,
+    known: BTreeMap<u64, Arc<Connection>>,
+    /// The last ones that were looked at, of either.
+    looked_at: [u64; 2],
+}
+
+impl Connections {
+    /// Room for `most`.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        let (slow, gave_way, turned_away) = (Counter::default(), Counter::default(), Counter::default());
+        // Nothing is ever at second 0, which stands for never.
+        Self { most, second: AtomicU32::new(1), open: Mutex::default(), slow, gave_way, turned_away }
+    }
+
+    /// A place for a newcomer, if need be that of another; nothing where all have something to do.
+    pub fn enter(self: &Arc<Self>) -> Option<Arc<Connection>> {
+        let mut open = self.open();
+        if open.strangers.len() + open.known.len() >= self.most {
+            let Some(victim) = open.give_way(self.now()) else {
+                self.turned_away.count();
+                return None;
+            };
+            self.gave_way.count();
+            victim.end();
+        }
+        open.last += 1;
+        let number = open.last;
+        let connection = Arc::new(Connection::new(number, self.now(), Arc::clone(self)));
+        open.strangers.insert(number, Arc::clone(&connection));
+        Some(connection)
+    }
+
+    /// Counts the seconds and ends what is overdue, for as long as it is polled.
+    pub async fn watch(self: Arc<Self>) {
+        let begun = Instant::now();
+        let mut parts = interval(Duration::from_secs(1) / PARTS);
+        parts.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let now = parts.tick().await;
+            let seconds = now.saturating_duration_since(begun).as_secs();
+            self.second.store(u32::try_from(seconds).unwrap_or(u32::MAX).saturating_add(1), Ordering::Relaxed);
+            self.look_on();
+        }
+    }
+
+    /// Looks at the next of the connections, and ends some that are overdue.
+    fn look_on(&self) {
+        let now = self.now();
+        let mut open = self.open();
+        let Open { strangers, known, looked_at: [of_strangers, of_known], .. } = &mut *open;
+        let mut room = ENDED_AT_ONCE;
+        for (connections, last) in [(strangers, of_strangers), (known, of_known)] {
+            for _ in 0..=connections.len() / PARTS as usize {
+                let next = connections.range((Bound::Excluded(*last), Bound::Unbounded)).next();
+                // At the end it begins anew; number 0 is nobody's.
+                *last = next.map_or(0, |(number, _)| *number);
+                let Some((_, connection)) = next else { break };
+                if connection.is_overdue(now, HEAD_S, IDLE_S) && connection.end() {
+                    self.slow.count();
+                    room -= 1;
+                }
+                if room == 0 {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// How many are open: of those who never showed who they are, and of the others.
+    #[must_use]
+    pub fn count(&self) -> (usize, usize) {
+        let open = self.open();
+        (open.strangers.len(), open.known.len())
+    }
+
+    pub(super) fn now(&self) -> u32 {
+        self.second.load(Ordering::Relaxed)
+    }
+
+    /// A connection showed who it is.
+    fn has_become_known(&self, number: u64) {
+        let mut open = self.open();
+        if let Some(connection) = open.strangers.remove(&number) {
+            open.known.insert(number, connection);
+        }
+    }
+
+    fn leave(&self, number: u64) {
+        let mut open = self.open();
+        // Dropped after the lock: it may be the last to hold the connection.
+        let gone = open.strangers.remove(&number).or_else(|| open.known.remove(&number));
+        drop(open);
+        drop(gone);
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Open {
+    /// Takes out the one that gives way.
+    fn give_way(&mut self, now: u32) -> Option<Arc<Connection>> {
+        let stranger = self.strangers.values().take(LOOKED_AT).find(|one| one.is_without_request());
+        // One that had something to do a moment ago may be about to ask again.
+        let victim = stranger.or_else(|| self.known.values().take(LOOKED_AT).find(|one| one.is_idle(now)));
+        let number = victim?.number();
+        self.strangers.remove(&number).or_else(|| self.known.remove(&number))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,196 @@
+//! The doorway: from an accepted socket to a connection that is served, in the clear or by TLS.
+//!
+//! actix-web's own server keeps a connection for as long as half of a second head lasts, and takes newcomers without
+//! asking who else is there. So its parts are put together here, with each socket under [`Connections`].
+
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_http::body::{BoxBody, MessageBody};
+use actix_http::error::DispatchError;
+use actix_http::{HttpService, Protocol, Request, Response};
+use actix_server::GracefulShutdownSignal;
+use actix_service::{IntoServiceFactory, ServiceFactoryExt, fn_service, map_config};
+use actix_web::Error;
+use actix_web::dev::{AppConfig, Server, ServiceFactory, ServiceResponse};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::connections::{Connection, Connections, Kept};
+
+/// How long a connection may take to say whether it speaks HTTP/2, and to agree on TLS.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long an idle connection is kept: longer than balancers keep theirs (60 s is usual), so that it is never this
+/// side that closes one just as a request comes.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
+/// How long the peer of a connection that ends may take to take what is left, and to end what it was sending. The
+/// register ends one that dribbles on earlier.
+const GOODBYE: Duration = Duration::from_secs(10);
+
+/// What an HTTP/2 connection begins with.
+const PREFACE: &[u8; 12] = b"PRI * HTTP/2";
+
+/// The protocol that a TLS handshake agreed on for HTTP/2.
+const H2: &[u8] = b"h2";
+
+/// What is spoken behind the doorway.
+#[derive(Clone)]
+pub(super) enum Spoken {
+    /// HTTP/1.1 in the clear, and HTTP/2 where it is wanted.
+    Clear {
+        /// Whether a connection may begin with HTTP/2.
+        h2c: bool,
+    },
+    /// TLS, with what the handshake agrees on.
+    Tls(Arc<ServerConfig>),
+}
+
+/// How many serve, and how long they may take to stop.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Staff {
+    /// Threads.
+    pub(super) workers: usize,
+    /// Connections of one thread.
+    pub(super) connections_each: usize,
+    /// TLS handshakes of one thread at once.
+    pub(super) handshakes_each: usize,
+    /// How long requests in progress may take once it stops.
+    pub(super) grace_s: u64,
+}
+
+/// Serves `app` on `listener`.
+pub(super) fn open<F, I, S, B>(
+    listener: TcpListener,
+    spoken: Spoken,
+    staff: Staff,
+    connections: &Arc<Connections>,
+    app: F,
+) -> io::Result<Server>
+where
+    F: Fn() -> I + Send + Clone + 'static,
+    I: IntoServiceFactory<S, Request>,
+    S: ServiceFactory<Request, Config = AppConfig, Response = ServiceResponse<B>, Error = Error, InitError = ()>
+        + 'static,
+    S::Service: 'static,
+    S::Future: 'static,
+    B: MessageBody + 'static,
+{
+    let address = listener.local_addr()?;
+    let builder = Server::build()
+        .workers(staff.workers)
+        .max_concurrent_connections(staff.connections_each)
+        .shutdown_timeout(staff.grace_s)
+        .disable_signals();
+    let stopping = builder.graceful_shutdown_signal();
+    let connections = Arc::clone(connections);
+    let builder = match spoken {
+        Spoken::Clear { h2c } => builder.listen("callers", listener, move || {
+            let (connections, stopping) = (Arc::clone(&connections), stopping.clone());
+            let entering = move |socket| entered(socket, Arc::clone(&connections), h2c);
+            let served = http(address, app().into_factory(), stopping, |kept: &Kept| kept.connection());
+            fn_service(entering).and_then(served)
+        })?,
+        Spoken::Tls(config) => builder.listen("callers", listener, move || {
+            let (connections, stopping) = (Arc::clone(&connections), stopping.clone());
+            let acceptor = TlsAcceptor::from(Arc::clone(&config));
+            let handshakes = Arc::new(Semaphore::new(staff.handshakes_each));
+            let entering =
+                move |socket| encrypted(socket, Arc::clone(&connections), acceptor.clone(), Arc::clone(&handshakes));
+            let served = http(address, app().into_factory(), stopping, |stream: &TlsStream<Kept>| {
+                stream.get_ref().0.connection()
+            });
+            fn_service(entering).and_then(served)
+        })?,
+    };
+    Ok(builder.run())
+}
+
+/// A connection that somebody is served on.
+type Entered<T> = (T, Protocol, Option<SocketAddr>);
+
+/// Takes a socket in, if there is room.
+fn place(socket: TcpStream, connections: &Arc<Connections>) -> Result<Kept, DispatchError> {
+    let full = || DispatchError::Io(io::Error::other("there is no room for one more connection"));
+    Ok(Kept::new(socket, connections.enter().ok_or_else(full)?))
+}
+
+async fn entered(socket: TcpStream, connections: Arc<Connections>, h2c: bool) -> Result<Entered<Kept>, DispatchError> {
+    let kept = place(socket, &connections)?;
+    let mut begin = [0; PREFACE.len()];
+    let framed = h2c && {
+        in_time(kept.socket().peek(&mut begin)).await?;
+        begin == *PREFACE
+    };
+    let peer = kept.socket().peer_addr().ok();
+    Ok((kept, if framed { Protocol::Http2 } else { Protocol::Http1 }, peer))
+}
+
+async fn encrypted(
+    socket: TcpStream,
+    connections: Arc<Connections>,
+    acceptor: TlsAcceptor,
+    handshakes: Arc<Semaphore>,
+) -> Result<Entered<TlsStream<Kept>>, DispatchError> {
+    let kept = place(socket, &connections)?;
+    let peer = kept.socket().peer_addr().ok();
+    let handshake = async {
+        // Who says nothing holds up nobody else.
+        kept.socket().readable().await?;
+        let _one_of_so_many = handshakes.acquire().await.map_err(io::Error::other)?;
+        acceptor.accept(kept).await
+    };
+    let stream = in_time(handshake).await?;
+    let agreed = stream.get_ref().1.alpn_protocol();
+    let protocol = if agreed == Some(H2) { Protocol::Http2 } else { Protocol::Http1 };
+    Ok((stream, protocol, peer))
+}
+
+async fn in_time<T>(step: impl Future<Output = io::Result<T>>) -> Result<T, DispatchError> {
+    let step = timeout(GREETING_TIMEOUT, step).await.map_err(|_| DispatchError::SlowRequestTimeout)?;
+    step.map_err(DispatchError::Io)
+}
+
+/// HTTP over connections of one kind. Each request can find the connection that it came on.
+fn http<T, S, B>(
+    address: SocketAddr,
+    app: S,
+    stopping: GracefulShutdownSignal,
+    connection_of: impl Fn(&T) -> &Arc<Connection> + 'static,
+) -> impl ServiceFactory<Entered<T>, Config = (), Response = (), Error = DispatchError, InitError = ()>
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: ServiceFactory<Request, Config = AppConfig, Response = ServiceResponse<B>, Error = Error, InitError = ()>
+        + 'static,
+    S::Service: 'static,
+    S::Future: 'static,
+    B: MessageBody + 'static,
+{
+    let app = app.map_err(|error: Error| -> Response<BoxBody> { error.error_response().into() });
+    HttpService::build()
+        .graceful_shutdown_signal(move || {
+            let stopping = stopping.clone();
+            async move { stopping.notified().await }
+        })
+        .keep_alive(KEEP_ALIVE)
+        // Heads are for the register to time: this clock is read twice a second, and would end hundreds of slow ones in
+        // the same moment. Bodies have the deadline of their request.
+        .client_request_timeout(Duration::ZERO)
+        .client_disconnect_timeout(GOODBYE)
+        // Whoever closes its side has gone: a stream has to end then, and not at its next event.
+        .h1_allow_half_closed(false)
+        .local_addr(address)
+        .on_connect_ext(move |stream: &T, data| {
+            data.insert(Arc::clone(connection_of(stream)));
+        })
+        .finish(map_config(app, |()| AppConfig::default()))
+}
