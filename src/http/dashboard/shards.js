@@ -56,7 +56,7 @@ function update(card, shard, others, key) {
   const longest = Math.max(0, ...links.map((link) => link.open_seconds));
   say(card.querySelector(".facts-line"), links.length ? `${trip} · longest open ${duration(longest)}` : trip);
   const fault = card.querySelector(".fault");
-  const failures = shard.failures ? `${count(shard.failures, "failed attempt")} in a row; tried again every few seconds. ` : "";
+  const failures = shard.failures ? `${count(shard.failures, "failed attempt")} in a row${shard.cordoned ? "" : "; tried again every few seconds"}. ` : "";
   const wanted = failures + (shard.last_fault ? `Last fault: ${shard.last_fault}` : "");
   if (fault.textContent !== wanted) {
     fault.replaceChildren(failures, ...(shard.last_fault ? ["Last fault: ", foreign(shard.last_fault)] : []));
