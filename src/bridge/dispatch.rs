@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::error::Error;
 use super::turns::Turns;
 use crate::budget::{Ask, Class, Denied, Ledger, Permit};
+use crate::drain::Drain;
 use crate::gateway::{Cause, Failure, Lease, Lost, NotSent, Pool, Priority};
 use crate::wire::{Body, Command, GatewayError, Meaning};
 
@@ -32,6 +33,8 @@ pub(super) struct Dispatch {
     pub(super) request_timeout: Duration,
     /// How long a read waits for points.
     pub(super) max_wait: Duration,
+    /// Once it refuses, nothing new is begun; what was begun goes on to its end.
+    pub(super) drain: Drain,
 }
 
 /// Why a command that must not be repeated did not end with its reply.
@@ -44,6 +47,12 @@ pub(super) enum Unfinished {
 }
 
 impl Dispatch {
+    /// Whether something new may be begun. A stopping bridge would never come to rest otherwise: links stay until all that
+    /// was begun has ended, and callers keep coming.
+    pub(super) fn begin(&self) -> Result<(), Error> {
+        if self.drain.refuses_new() { Err(Error::ShuttingDown { retry_after: SHORTLY }) } else { Ok(()) }
+    }
+
     /// A command that may be repeated, each try under points had in one of its turns. `on_write` is called just before each write.
     pub(super) async fn repeatable(
         &self,
@@ -52,6 +61,7 @@ impl Dispatch {
         deadline: Instant,
         mut on_write: impl FnMut(),
     ) -> Result<Body, Error> {
+        self.begin()?;
         let mut avoid = None;
         let mut written = 0;
         loop {
@@ -82,6 +92,7 @@ impl Dispatch {
 
     /// A raw command, which must not be repeated: waits until `deadline` for a link, is written once, and runs to its end.
     pub(super) async fn once(&self, command: &Command, turn: &str, deadline: Instant) -> Result<Body, Unfinished> {
+        self.begin().map_err(Unfinished::Nothing)?;
         loop {
             let ask = Ask { command: &command.name, class: Class::Caller(turn), deadline };
             let mut permit = self.ledger.acquire(ask).await.map_err(|denied| Unfinished::Nothing(denied.into()))?;

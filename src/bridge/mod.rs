@@ -118,7 +118,8 @@ impl Bridge {
             let InstanceParts { pool, ledger, api_key, request_timeout, max_wait, pay_max_wait, hub } = parts;
             let passwords = PasswordKey::derived(&api_key);
             let api_key = ArcSwap::from_pointee(api_key);
-            let dispatch = Arc::new(Dispatch { pool, ledger, api_key, request_timeout, max_wait });
+            let dispatch =
+                Arc::new(Dispatch { pool, ledger, api_key, request_timeout, max_wait, drain: drain.clone() });
             let reader = Reader::new(Arc::clone(&dispatch), Arc::clone(cache), runtime.clone(), tasks.clone());
             let (name, reader, cache): (Arc<str>, _, _) = (Arc::from(name), Arc::new(reader), Arc::clone(cache));
             let payments = Payments::new(Arc::clone(&dispatch), journal.clone(), Arc::clone(&cache), Arc::clone(&name));

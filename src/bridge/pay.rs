@@ -100,6 +100,7 @@ impl Payments {
         command: &Command,
         (write_by, shown): (Instant, Shown),
     ) -> Result<Paid, Error> {
+        self.dispatch.begin()?;
         // Until the record is durable a dropped reservation frees the key, and a dropped lease and permit go back.
         let way = self.way(command, write_by).await?;
         if let Some(newest) = self.evidence.newest_before(pos_id) {

@@ -127,11 +127,15 @@ impl Plan {
     pub(crate) fn explains_ratelimit(&self) -> bool {
         let holds_up =
             |step: &&Step| matches!(step.act, Act::Stall(Route::Shard(_), Way::Up) | Act::Slow(Route::Shard(_)));
-        let ends = |step: &&Step| matches!(step.act, Act::KillBridge | Act::StopBridge);
-        // A bridge that was asked to stop ends within the time until it is started again, or some seconds after.
-        self.steps.iter().filter(ends).any(|end| {
-            let (from, to) = (end.at_ms, end.at_ms + end.for_ms + 5_000);
-            self.steps.iter().filter(holds_up).any(|held| held.at_ms <= to && held.at_ms + held.for_ms >= from)
+        self.steps.iter().any(|end| {
+            let by_then = match end.act {
+                Act::KillBridge => end.at_ms,
+                // One that was asked to stop ends when what it has begun has ended.
+                Act::StopBridge => end.at_ms + REQUEST_TIMEOUT_MS,
+                _ => return false,
+            };
+            let overlaps = |held: &Step| held.at_ms <= by_then && held.at_ms + held.for_ms >= end.at_ms;
+            self.steps.iter().filter(holds_up).any(overlaps)
         })
     }
 }

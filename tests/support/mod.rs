@@ -145,6 +145,11 @@ impl World {
         .await;
     }
 
+    /// Asks the bridge to stop, as SIGTERM would.
+    pub(crate) fn ask_to_stop(&self) {
+        self.drain.ask();
+    }
+
     /// Stops the bridge as SIGTERM would and waits for its end.
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
         self.drain.ask();

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::budget::Ledger;
 use crate::cache::{self, Rule};
+use crate::drain::Drain;
 use crate::gateway::{self, Heard, Pool};
 use crate::simulator::{Action, Config, Fault, Simulator};
 use crate::wire::{Parameters, command};
@@ -24,6 +25,7 @@ fn reader(gateway: &Simulator) -> (Arc<Reader>, CancellationToken) {
         api_key: arc_swap::ArcSwap::from_pointee("demo-key".into()),
         request_timeout: Duration::from_secs(5),
         max_wait: Duration::from_secs(2),
+        drain: Drain::new(),
     };
     let rule = Rule { fresh: Duration::from_mins(1), stale: Duration::from_mins(1) };
     let rules = BTreeMap::from([("getconfig".to_owned(), rule)]);
