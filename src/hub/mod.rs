@@ -13,6 +13,7 @@ mod entry;
 mod log;
 pub mod matcher;
 mod subscription;
+mod word;
 #[cfg(test)]
 mod tests;
 
