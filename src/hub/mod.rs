@@ -13,9 +13,9 @@ mod entry;
 mod log;
 pub mod matcher;
 mod subscription;
-mod word;
 #[cfg(test)]
 mod tests;
+mod word;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
