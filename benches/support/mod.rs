@@ -61,6 +61,11 @@ impl Running {
         line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
     }
 
+    /// Its number.
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// Ends it as a crash would.
     pub(crate) fn kill(mut self) {
         self.0.kill().unwrap();
