@@ -28,6 +28,7 @@ use super::connections::{Connection, Request as UnderWay};
 use super::express;
 use super::problem::{Entry, MEDIA_TYPE, Problem, table};
 use super::server::Shared;
+use super::stream::EventStream;
 use crate::telemetry::trace_context::TraceParent;
 use crate::telemetry::traces;
 
@@ -145,11 +146,17 @@ fn told(
         log(method, route, response.status(), (id, trace, caller), took);
     }
     let place = admitted.and_then(|admitted| admitted.place).filter(|_| !is_stream(response.headers()));
-    if *method == Method::HEAD && matches!(response.response().body().size(), BodySize::Stream) {
+    let stream = EventStream::of(response.response_mut());
+    let is_endless = stream.is_some() || matches!(response.response().body().size(), BodySize::Stream);
+    if *method == Method::HEAD && is_endless {
         // A stream has no length to tell, and one without an end must not be run for nobody.
         return response.map_body(|_, _| Held { body: NoBody::new().boxed(), _place: None, _under_way: under_way });
     }
-    response.map_body(|_, body| Held { body, _place: place, _under_way: under_way })
+    response.map_body(|_, body| Held {
+        body: stream.map_or(body, MessageBody::boxed),
+        _place: place,
+        _under_way: under_way,
+    })
 }
 
 /// An event stream may last for days, and so gives its place of the caller's allowance back at once: the streams have a

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use actix_web::HttpResponse;
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::web::Bytes;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -66,6 +67,19 @@ impl EventStream {
             begun: false,
             over: false,
         }
+    }
+
+    /// Puts the stream beside an answer without a body, past all layers: what each of them would wrap around it, a
+    /// listener would hold for as long as it listens. [`EventStream::of`] makes it the body.
+    #[must_use]
+    pub fn into_answer(self, mut answer: HttpResponse) -> HttpResponse {
+        answer.extensions_mut().insert(self);
+        answer
+    }
+
+    /// The stream that was put beside an answer.
+    pub fn of<B>(answer: &mut HttpResponse<B>) -> Option<Self> {
+        answer.extensions_mut().remove()
     }
 
     /// What a stream begins with. A reset is told before the new cursor: whoever loses the connection between the two
@@ -157,3 +171,6 @@ impl MessageBody for EventStream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,15 +16,38 @@ use sha2::{Digest, Sha256};
 
 use super::auth::{self, Auth, Mode, Scope, Token};
 use super::{Config, Shared, server};
-use crate::bridge::Bridge;
+use crate::bridge::{Bridge, InstanceParts};
+use crate::budget::{self, Ledger};
 use crate::cache;
 use crate::drain::Drain;
+use crate::gateway::{self, Heard, Pool};
+use crate::hub::Hub;
 use crate::journal::{self, Journal};
 
 /// A bridge without a gateway.
 pub(crate) fn bridge() -> Bridge {
+    bridge_for(BTreeMap::new())
+}
+
+/// A bridge whose instance `demo` tells what is logged in `hub`, and is connected to nothing.
+pub(crate) fn bridge_over(hub: Hub) -> Bridge {
+    let nothing = Heard(Arc::new(|_| {}));
+    let tls = gateway::client_config(None).unwrap();
+    let parts = InstanceParts {
+        pool: Pool::new(gateway::Config::default(), "demo", "demo", tls, nothing),
+        ledger: Ledger::new(budget::Config::default()),
+        api_key: SecretString::from("gateway-secret"),
+        request_timeout: Duration::from_secs(1),
+        max_wait: Duration::ZERO,
+        pay_max_wait: Duration::ZERO,
+        hub,
+    };
+    bridge_for(BTreeMap::from([("demo".to_owned(), parts)]))
+}
+
+fn bridge_for(instances: BTreeMap<String, InstanceParts>) -> Bridge {
     let cache = cache::Config { max_size: 0, min_age: Duration::ZERO, rules: BTreeMap::new(), store: None };
-    Bridge::new(BTreeMap::new(), &Arc::new(cache::Cache::new(cache)), &journal(), Drain::new())
+    Bridge::new(instances, &Arc::new(cache::Cache::new(cache)), &journal(), Drain::new())
 }
 
 /// A journal in a folder that goes with the process.

@@ -6,9 +6,11 @@
 //! within it is a copy, and how many a connection missed is known as soon as it has been open for a skew.
 //!
 //! Until then a frame may be either. It is held for one skew, in which whoever was connected all along brings the
-//! same if it is new. If somebody was and brought none, it was a copy; if nobody was, it is logged and marked. A
-//! connection that vouched and turns out to have been deaf takes its word back, and the frame is logged after all. So
-//! nothing is lost without a word, and a copy is logged unmarked only if shards differ by more than ten skews.
+//! same if it is new. If somebody was and brought none, it was a copy. If nobody was, as when all have just opened, it
+//! was one too if all who ever brought the same are still there: the one who has brought the most has missed none that
+//! any of them brought, and each of its frames is an entry. Otherwise it is logged and marked. A connection that
+//! vouched and turns out to have been deaf takes its word back, and the frame is logged after all. So nothing is lost
+//! without a word, and a copy is logged unmarked only if shards differ by more than ten skews.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use tokio::time::Instant;
 
 use super::coverage::{Coverage, Hole};
 use super::entry::Broadcast;
+use super::word::{Word, Worth};
 use crate::wire::Body;
 
 /// For how many skews a copy may be late and is still recognized as one, if only to be marked.
@@ -79,6 +82,8 @@ struct Occurrences {
     /// The others.
     recent: VecDeque<First>,
     places: HashMap<u64, Place>,
+    /// Whether a connection that brought some is gone.
+    deserted: bool,
     /// How many frames are held.
     held: usize,
 }
@@ -87,6 +92,8 @@ struct Occurrences {
 #[derive(Debug, Clone, Copy)]
 struct First {
     at: Instant,
+    /// When it may have been heard already: it may be one that was held then, and what is held now be this one.
+    earliest: Instant,
     /// Whether it was heard on a connection that had just opened, and so may not be the next, but one after it.
     by_newcomer: bool,
 }
@@ -122,12 +129,12 @@ impl Occurrences {
 
     /// One more frame of `link`: the least and the most that it can be.
     fn one_more(&mut self, link: u64, since: Instant, held_most: u64, now: Instant, skew: Duration) -> (u64, u64) {
-        let heard = |before: &dyn Fn(Instant) -> bool| {
-            self.forgiven + self.recent.iter().take_while(|first| before(first.at)).count() as u64
+        let heard = |before: &dyn Fn(&First) -> bool| {
+            self.forgiven + self.recent.iter().rposition(before).map_or(0, |last| last as u64 + 1)
         };
         // First heard a skew before it opened, an occurrence was delivered on its shard before it was there; a skew
         // after, it was not.
-        let missed = || (heard(&|first| first + skew <= since), heard(&|first| first < since + skew));
+        let missed = || (heard(&|first| first.at + skew <= since), heard(&|first| first.earliest < since + skew));
         let place = self.places.entry(link).or_insert_with(|| {
             let (least_missed, most_missed) = missed();
             // What others brought by then and is held may be more that was missed.
@@ -147,10 +154,10 @@ impl Occurrences {
         (least, most)
     }
 
-    /// `link` brought one more than were known.
-    fn add(&mut self, link: u64, now: Instant, skew: Duration) {
+    /// `link` brought one more than were known, where equal frames are held since `earliest`.
+    fn add(&mut self, link: u64, earliest: Instant, now: Instant, skew: Duration) {
         let by_newcomer = self.places.get(&link).is_some_and(|place| now < place.since + skew);
-        self.recent.push_back(First { at: now, by_newcomer });
+        self.recent.push_back(First { at: now, earliest, by_newcomer });
     }
 
     /// The first `frames` of `link` are no more than are known.
@@ -160,6 +167,11 @@ impl Occurrences {
             place.most_missed = place.most_missed.min(count.saturating_sub(frames));
             place.least_missed = place.least_missed.min(place.most_missed);
         }
+    }
+
+    /// All who brought any, as long as all of them are there.
+    fn all_who_brought(&self) -> Vec<u64> {
+        if self.deserted { Vec::new() } else { self.places.keys().copied().collect() }
     }
 
     /// Whether it is known what `link` missed, so that whatever else it brings is counted for certain.
@@ -179,13 +191,12 @@ struct Held {
     received_at: Timestamp,
 }
 
-/// A frame that is a copy, if one of these was listening until then.
+/// A frame that is a copy, if a word is worth what it says.
 #[derive(Debug)]
 struct Vouched {
     payload: Arc<Payload>,
     received_at: Timestamp,
-    witnesses: Vec<u64>,
-    until: Instant,
+    word: Word,
 }
 
 /// Decides what was broadcast, from what connections bring.
@@ -249,25 +260,20 @@ impl Matcher {
     pub fn closed(&mut self, link: u64, last_heard: Instant) -> Outcome {
         let mut outcome = Outcome::default();
         for mut vouched in std::mem::take(&mut self.vouched) {
-            if vouched.witnesses.contains(&link) {
-                if last_heard >= vouched.until {
-                    continue;
-                }
-                vouched.witnesses.retain(|witness| *witness != link);
-            }
-            if vouched.witnesses.is_empty() {
-                outcome.decisions.push(vouched.payload.broadcast(vouched.received_at, true));
-            } else {
-                self.vouched.push_back(vouched);
+            match vouched.word.closed(link, last_heard) {
+                Worth::Proved => {}
+                Worth::Void => outcome.decisions.push(vouched.payload.broadcast(vouched.received_at, true)),
+                Worth::Open => self.vouched.push_back(vouched),
             }
         }
         let holes = self.coverage.closed(link, last_heard);
         outcome.missed(holes);
         // With nobody left something may be missed from now on, even though the hole is told only when it ends.
         outcome.news |= self.coverage.is_deaf();
-        let open = |link: &u64| self.coverage.since(*link).is_some();
+        let open = |other: &u64| self.coverage.since(*other).is_some();
         for occurrences in self.payloads.values_mut() {
-            occurrences.places.retain(|link, _| occurrences.held > 0 || open(link));
+            occurrences.deserted |= occurrences.places.contains_key(&link);
+            occurrences.places.retain(|other, _| occurrences.held > 0 || open(other));
         }
         outcome
     }
@@ -284,7 +290,7 @@ impl Matcher {
         let mut outcome = self.tick(at);
         let (now, skew) = (self.now, self.skew);
         // A witness that is heard after the fact has listened until then.
-        self.vouched.retain(|vouched| now < vouched.until || !vouched.witnesses.contains(&link));
+        self.vouched.retain_mut(|vouched| vouched.word.heard(link, now) != Worth::Proved);
         let since = self.coverage.since(link).unwrap_or(now);
         let payload = Arc::new(Payload { message: Arc::from(message), parameters: parameters.clone() });
         let known = self.payloads.get_key_value(&payload).map(|(known, _)| Arc::clone(known));
@@ -306,7 +312,8 @@ impl Matcher {
         let frames = occurrences.places.get(&link).map_or(0, |place| place.frames);
         let is_new = least > occurrences.count();
         if is_new {
-            occurrences.add(link, now, skew);
+            let earliest = self.held.iter().find(|held| held.payload == payload).map_or(now, |held| held.at);
+            occurrences.add(link, earliest, now, skew);
             outcome.news = true;
             outcome.decisions.push(payload.broadcast(received_at, false));
             self.added.push_back((now, Arc::clone(&payload)));
@@ -348,7 +355,7 @@ impl Matcher {
             self.release(&mut outcome, true);
         }
         let (now, patience, late) = (self.now, self.patience, self.skew * LATE_SKEWS);
-        while self.vouched.front().is_some_and(|oldest| oldest.until + patience <= now) {
+        while self.vouched.front().is_some_and(|oldest| oldest.word.until() + patience <= now) {
             self.vouched.pop_front();
         }
         while self.added.front().is_some_and(|(added, _)| *added + late <= now) {
@@ -394,8 +401,13 @@ impl Matcher {
             let was_there = *other == link || *since + self.skew + self.skew <= newest.at;
             was_there && occurrences.is_certain(*other)
         };
-        let witnesses = self.coverage.open().filter(hears).map(|open| open.0).collect();
-        self.vouch(outcome, Vouched { payload, received_at, witnesses, until: newest.at + self.skew });
+        let witnesses: Vec<u64> = self.coverage.open().filter(hears).map(|open| open.0).collect();
+        let word = if witnesses.is_empty() {
+            Word::of_all(occurrences.all_who_brought(), self.now + self.skew)
+        } else {
+            Word::of_any(witnesses, newest.at + self.skew)
+        };
+        self.vouch(outcome, Vouched { payload, received_at, word });
     }
 
     /// Decides on the oldest frame that is held. `in_time`: whether it was held for as long as it should.
@@ -410,15 +422,20 @@ impl Matcher {
         };
         let witnesses: Vec<u64> =
             self.coverage.open().filter(|open| in_time && saw_all(open)).map(|open| open.0).collect();
+        let word = if witnesses.is_empty() && in_time {
+            Word::of_all(occurrences.all_who_brought(), until)
+        } else {
+            Word::of_any(witnesses, until)
+        };
         // Whatever equals it was brought by others within the skew, so it is none of those that come later.
         occurrences.anchor(held.link, held.frames);
         let Held { payload, received_at, .. } = held;
-        self.vouch(outcome, Vouched { payload, received_at, witnesses, until });
+        self.vouch(outcome, Vouched { payload, received_at, word });
     }
 
     /// Drops a frame on somebody's word, or logs it where nobody gives theirs.
     fn vouch(&mut self, outcome: &mut Outcome, vouched: Vouched) {
-        if vouched.witnesses.is_empty() {
+        if vouched.word.is_nobodys() {
             outcome.decisions.push(vouched.payload.broadcast(vouched.received_at, true));
             return;
         }

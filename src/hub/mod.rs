@@ -15,6 +15,7 @@ pub mod matcher;
 mod subscription;
 #[cfg(test)]
 mod tests;
+mod word;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

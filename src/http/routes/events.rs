@@ -77,7 +77,10 @@ pub(super) async fn stream_events(request: HttpRequest) -> Result<HttpResponse, 
         return Ok(answer.body(sse::overloaded("caller-limited", later())));
     }
     Ok(match hub.subscribe(since) {
-        Ok(subscription) => answer.body(EventStream::new(subscription, message, call.shared().config.heartbeat)),
+        Ok(subscription) => {
+            let stream = EventStream::new(subscription, message, call.shared().config.heartbeat);
+            stream.into_answer(answer.finish())
+        }
         Err(refused) => answer.body(sse::overloaded(reason(refused), later())),
     })
 }

@@ -109,6 +109,33 @@ fn where_nobody_was_there_all_along_it_is_logged_and_marked() {
 }
 
 #[test]
+fn where_all_have_just_opened_the_one_that_brings_the_most_tells_how_many_there_were() {
+    let both = || {
+        let mut times = Times::with(&[]);
+        times.open(1, 0);
+        times.open(2, 50);
+        assert_eq!(times.hear(1, 100), "+");
+        assert_eq!(times.hear(2, 110), "", "held: it may have missed the other's, and the other this one");
+        times
+    };
+    let mut times = both();
+    assert_eq!(times.wait(1110), ".", "it would have brought the other's too, or the other this one");
+    assert_eq!(times.close(1, 1200), ".", "who was there until then has said enough");
+    for last_heard_ms in [600, 1109] {
+        let mut times = both();
+        assert_eq!(times.wait(1110), ".");
+        assert!(times.close(1, last_heard_ms).starts_with('?'), "one of them was deaf");
+    }
+    let mut times = both();
+    assert!(times.close(1, 600).ends_with("gap"));
+    assert_eq!(times.wait(1110), "?.", "one of them is gone");
+    let mut times = both();
+    assert_eq!(times.hear(2, 120), "+");
+    assert_eq!(times.hear(1, 130), "", "either may be a third");
+    assert_eq!(times.wait(1500), ".", "and is not");
+}
+
+#[test]
 fn a_word_is_taken_back_by_one_that_was_deaf() {
     for (last_heard_ms, told) in [(300, "?gap"), (1500, ".")] {
         let mut times = Times::with(&[1]);
@@ -348,6 +375,19 @@ proptest! {
         }
         // Before the first connection, and after the last.
         prop_assert!(log.gaps_ms.iter().all(|(from, to)| *to == 0 || *from > 900_000), "{:?}", log);
+    }
+
+    #[test]
+    fn with_connections_that_open_at_any_time_and_stay_there_is_exactly_one_entry_for_all_that_was_heard(
+        opened_ms in prop::collection::vec((0..3_usize, 0..4 * SKEW_MS), 1..6),
+        made in prop::collection::vec(made(SKEW_MS), 1..25),
+    ) {
+        let lives: Vec<Life> =
+            opened_ms.into_iter().map(|(shard, opened_ms)| Life { opened_ms, ..steady(shard) }).collect();
+        let log = play(&lives, &made, 0);
+        for text in [0, 1] {
+            prop_assert_eq!(log.entries[text], [log.heard(text), 0], "{:?}", log);
+        }
     }
 
     #[test]

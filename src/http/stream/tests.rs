@@ -1,0 +1,72 @@
+//! Streams through a real server whose system bears with peers that take nothing for a short time only.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::rt::spawn;
+use futures_util::FutureExt;
+use jiff::Timestamp;
+use serde_json::value::RawValue;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
+use tokio::time::{sleep, timeout};
+
+use crate::http::Config;
+use crate::http::server::{Listeners, Parts, run};
+use crate::http::testing::{auth, bridge_over};
+use crate::hub::{Broadcast, Epoch, Event, Hub, Item, Seats, Since};
+use crate::wire::Body;
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// More than sockets hold, and less than a log.
+const FLOOD: (usize, usize) = (40, 256 * 1024);
+
+async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let wait = async {
+        while !condition() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(timeout(PATIENCE, wait).await.is_ok(), "never came: {what}");
+}
+
+#[actix_web::test]
+async fn one_who_never_reads_is_given_up_by_the_system_however_long_the_log_holds_what_it_has_yet_to_hear() {
+    let hub = Hub::new(Epoch::new(7), 1024, Seats::new(9));
+    spawn({
+        let hub = hub.clone();
+        async move { hub.announce().await }
+    });
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let config = Config { untaken: Duration::from_secs(1), heartbeat: Duration::from_hours(1), ..Config::default() };
+    let parts = Parts { bridge: bridge_over(hub.clone()), auth: auth(), config, certificates: None };
+    let server = run(Listeners { callers: listener, admin: None }, parts, || ()).unwrap().callers;
+    let handle = server.handle();
+    spawn(server);
+
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(2048).unwrap();
+    let mut mute = socket.connect(address).await.unwrap();
+    let request = "GET /v1/instances/demo/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ALL\r\n\r\n";
+    mute.write_all(request.as_bytes()).await.unwrap();
+    until("it listens", || hub.listeners() == 1).await;
+    for _ in 0..FLOOD.0 {
+        let parameters = Body::from(&*RawValue::from_string("{}".to_owned()).unwrap());
+        let (message, received_at) = (Arc::from("x".repeat(FLOOD.1)), Timestamp::UNIX_EPOCH);
+        hub.publish(Event::Broadcast(Broadcast { message, parameters, received_at, maybe_duplicate: false }));
+    }
+    until("its place is given back", || hub.listeners() == 0).await;
+    // The log has not gone past it.
+    let begin = Epoch::new(7).to_string() + "-0";
+    let first = hub.subscribe(Since::After(&begin)).unwrap().next().now_or_never();
+    assert!(matches!(first, Some(Ok(Item::Entry(entry))) if entry.id.offset == 1));
+    // Nobody told it that this is the end: it was cut off.
+    let mut taken = Vec::new();
+    let read = async { while mute.read_buf(&mut taken).await.is_ok_and(|read| read > 0) {} };
+    assert!(timeout(PATIENCE, read).await.is_ok(), "it is still connected");
+    assert!(!taken.ends_with(b"0\r\n\r\n") && taken.len() < FLOOD.0 * FLOOD.1);
+    handle.stop(false).await;
+}
