@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use support::{KEY, Running, free_address, median, serve, simulate, until_ready};
+use support::{Aim, KEY, Report, Row, Running, free_address, median, serve, simulate, until_ready};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, interval, sleep, sleep_until, timeout};
@@ -209,11 +209,17 @@ async fn main() {
         open.push(there);
         refused.push(answered);
     }
-    println!("{:.0} slow connections, {:.0} answers a second to the flood", median(open), median(refused));
-    println!("| p99 of another token, µs | alone | beside the crowd | ratio | to reach |");
-    println!("|---|---|---|---|---|");
-    for (at, kind) in ["kept connections", "new connections"].into_iter().enumerate() {
+    let mut report = Report::new();
+    let rows = [
+        ("crowd-kept", "p99 of another token on kept connections, beside a crowd"),
+        ("crowd-new", "the same on new connections"),
+    ];
+    for (at, (name, figure)) in rows.into_iter().enumerate() {
         let [alone, beside] = [&alone, &beside].map(|rounds| median(rounds.iter().map(|round| round[at]).collect()));
-        println!("| {kind} | {alone:.0} | {beside:.0} | {:.2} | ≤ 2 |", beside / alone);
+        let row = Row::new(name, figure, beside, "µs").beside("alone", alone);
+        report.add(row.ratio(beside / alone).aim(Aim::AtMost(2.0)));
     }
+    report.add(Row::new("crowd-open", "slow connections in that crowd", median(open), ""));
+    report.add(Row::new("crowd-flood", "answers to its flood", median(refused), "/s"));
+    report.tell();
 }
