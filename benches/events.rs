@@ -74,7 +74,7 @@ fn unsent(from: u16, to: u16) -> u64 {
 
 /// The id of the block that was read last.
 fn last_id(heard: &Heard) -> String {
-    let id = heard.sample.lines().filter_map(|line| line.strip_prefix("id: ")).last();
+    let id = heard.sample.lines().filter_map(|line| line.strip_prefix("id: ")).next_back();
     id.expect("a block has an id").to_owned()
 }
 

@@ -27,7 +27,7 @@ const END: &[u8] = b"\n\n\r\n";
 const MOST_BLOCKS: usize = 4096;
 
 /// The most that anything is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What a crowd is told.
 #[derive(Debug, Serialize, Deserialize)]
