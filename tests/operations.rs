@@ -73,6 +73,12 @@ async fn a_cordoned_shard_loses_its_links_and_gets_none_until_it_is_put_back() {
     })
     .await;
     assert_eq!(world.get(ANY).await.status(), 200);
+    // Also when another is needed.
+    let opened = world.gateway.counts().shard("exon").opened;
+    world.gateway.kill("cyton").unwrap();
+    eventually("both links are on zeus", async || open_links(&status(&world).await, "zeus") >= 2).await;
+    assert_eq!(world.gateway.counts().shard("exon").opened, opened);
+    world.gateway.revive("cyton").unwrap();
     assert_eq!(cordon(&world, "exon", json!({"cordoned": false})).await.status(), 200);
     assert_eq!(cordon(&world, "zeus", json!({"cordoned": true})).await.status(), 200);
     eventually("exon serves again", async || open_links(&status(&world).await, "exon") > 0).await;
