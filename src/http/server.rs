@@ -145,6 +145,9 @@ pub fn run(listeners: Listeners, parts: Parts, on_worker: impl Fn() + Clone + Se
     // Sockets take it from the listener. What is written to them and not taken holds memory, here and in the system.
     let untaken_ms = u32::try_from(shared.config.untaken.as_millis()).unwrap_or(u32::MAX);
     rustix::net::sockopt::set_tcp_user_timeout(&callers, untaken_ms)?;
+    // Likewise. HTTP/2 writes an answer in two pieces: the second would wait until the peer acknowledges the first, which
+    // it does after 40 ms if it has nothing to say meanwhile.
+    rustix::net::sockopt::set_tcp_nodelay(&callers, true)?;
     let staff =
         Staff { workers: workers(), connections_each: MAX_CONNECTIONS, handshakes_each: MAX_HANDSHAKES, grace_s };
     let spoken = match certificates {
