@@ -145,7 +145,8 @@ fn spare(view: &View, shards: &[ShardView], now: Instant, look_again: &mut Optio
         .filter_map(|(index, shard)| shard.idle_since.map(|since| (index, shard.links, since)))
         .max_by_key(|(_, links, since)| (*links, std::cmp::Reverse(*since)));
     let (index, _, since) = crowded?;
-    if open > view.max_links && covered >= spread {
+    // Also while shards are missing: one too many stands in the way of moving to the next of them.
+    if open > view.max_links {
         return Some(index);
     }
     if open > view.min_links {
@@ -174,6 +175,19 @@ mod tests {
 
     fn bad(retry_in: Duration) -> ShardView {
         ShardView { failures: 3, retry_at: Some(Instant::now() + retry_in), ..ShardView::default() }
+    }
+
+    #[test]
+    fn with_all_links_on_one_shard_the_others_get_theirs_one_after_the_other() {
+        let now = Instant::now();
+        let crowded = |links| ShardView { links, idle_since: Some(now), ..ShardView::default() };
+        let full = |shards| View { min_links: 3, ..view(shards) };
+        let moved = plan(&full(vec![crowded(8), ShardView::default(), ShardView::default()]), now);
+        assert_eq!((moved.dial.len(), moved.give_up.len()), (1, 0));
+        let one_too_many = plan(&full(vec![crowded(8), crowded(1), ShardView::default()]), now);
+        assert_eq!((one_too_many.dial, one_too_many.give_up), (vec![], vec![0]));
+        let next = plan(&full(vec![crowded(7), crowded(1), ShardView::default()]), now);
+        assert_eq!((next.dial, next.give_up), (vec![2], vec![]));
     }
 
     #[test]
