@@ -162,10 +162,16 @@ impl Hub {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Logs an event. Returns at once: listeners are woken by [`Hub::announce`].
+    /// Logs an event, unless the hub is closed: then nobody is to hear of what the closing itself brings about. Returns at
+    /// once: listeners are woken by [`Hub::announce`].
     #[expect(clippy::must_use_candidate, reason = "few who publish care for the id")]
     pub fn publish(&self, event: Event) -> Id {
-        let id = self.shared.state().log.append(event);
+        let mut state = self.shared.state();
+        if state.closed {
+            return state.log.cursor();
+        }
+        let id = state.log.append(event);
+        drop(state);
         self.shared.news.notify_one();
         id
     }
@@ -200,7 +206,7 @@ impl Hub {
         self.shared.seats.taken()
     }
 
-    /// Ends every subscription once it has heard what is logged, and refuses new ones.
+    /// Ends every subscription once it has heard what is logged, refuses new ones, and logs nothing more.
     pub fn close(&self) {
         self.shared.state().closed = true;
         self.shared.news.notify_one();

@@ -127,6 +127,8 @@ fn a_closed_hub_lets_listeners_hear_what_is_logged_and_takes_no_more() {
     let mut listener = hub.subscribe(Since::Now).unwrap();
     hub.publish(broadcast("1"));
     hub.close();
+    // Such as the gap that its own links leave when they are closed.
+    hub.publish(broadcast("2"));
     assert_eq!(hear(&mut listener), ["1".to_owned(), End::Draining.to_string()]);
     assert_eq!(hub.subscribe(Since::Now).unwrap_err(), Refused::Draining);
 }
