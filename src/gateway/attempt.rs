@@ -78,6 +78,9 @@ impl Drop for Attempt {
             Stage::Dialling => {
                 if let Some(shard) = self.pool.state().shards.get_mut(self.shard) {
                     shard.dialling -= 1;
+                    // A failure like any other: where every attempt is cut off at once, as when the runtime itself ends, the
+                    // planner would try without a pause, and never come to an end.
+                    shard.health.dial_failed(Instant::now(), fastrand::f64());
                 }
                 self.pool.changed.notify_one();
             }

@@ -275,3 +275,21 @@ impl Drop for Lease {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway;
+
+    #[tokio::test]
+    async fn an_attempt_that_is_cut_off_has_failed_so_that_the_next_waits_its_time() {
+        let heard = Heard(Arc::new(|_| {}));
+        let pool = Pool::new(Config::default(), "demo", "demo", gateway::client_config(None).unwrap(), heard);
+        pool.shared.state().shards[0].dialling += 1;
+        drop(Attempt::begun(&pool.shared, 0));
+        let state = pool.shared.state();
+        let shard = &state.shards[0];
+        assert_eq!((shard.dialling, shard.health.failures()), (0, 1));
+        assert!(!shard.health.may_dial(Instant::now(), 0), "where each is cut off at once there would be no end");
+    }
+}
