@@ -25,10 +25,12 @@ mod pushpin;
 mod sockets;
 mod support;
 
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crowd::{Crowd, Heard};
+use futures_util::FutureExt;
 use pushpin::Pushpin;
 use sockets::Sockets;
 use support::{Aim, KEY, Report, Row, Running, free_address, median, serve, simulate, until_ready};
@@ -248,7 +250,8 @@ async fn measure(count: usize) -> Figures {
     // Its sockets are those of the listeners that are next.
     drop(bench);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let pushpin = beside(data.path(), &http, count, bytes).await;
+    // It does not always hold as many; what was measured of the bridge is told all the same.
+    let pushpin = AssertUnwindSafe(beside(data.path(), &http, count, bytes)).catch_unwind().await.ok().flatten();
     let with_lazy = median(with_lazy);
     Figures { each_kib, each_later_kib, told_ms, ceiling_ms, ratio, bytes, with_lazy, storm_s, pushpin }
 }
