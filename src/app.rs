@@ -159,8 +159,9 @@ impl App {
         self.reload.clone()
     }
 
-    /// Serves until the drain begins, then stops in order: not ready but serving for `shutdown_delay`, then no new
-    /// requests, then nothing under way, then no connections. A second request to stop cuts that short with an error.
+    /// Serves until the drain begins, then stops in order: not ready but serving for `shutdown_delay`, then nothing
+    /// new, then nothing under way, then no links, and the server last. A second request to stop cuts that short with an
+    /// error.
     pub async fn run(self) -> anyhow::Result<()> {
         let Self { addr, admin_addr, bridge, journal, servers, drain, .. } = self;
         let Self { close_links, tasks, shutdown_delay, shutdown_grace, .. } = self;

@@ -99,7 +99,7 @@ impl Dispatch {
             let lease = self.pool.checkout(Priority::Ordinary, deadline, None).await;
             let lease = lease.map_err(|why| Unfinished::Nothing(why.into()))?;
             permit.written();
-            let outcome = lease.exchange(command, self.api_key.load().expose_secret()).await;
+            let outcome = self.exchange(lease, command).await;
             self.account(command, permit, &outcome);
             match outcome {
                 Ok(body) => return Ok(body),
@@ -121,7 +121,7 @@ impl Dispatch {
         deadline: Instant,
     ) -> Result<Body, Failure> {
         permit.written();
-        let mut exchange = Box::pin(lease.exchange(command, self.api_key.load().expose_secret()));
+        let mut exchange = Box::pin(self.exchange(lease, command));
         if let Ok(outcome) = timeout_at(deadline, &mut exchange).await {
             self.account(command, permit, &outcome);
             return outcome;
@@ -132,6 +132,16 @@ impl Dispatch {
             permit.ended();
         });
         Err(Failure::Unknown(Lost { cause: Cause::Timeout, late: None }))
+    }
+
+    /// Writes `command` with the key in force and waits for what ends it; see [`Lease::exchange`].
+    pub(super) fn exchange(
+        &self,
+        lease: Lease,
+        command: &Command,
+    ) -> impl Future<Output = Result<Body, Failure>> + Send + use<> {
+        // The key goes into the command at once, and what was borrowed of it is given back before anything is awaited.
+        lease.exchange(command, self.api_key.load().expose_secret())
     }
 
     /// Settles the points of one try, and heeds the gateway's own count.

@@ -120,7 +120,7 @@ impl Bridge {
             let api_key = ArcSwap::from_pointee(api_key);
             let dispatch =
                 Arc::new(Dispatch { pool, ledger, api_key, request_timeout, max_wait, drain: drain.clone() });
-            let reader = Reader::new(Arc::clone(&dispatch), Arc::clone(cache), runtime.clone(), tasks.clone());
+            let reader = Reader::new(Arc::clone(&dispatch), Arc::clone(cache), tasks.clone());
             let (name, reader, cache): (Arc<str>, _, _) = (Arc::from(name), Arc::new(reader), Arc::clone(cache));
             let payments = Payments::new(Arc::clone(&dispatch), journal.clone(), Arc::clone(&cache), Arc::clone(&name));
             let (payments, answers) = (Arc::new(payments), Answers::default());

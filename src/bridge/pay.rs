@@ -12,7 +12,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use secrecy::ExposeSecret;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -141,7 +140,7 @@ impl Payments {
                 return Err(Unwritten::Never(too_late));
             }
             permit.written();
-            let outcome = lease.exchange(command, self.dispatch.api_key.load().expose_secret()).await;
+            let outcome = self.dispatch.exchange(lease, command).await;
             self.dispatch.account(command, permit, &outcome);
             match outcome {
                 Ok(reply) => return Ok(reply),

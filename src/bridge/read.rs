@@ -10,7 +10,6 @@ use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
@@ -71,7 +70,6 @@ pub struct Status {
 pub(super) struct Reader {
     dispatch: Arc<Dispatch>,
     cache: Arc<Cache>,
-    runtime: Handle,
     tasks: TaskTracker,
     flights: Mutex<HashMap<Key, Arc<Flight>>>,
 }
@@ -87,8 +85,8 @@ struct Flight {
 }
 
 impl Reader {
-    pub(super) fn new(dispatch: Arc<Dispatch>, cache: Arc<Cache>, runtime: Handle, tasks: TaskTracker) -> Self {
-        Self { dispatch, cache, runtime, tasks, flights: Mutex::default() }
+    pub(super) fn new(dispatch: Arc<Dispatch>, cache: Arc<Cache>, tasks: TaskTracker) -> Self {
+        Self { dispatch, cache, tasks, flights: Mutex::default() }
     }
 
     /// Answers a read.
@@ -202,9 +200,8 @@ impl Reader {
         entry.insert_entry(Arc::clone(&flight));
         drop(flights);
         let work = Arc::clone(self).fly(Arc::clone(&flight), ask.clone(), deadline, sender);
-        // Rather on the thread that asks, where connections live too. Were it to end, so would those who wait.
-        let runtime = Handle::try_current().unwrap_or_else(|_| self.runtime.clone());
-        self.tasks.spawn_on(work.in_current_span(), &runtime);
+        // On the thread that asks, where connections live too. Were it to end, so would those who wait.
+        self.tasks.spawn(work.in_current_span());
         (flight, false)
     }
 

@@ -108,12 +108,9 @@ pub async fn dial_once(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc as threads;
-    use std::thread;
-
-    use tokio::sync::oneshot;
     use tokio::time::sleep;
 
+    use super::super::homes::tests::thread_of;
     use super::super::{Heard, Homes, Pool};
     use super::*;
     use crate::gateway;
@@ -138,20 +135,7 @@ mod tests {
     async fn a_thread_that_ends_takes_its_links_along_and_others_are_opened_elsewhere() {
         let gateway = Simulator::start(simulator::Config::default()).await.unwrap();
         let homes = Homes::expecting(1);
-        let (end, ended) = oneshot::channel::<()>();
-        let (offered, has_offered) = threads::channel();
-        let home = thread::spawn({
-            let homes = homes.clone();
-            move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                runtime.block_on(async {
-                    homes.offer();
-                    offered.send(()).unwrap();
-                    let _ = ended.await;
-                });
-            }
-        });
-        has_offered.recv().unwrap();
+        let (end, home) = thread_of(&homes);
         let config = Config { url: gateway.url(), ..Config::default() };
         let tls = gateway::client_config(None).unwrap();
         let closed = Arc::new(std::sync::Mutex::new(Vec::new()));
@@ -168,7 +152,7 @@ mod tests {
         tokio::spawn(pool.clone().tend(homes, stop.clone(), Duration::ZERO));
         let first = links(&pool, 2).await;
 
-        end.send(()).unwrap();
+        drop(end);
         tokio::task::spawn_blocking(|| home.join()).await.unwrap().unwrap();
         let mut told = closed.lock().unwrap().clone();
         told.sort_unstable();

@@ -129,20 +129,24 @@ impl Drop for Lease {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::mpsc;
+
+    use tokio::sync::oneshot;
 
     use super::*;
 
-    /// A thread that offers itself, and ends when told to.
-    fn thread_of(homes: &Homes) -> (mpsc::Sender<()>, thread::JoinHandle<()>) {
-        let (homes, (end, ended)) = (homes.clone(), mpsc::channel());
+    /// A thread that offers itself and does what it is given, until the sender is dropped.
+    pub(crate) fn thread_of(homes: &Homes) -> (oneshot::Sender<()>, thread::JoinHandle<()>) {
+        let (homes, (end, ended)) = (homes.clone(), oneshot::channel());
         let (offered, has_offered) = mpsc::channel();
         let running = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async { homes.offer() });
-            offered.send(()).unwrap();
-            let _ = ended.recv();
+            runtime.block_on(async {
+                homes.offer();
+                offered.send(()).unwrap();
+                let _ = ended.await;
+            });
         });
         has_offered.recv().unwrap();
         (end, running)

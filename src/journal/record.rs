@@ -9,6 +9,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::evidence::{Clue, Search};
 use super::id::RecordId;
@@ -17,8 +18,9 @@ use super::sale::{Fingerprint, Key, Sale};
 use crate::wire::{Body, GatewayError};
 
 /// Where a payment stands, by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = PaymentState, description = "The state of a payment.")]
 pub enum State {
     /// The key is taken, in memory only; nothing was sent.
     Reserved,

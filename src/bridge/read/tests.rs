@@ -31,7 +31,7 @@ fn reader(gateway: &Simulator) -> (Arc<Reader>, CancellationToken) {
     let rules = BTreeMap::from([("getconfig".to_owned(), rule)]);
     let cache = cache::Config { max_size: 1 << 20, min_age: Duration::ZERO, rules, store: None };
     let cache = Arc::new(Cache::new(cache));
-    (Arc::new(Reader::new(Arc::new(dispatch), cache, Handle::current(), TaskTracker::new())), stop)
+    (Arc::new(Reader::new(Arc::new(dispatch), cache, TaskTracker::new())), stop)
 }
 
 fn ask() -> Ask {

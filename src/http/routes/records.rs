@@ -31,7 +31,7 @@ pub struct Wanted {
     #[param(nullable = false, example = "4f1c3b2e-6a57-4c0e-9d3e-1f6a2b7c8d90")]
     pub idempotency_key: Option<String>,
     /// Only those in this state.
-    #[param(nullable = false, inline = false, value_type = PaymentState, required = false, example = "unknown")]
+    #[param(nullable = false, inline = false, value_type = State, required = false, example = "unknown")]
     pub state: Option<String>,
 }
 
@@ -53,24 +53,6 @@ pub struct Seen {
     pub if_match: String,
 }
 
-/// The state of a payment.
-#[derive(Debug, ToSchema)]
-#[schema(rename_all = "kebab-case")]
-pub enum PaymentState {
-    /// Its key is taken, and nothing was sent.
-    Reserved,
-    /// Recorded, and possibly on its way.
-    Dispatching,
-    /// Confirmed by the gateway.
-    Booked,
-    /// Not booked: the key is free.
-    Released,
-    /// Sent, and nothing tells what became of it.
-    Unknown,
-    /// Settled by a person.
-    Settled,
-}
-
 /// Product and amount.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct SoldLine {
@@ -90,7 +72,7 @@ pub struct PaymentRecord {
     /// The bridge's id of the payment.
     id: String,
     /// What became of it.
-    #[schema(value_type = PaymentState)]
+    #[schema(value_type = State)]
     state: &'static str,
     /// The caller's key.
     idempotency_key: String,
