@@ -113,6 +113,8 @@ async fn a_shard_that_nobody_needs_is_seen_to_be_gone_and_to_be_back() {
     .await;
     world.gateway.kill(linked).unwrap();
     eventually("it is found to be down", async || seen(&world, linked).await["good"] == false).await;
+    // Of what it does by itself, nothing comes after this.
+    eventually("it has fetched the licence", async || world.gateway.counts().command("getlicense").answered > 0).await;
     let sent = |world: &World| world.gateway.counts().commands.values().map(|one| one.received).sum::<u64>();
     let before = sent(&world);
     world.gateway.revive(linked).unwrap();

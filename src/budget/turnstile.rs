@@ -7,6 +7,11 @@
 //! first in the queue needs an alarm at the instant his points come free; the others need one at their deadline only.
 //! That way no timer task is needed, and a waiter that is dropped is just one that leaves.
 //!
+//! While a command is in flight, the instant at which its points come free is no sooner than a hold from now, and so
+//! moves on with every look. An alarm that rings too early costs one more look; only one that would ring too late is
+//! worth a call. Were every move called, the first in the queue would call itself, and look without end on the very
+//! thread that has to hear the reply.
+//!
 //! A fate once decided is kept until its waiter takes it or leaves, so that points granted to someone who is gone are
 //! given back and not lost.
 
@@ -57,13 +62,15 @@ pub(super) struct Turnstile {
     queue: Queue,
     /// Fates that their waiters have not taken yet.
     verdicts: BTreeMap<Rank, Verdict>,
-    /// The first in the queue, and the instant at which it was told to look.
-    alarm: Option<(Rank, Tick)>,
+    /// The first in the queue, and the instant at which it can be granted if all goes well.
+    next: Option<(Rank, Tick)>,
+    /// Who was last told to look at such an instant, and at which.
+    told: Option<(Rank, Tick)>,
 }
 
 impl Turnstile {
     pub(super) fn new(window: Window) -> Self {
-        Self { window, queue: Queue::default(), verdicts: BTreeMap::new(), alarm: None }
+        Self { window, queue: Queue::default(), verdicts: BTreeMap::new(), next: None, told: None }
     }
 
     /// Decides an ask, or lets it wait.
@@ -90,7 +97,9 @@ impl Turnstile {
     /// What has become of the waiter at `rank`. A verdict is told once.
     pub(super) fn look(&mut self, now: Tick, rank: Rank) -> Look {
         if !self.verdicts.contains_key(&rank) {
-            self.settle(now);
+            self.decide(now);
+            self.told = self.next.filter(|(first, _)| *first == rank).or(self.told);
+            self.call_first();
         }
         if let Some(verdict) = self.verdicts.remove(&rank) {
             return Look::Decided(verdict);
@@ -98,7 +107,7 @@ impl Turnstile {
         let Some(waiter) = self.queue.get(rank) else {
             return Look::Decided(Verdict::Denied { wait: self.window.hold() });
         };
-        match self.alarm {
+        match self.next {
             Some((first, at)) if first == rank => Look::AgainAt(at.min(waiter.deadline)),
             _ => Look::AgainAt(waiter.deadline),
         }
@@ -168,8 +177,13 @@ impl Turnstile {
     }
 
     fn settle(&mut self, now: Tick) {
+        self.decide(now);
+        self.call_first();
+    }
+
+    fn decide(&mut self, now: Tick) {
         if self.queue.is_empty() {
-            self.alarm = None;
+            self.next = None;
             return;
         }
         let Self { window, queue, verdicts, .. } = self;
@@ -196,14 +210,17 @@ impl Turnstile {
             }
             fate
         });
-        let first = self.queue.first();
-        let alarm = first.zip(next).map(|((rank, _), at)| (rank, at));
-        if let Some((_, waiter)) = first
-            && alarm != self.alarm
+        self.next = self.queue.first().zip(next).map(|((rank, _), at)| (rank, at));
+    }
+
+    /// Has the first in the queue look, unless it will do so in time by itself.
+    fn call_first(&self) {
+        let Some((first, at)) = self.next else { return };
+        if self.told.is_none_or(|(told, alarm)| told != first || alarm > at)
+            && let Some(waiter) = self.queue.get(first)
         {
             waiter.call.notify_one();
         }
-        self.alarm = alarm;
     }
 }
 

@@ -34,6 +34,9 @@ impl Door {
             TcpStream::connect(&door.address).is_ok() && door.talk(ready.as_bytes())[0].status == 200
         })
         .await;
+        // It asks for the licence by itself as soon as it can. From then on only what callers ask goes to the gateway.
+        eventually("it has fetched the licence", async || door.gateway.counts().command("getlicense").received > 0)
+            .await;
         door
     }
 

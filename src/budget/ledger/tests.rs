@@ -121,6 +121,27 @@ async fn points_in_flight_are_held_however_long_it_takes() {
     read_now(&ledger, "version").await.unwrap().ended();
 }
 
+/// In real time: a clock that stands still while anything is to be done hides a waiter that never comes to rest.
+#[tokio::test]
+async fn who_waits_for_a_command_in_flight_leaves_the_thread_to_the_one_that_ends_it() {
+    let hold = Duration::from_millis(40);
+    let ledger = Ledger::new(Config { window: hold, guard: Duration::ZERO, ..Config::default() });
+    let mut flying = vec![read_now(&ledger, "version").await.unwrap(), read_now(&ledger, "version").await.unwrap()];
+    flying.iter_mut().for_each(Permit::written);
+    let start = Instant::now();
+    let reply = tokio::spawn(async move {
+        tokio::time::sleep(hold / 4).await;
+        drop(flying);
+        start.elapsed()
+    });
+    // On the same thread, as everything here.
+    let patience = Duration::from_secs(5);
+    ledger.acquire(ask("version", Class::Caller("shop"), patience)).await.unwrap().ended();
+    let heard = reply.await.unwrap();
+    assert!(heard < patience / 2, "the reply was heard after {heard:?} only");
+    assert!(start.elapsed() >= heard + hold);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_permit_dropped_before_it_was_written_serves_the_next_at_once_and_after_it_does_not() {
     let ledger = ledger();

@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -116,6 +117,56 @@ fn a_closing_sends_away_at_once_whoever_cannot_outlast_it() {
     assert_eq!(turnstile.look(Tick(10), hasty), Look::Decided(Verdict::Denied { wait: 70 }));
     assert_eq!(turnstile.look(Tick(10), patient), Look::AgainAt(Tick(80)));
     assert!(matches!(turnstile.look(Tick(80), patient), Look::Decided(Verdict::Granted(_))));
+}
+
+/// Whether a waiter has been called since it was asked last.
+fn called(call: &Notify) -> bool {
+    std::pin::pin!(call.notified()).as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready()
+}
+
+#[test]
+fn the_first_in_the_queue_is_called_when_its_alarm_would_ring_too_late_and_never_by_its_own_look() {
+    let mut turnstile = turnstile();
+    let in_flight = granted(turnstile.enter(Tick(0), read(60, FOREVER)));
+    let other = granted(turnstile.enter(Tick(0), read(30, FOREVER)));
+    let Entered::Waits(rank, call) = turnstile.enter(Tick(0), read(50, FOREVER)) else { panic!("points were had") };
+    called(&call);
+    for now in 1..5 {
+        assert_eq!(turnstile.look(Tick(now), rank), Look::AgainAt(Tick(now + HOLD)), "no sooner, as far as is known");
+        assert!(!called(&call), "it would look without end");
+    }
+    turnstile.ended(Tick(6), in_flight);
+    assert!(!called(&call), "the alarm at {} rings before the points are free", 4 + HOLD);
+    assert_eq!(turnstile.look(Tick(4 + HOLD), rank), Look::AgainAt(Tick(6 + HOLD)));
+    turnstile.give_back(Tick(5 + HOLD), other);
+    assert!(!called(&call), "that alone is not enough");
+    turnstile.close_until(Tick(5 + HOLD), Tick(90));
+    assert_eq!(turnstile.look(Tick(6 + HOLD), rank), Look::AgainAt(Tick(90)));
+
+    let before = waits(turnstile.enter(Tick(50), ask(Class::Payment, 90, FOREVER)));
+    turnstile.look(Tick(50), before);
+    turnstile.leave(Tick(51), before);
+    assert!(called(&call), "the place before it is free");
+    assert_eq!(turnstile.look(Tick(51), rank), Look::AgainAt(Tick(90)));
+}
+
+#[test]
+fn points_given_back_are_told_to_whoever_sleeps_until_later() {
+    let mut turnstile = turnstile();
+    let first = granted(turnstile.enter(Tick(0), read(60, FOREVER)));
+    let second = granted(turnstile.enter(Tick(0), read(40, FOREVER)));
+    turnstile.ended(Tick(0), first);
+    let Entered::Waits(rank, call) = turnstile.enter(Tick(7), read(70, FOREVER)) else { panic!("points were had") };
+    assert_eq!(turnstile.look(Tick(7), rank), Look::AgainAt(Tick(7 + HOLD)));
+    let Entered::Waits(behind, call_behind) = turnstile.enter(Tick(7), read(90, FOREVER)) else { panic!("overtaken") };
+    called(&call);
+    called(&call_behind);
+    turnstile.give_back(Tick(8), second);
+    assert!(called(&call), "its alarm would ring {} too late", 7);
+    assert_eq!(turnstile.look(Tick(8), rank), Look::AgainAt(Tick(HOLD)));
+    assert_eq!(turnstile.look(Tick(8), behind), Look::AgainAt(FOREVER), "only the first needs an alarm");
+    let Look::Decided(Verdict::Granted(_)) = turnstile.look(Tick(HOLD), rank) else { panic!("not on time") };
+    assert!(called(&call_behind), "it is the first now");
 }
 
 #[test]
