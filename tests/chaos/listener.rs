@@ -45,8 +45,9 @@ pub(crate) struct Record {
     pub(crate) items: BTreeMap<(String, u64), Item>,
     /// Times of which nothing can be known: until the first stream, and around each reset.
     pub(crate) blind: Vec<(Timestamp, Timestamp)>,
-    /// The last id, and when something was last heard of its epoch.
+    /// The last id, and when a stream that had begun was last heard.
     last: Option<(String, u64)>,
+    has_begun: bool,
     last_alive: Option<Timestamp>,
 }
 
@@ -87,6 +88,7 @@ impl Listener {
             assert_eq!(response.status(), 503, "a listener is told to come later, or that the bridge stops");
             return;
         }
+        self.record.lock().unwrap().has_begun = false;
         let mut unread = Vec::new();
         let mut block: Vec<String> = Vec::new();
         while let Ok(Ok(Some(chunk))) = timeout(SILENCE, response.chunk()).await {
@@ -100,7 +102,11 @@ impl Listener {
                     return;
                 }
             }
-            self.record.lock().unwrap().last_alive = Some(Timestamp::now());
+            let mut record = self.record.lock().unwrap();
+            // One that only says to come later hears nothing of what is sent meanwhile.
+            if record.has_begun {
+                record.last_alive = Some(Timestamp::now());
+            }
         }
     }
 
@@ -149,6 +155,7 @@ impl Record {
             None => self.blind.last_mut().unwrap().1 = Timestamp::now(),
         }
         self.last = Some(id);
+        self.has_begun = true;
     }
 
     fn hear(&mut self, id: (String, u64), item: Item) {

@@ -20,14 +20,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, sleep};
 
 pub use connection::{Connection, Request};
 pub use kept::Kept;
 
 use crate::telemetry::meter::Counter;
 
-/// In so many parts a second is divided, and the connections with it.
+/// In so many parts a second is divided at most, and the connections with it.
 const PARTS: u32 = 100;
 
 /// Connections ended at most in one part of a second.
@@ -97,14 +97,20 @@ impl Connections {
     /// Counts the seconds and ends what is overdue, for as long as it is polled.
     pub async fn watch(self: Arc<Self>) {
         let begun = Instant::now();
-        let mut parts = interval(Duration::from_secs(1) / PARTS);
-        parts.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let now = parts.tick().await;
-            let seconds = now.saturating_duration_since(begun).as_secs();
+            let seconds = begun.elapsed().as_secs();
             self.second.store(u32::try_from(seconds).unwrap_or(u32::MAX).saturating_add(1), Ordering::Relaxed);
             self.look_on();
+            sleep(self.pause()).await;
         }
+    }
+
+    /// Until the next look: where few are open, few looks a second see them all, and an idle bridge is left to sleep.
+    fn pause(&self) -> Duration {
+        let (strangers, known) = self.count();
+        // One each, and one to begin anew.
+        let looks = u32::try_from(strangers.max(known) + 1).unwrap_or(PARTS).min(PARTS);
+        Duration::from_secs(1) / looks
     }
 
     /// Looks at the next of the connections, and ends some that are overdue.

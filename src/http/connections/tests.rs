@@ -96,3 +96,23 @@ fn of_many_that_are_overdue_few_end_at_once_and_all_in_the_end() {
     }
     assert_eq!(over(), slow.len());
 }
+
+#[tokio::test(start_paused = true)]
+async fn few_are_looked_at_as_often_as_many() {
+    for count in [1, 3, 250] {
+        let register = register(1_000);
+        let watching = tokio::spawn(Arc::clone(&register).watch());
+        tokio::task::yield_now().await;
+        let slow: Vec<_> = (0..count).map(|_| register.enter().unwrap()).collect();
+        for one in &slow {
+            one.heard();
+        }
+        let over = || slow.iter().filter(|one| one.is_over()).count();
+        sleep(Duration::from_secs(u64::from(HEAD_S))).await;
+        assert_eq!(over(), 0, "of {count}");
+        // One to begin with, where nobody was there a moment ago, and one or two in which all are looked at.
+        sleep(Duration::from_secs(4)).await;
+        assert_eq!(over(), count);
+        watching.abort();
+    }
+}
