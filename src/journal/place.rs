@@ -21,8 +21,9 @@ const FILE: &str = "payments.redb";
 const UNFINISHED: &str = "payments.redb.new";
 const LOCK: &str = "lock";
 
-/// Pages kept in memory by redb. Records are a few hundred bytes, and only recent ones are asked for.
-pub(super) const CACHE_BYTES: usize = 16 << 20;
+/// Pages kept in memory by redb, which fills this however little is asked for. Only recent records are; what is not here
+/// is in the system's own cache of files.
+pub(super) const CACHE_BYTES: usize = 4 << 20;
 /// Up to this size every page is checked at open; reading more than this would hold up a start noticeably.
 const CHECKED_BYTES: u64 = 64 << 20;
 /// A file smaller than this is not worth compacting.

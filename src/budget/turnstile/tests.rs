@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -204,6 +204,99 @@ fn run(turnstile: &mut Turnstile, waiting: &mut BTreeSet<Rank>, from: Tick, unti
     }
 }
 
+/// Something that happens to a turnstile.
+#[derive(Debug, Clone, Copy)]
+enum Happening {
+    Asks(Class<'static>, u64, u64),
+    Ends,
+    IsGivenBack,
+    Leaves,
+    Closes(u64),
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        4 => (class(), 1..=60_u64, 0..300_u64).prop_map(|(class, points, wait)| Happening::Asks(class, points, wait)),
+        3 => Just(Happening::Ends),
+        1 => Just(Happening::IsGivenBack),
+        1 => Just(Happening::Leaves),
+        1 => (0..50_u64).prop_map(Happening::Closes),
+    ]
+}
+
+/// A turnstile and its waiters, who look when they are called and when their alarm rings, and at no other time.
+struct Hall {
+    turnstile: Turnstile,
+    now: Tick,
+    waiting: BTreeMap<Rank, (Arc<Notify>, Tick)>,
+    flying: Vec<Grant>,
+}
+
+impl Hall {
+    fn happens(&mut self, happening: Happening) {
+        let Self { turnstile, now, waiting, flying } = self;
+        match happening {
+            Happening::Asks(class, points, wait) => {
+                match turnstile.enter(*now, ask(class, points, now.after(wait))) {
+                    // Whoever comes looks at once.
+                    Entered::Waits(rank, call) => drop(waiting.insert(rank, (call, *now))),
+                    Entered::Decided(Verdict::Granted(grant)) => flying.push(grant),
+                    Entered::Decided(Verdict::Denied { .. }) => {}
+                }
+            }
+            Happening::Ends if !flying.is_empty() => turnstile.ended(*now, flying.remove(0)),
+            Happening::IsGivenBack if !flying.is_empty() => turnstile.give_back(*now, flying.remove(0)),
+            Happening::Leaves => {
+                if let Some((rank, _)) = waiting.pop_last() {
+                    turnstile.leave(*now, rank);
+                }
+            }
+            Happening::Closes(pause) => turnstile.close_until(*now, now.after(pause)),
+            Happening::Ends | Happening::IsGivenBack => {}
+        }
+    }
+
+    /// Lets everyone look who has reason to, until nobody has; says how many looks that took.
+    fn look(&mut self) -> usize {
+        let mut looks = 0;
+        while let Some(rank) = self.waiting.iter().find(|(_, (call, at))| called(call) || *at <= self.now) {
+            let rank = *rank.0;
+            looks += 1;
+            // It takes its time.
+            self.now = self.now.after(1);
+            assert!(looks < 1_000, "{rank:?} looks without end");
+            match self.turnstile.look(self.now, rank) {
+                Look::AgainAt(at) => self.waiting.get_mut(&rank).unwrap().1 = at,
+                Look::Decided(verdict) => {
+                    self.waiting.remove(&rank);
+                    self.flying.extend(match verdict {
+                        Verdict::Granted(grant) => Some(grant),
+                        Verdict::Denied { .. } => None,
+                    });
+                }
+            }
+        }
+        looks
+    }
+
+    /// Lets time pass until `until`, alarm by alarm.
+    fn pass(&mut self, until: Tick) {
+        loop {
+            let waiting = self.waiting.len();
+            let looks = self.look();
+            assert!(looks <= 3 * waiting, "{looks} looks of {waiting} who wait, as good as at once");
+            if let Some((rank, waiter)) = self.turnstile.queue.first() {
+                let at = self.turnstile.window.free_at(self.now, waiter.price);
+                assert!(at.is_some(), "{rank:?} waits at {:?} for nothing", self.now);
+            }
+            if self.now >= until {
+                return;
+            }
+            self.now = self.waiting.values().map(|(_, at)| *at).fold(until, Tick::min);
+        }
+    }
+}
+
 fn class() -> impl Strategy<Value = Class<'static>> {
     prop_oneof![
         Just(Class::Payment),
@@ -249,6 +342,23 @@ proptest! {
             prop_assert!(waiting.is_empty());
             let _ = granted(turnstile.enter(at, again(at)));
         }
+    }
+
+    #[test]
+    fn whatever_happens_nobody_sleeps_past_the_points_and_nobody_looks_without_end(
+        happenings in prop::collection::vec((happening(), 0..20_u64), 1..60),
+    ) {
+        let mut hall =
+            Hall { turnstile: turnstile(), now: Tick(0), waiting: BTreeMap::new(), flying: Vec::new() };
+        for (happening, pause) in happenings {
+            hall.happens(happening);
+            let until = hall.now.after(pause);
+            hall.pass(until);
+        }
+        // All deadlines have come by then.
+        let until = hall.now.after(1_000);
+        hall.pass(until);
+        prop_assert!(hall.waiting.is_empty() && hall.turnstile.queue.is_empty(), "{:?}", hall.turnstile);
     }
 
     #[test]
