@@ -18,7 +18,7 @@ use crate::cache::Cache;
 use crate::cache::store::Store;
 use crate::config::Config;
 use crate::drain::Drain;
-use crate::gateway::{self, Homes, Pool};
+use crate::gateway::{self, Dialer, Homes, Pool};
 use crate::http::auth::Auth;
 use crate::http::tls::Certificates;
 use crate::http::{self, Listeners, Parts, Servers};
@@ -59,6 +59,7 @@ impl App {
         let auth = Auth::new(&config.auth, &gateway_keys)
             .map_err(|refusals| anyhow!(refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
         let tls = gateway::client_config(config.gateway.ca_file.as_deref()).map_err(|why| anyhow!(why))?;
+        let dialer = Dialer::tcp(tls);
         let certificates = config.server.tls.as_ref().map(Certificates::read).transpose();
         let certificates = certificates.map_err(|why| anyhow!(why))?.map(Arc::new);
         let (callers, admin) = (listen(config.server.listen)?, config.server.admin_listen.map(listen).transpose()?);
@@ -83,7 +84,7 @@ impl App {
             let (skew, patience) = (config.events.skew, config.gateway.longest_silence());
             let relay = Relay::new(&name, Arc::clone(&cache), hub.clone(), skew, patience);
             let heard = relay.heard();
-            let pool = Pool::new(config.gateway.clone(), &name, &instance.slug, Arc::clone(&tls), heard);
+            let pool = Pool::new(config.gateway.clone(), &name, &instance.slug, dialer.clone(), heard);
             let tend = pool.clone().tend(homes.clone(), close_links.clone(), config.gateway.request_timeout);
             tasks.spawn(async {
                 tokio::select! {

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{ConfigFile, Failure, load};
 use crate::config::Config;
-use crate::gateway::{self, dial_once};
+use crate::gateway::{self, Dialer, dial_once};
 
 /// Flags of `validate`.
 #[derive(Debug, Args)]
@@ -38,11 +38,12 @@ pub(super) fn run(flags: &Validate) -> Result<ExitCode, Failure> {
 /// Connects to each shard for each instance; true where all answered.
 fn dial(config: &Config) -> anyhow::Result<bool> {
     let tls = gateway::client_config(config.gateway.ca_file.as_deref()).map_err(|why| anyhow::anyhow!(why))?;
+    let dialer = Dialer::tcp(tls);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut all_answered = true;
     for (name, instance) in &config.instances {
         for shard in &config.gateway.shards {
-            let dialled = dial_once(&config.gateway, tls.clone(), shard, &instance.slug);
+            let dialled = dial_once(&config.gateway, &dialer, shard, &instance.slug);
             match runtime.block_on(dialled) {
                 Ok(took) => println!("{name} on {shard}: open after {} ms", took.as_millis()),
                 Err(why) => {

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::config::Config;
+use super::dialer::Dialer;
 use super::error::{DialError, Ended};
 use super::homes::Place;
 use super::link::{self, Link};
@@ -40,7 +41,7 @@ impl Attempt {
     pub(super) async fn go(mut self, name: String, place: Place) {
         let (pool, index) = (Arc::clone(&self.pool), self.shard);
         let url = pool.config.url_of(&name, &pool.slug);
-        let dialled = link::open(&url, Arc::clone(&pool.tls), &pool.config).await;
+        let dialled = link::open(&url, &pool.dialer, &pool.config).await;
         let dialled = pool.dialled(index, &name, dialled);
         let Some(socket) = dialled else {
             self.stage = Stage::Over;
@@ -93,14 +94,9 @@ impl Drop for Attempt {
 }
 
 /// Connects to one shard once and says how long that took, the first ping answered included.
-pub async fn dial_once(
-    config: &Config,
-    tls: Arc<rustls::ClientConfig>,
-    shard: &str,
-    slug: &str,
-) -> Result<Duration, DialError> {
+pub async fn dial_once(config: &Config, dialer: &Dialer, shard: &str, slug: &str) -> Result<Duration, DialError> {
     let begun = Instant::now();
-    let (socket, _) = link::open(&config.url_of(shard, slug), tls, config).await?;
+    let (socket, _) = link::open(&config.url_of(shard, slug), dialer, config).await?;
     let took = begun.elapsed();
     socket.close(config.connect_timeout).await;
     Ok(took)
@@ -137,7 +133,7 @@ mod tests {
         let homes = Homes::expecting(1);
         let (end, home) = thread_of(&homes);
         let config = Config { url: gateway.url(), ..Config::default() };
-        let tls = gateway::client_config(None).unwrap();
+        let dialer = Dialer::tcp(gateway::client_config(None).unwrap());
         let closed = Arc::new(std::sync::Mutex::new(Vec::new()));
         let heard = Heard(Arc::new({
             let closed = Arc::clone(&closed);
@@ -147,7 +143,7 @@ mod tests {
                 }
             }
         }));
-        let pool = Pool::new(config, "demo", "demo", tls, heard);
+        let pool = Pool::new(config, "demo", "demo", dialer, heard);
         let stop = CancellationToken::new();
         tokio::spawn(pool.clone().tend(homes, stop.clone(), Duration::ZERO));
         let first = links(&pool, 2).await;

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::config::Config;
+use super::dialer::Dialer;
 use super::error::{Cause, DialError, Ended, Ending, Failure, Lost, NotSent};
 use super::exchange::{Exchange, Step, Untrusted};
 use super::shared::Shared;
@@ -34,13 +35,9 @@ pub(super) fn lost() -> Failure {
 
 /// Opens a connection and waits for its first ping to be answered, so that a gateway that accepts and then refuses
 /// (`invalid_instance`) or says nothing is not taken for one that serves. Returns the round trip.
-pub(super) async fn open(
-    url: &str,
-    tls: Arc<rustls::ClientConfig>,
-    config: &Config,
-) -> Result<(Socket, Duration), DialError> {
+pub(super) async fn open(url: &str, dialer: &Dialer, config: &Config) -> Result<(Socket, Duration), DialError> {
     let opening = async {
-        let mut socket = Socket::connect(url, tls, config.connect_timeout).await?;
+        let mut socket = Socket::connect(url, dialer, config.connect_timeout).await?;
         let asked = Instant::now();
         let connect = |why: String| DialError::Connect(why);
         socket.ping(0).await.map_err(connect)?;

@@ -10,6 +10,7 @@
 
 mod attempt;
 pub mod config;
+pub mod dialer;
 pub mod error;
 pub mod exchange;
 pub mod homes;
@@ -26,6 +27,7 @@ pub mod upward;
 
 pub use attempt::dial_once;
 pub use config::Config;
+pub use dialer::{Dial, Dialer};
 pub use error::{Cause, DialError, Ending, Failure, Lost, NotSent};
 pub use homes::Homes;
 pub use pool::{Lease, Pool};

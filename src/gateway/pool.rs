@@ -19,6 +19,7 @@ use tracing::{Instrument, Span};
 
 use super::attempt::Attempt;
 use super::config::Config;
+use super::dialer::Dialer;
 use super::error::{Failure, NotSent};
 use super::exchange::Expect;
 use super::homes::Homes;
@@ -42,7 +43,7 @@ impl Pool {
     /// `heard` is told of broadcasts and of the comings and goings of connections at the very moment, before anything
     /// else that comes over that connection.
     #[must_use]
-    pub fn new(config: Config, instance: &str, slug: &str, tls: Arc<rustls::ClientConfig>, heard: Heard) -> Self {
+    pub fn new(config: Config, instance: &str, slug: &str, dialer: Dialer, heard: Heard) -> Self {
         let (state, tally) = (Mutex::new(State::new(&config.shards)), Tally::new(&config.shards));
         let shared = Shared {
             config,
@@ -50,7 +51,7 @@ impl Pool {
             heard,
             tally,
             slug: slug.to_owned(),
-            tls,
+            dialer,
             state,
             changed: Notify::new(),
             tasks: TaskTracker::new(),
@@ -71,6 +72,7 @@ impl Pool {
                 }
             };
             tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 () = self.shared.changed.notified() => {}
                 () = pause => {}
@@ -284,7 +286,8 @@ mod tests {
     #[tokio::test]
     async fn an_attempt_that_is_cut_off_has_failed_so_that_the_next_waits_its_time() {
         let heard = Heard(Arc::new(|_| {}));
-        let pool = Pool::new(Config::default(), "demo", "demo", gateway::client_config(None).unwrap(), heard);
+        let dialer = Dialer::tcp(gateway::client_config(None).unwrap());
+        let pool = Pool::new(Config::default(), "demo", "demo", dialer, heard);
         pool.shared.state().shards[0].dialling += 1;
         drop(Attempt::begun(&pool.shared, 0));
         let state = pool.shared.state();

@@ -1,6 +1,6 @@
 //! What the tasks of one pool share, and what they report to it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::config::Config;
+use super::dialer::Dialer;
 use super::error::{DialError, Ended};
 use super::socket::Socket;
 use super::state::{Entry, LinkId, State};
@@ -22,7 +23,7 @@ pub(super) struct Shared {
     pub(super) heard: Heard,
     pub(super) tally: Tally,
     pub(super) slug: String,
-    pub(super) tls: Arc<rustls::ClientConfig>,
+    pub(super) dialer: Dialer,
     pub(super) state: Mutex<State>,
     pub(super) changed: Notify,
     pub(super) tasks: TaskTracker,

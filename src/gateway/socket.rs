@@ -1,10 +1,8 @@
 //! One WebSocket connection to the gateway. The only file of the bridge that names tungstenite.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -12,6 +10,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, WebSocketCon
 use tokio_tungstenite::tungstenite::{Error as WsError, Utf8Bytes};
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
+use super::dialer::{Dialer, Stream};
 use super::error::DialError;
 
 /// The largest message taken. All transactions of a season's busiest point of sale are some tens of megabytes.
@@ -36,16 +35,16 @@ pub(super) enum Heard {
 /// An open connection.
 #[derive(Debug)]
 pub(super) struct Socket {
-    stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    stream: WebSocketStream<MaybeTlsStream<Box<dyn Stream>>>,
 }
 
 impl Socket {
-    /// Connects to `url` within `limit`. `tls` is used for `wss`.
-    pub(super) async fn connect(url: &str, tls: Arc<rustls::ClientConfig>, limit: Duration) -> Result<Self, DialError> {
-        timeout(limit, Self::open(url, tls)).await.unwrap_or(Err(DialError::Timeout))
+    /// Connects to `url` within `limit`.
+    pub(super) async fn connect(url: &str, dialer: &Dialer, limit: Duration) -> Result<Self, DialError> {
+        timeout(limit, Self::open(url, dialer)).await.unwrap_or(Err(DialError::Timeout))
     }
 
-    async fn open(url: &str, tls: Arc<rustls::ClientConfig>) -> Result<Self, DialError> {
+    async fn open(url: &str, dialer: &Dialer) -> Result<Self, DialError> {
         let bad_url = |reason: &str| DialError::Url(reason.to_owned());
         let request = url.into_client_request().map_err(|error| DialError::Url(error.to_string()))?;
         let host = request.uri().host().ok_or_else(|| bad_url("it names no host"))?;
@@ -57,14 +56,12 @@ impl Socket {
         };
         // A literal IPv6 address stands in brackets in a URL and without them in a socket address.
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        let tcp = TcpStream::connect((host, port)).await.map_err(|error| DialError::Connect(error.to_string()))?;
-        // One small frame each way per exchange: waiting to fill a segment would only add delay.
-        tcp.set_nodelay(true).map_err(|error| DialError::Connect(error.to_string()))?;
+        let stream = dialer.dial(host, port).await.map_err(|error| DialError::Connect(error.to_string()))?;
         let limits = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .max_message_size(Some(MAX_MESSAGE))
             .max_frame_size(Some(MAX_MESSAGE));
-        client_async_tls_with_config(request, tcp, Some(limits), Some(Connector::Rustls(tls)))
+        client_async_tls_with_config(request, stream, Some(limits), Some(Connector::Rustls(dialer.tls())))
             .await
             .map(|(stream, _)| Self { stream })
             .map_err(|error| DialError::Connect(error.to_string()))

@@ -32,9 +32,9 @@ pub(crate) fn bridge() -> Bridge {
 /// A bridge whose instance `demo` tells what is logged in `hub`, and is connected to nothing.
 pub(crate) fn bridge_over(hub: Hub) -> Bridge {
     let nothing = Heard(Arc::new(|_| {}));
-    let tls = gateway::client_config(None).unwrap();
+    let dialer = gateway::Dialer::tcp(gateway::client_config(None).unwrap());
     let parts = InstanceParts {
-        pool: Pool::new(gateway::Config::default(), "demo", "demo", tls, nothing),
+        pool: Pool::new(gateway::Config::default(), "demo", "demo", dialer, nothing),
         ledger: Ledger::new(budget::Config::default()),
         api_key: SecretString::from("gateway-secret"),
         request_timeout: Duration::from_secs(1),

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, sleep_until, timeout};
@@ -44,11 +44,17 @@ enum Ending {
 }
 
 /// Runs the connection until its end. Dropping the future ends it as a server that is switched off would.
-pub(super) async fn run(desk: Desk, mut socket: WebSocketStream<TcpStream>, mut seat: Seat, greeting: Vec<Step>) {
+pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
+    desk: Desk,
+    mut socket: WebSocketStream<S>,
+    mut seat: Seat,
+    greeting: Vec<Step>,
+    reset: fn(&S),
+) {
     match serve(&desk, &mut socket, &mut seat, greeting).await {
         Ending::Gone => {}
         Ending::Reset => reset(socket.get_ref()),
-        Ending::Frozen => ignore(socket.into_inner(), &mut seat.fate).await,
+        Ending::Frozen => ignore(socket.into_inner(), &mut seat.fate, reset).await,
         Ending::Close(code) => {
             let frame = CloseFrame { code: code.into(), reason: Utf8Bytes::default() };
             let closing = async {
@@ -69,7 +75,7 @@ pub(super) fn reset(stream: &TcpStream) {
 
 /// Keeps a connection on which nothing is answered any more, until the client gives it up or it is cut. What comes is
 /// thrown away rather than left unread, since that is the only way to notice the client's end.
-pub(super) async fn ignore(mut stream: TcpStream, fate: &mut watch::Receiver<Fate>) {
+pub(super) async fn ignore<S: AsyncRead + Unpin>(mut stream: S, fate: &mut watch::Receiver<Fate>, reset: fn(&S)) {
     let mut waste = [0; 4_096];
     let patience = sleep(HALF_OPEN_PATIENCE);
     tokio::pin!(patience);
@@ -85,7 +91,12 @@ pub(super) async fn ignore(mut stream: TcpStream, fate: &mut watch::Receiver<Fat
     }
 }
 
-async fn serve(desk: &Desk, socket: &mut WebSocketStream<TcpStream>, seat: &mut Seat, greeting: Vec<Step>) -> Ending {
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    desk: &Desk,
+    socket: &mut WebSocketStream<S>,
+    seat: &mut Seat,
+    greeting: Vec<Step>,
+) -> Ending {
     let (answer, mut answers) = mpsc::channel(WAITING_ANSWERS);
     let mut next_delivery = None;
     let mut steps = greeting;
@@ -98,6 +109,7 @@ async fn serve(desk: &Desk, socket: &mut WebSocketStream<TcpStream>, seat: &mut 
         if !steps.is_empty() {
             // A cut or a freeze must not wait for a client that does not read; what it interrupts is lost with it.
             let performed = tokio::select! {
+                biased;
                 performed = timeout(WRITE_PATIENCE, perform(socket, std::mem::take(&mut steps))) => performed,
                 _ = seat.fate.changed() => continue,
             };
@@ -106,7 +118,9 @@ async fn serve(desk: &Desk, socket: &mut WebSocketStream<TcpStream>, seat: &mut 
             }
         }
         let has_room = desk.in_progress.load(Ordering::Acquire) < MOST_IN_PROGRESS;
+        // In a fixed order, so that one seed does the same again. None can starve the next: answers and broadcasts are few.
         steps = tokio::select! {
+            biased;
             _ = seat.fate.changed() => Vec::new(),
             // This task keeps a sender, so the channel never closes.
             answered = answers.recv() => answered.unwrap_or_default(),
@@ -130,6 +144,7 @@ fn deal(desk: &Desk, text: &str, answer: &mpsc::Sender<Vec<Step>>) -> Vec<Step> 
                 let (stop, answer) = (desk.world.stop.clone(), answer.clone());
                 desk.world.tasks.spawn(async move {
                     tokio::select! {
+                        biased;
                         () = stop.cancelled() => {}
                         () = carry_out(*order, answer) => {}
                     }
@@ -147,7 +162,10 @@ async fn carry_out(order: Order, answer: mpsc::Sender<Vec<Step>>) {
     let _ = answer.send(order.in_time().await).await;
 }
 
-async fn perform(socket: &mut WebSocketStream<TcpStream>, steps: Vec<Step>) -> Result<(), Ending> {
+async fn perform<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut WebSocketStream<S>,
+    steps: Vec<Step>,
+) -> Result<(), Ending> {
     for step in steps {
         let message = match step {
             Step::Text(text) => Message::Text(text),

@@ -34,6 +34,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 
@@ -95,6 +96,27 @@ impl Simulator {
         Self::over(config, store, counters).await
     }
 
+    /// A gateway that listens nowhere and has no control endpoint: whoever accepts connections for it hands them to
+    /// [`serve`](Self::serve).
+    ///
+    /// Fails where the configuration makes no sense.
+    pub fn without_listener(config: Config) -> io::Result<Self> {
+        config.check()?;
+        let (store, counters) = (Store::new(config.instances.len(), sample::data), Counters::new(&config.shards));
+        let addr = config.listen;
+        let world = Arc::new(World::new(config, Arc::new(store), Arc::new(counters)));
+        Ok(Self { world, addr, control_addr: None })
+    }
+
+    /// Serves one connection that was accepted elsewhere, until its end. Dropped, the future ends it as a process that
+    /// crashes would. A reset is an ordinary end there, since not every stream knows another.
+    pub fn serve<S>(&self, stream: S) -> impl Future<Output = ()> + Send + use<S>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin,
+    {
+        server::receive(Arc::clone(&self.world), stream, |_| {})
+    }
+
     async fn over(config: Config, store: Arc<Store>, counters: Arc<Counters>) -> io::Result<Self> {
         let listener = TcpListener::bind(config.listen).await?;
         let addr = listener.local_addr()?;
@@ -108,7 +130,7 @@ impl Simulator {
         Ok(Self { world, addr, control_addr })
     }
 
-    /// Where the gateway listens.
+    /// Where the gateway listens, or would by its configuration.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr

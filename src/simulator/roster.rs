@@ -3,7 +3,7 @@
 //! Broadcasts and shard deaths reach connections through here, and only through bounded means: each connection has a
 //! queue of broadcasts, and one that does not read its queue is cut, as a server under pressure would do.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, watch};
@@ -49,7 +49,8 @@ struct Member {
 struct State {
     alive: Vec<bool>,
     last_id: u64,
-    members: HashMap<u64, Member>,
+    /// In order, so that one seed gives each the same jitter again.
+    members: BTreeMap<u64, Member>,
 }
 
 /// The roster, behind one lock: it is taken for connections and broadcasts, never for commands.
@@ -57,7 +58,7 @@ pub(super) struct Roster(Mutex<State>);
 
 impl Roster {
     pub(super) fn new(shards: usize) -> Self {
-        Self(Mutex::new(State { alive: vec![true; shards], last_id: 0, members: HashMap::new() }))
+        Self(Mutex::new(State { alive: vec![true; shards], last_id: 0, members: BTreeMap::new() }))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
@@ -55,33 +55,40 @@ pub(super) async fn listen(world: Arc<World>, listener: TcpListener) {
         let Ok(seat) = Arc::clone(&room).try_acquire_owned() else { continue };
         let guest = Arc::clone(&world);
         world.tasks.spawn(async move {
-            let stop = guest.stop.clone();
-            // Whatever goes wrong with one connection is that connection's end and nothing else.
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = receive(guest, stream) => {}
+            if stream.set_nodelay(true).is_ok() {
+                receive(guest, stream, connection::reset).await;
             }
             drop(seat);
         });
     }
 }
 
-async fn receive(world: Arc<World>, stream: TcpStream) {
-    if let Ok(Ok(arrival)) = timeout(HEAD_PATIENCE, read_head(stream)).await {
-        welcome(world, arrival).await;
+/// Serves one connection until its end or the world's. Whatever goes wrong with it is its own end and nothing else.
+/// `reset` makes the coming end of a stream one without ceremony.
+pub(super) async fn receive<S: AsyncRead + AsyncWrite + Unpin>(world: Arc<World>, stream: S, reset: fn(&S)) {
+    let stop = world.stop.clone();
+    let served = async {
+        if let Ok(Ok(arrival)) = timeout(HEAD_PATIENCE, read_head(stream, reset)).await {
+            welcome(world, arrival).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => {}
+        () = served => {}
     }
 }
 
 /// A connection whose request was read.
-struct Arrival {
-    stream: TcpStream,
+struct Arrival<S> {
+    stream: S,
+    reset: fn(&S),
     request: Request,
     /// What came behind the request.
     tail: Vec<u8>,
 }
 
-async fn read_head(mut stream: TcpStream) -> io::Result<Arrival> {
-    stream.set_nodelay(true)?;
+async fn read_head<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, reset: fn(&S)) -> io::Result<Arrival<S>> {
     let mut head = Vec::with_capacity(1_024);
     loop {
         if stream.read_buf(&mut head).await? == 0 || head.len() > MOST_HEAD {
@@ -90,7 +97,7 @@ async fn read_head(mut stream: TcpStream) -> io::Result<Arrival> {
         match Request::try_parse(&head) {
             Ok(Some((length, request))) => {
                 let tail = head.get(length..).unwrap_or_default().to_vec();
-                return Ok(Arrival { stream, request, tail });
+                return Ok(Arrival { stream, reset, request, tail });
             }
             Ok(None) => {}
             Err(_) => {
@@ -101,26 +108,26 @@ async fn read_head(mut stream: TcpStream) -> io::Result<Arrival> {
     }
 }
 
-async fn welcome(world: Arc<World>, mut arrival: Arrival) {
+async fn welcome<S: AsyncRead + AsyncWrite + Unpin>(world: Arc<World>, mut arrival: Arrival<S>) {
     let target = Target::of(arrival.request.uri(), &world.config.shards);
     let occasion = Occasion { shard: world.shard_name(target.shard), command: None };
     let fault = world.faults.strike(&occasion, || world.chance());
     if !world.roster.is_alive(target.shard) || fault == Some(Action::RefuseConnect) {
-        return refuse(&world, target.shard, &arrival.stream);
+        return refuse(&world, target.shard, &arrival);
     }
     if fault == Some(Action::HangConnect) {
         world.counters.refused(target.shard);
         let (_keep, mut fate) = watch::channel(Fate::Live);
-        return connection::ignore(arrival.stream, &mut fate).await;
+        return connection::ignore(arrival.stream, &mut fate, arrival.reset).await;
     }
     if answer(&mut arrival).await.is_err() {
         return;
     }
     let instance = world.instance(&target.instance).ok();
     let Some(seat) = world.roster.join(target.shard, instance, target.format) else {
-        return refuse(&world, target.shard, &arrival.stream);
+        return refuse(&world, target.shard, &arrival);
     };
-    world.counters.opened(target.shard);
+    let _present = Present::on(&world, target.shard, seat.id);
     let desk = Desk {
         world: Arc::clone(&world),
         shard: target.shard,
@@ -140,21 +147,39 @@ async fn welcome(world: Arc<World>, mut arrival: Arrival) {
         greeting.push(desk.error(&Refusal::new(word, 0)));
     }
     let limits = WebSocketConfig::default().read_buffer_size(16 * 1024).max_message_size(Some(MOST_MESSAGE));
-    let Arrival { stream, tail, .. } = arrival;
+    let Arrival { stream, reset, tail, .. } = arrival;
     let socket = WebSocketStream::from_partially_read(stream, tail, Role::Server, Some(limits)).await;
-    let id = seat.id;
-    connection::run(desk, socket, seat, greeting).await;
-    world.roster.leave(id);
-    world.counters.closed(target.shard);
+    connection::run(desk, socket, seat, greeting, reset).await;
 }
 
-fn refuse(world: &World, shard: usize, stream: &TcpStream) {
+/// A connection that is open, until it is dropped, with its task or without.
+struct Present {
+    world: Arc<World>,
+    shard: usize,
+    seat: u64,
+}
+
+impl Present {
+    fn on(world: &Arc<World>, shard: usize, seat: u64) -> Self {
+        world.counters.opened(shard);
+        Self { world: Arc::clone(world), shard, seat }
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.world.roster.leave(self.seat);
+        self.world.counters.closed(self.shard);
+    }
+}
+
+fn refuse<S>(world: &World, shard: usize, arrival: &Arrival<S>) {
     world.counters.refused(shard);
-    connection::reset(stream);
+    (arrival.reset)(&arrival.stream);
 }
 
 /// Answers the upgrade; what is no upgrade is told to upgrade, as Node's `ws` does.
-async fn answer(arrival: &mut Arrival) -> io::Result<()> {
+async fn answer<S: AsyncWrite + Unpin>(arrival: &mut Arrival<S>) -> io::Result<()> {
     let Ok(response) = create_response(&arrival.request) else {
         let text = b"HTTP/1.1 426 Upgrade Required\r\nConnection: close\r\nContent-Length: 16\r\n\r\nUpgrade Required";
         arrival.stream.write_all(text).await?;

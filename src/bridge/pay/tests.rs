@@ -45,10 +45,10 @@ impl World {
         let disk = Disk::default();
         let journal = on_disk(&disk);
         let config = gateway::Config { url: gateway.url(), ..gateway::Config::default() };
-        let tls = gateway::client_config(None).unwrap();
+        let dialer = gateway::Dialer::tcp(gateway::client_config(None).unwrap());
         let heard = gateway::Heard(std::sync::Arc::new(|_| ()));
         let request_timeout = config.request_timeout;
-        let pool = Pool::new(config, "demo", "demo", tls, heard);
+        let pool = Pool::new(config, "demo", "demo", dialer, heard);
         let stop = CancellationToken::new();
         tokio::spawn(pool.clone().tend(gateway::Homes::default(), stop.clone(), Duration::ZERO));
         let parts = InstanceParts {

@@ -15,8 +15,8 @@ use crate::wire::{Parameters, command};
 /// A reader over a simulated gateway.
 fn reader(gateway: &Simulator) -> (Arc<Reader>, CancellationToken) {
     let config = gateway::Config { url: gateway.url(), ..gateway::Config::default() };
-    let tls = gateway::client_config(None).unwrap();
-    let pool = Pool::new(config, "demo", "demo", tls, Heard(Arc::new(|_| {})));
+    let dialer = gateway::Dialer::tcp(gateway::client_config(None).unwrap());
+    let pool = Pool::new(config, "demo", "demo", dialer, Heard(Arc::new(|_| {})));
     let stop = CancellationToken::new();
     tokio::spawn(pool.clone().tend(gateway::Homes::default(), stop.clone(), Duration::from_secs(1)));
     let dispatch = Dispatch {
