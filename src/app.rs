@@ -170,7 +170,8 @@ impl App {
         let mut serving = tokio::spawn(servers.callers);
         // Ends last: whoever watches wants to see the end too.
         let admin = servers.admin.map(|server| (server.handle(), tokio::spawn(server)));
-        tracing::info!(%addr, ?admin_addr, version = env!("CARGO_PKG_VERSION"), "listening");
+        let admin_addr = admin_addr.map(tracing::field::display);
+        tracing::info!(%addr, admin_addr, version = env!("CARGO_PKG_VERSION"), "listening");
         tokio::select! {
             ended = &mut serving => {
                 return ended?.context("the server ended by itself");

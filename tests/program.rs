@@ -33,6 +33,43 @@ fn a_bad_configuration_exits_with_2_and_names_every_fault_on_standard_error() {
 }
 
 #[test]
+fn whoever_reads_only_the_beginning_of_what_is_printed_breaks_nothing() {
+    for arguments in [&["openapi"][..], &["openapi", "--yaml"], &["validate", "--print"]] {
+        let mut program = Running::start(arguments, &[("BRIDGE_INSTANCES__DEMO__API_KEY", "key")]);
+        drop(program.0.stdout.take());
+        assert_eq!(program.end(Duration::from_secs(20)), (Some(0), String::new()), "{arguments:?}");
+    }
+}
+
+#[test]
+fn where_it_cannot_begin_it_says_once_what_and_where() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let free = free_address();
+    let told = |arguments: &[&str], journal: &str| {
+        let environment = [
+            ("BRIDGE_INSTANCES__DEMO__API_KEY", "key"),
+            ("BRIDGE_SERVER__LISTEN", &free),
+            ("BRIDGE_CACHE__STORE", ""),
+            ("BRIDGE_PAYMENTS__JOURNAL", journal),
+        ];
+        let output = run(arguments, &environment);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        text(&output.stderr)
+    };
+    for arguments in [&["simulate", "--listen", &address][..], &["simulate", "--listen", &free, "--control", &address]]
+    {
+        assert!(told(arguments, "").contains(&format!("cannot listen on {address}: ")), "{arguments:?}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let said = told(&["serve"], file.to_str().unwrap());
+    assert!(said.contains(file.to_str().unwrap()), "{said}");
+    assert_eq!(said.matches("os error").count(), 1, "{said}");
+}
+
+#[test]
 fn validate_dials_each_shard_once_and_prints_what_is_in_force() {
     let gateway = free_address();
     let simulator = Running::start(&["simulate", "--listen", &gateway], &[]);

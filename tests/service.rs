@@ -288,6 +288,44 @@ async fn sigterm_under_load_loses_nothing_and_ends_with_0_within_the_grace() {
 }
 
 #[test]
+fn a_sale_whose_body_is_still_coming_at_sigterm_is_answered_and_not_cut_off() {
+    let admin = free_address();
+    let mut service = Service::start(&format!("[server]\nadmin_listen = \"{admin}\"\n"), &[]);
+    service.ready();
+    let mut late = TcpStream::connect(&service.listen).unwrap();
+    late.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let head = format!(
+        "POST /v1/instances/demo/points-of-sale/1/payments HTTP/1.1\r\nHost: bridge\r\nAuthorization: Bearer {KEY}\r\n\
+         Idempotency-Key: late\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        SALE.len()
+    );
+    let (begun, rest) = SALE.split_at(20);
+    late.write_all(format!("{head}{begun}").as_bytes()).unwrap();
+    wait_until("it has come in", || {
+        let asked =
+            std::process::Command::new("curl").args(["-s", &format!("http://{admin}/metrics")]).output().unwrap();
+        let under_way = "concertpos_bridge_requests_in_flight{caller=\"gateway-key\"} 1";
+        String::from_utf8_lossy(&asked.stdout).contains(under_way)
+    });
+    service.bridge.signal("-TERM");
+    // The server itself is stopping once nobody new is let in.
+    wait_until("nobody new is let in", || TcpStream::connect(&service.listen).is_err());
+    assert!(service.bridge.0.try_wait().unwrap().is_none(), "it waits for what is under way");
+    late.write_all(rest.as_bytes()).unwrap();
+    let mut answer = String::new();
+    late.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("shutting-down"), "{answer}");
+    wait_until("it has ended", || service.bridge.0.try_wait().unwrap().is_some());
+    assert_eq!(service.bridge.0.try_wait().unwrap().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_key_that_the_gateway_does_not_take_is_in_the_log_before_anybody_has_called() {
+    let mut service = Service::start("", &["--api-key", "another-key"]);
+    service.logged("the gateway refuses the key or the licence of the instance");
+}
+
+#[test]
 fn a_second_signal_ends_it_now() {
     let mut service = Service::start("[server]\nshutdown_delay = \"1h\"\n", &[]);
     service.ready();

@@ -149,9 +149,18 @@ impl Dispatch {
         match outcome {
             Err(Failure::NotSent(_)) => permit.never_written(),
             Err(Failure::Refused(error)) => {
-                if let Meaning::RateLimit { retry_after, .. } = error.meaning() {
-                    tracing::warn!(command = %command.name, ?retry_after, "the gateway's limit was reached");
-                    self.ledger.closed_by_gateway(&command.name, retry_after);
+                let instance = self.pool.instance();
+                match error.meaning() {
+                    Meaning::RateLimit { retry_after, .. } => {
+                        tracing::warn!(instance, command = %command.name, ?retry_after, "the gateway's limit was reached");
+                        self.ledger.closed_by_gateway(&command.name, retry_after);
+                    }
+                    // No caller can mend that, and whoever can reads the log.
+                    Meaning::Credentials | Meaning::License => {
+                        tracing::warn!(instance, command = %command.name, gateway = error.error,
+                            "the gateway refuses the key or the licence of the instance");
+                    }
+                    _ => {}
                 }
                 permit.ended();
             }

@@ -193,7 +193,9 @@ impl Payments {
             Cause::Word(error) => Some(error),
             Cause::Timeout | Cause::Disconnected => None,
         };
-        tracing::warn!(instance = %self.instance, payment = %id, ?gateway, "the outcome of a payment is unknown");
+        let said = gateway.as_ref().map(|said| said.error.as_str());
+        tracing::warn!(instance = %self.instance, payment = %id, gateway = said,
+            "the outcome of a payment is unknown");
         // Before anybody can see that it is unknown: who settles it has to find what is listened to.
         let listening = lost.late.map(|late| (late, self.listen(id)));
         // A record that cannot be written stays `dispatching`, and a restart makes that unknown: the same answer.

@@ -74,7 +74,7 @@ impl Changes {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// It cannot be made, read or locked.
-    #[error("the copies in {} cannot be used: {source}", path.display())]
+    #[error("the copies in {} cannot be used", path.display())]
     Io {
         /// The folder.
         path: PathBuf,

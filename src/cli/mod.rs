@@ -13,6 +13,7 @@ mod simulate;
 mod token;
 mod validate;
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -96,6 +97,15 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Openapi(flags) => Ok(openapi::run(&flags)?),
         Command::Token(token) => Ok(token::run(token)?),
         Command::Healthcheck(flags) => Ok(healthcheck::run(&flags)?),
+    }
+}
+
+/// Prints what was asked for. Whoever reads it may stop reading, as `head` does: that is no failure.
+fn print(text: &str) -> io::Result<()> {
+    let mut output = io::stdout().lock();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Err(fault) if fault.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
     }
 }
 

@@ -1,10 +1,10 @@
 //! `openapi`: prints the document.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Args;
 
+use super::print;
 use crate::http::openapi::{json, yaml};
 
 /// Flags of `openapi`.
@@ -17,6 +17,6 @@ pub(super) struct Openapi {
 
 pub(super) fn run(flags: &Openapi) -> anyhow::Result<ExitCode> {
     let text = if flags.yaml { yaml() } else { json() };
-    writeln!(std::io::stdout().lock(), "{}", text.trim_end())?;
+    print(&format!("{}\n", text.trim_end()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::drain::Drain;
-use crate::simulator::{Config, Counting, DEFAULT_API_KEY, DEFAULT_INSTANCE, Fault, Instance, Limits, Simulator};
+use crate::simulator::{
+    ACTIONS, Config, Counting, DEFAULT_API_KEY, DEFAULT_INSTANCE, Fault, Instance, Limits, Simulator,
+};
 
 /// Whose requests share one counter.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -21,6 +23,7 @@ enum Scope {
 
 /// Flags of `simulate`.
 #[derive(Debug, Args)]
+#[command(after_help = format!("Actions of --fault: {ACTIONS}. docs/simulator.md says more."))]
 pub(super) struct Simulate {
     /// Where the shards listen; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:6001")]
@@ -77,7 +80,8 @@ pub(super) async fn run(flags: Simulate, drain: Drain) -> anyhow::Result<()> {
         shards: flags.shards,
         instances: vec![Instance { slug: flags.instance, api_key: flags.api_key }],
         seed: flags.seed,
-        latency: (flags.latency_min.min(flags.latency_max), flags.latency_max),
+        // Whoever names the least alone wants that, and not the other one's default.
+        latency: (flags.latency_min, flags.latency_max.max(flags.latency_min)),
         limits: Limits::new(counting),
         broadcast_jitter: flags.broadcast_jitter,
         broadcast_every: flags.broadcast_every,

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{ConfigFile, Failure, load};
+use super::{ConfigFile, Failure, load, print};
 use crate::config::Config;
 use crate::gateway::{self, Dialer, dial_once};
 
@@ -24,7 +24,7 @@ pub(super) struct Validate {
 pub(super) fn run(flags: &Validate) -> Result<ExitCode, Failure> {
     let (config, printed) = load(flags.file.config.as_deref())?;
     if flags.print {
-        print!("{printed}");
+        print(&printed.to_string()).map_err(anyhow::Error::from)?;
     }
     if flags.dial && !dial(&config)? {
         return Ok(ExitCode::FAILURE);

@@ -59,6 +59,12 @@ impl Pool {
         Self { shared: Arc::new(shared) }
     }
 
+    /// The name of the instance.
+    #[must_use]
+    pub fn instance(&self) -> &str {
+        &self.shared.instance
+    }
+
     /// Keeps the pool as it should be until `stop`, then refuses newcomers, waits for exchanges under way no longer
     /// than `grace`, and closes every link. The links live in `homes`.
     pub async fn tend(self, homes: Homes, stop: CancellationToken, grace: Duration) {

@@ -6,9 +6,10 @@
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, UPGRADE};
 use actix_web::web::{BytesMut, Payload};
 use futures_util::StreamExt;
+use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout_at};
 
-use super::problem::{Problem, table};
+use super::problem::{Fault, Problem, table};
 use crate::wire::Parameters;
 
 /// Whether a body may be left out, which then means `{}`.
@@ -46,9 +47,24 @@ pub async fn object(
         return Ok(Parameters::default());
     }
     require_json(headers)?;
-    Parameters::parse(&bytes).map_err(|error| {
-        Problem::new(&table::INVALID_REQUEST).detail(format!("The body is not as it must be: {error}."))
-    })
+    parse(&bytes)
+}
+
+fn parse(bytes: &[u8]) -> Result<Parameters, Problem> {
+    let invalid = |detail: String| Problem::new(&table::INVALID_REQUEST).detail(detail);
+    match bytes.trim_ascii().first() {
+        None => Err(invalid("The body is empty, and must be a JSON object. Nothing was sent.".to_owned())),
+        Some(b'{') => Parameters::parse(bytes)
+            .map_err(|error| invalid(format!("The body is not as it must be: {error}. Nothing was sent."))),
+        Some(_) => Err(invalid("The body must be a JSON object, in braces. Nothing was sent.".to_owned())),
+    }
+}
+
+/// The member `name` of a body, or what is wrong with it. `expected` is read after "must be".
+pub fn member<T: DeserializeOwned>(body: &Parameters, name: &str, expected: &str) -> Result<T, Fault> {
+    let fault = |detail: String| Fault::new(format!("/{name}"), detail);
+    let value = body.get(name).ok_or_else(|| fault("is missing".to_owned()))?;
+    serde_json::from_str(value.get()).map_err(|_| fault(format!("must be {expected}")))
 }
 
 async fn collect(mut payload: Payload, max: usize) -> Result<BytesMut, Problem> {
@@ -99,6 +115,35 @@ fn is_json(content_type: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_object_is_told_so_in_words_and_broken_json_with_its_place() {
+        let rows = [
+            ("", "The body is empty"),
+            (" \n", "The body is empty"),
+            ("[]", "must be a JSON object"),
+            ("7", "must be a JSON object"),
+            ("{\"a\":1", "line 1 column 6"),
+            ("{\"a\":1,\"a\":2}", "`a` is given twice"),
+        ];
+        for (body, words) in rows {
+            let problem = parse(body.as_bytes()).unwrap_err();
+            assert!(format!("{problem:?}").contains(words), "{body}: {problem:?}");
+        }
+        assert!(parse(b" {\"a\":1} ").is_ok());
+    }
+
+    #[test]
+    fn a_member_is_pointed_at_where_it_is_missing_or_something_else() {
+        let body = parse(b"{\"cordoned\":\"yes\"}").unwrap();
+        assert_eq!(
+            member::<bool>(&body, "cordoned", "true or false"),
+            Err(Fault::new("/cordoned", "must be true or false"))
+        );
+        assert_eq!(member::<bool>(&body, "other", "true or false"), Err(Fault::new("/other", "is missing")));
+        let body = parse(b"{\"cordoned\":true}").unwrap();
+        assert_eq!(member::<bool>(&body, "cordoned", "true or false"), Ok(true));
+    }
 
     #[test]
     fn json_is_told_from_what_is_not() {

@@ -13,6 +13,9 @@ pub enum NotWhole {
     /// Another JSON type, or a string that is no number.
     #[error("must be a whole number")]
     NotANumber,
+    /// Digits that begin with a zero: another spelling of the same would be another copy, another key, another path.
+    #[error("must be written without leading zeros")]
+    LeadingZero,
     /// Below zero.
     #[error("must not be negative")]
     Negative,
@@ -53,9 +56,15 @@ pub fn of_json(raw: &str) -> Result<i64, NotWhole> {
 
 /// Reads digits, without sign or leading zeros, as in a path.
 pub fn of_digits(text: &str) -> Result<i64, NotWhole> {
-    let canonical = text == "0" || !text.starts_with('0');
-    if text.is_empty() || !canonical || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+    let (negative, digits) = text.strip_prefix('-').map_or((false, text), |digits| (true, digits));
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(NotWhole::NotANumber);
+    }
+    if negative {
+        return Err(NotWhole::Negative);
+    }
+    if text != "0" && text.starts_with('0') {
+        return Err(NotWhole::LeadingZero);
     }
     match text.parse::<i64>() {
         Ok(number) if number <= LARGEST => Ok(number),
@@ -76,8 +85,8 @@ mod tests {
             ("null", NotWhole::NotANumber),
             ("[1]", NotWhole::NotANumber),
             (r#""""#, NotWhole::NotANumber),
-            (r#""01""#, NotWhole::NotANumber),
-            (r#""-1""#, NotWhole::NotANumber),
+            (r#""01""#, NotWhole::LeadingZero),
+            (r#""-1""#, NotWhole::Negative),
             (r#""2.0""#, NotWhole::NotANumber),
             (r#"" 1""#, NotWhole::NotANumber),
             (r#""１""#, NotWhole::NotANumber),

@@ -76,6 +76,10 @@ fn amounts(body: &Parameters, faults: &mut Vec<Fault>) -> BTreeMap<i64, i64> {
 }
 
 fn product_of(product: &RawValue, pointer: &str, faults: &mut Vec<Fault>) -> Option<(i64, i64)> {
+    if !product.get().starts_with('{') {
+        faults.push(Fault::new(pointer, "must be an object with `ID` and `Amount`"));
+        return None;
+    }
     match Parameters::parse(product.get().as_bytes()) {
         Ok(members) => {
             let id = whole(&members, "ID", pointer, faults);

@@ -135,10 +135,18 @@ async fn a_body_that_is_not_json_by_its_own_word_is_refused() {
 
 #[actix_web::test]
 async fn malformed_json_is_told_where() {
-    for body in ["", "{", "[]", "7", r#"{"PaymentMethod":1,}"#, r#"{"a":1}{"#] {
+    let rows = [
+        ("", "is empty"),
+        ("{", "line 1 column"),
+        ("[]", "must be a JSON object"),
+        ("7", "must be a JSON object"),
+        (r#"{"PaymentMethod":1,}"#, "line 1 column"),
+        (r#"{"a":1}{"#, "line 1 column"),
+    ];
+    for (body, words) in rows {
         let answer = ask(payment(body)).await;
         assert_problem(&answer, 400, "invalid-request");
-        assert!(answer.json()["detail"].as_str().unwrap().contains("line 1 column"), "{body}: {:?}", answer.json());
+        assert!(answer.json()["detail"].as_str().unwrap().contains(words), "{body}: {:?}", answer.json());
     }
     let twice = ask(payment(r#"{"PaymentMethod":1,"PaymentMethod":2,"Products":[{"ID":1,"Amount":2}]}"#)).await;
     assert_problem(&twice, 400, "invalid-request");

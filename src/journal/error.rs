@@ -66,7 +66,7 @@ pub enum OpenError {
         reason: String,
     },
     /// The file system refuses.
-    #[error("the payment journal at {} cannot be opened: {source}", path.display())]
+    #[error("the payment journal at {} cannot be opened", path.display())]
     Io {
         /// What could not be opened.
         path: PathBuf,

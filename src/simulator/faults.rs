@@ -211,6 +211,15 @@ impl FromStr for Fault {
     }
 }
 
+/// What can stand for an action on the command line.
+pub const ACTIONS: &str = "latency=MS, late=MS, hang, hang_after_apply, duplicate, cut_before_apply, cut_after_apply, \
+    garbage[=text|binary|truncated], unasked=EVENT, error=WORD, error_after_apply=WORD, half_open, close_frame[=CODE], \
+    refuse_connect, hang_connect, connect_error=WORD";
+
+fn unknown_action(name: &str) -> String {
+    format!("{name:?} is no action; there are {ACTIONS}")
+}
+
 fn parse_action(text: &str) -> Result<Action, String> {
     fn number<T: FromStr>(argument: &str) -> Result<T, String> {
         argument.parse().map_err(|_| format!("{argument:?} is no number that fits here"))
@@ -234,9 +243,12 @@ fn parse_action(text: &str) -> Result<Action, String> {
         "error" => Action::Error { word: needed()?.to_owned(), code: None, and_reply: false },
         "error_after_apply" => Action::ErrorAfterApply { word: needed()?.to_owned() },
         "connect_error" => Action::ConnectError { word: needed()?.to_owned() },
-        _ if argument.is_some() => return Err(format!("{name:?} takes no argument, or is no fault")),
         plain => {
-            serde_json::from_value(serde_json::Value::from(plain)).map_err(|_| format!("{plain:?} is no fault"))?
+            let action = serde_json::from_value(serde_json::Value::from(plain)).map_err(|_| unknown_action(plain))?;
+            if argument.is_some() {
+                return Err(format!("{plain} takes no argument"));
+            }
+            action
         }
     })
 }
@@ -381,6 +393,22 @@ mod tests {
         ] {
             assert!(wrong.parse::<Fault>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_actions_that_are_listed_are_those_there_are() {
+        for listed in ACTIONS.split(", ") {
+            let plain = listed.split(['[', '=']).next().unwrap();
+            let spelled = match listed.split_once('=') {
+                Some((name, "MS")) => format!("*:{name}=1"),
+                Some((name, _)) if !name.contains('[') => format!("*:{name}=word"),
+                _ => format!("*:{plain}"),
+            };
+            assert!(spelled.parse::<Fault>().is_ok(), "{spelled}");
+        }
+        let told = "*:bogus".parse::<Fault>().unwrap_err();
+        assert!(told.contains("cut_after_apply"), "{told}");
+        assert_eq!("*:hang=1".parse::<Fault>().unwrap_err(), "hang takes no argument");
     }
 
     #[test]

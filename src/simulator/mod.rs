@@ -40,7 +40,7 @@ use tokio::time::{sleep, timeout};
 
 pub use config::{Config, Counting, DEFAULT_API_KEY, DEFAULT_INSTANCE, Instance, Limits};
 pub use counts::{CommandCounts, Counts, Payment, ShardCounts};
-pub use faults::{Action, Fault, Garbage};
+pub use faults::{ACTIONS, Action, Fault, Garbage};
 pub use sale::Sold;
 pub use sample::{LOCKED_POS, LOCKED_POS_PASSWORD};
 
@@ -118,11 +118,12 @@ impl Simulator {
     }
 
     async fn over(config: Config, store: Arc<Store>, counters: Arc<Counters>) -> io::Result<Self> {
-        let listener = TcpListener::bind(config.listen).await?;
+        let listener = TcpListener::bind(config.listen).await.map_err(cannot_listen(config.listen))?;
         let addr = listener.local_addr()?;
         let (control, broadcast_every) = (config.control, config.broadcast_every);
         let world = Arc::new(World::new(config, store, counters));
-        let control_addr = control.map(|listen| control::start(&world, listen)).transpose()?;
+        let control_addr = control.map(|listen| control::start(&world, listen).map_err(cannot_listen(listen)));
+        let control_addr = control_addr.transpose()?;
         world.tasks.spawn(server::listen(Arc::clone(&world), listener));
         if let Some(pause) = broadcast_every {
             world.tasks.spawn(Arc::clone(&world).broadcast_every(pause));
@@ -240,4 +241,9 @@ impl Simulator {
         // Nothing can outlast the patience but a task that the runtime no longer runs.
         let _ = timeout(STOP_PATIENCE, self.world.tasks.wait()).await;
     }
+}
+
+/// Says which of the two addresses it is.
+fn cannot_listen(address: SocketAddr) -> impl FnOnce(io::Error) -> io::Error {
+    move |fault| io::Error::new(fault.kind(), format!("cannot listen on {address}: {fault}"))
 }

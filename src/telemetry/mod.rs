@@ -9,7 +9,7 @@ pub mod traces;
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::filter::{ParseError, filter_fn};
+use tracing_subscriber::filter::{LevelFilter, ParseError, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
@@ -26,9 +26,15 @@ pub enum LogFormat {
     Json,
 }
 
-/// A filter from its text: a level, or targets with levels, as `tracing` reads them.
+/// What the web server tells of its own threads at the level `info`, which helps nobody who runs the bridge.
+const CHATTER: &str = "actix_server=warn";
+
+/// A filter from its text: a level, or targets with levels, as `tracing` reads them. Whoever wants to hear the web server's
+/// threads too asks for a level beyond `info`, or names `actix_server`.
 pub fn filter(text: &str) -> Result<EnvFilter, ParseError> {
-    EnvFilter::try_new(text)
+    let filter = EnvFilter::try_new(text)?;
+    let hears_it = filter.max_level_hint() == Some(LevelFilter::INFO) && !text.contains("actix_server");
+    Ok(if hears_it { filter.add_directive(CHATTER.parse()?) } else { filter })
 }
 
 /// Starts logging for the whole process, and traces where a collector is given. A second call changes nothing.
@@ -54,4 +60,19 @@ fn start_logging(filter: EnvFilter, format: LogFormat) {
         LogFormat::Text => lines.try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_web_server_s_threads_are_quiet_at_info_unless_they_are_asked_for() {
+        let quiet = |text: &str| filter(text).unwrap().to_string().contains(CHATTER);
+        assert!(quiet("info") && quiet("info,concertpos_bridge::gateway=warn"));
+        for heard in ["debug", "info,actix_server=info", "warn", "off"] {
+            assert!(!quiet(heard), "{heard}");
+        }
+        assert!(filter("infoo==").is_err());
+    }
 }

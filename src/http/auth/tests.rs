@@ -73,6 +73,17 @@ fn whatever_is_no_known_token_is_unauthenticated_and_challenged() {
 }
 
 #[test]
+fn what_is_no_bearer_token_is_told_what_is_wanted_and_is_no_guess() {
+    let auth = Auth::new(&config([("shop", token("s3cret", &["demo"], &[]))]), &keys(&[("demo", "")])).unwrap();
+    for value in ["s3cret", "Basic s3cret", "Bearer"].repeat(50) {
+        let problem = auth.by_header(&headers(&[value]), HERE).unwrap_err();
+        let answer = problem.render("", None);
+        assert_eq!(answer.headers().get(WWW_AUTHENTICATE).unwrap(), "Bearer", "{value}");
+    }
+    assert!(auth.by_header(&headers(&["Bearer s3cret"]), HERE).is_ok(), "nothing was guessed");
+}
+
+#[test]
 fn a_rotated_token_keeps_its_name() {
     let mut shop = token("old", &["demo"], &[Scope::Read]);
     shop.sha256.push(digest("new"));

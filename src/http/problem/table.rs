@@ -126,7 +126,10 @@ pub static METHOD_NOT_ALLOWED: Entry = row(
     "method-not-allowed",
     405,
     "This path does not answer this method",
-    ["The path exists but not with this method.", "The `Allow` header lists the methods the path answers."],
+    [
+        "The path exists, but not with this method: `Allow` names those it has.",
+        "The `Allow` header lists the methods the path answers.",
+    ],
 );
 /// The caller accepts nothing the route can answer with.
 pub static NOT_ACCEPTABLE: Entry = row(

@@ -2,14 +2,15 @@
 
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::{HttpResponse, get, put, web};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::bridge::status::BridgeStatus;
 use crate::http::auth::Scope;
-use crate::http::body::Empty;
+use crate::http::body::{self, Empty};
 use crate::http::call::Call;
-use crate::http::problem::{Problem, table};
+use crate::http::problem::{Fault, Problem, table};
+use crate::wire::Parameters;
 
 /// The shard in the path.
 #[derive(Debug, IntoParams)]
@@ -21,10 +22,16 @@ pub struct InShard {
 }
 
 /// Whether a shard is taken out by hand.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, ToSchema)]
 pub struct Cordon {
     /// `true` takes it out, `false` puts it back.
     pub cordoned: bool,
+}
+
+impl Cordon {
+    fn read(body: &Parameters) -> Result<Self, Fault> {
+        body::member(body, "cordoned", "true or false").map(|cordoned| Self { cordoned })
+    }
 }
 
 /// A shard as it stands now.
@@ -61,10 +68,9 @@ pub(super) async fn get_bridge(call: Call) -> Result<HttpResponse, Problem> {
 pub(super) async fn cordon_shard(call: Call, payload: web::Payload) -> Result<HttpResponse, Problem> {
     call.caller().require(Scope::Operate)?;
     let body = call.object(payload, Empty::Refused).await?;
-    let Cordon { cordoned } =
-        serde_json::to_string(&body).and_then(|text| serde_json::from_str(&text)).map_err(|fault| {
-            Problem::new(&table::INVALID_REQUEST).detail(format!("The body is not as it must be: {fault}."))
-        })?;
+    let Cordon { cordoned } = Cordon::read(&body).map_err(|fault| {
+        Problem::new(&table::INVALID_REQUEST).detail("The body has a fault. Nothing was changed.").errors(vec![fault])
+    })?;
     let shard = call.segment("shard");
     if !call.shared().bridge.cordon(shard, cordoned) {
         return Err(Problem::new(&table::NOT_FOUND).detail("The gateway has no shard of this name."));

@@ -9,13 +9,13 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::InInstance;
 use crate::http::auth::Scope;
-use crate::http::body::Empty;
+use crate::http::body::{self, Empty};
 use crate::http::call::Call;
 use crate::http::problem::document::GatewayWords;
 use crate::http::problem::{Fault, Problem, table};
 use crate::journal::record::Contradiction;
 use crate::journal::{Clue, Filter, Finding, Outcome, Record, RecordId, Search, State, Verdict};
-use crate::wire::{Body, GatewayError, model};
+use crate::wire::{Body, GatewayError, Parameters, model};
 
 /// Records answered at most; older ones are found by their key.
 const MOST_RECORDS: usize = 1000;
@@ -197,13 +197,29 @@ pub struct PaymentRecords {
 }
 
 /// A person's decision.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, ToSchema)]
 pub struct Decision {
     /// What the payment was found to be.
     outcome: PaymentFinding,
     /// Why, for whoever asks later.
     #[schema(min_length = 1, max_length = 1000, example = "found in the till's own list")]
     reason: String,
+}
+
+impl Decision {
+    /// Reads it out of a body, or says everything that is wrong with it.
+    fn read(body: &Parameters) -> Result<Self, Vec<Fault>> {
+        let expected = format!("a text of 1 to {MOST_REASON} bytes");
+        let outcome = body::member(body, "outcome", "`booked` or `not-booked`");
+        let reason = body::member(body, "reason", &expected).and_then(|reason: String| {
+            let is_reason = !reason.trim().is_empty() && reason.len() <= MOST_REASON;
+            if is_reason { Ok(reason) } else { Err(Fault::new("/reason", format!("must be {expected}"))) }
+        });
+        match (outcome, reason) {
+            (Ok(outcome), Ok(reason)) => Ok(Self { outcome, reason }),
+            (outcome, reason) => Err(outcome.err().into_iter().chain(reason.err()).collect()),
+        }
+    }
 }
 
 impl From<&Record> for PaymentRecord {
@@ -311,7 +327,8 @@ pub(super) async fn list_payments(call: Call) -> Result<HttpResponse, Problem> {
     let state = match call.query("state")? {
         None => None,
         Some(name) => Some(State::ALL.into_iter().find(|state| state.name() == name).ok_or_else(|| {
-            Problem::new(&table::INVALID_REQUEST).detail("`state` in the query is no state of a payment.")
+            let known = State::ALL.map(State::name).join("`, `");
+            Problem::new(&table::INVALID_REQUEST).detail(format!("`state` in the query must be one of `{known}`."))
         })?),
     };
     let idempotency_key = call.query("idempotency_key")?;
@@ -353,13 +370,9 @@ pub(super) async fn settle_payment(call: Call, payload: web::Payload) -> Result<
     let record = seen_by(&call).await?;
     let revision = revision(&call)?;
     let body = call.object(payload, Empty::Refused).await?;
-    let decision: Decision = serde_json::to_string(&body)
-        .and_then(|text| serde_json::from_str(&text))
-        .map_err(|fault| Problem::new(&table::INVALID_REQUEST).detail(format!("The body is no decision: {fault}.")))?;
-    if decision.reason.trim().is_empty() || decision.reason.len() > MOST_REASON {
-        let fault = Fault::new("/reason", format!("must be a text of 1 to {MOST_REASON} bytes"));
-        return Err(Problem::new(&table::INVALID_REQUEST).detail("The reason is missing.").errors(vec![fault]));
-    }
+    let decision = Decision::read(&body).map_err(|faults| {
+        Problem::new(&table::INVALID_REQUEST).detail("The body is no decision. Nothing was changed.").errors(faults)
+    })?;
     let outcome = match decision.outcome {
         PaymentFinding::Booked => Finding::Booked,
         PaymentFinding::NotBooked => Finding::NotBooked,
@@ -375,4 +388,23 @@ fn revision(call: &Call) -> Result<u64, Problem> {
     header
         .and_then(|tag| tag.trim().strip_prefix('"')?.strip_suffix('"')?.parse().ok())
         .ok_or_else(|| Problem::new(&table::INVALID_REQUEST).detail("`If-Match` must hold the record's `ETag`."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_decision_is_all_pointed_at() {
+        let faults = |body: &str| {
+            let faults = Decision::read(&Parameters::parse(body.as_bytes()).unwrap()).err().unwrap_or_default();
+            faults.into_iter().map(|fault| (fault.pointer, fault.detail)).collect::<Vec<_>>()
+        };
+        let outcome = ("/outcome".to_owned(), "must be `booked` or `not-booked`".to_owned());
+        let reason = ("/reason".to_owned(), "must be a text of 1 to 1000 bytes".to_owned());
+        assert_eq!(faults(r#"{"outcome":"bookd","reason":7}"#), [outcome, reason.clone()]);
+        assert_eq!(faults(r#"{"outcome":"booked","reason":" "}"#), [reason]);
+        assert_eq!(faults(r#"{"outcome":"booked"}"#), [("/reason".to_owned(), "is missing".to_owned())]);
+        assert_eq!(faults(r#"{"outcome":"not-booked","reason":"seen"}"#), []);
+    }
 }
