@@ -13,6 +13,13 @@ use crate::config::Config;
 use crate::http::auth::Auth;
 use crate::http::tls::Certificates;
 
+/// Whether [`Reload`] takes the setting of this name. All others wait for the next start.
+#[must_use]
+pub fn is_reread(key: &str) -> bool {
+    let of_instance = key.starts_with("instances.") && key.rsplit_once('.').is_none_or(|(_, name)| name != "slug");
+    of_instance || key.starts_with("auth.") || key.starts_with("server.tls.")
+}
+
 /// Replaces what can be replaced.
 #[derive(Debug, Clone)]
 pub struct Reload {

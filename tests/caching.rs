@@ -317,3 +317,26 @@ async fn whenever_updatepos_comes_no_old_price_is_fresh_and_each_key_is_fetched_
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compressed_answer_has_a_tag_that_says_so_and_that_is_known_again() {
+    let world = World::start().await;
+    let ask = |path: &'static str, name: &'static str, value: String| {
+        world.request(Method::GET, path).header(name, value).send()
+    };
+    let tag = |answer: &reqwest::Response| answer.headers()["etag"].to_str().unwrap().to_owned();
+    let plain = world.get("/points-of-sale").await;
+    let packed = ask("/points-of-sale", "Accept-Encoding", "gzip".into()).await.unwrap();
+    assert_eq!(packed.headers()["content-encoding"], "gzip");
+    assert_eq!(tag(&packed), format!("W/{}", tag(&plain)), "the same bytes only when decoded");
+    for known in [tag(&plain), tag(&packed)] {
+        assert_eq!(ask("/points-of-sale", "If-None-Match", known).await.unwrap().status(), 304);
+    }
+
+    assert_eq!(world.sale("k").send().await.unwrap().status(), 201);
+    let records: serde_json::Value = world.get("/payments").await.json().await.unwrap();
+    let path = format!("/payments/{}", records["payments"][0]["id"].as_str().unwrap());
+    let record = world.request(Method::GET, &path).header("Accept-Encoding", "gzip").send().await.unwrap();
+    assert!(!record.headers().contains_key("content-encoding"), "nor is a coding named that is none");
+    assert!(tag(&record).starts_with('"'), "`If-Match` needs it as it is");
+}

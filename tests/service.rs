@@ -174,9 +174,10 @@ async fn sighup_rereads_tokens_and_a_bad_file_leaves_the_old_ones_in_force() {
     service.bridge.signal("-HUP");
     service.logged("stay as they were");
     assert_eq!((status(&client, &url, "old-secret").await, status(&client, &url, "new-secret").await), (200, 401));
-    service.configure(&token("shop", "new-secret", "\"read\""));
+    service.configure(&(token("shop", "new-secret", "\"read\"") + "[limits]\ncapacity = 90\n[server]\nh2c = true\n"));
     service.bridge.signal("-HUP");
     service.logged("reread and in force");
+    service.logged("\"settings\":\"server.h2c, limits.capacity\"");
     assert_eq!((status(&client, &url, "old-secret").await, status(&client, &url, "new-secret").await), (401, 200));
 }
 

@@ -7,6 +7,7 @@ import unittest
 import xml.etree.ElementTree as xml
 
 import chart
+import counts
 import report
 
 
@@ -64,10 +65,47 @@ class Report(unittest.TestCase):
         with self.assertRaisesRegex(SystemExit, "gone.value"):
             report.fill("<!-- gone.value -->7<!-- / -->", report.make([REACHED]))
 
+    def test_a_page_keeps_the_table_of_counts(self):
+        page = "<!-- counts.date -->2026-01-01<!-- / --> <!-- good.value --><!-- / -->"
+        filled = report.fill(page, report.make([REACHED]))
+        self.assertEqual(filled, "<!-- counts.date -->2026-01-01<!-- / --> <!-- good.value -->90/s<!-- / -->")
+
     def test_the_page_of_the_project_can_be_filled_again(self):
         page = pathlib.Path(__file__).parents[2] / "docs" / "performance.md"
         names = {slot[2] for slot in report.SLOT.finditer(page.read_text())}
-        self.assertTrue({"date", "machine", "table", "verdict"} <= names, names)
+        self.assertTrue({"date", "machine", "table", "verdict", "counts.date", "counts.table"} <= names, names)
+
+
+def summary(part, **values):
+    total = {"metrics": {"Ir": {"values": values}}}
+    return {"id": part, "profiles": [{"tool": "Callgrind", "data": {"total": total}}]}
+
+
+class Counts(unittest.TestCase):
+    def test_parts_are_named_as_people_read_them_and_counted_an_operation_each(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for one in (summary("payment__fingerprint", new=41_000), summary("codec__reply_in_JSON", new=2_000_600, old=9)):
+                place = pathlib.Path(folder, "part", one["id"])
+                place.mkdir(parents=True)
+                (place / "summary.json").write_text(json.dumps(one))
+            found = counts.collect(folder, 1_000)
+        self.assertEqual(counts.table(found).splitlines()[2:], ["| codec/reply in JSON | 2,001 |", "| payment/fingerprint | 41 |"])
+
+    def test_a_program_without_names_is_not_taken_for_a_fast_one(self):
+        with self.assertRaisesRegex(SystemExit, "codec__reply"):
+            counts.instructions(summary("codec__reply", new=0))
+
+    def test_the_bench_says_how_many_operations_it_counts(self):
+        bench = pathlib.Path(__file__).parents[1] / "counts.rs"
+        self.assertGreater(counts.operations(bench.read_text()), 0)
+
+    def test_a_page_gets_its_table_and_keeps_the_rest(self):
+        page = "<!-- good.value -->9<!-- / --> <!-- counts.date -->old<!-- / --> <!-- counts.table --><!-- / -->"
+        filled = counts.fill(page, [("one", 7.0)], "2026-06-08")
+        self.assertTrue(filled.startswith("<!-- good.value -->9<!-- / --> <!-- counts.date -->2026-06-08<!-- / -->"), filled)
+        self.assertIn("| one | 7 |", filled)
+        with self.assertRaisesRegex(SystemExit, "counts.table"):
+            counts.fill("<!-- counts.date -->old<!-- / -->", [], "2026-06-08")
 
 
 class Chart(unittest.TestCase):

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -11,11 +12,12 @@ use super::{Failure, load, until_stopped};
 use crate::app::App;
 use crate::config::Config;
 use crate::gateway;
-use crate::reload::Reload;
+use crate::reload::{self, Reload};
+use crate::settings::Printed;
 use crate::telemetry::{self, Traces};
 
 pub(super) fn run(file: Option<&Path>) -> Result<ExitCode, Failure> {
-    let (config, _) = load(file)?;
+    let (config, printed) = load(file)?;
     let filter = telemetry::filter(&config.telemetry.log).context("telemetry.log")?;
     let traces = traces(&config)?;
     telemetry::start(filter, config.telemetry.log_format, traces.as_ref());
@@ -25,7 +27,7 @@ pub(super) fn run(file: Option<&Path>) -> Result<ExitCode, Failure> {
         // Heeded before anything listens: unheeded, the signal would end the process.
         let hangups = signal(SignalKind::hangup())?;
         let app = App::build(config, drain)?;
-        let reloading = tokio::spawn(reload_on(hangups, app.reload(), file));
+        let reloading = tokio::spawn(reload_on(hangups, app.reload(), (file, printed)));
         let ended = app.run().await;
         reloading.abort();
         ended
@@ -53,17 +55,26 @@ fn raise_open_files() {
     }
 }
 
-/// Rereads the configuration at each hangup, for as long as it is polled.
-async fn reload_on(mut hangups: Signal, reload: Reload, file: Option<PathBuf>) {
+/// Rereads the configuration at each hangup, for as long as it is polled. `started` is the file and what was in force at
+/// the start.
+async fn reload_on(mut hangups: Signal, reload: Reload, started: (Option<PathBuf>, Printed)) {
+    let started = Arc::new(started);
     while hangups.recv().await.is_some() {
-        let (reload, file) = (reload.clone(), file.clone());
+        let (reload, started) = (reload.clone(), Arc::clone(&started));
         // Reads files: not on a thread that serves.
         let reread = tokio::task::spawn_blocking(move || {
-            let (config, _) = load(file.as_deref()).map_err(|failure| failure.to_string())?;
-            reload.apply(&config)
+            let (config, printed) = load(started.0.as_deref()).map_err(|failure| failure.to_string())?;
+            reload.apply(&config)?;
+            let changed = printed.changed_since(&started.1).into_iter();
+            Ok(changed.filter(|key| !reload::is_reread(key)).collect::<Vec<_>>().join(", "))
         });
         match reread.await.unwrap_or_else(|panicked| Err(panicked.to_string())) {
-            Ok(()) => tracing::info!("tokens, certificates and keys reread and in force"),
+            Ok(waiting) => {
+                tracing::info!("tokens, certificates and keys reread and in force");
+                if !waiting.is_empty() {
+                    tracing::warn!(settings = waiting, "changed, and in force only after the next start");
+                }
+            }
             Err(why) => {
                 // One line, however many faults there are.
                 let why = why.trim().replace('\n', "; ");

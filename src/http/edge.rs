@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use actix_web::body::{BodySize, BoxBody, MessageBody, None as NoBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{
-    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS,
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS,
 };
 use actix_web::http::{Method, StatusCode, Version};
 use actix_web::middleware::Next;
@@ -102,10 +102,24 @@ pub async fn observe(
     }
     let (span, trace) = traced(&request, &id, &method);
     let response = next.call(request).instrument(span.clone()).await?;
-    let response = completed(response.map_into_boxed_body());
+    let mut response = completed(response.map_into_boxed_body());
+    tell_codings_apart(response.headers_mut());
     let admitted = noted(response.request());
     hold_back(response.request()).await;
     Ok(told(&method, response, (&id, trace.as_deref()), (Some(&span), admitted, under_way), arrival))
+}
+
+/// A compressed answer is other bytes than a plain one, so one strong validator cannot stand for both (RFC 9110, 8.8.3).
+/// `identity` is said by what is not to be compressed, to the layer that would, and is no coding for callers to read.
+fn tell_codings_apart(headers: &mut HeaderMap) {
+    let Some(coding) = headers.get(CONTENT_ENCODING) else { return };
+    if coding.as_bytes() == b"identity" {
+        headers.remove(CONTENT_ENCODING);
+    } else if let Some(tag) = headers.get(ETAG).filter(|tag| tag.as_bytes().starts_with(b"\""))
+        && let Ok(weak) = HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat())
+    {
+        headers.insert(ETAG, weak);
+    }
 }
 
 /// Waits for as long as a refusal is to be held back.

@@ -1,5 +1,6 @@
 //! What is in force and where it came from, for `validate --print`.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use super::fault::Origin;
@@ -24,6 +25,14 @@ impl Printed {
     /// The keys in the order in which they were read.
     pub fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.0.iter()
+    }
+
+    /// The keys that both know and whose value is not what it was in `earlier`. Of secrets nothing can be told.
+    #[must_use]
+    pub fn changed_since(&self, earlier: &Self) -> Vec<&str> {
+        let known: HashMap<_, _> = earlier.iter().map(|entry| (&entry.key, &entry.shown)).collect();
+        let has_changed = |entry: &&Entry| known.get(&entry.key).is_some_and(|shown| **shown != entry.shown);
+        self.iter().filter(has_changed).map(|entry| entry.key.as_str()).collect()
     }
 }
 

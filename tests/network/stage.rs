@@ -9,13 +9,16 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use concertpos_bridge::gateway::Dial;
 use concertpos_bridge::gateway::dialer::Stream;
 use concertpos_bridge::simulator::{Config, Simulator};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use turmoil::net::{TcpListener, TcpStream};
 use turmoil::{Builder, Sim};
 
@@ -32,6 +35,13 @@ pub(crate) const URL: &str = "ws://{shard}:80/{shard}/?instance={instance}&Conte
 
 /// Simulated time within which a run has to have ended. Only one that hangs gets there.
 const LONGEST_RUN: Duration = Duration::from_mins(5);
+
+/// What a shard says travels in pieces of so many bytes, each with its own delay: frames come torn, and two that were
+/// written at once come one after the other.
+const PIECE: usize = 48;
+
+/// Pieces under way on one connection, beyond which a writer waits.
+const MOST_PIECES: usize = 1_024;
 
 /// The network that exists only here.
 #[derive(Debug)]
@@ -58,6 +68,7 @@ impl Stage {
         fastrand::seed(seed);
         let mut sim = Builder::new()
             .rng_seed(seed)
+            .tcp_capacity(MOST_PIECES)
             .tick_duration(Duration::from_millis(5))
             .simulation_duration(LONGEST_RUN)
             .min_message_latency(Duration::from_millis(1))
@@ -133,6 +144,30 @@ async fn accept(gateway: Arc<Simulator>) -> turmoil::Result {
     loop {
         let (stream, _) = listener.accept().await?;
         // Those of a host end in order where it crashes. Those of a runtime end in an order that differs from run to run.
-        tokio::task::spawn_local(gateway.serve(stream));
+        tokio::task::spawn_local(gateway.serve(InPieces(stream)));
+    }
+}
+
+/// A stream that writes at most a piece at a time.
+struct InPieces(TcpStream);
+
+impl AsyncRead for InPieces {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for InPieces {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let piece = &bytes[..bytes.len().min(PIECE)];
+        Pin::new(&mut self.0).poll_write(cx, piece)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }

@@ -1,6 +1,6 @@
 //! What became of payments: their records, and a person's decision on those of unknown outcome.
 
-use actix_web::http::header::{CACHE_CONTROL, ETAG, IF_MATCH};
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_ENCODING, ETAG, IF_MATCH};
 use actix_web::{HttpResponse, get, put, web};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -294,6 +294,8 @@ fn answer(record: &Record) -> HttpResponse {
     HttpResponse::Ok()
         .insert_header((CACHE_CONTROL, "no-store"))
         .insert_header((ETAG, format!("\"{}\"", record.revision)))
+        // `If-Match` wants the very same tag back, and compressed it would be another.
+        .insert_header((CONTENT_ENCODING, "identity"))
         .json(PaymentRecord::from(record))
 }
 
