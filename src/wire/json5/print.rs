@@ -33,7 +33,7 @@ pub fn from_json(json: &str) -> Result<String, Json5Error> {
             Some('"') => {
                 let text = string(&mut from);
                 from.take_while(is_white_space);
-                match name(&text).filter(|_| from.peek() == Some(':')) {
+                match (from.peek() == Some(':')).then(|| name(&text)).flatten() {
                     Some(name) => json5.push_str(&name),
                     None => quote(&text, &mut json5),
                 }
@@ -91,22 +91,22 @@ fn quote(text: &[u16], json5: &mut String) {
     json5.push(quote);
     let mut characters = char::decode_utf16(text.iter().copied()).peekable();
     while let Some(character) = characters.next() {
-        // Writing to a string cannot fail.
-        let _ = match character {
-            Ok('\0') if matches!(characters.peek(), Some(Ok('0'..='9'))) => write!(json5, "\\x00"),
-            Ok('\0') => write!(json5, "\\0"),
-            Ok('\u{8}') => write!(json5, "\\b"),
-            Ok('\t') => write!(json5, "\\t"),
-            Ok('\n') => write!(json5, "\\n"),
-            Ok('\u{b}') => write!(json5, "\\v"),
-            Ok('\u{c}') => write!(json5, "\\f"),
-            Ok('\r') => write!(json5, "\\r"),
-            Ok(control @ '\0'..='\x1f') => write!(json5, "\\x{:02x}", u32::from(control)),
-            Ok(line_end @ ('\u{2028}' | '\u{2029}')) => write!(json5, "\\u{:04x}", u32::from(line_end)),
-            Ok(special) if special == '\\' || special == quote => write!(json5, "\\{special}"),
-            Ok(other) => write!(json5, "{other}"),
-            Err(alone) => write!(json5, "\\u{:04x}", alone.unpaired_surrogate()),
-        };
+        // Writing to a string cannot fail. Formatting is for what is rare, since it costs more than pushing.
+        match character {
+            Ok('\0') if matches!(characters.peek(), Some(Ok('0'..='9'))) => json5.push_str("\\x00"),
+            Ok('\0') => json5.push_str("\\0"),
+            Ok('\u{8}') => json5.push_str("\\b"),
+            Ok('\t') => json5.push_str("\\t"),
+            Ok('\n') => json5.push_str("\\n"),
+            Ok('\u{b}') => json5.push_str("\\v"),
+            Ok('\u{c}') => json5.push_str("\\f"),
+            Ok('\r') => json5.push_str("\\r"),
+            Ok(control @ '\0'..='\x1f') => _ = write!(json5, "\\x{:02x}", u32::from(control)),
+            Ok(line_end @ ('\u{2028}' | '\u{2029}')) => _ = write!(json5, "\\u{:04x}", u32::from(line_end)),
+            Ok(special) if special == '\\' || special == quote => json5.extend(['\\', special]),
+            Ok(other) => json5.push(other),
+            Err(alone) => _ = write!(json5, "\\u{:04x}", alone.unpaired_surrogate()),
+        }
     }
     json5.push(quote);
 }
