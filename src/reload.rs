@@ -16,7 +16,7 @@ use crate::http::tls::Certificates;
 /// Whether [`Reload`] takes the setting of this name. All others wait for the next start.
 #[must_use]
 pub fn is_reread(key: &str) -> bool {
-    let of_instance = key.starts_with("instances.") && key.rsplit_once('.').is_none_or(|(_, name)| name != "slug");
+    let of_instance = key.starts_with("instances.") && key.rsplit('.').next() != Some("slug");
     of_instance || key.starts_with("auth.") || key.starts_with("server.tls.")
 }
 
@@ -35,7 +35,11 @@ impl Reload {
     pub fn apply(&self, config: &Config) -> Result<(), String> {
         let certificate = match (&self.certificates, &config.server.tls) {
             (Some(_), Some(files)) => Some(files.read()?),
-            _ => None,
+            (None, None) => None,
+            _ => {
+                tracing::warn!("TLS is switched on or off at the next start");
+                None
+            }
         };
         // An instance that is not served yet opens nothing with its key.
         let served = self.bridge.instances();

@@ -174,8 +174,13 @@ async fn sighup_rereads_tokens_and_a_bad_file_leaves_the_old_ones_in_force() {
     service.bridge.signal("-HUP");
     service.logged("stay as they were");
     assert_eq!((status(&client, &url, "old-secret").await, status(&client, &url, "new-secret").await), (200, 401));
-    service.configure(&(token("shop", "new-secret", "\"read\"") + "[limits]\ncapacity = 90\n[server]\nh2c = true\n"));
+    certificate(service.folder.path());
+    let at = |name: &str| service.folder.path().join(name).display().to_string();
+    let tls = format!("[server.tls]\ncertificate = \"{}\"\nkey = \"{}\"\n", at("tls.pem"), at("tls.key"));
+    let later = format!("[limits]\ncapacity = 90\n[server]\nh2c = true\n{tls}");
+    service.configure(&(token("shop", "new-secret", "\"read\"") + &later));
     service.bridge.signal("-HUP");
+    service.logged("TLS is switched on or off at the next start");
     service.logged("reread and in force");
     service.logged("\"settings\":\"server.h2c, limits.capacity\"");
     assert_eq!((status(&client, &url, "old-secret").await, status(&client, &url, "new-secret").await), (401, 200));

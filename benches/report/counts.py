@@ -60,7 +60,7 @@ def fill(page, counts, date):
     missing = sorted(named.keys() - {name for _, name, _ in report.SLOT.findall(page)})
     if missing:
         raise SystemExit(f"the page has no place for {', '.join(missing)}")
-    return report.SLOT.sub(lambda slot: slot[1] + named[slot[2]] + slot[3] if slot[2] in named else slot[0], page)
+    return report.put(page, named)
 
 
 def main():

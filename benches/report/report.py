@@ -144,6 +144,11 @@ def slots(report):
     return named
 
 
+def put(page, named):
+    """The page with these texts in the places of their names; all other places stay as they are."""
+    return SLOT.sub(lambda slot: slot[1] + named[slot[2]] + slot[3] if slot[2] in named else slot[0], page)
+
+
 def fill(page, report):
     """The page with the report's figures. One that names a figure which was not measured is not published."""
     named = slots(report)
@@ -151,7 +156,7 @@ def fill(page, report):
     unknown = sorted(name for name in unknown if not name.startswith(OTHERS))
     if unknown:
         raise SystemExit(f"the page names what was not measured: {', '.join(unknown)}")
-    return SLOT.sub(lambda slot: slot[1] + named[slot[2]] + slot[3] if slot[2] in named else slot[0], page)
+    return put(page, named)
 
 
 def main():

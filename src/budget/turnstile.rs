@@ -62,15 +62,13 @@ pub(super) struct Turnstile {
     queue: Queue,
     /// Fates that their waiters have not taken yet.
     verdicts: BTreeMap<Rank, Verdict>,
-    /// The first in the queue, and the instant at which it can be granted if all goes well.
-    next: Option<(Rank, Tick)>,
-    /// Who was last told to look at such an instant, and at which.
+    /// Who was last told to look at the instant at which its points may be free, and at which.
     told: Option<(Rank, Tick)>,
 }
 
 impl Turnstile {
     pub(super) fn new(window: Window) -> Self {
-        Self { window, queue: Queue::default(), verdicts: BTreeMap::new(), next: None, told: None }
+        Self { window, queue: Queue::default(), verdicts: BTreeMap::new(), told: None }
     }
 
     /// Decides an ask, or lets it wait.
@@ -96,21 +94,20 @@ impl Turnstile {
 
     /// What has become of the waiter at `rank`. A verdict is told once.
     pub(super) fn look(&mut self, now: Tick, rank: Rank) -> Look {
-        if !self.verdicts.contains_key(&rank) {
-            self.decide(now);
-            self.told = self.next.filter(|(first, _)| *first == rank).or(self.told);
-            self.call_first();
+        if let Some(verdict) = self.verdicts.remove(&rank) {
+            return Look::Decided(verdict);
         }
+        let next = self.decide(now);
+        let own = next.filter(|(first, _)| *first == rank);
+        self.told = own.or(self.told);
+        self.call(next);
         if let Some(verdict) = self.verdicts.remove(&rank) {
             return Look::Decided(verdict);
         }
         let Some(waiter) = self.queue.get(rank) else {
             return Look::Decided(Verdict::Denied { wait: self.window.hold() });
         };
-        match self.next {
-            Some((first, at)) if first == rank => Look::AgainAt(at.min(waiter.deadline)),
-            _ => Look::AgainAt(waiter.deadline),
-        }
+        Look::AgainAt(own.map_or(waiter.deadline, |(_, at)| at.min(waiter.deadline)))
     }
 
     /// The waiter at `rank` is gone: its place, or the points it was granted, go to the others.
@@ -177,14 +174,15 @@ impl Turnstile {
     }
 
     fn settle(&mut self, now: Tick) {
-        self.decide(now);
-        self.call_first();
+        let next = self.decide(now);
+        self.call(next);
     }
 
-    fn decide(&mut self, now: Tick) {
+    /// Decides whatever can be decided. Returns who is the first in the queue then, and the instant at which it can be
+    /// granted if all goes well.
+    fn decide(&mut self, now: Tick) -> Option<(Rank, Tick)> {
         if self.queue.is_empty() {
-            self.next = None;
-            return;
+            return None;
         }
         let Self { window, queue, verdicts, .. } = self;
         let mut forecast = window.forecast(now);
@@ -210,12 +208,12 @@ impl Turnstile {
             }
             fate
         });
-        self.next = self.queue.first().zip(next).map(|((rank, _), at)| (rank, at));
+        self.queue.first().zip(next).map(|((rank, _), at)| (rank, at))
     }
 
     /// Has the first in the queue look, unless it will do so in time by itself.
-    fn call_first(&self) {
-        let Some((first, at)) = self.next else { return };
+    fn call(&self, next: Option<(Rank, Tick)>) {
+        let Some((first, at)) = next else { return };
         if self.told.is_none_or(|(told, alarm)| told != first || alarm > at)
             && let Some(waiter) = self.queue.get(first)
         {

@@ -19,18 +19,19 @@ pub struct IdempotencyKey(String);
 impl IdempotencyKey {
     /// The key of a request. Two headers are as bad as none: nobody knows which was meant.
     pub fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+        let refused = |detail: &'static str| Problem::new(&table::IDEMPOTENCY_KEY_MISSING).detail(detail);
         let mut given = headers.get_all(HEADER);
         let header = match (given.next(), given.next()) {
             (Some(header), None) => header,
             (None, _) => return Err(Problem::new(&table::IDEMPOTENCY_KEY_MISSING)),
             (Some(_), Some(_)) => {
-                return Err(Problem::new(&table::IDEMPOTENCY_KEY_MISSING)
-                    .detail("The request has more than one `Idempotency-Key` header. Nothing was sent."));
+                return Err(refused("The request has more than one `Idempotency-Key` header. Nothing was sent."));
             }
         };
         header.to_str().ok().and_then(Self::parse).ok_or_else(|| {
-            Problem::new(&table::IDEMPOTENCY_KEY_MISSING)
-                .detail("The `Idempotency-Key` header must hold 1 to 255 visible ASCII characters, bare or quoted. Nothing was sent.")
+            refused(
+                "The `Idempotency-Key` header must hold 1 to 255 visible ASCII characters, bare or quoted. Nothing was sent.",
+            )
         })
     }
 

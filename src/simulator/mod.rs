@@ -90,9 +90,7 @@ impl Simulator {
     ///
     /// Fails where an address is taken or the configuration makes no sense.
     pub async fn start(config: Config) -> io::Result<Self> {
-        config.check()?;
-        let store = Arc::new(Store::new(config.instances.len(), sample::data));
-        let counters = Arc::new(Counters::new(&config.shards));
+        let (store, counters) = blank(&config)?;
         Self::over(config, store, counters).await
     }
 
@@ -101,11 +99,9 @@ impl Simulator {
     ///
     /// Fails where the configuration makes no sense.
     pub fn without_listener(config: Config) -> io::Result<Self> {
-        config.check()?;
-        let (store, counters) = (Store::new(config.instances.len(), sample::data), Counters::new(&config.shards));
+        let (store, counters) = blank(&config)?;
         let addr = config.listen;
-        let world = Arc::new(World::new(config, Arc::new(store), Arc::new(counters)));
-        Ok(Self { world, addr, control_addr: None })
+        Ok(Self { world: Arc::new(World::new(config, store, counters)), addr, control_addr: None })
     }
 
     /// Serves one connection that was accepted elsewhere, until its end. Dropped, the future ends it as a process that
@@ -241,6 +237,13 @@ impl Simulator {
         // Nothing can outlast the patience but a task that the runtime no longer runs.
         let _ = timeout(STOP_PATIENCE, self.world.tasks.wait()).await;
     }
+}
+
+/// What a gateway of this configuration holds and has counted before anything happened, if it makes sense.
+fn blank(config: &Config) -> io::Result<(Arc<Store>, Arc<Counters>)> {
+    config.check()?;
+    let store = Store::new(config.instances.len(), sample::data);
+    Ok((Arc::new(store), Arc::new(Counters::new(&config.shards))))
 }
 
 /// Says which of the two addresses it is.
