@@ -13,7 +13,7 @@ use actix_http::body::{BoxBody, MessageBody};
 use actix_http::error::DispatchError;
 use actix_http::{HttpService, Protocol, Request, Response};
 use actix_server::GracefulShutdownSignal;
-use actix_service::{IntoServiceFactory, ServiceFactoryExt, fn_service, map_config};
+use actix_service::{IntoServiceFactory, ServiceFactoryExt, boxed, fn_service, map_config};
 use actix_web::Error;
 use actix_web::dev::{AppConfig, Server, ServiceFactory, ServiceResponse};
 use rustls::ServerConfig;
@@ -93,12 +93,14 @@ where
         .disable_signals();
     let stopping = builder.graceful_shutdown_signal();
     let connections = Arc::clone(connections);
+    // The task of a connection keeps room for its future twice, once as it is handed over and once as it is awaited. Boxed,
+    // it is there once, for as long as a listener stays.
     let builder = match spoken {
         Spoken::Clear { h2c } => builder.listen("callers", listener, move || {
             let (connections, stopping) = (Arc::clone(&connections), stopping.clone());
             let entering = move |socket| entered(socket, Arc::clone(&connections), h2c);
             let served = http(address, app().into_factory(), stopping, |kept: &Kept| kept.connection());
-            fn_service(entering).and_then(served)
+            boxed::factory(fn_service(entering).and_then(served))
         })?,
         Spoken::Tls(config) => builder.listen("callers", listener, move || {
             let (connections, stopping) = (Arc::clone(&connections), stopping.clone());
@@ -109,7 +111,7 @@ where
             let served = http(address, app().into_factory(), stopping, |stream: &TlsStream<Kept>| {
                 stream.get_ref().0.connection()
             });
-            fn_service(entering).and_then(served)
+            boxed::factory(fn_service(entering).and_then(served))
         })?,
     };
     Ok(builder.run())
