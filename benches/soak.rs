@@ -1,13 +1,15 @@
 //! The soak: the festival's load for an hour, and whether the program holds at its end what it held before.
 //!
 //! Twenty points of sale, five services that poll, three payments a second, `updatepos` every twenty seconds, a gateway
-//! that enforces its limits; beside them listeners that come and go, and a till that connects anew for each sale, since
-//! what leaks, leaks where something ends. Every ten seconds resident memory, descriptors, threads and tasks are read.
+//! that enforces its limits; beside them listeners that come and go, and a till that connects anew for each command,
+//! since what leaks, leaks where something ends. Every ten seconds resident memory, descriptors, threads and tasks are read.
 //! After a warm-up of a quarter of the time, at most ten minutes, a line is fitted through each: what it would grow by
 //! in the rest of the run must stay within an allowance. The exit status says whether it did.
 //!
-//! Copies fill and history grows within the warm-up. The journal's own cache is bounded, and each payment leaves a record
-//! on disk, not in memory.
+//! Copies fill and history grows within the warm-up. A payment leaves its record on disk; of the journal's pages a bounded
+//! part stays in memory, which three payments a second would take half an hour to fill. So the journal is that of a
+//! festival under way: its payments were booked before, at a gateway without limits, and each is sent once more with its
+//! key, which reads its record and nothing else.
 //!
 //! `SOAK_MINUTES` shortens it; `./scripts/soak`.
 
@@ -42,6 +44,13 @@ const OPERATOR: &str = "operator-of-the-soak";
 const SERVICES: usize = 5;
 const SAMPLE_EVERY: Duration = Duration::from_secs(10);
 const LONGEST_WARM_UP: Duration = Duration::from_mins(10);
+/// How often the till connects for each of its sales.
+const LOOKS_A_SALE: usize = 10;
+/// Payments booked before: their records are several times what the journal keeps in memory.
+const BOOKED_BEFORE: usize = 16_000;
+const TILLS_BEFORE: usize = 32;
+/// What was spent before counts until this has passed: the window of the limits, and a guard.
+const SPENT_COUNTS: Duration = Duration::from_secs(35);
 const LATENCY: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(40));
 
 /// A figure that is read from the program.
@@ -68,6 +77,7 @@ struct Seen {
     booked: AtomicU64,
     unbooked: AtomicU64,
     streams: AtomicU64,
+    looks: AtomicU64,
     sales: AtomicU64,
 }
 
@@ -87,6 +97,35 @@ fn steadily(every: Duration) -> Interval {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     ticks
+}
+
+/// Sends the payments of before, once each, and wants them booked: the first time by the gateway, then by their records.
+async fn pay_before(base: &str, replayed: bool) {
+    let pay = |till: usize| {
+        let (http, url) =
+            (reqwest::Client::new(), format!("http://{base}/v1/instances/demo/points-of-sale/1/payments"));
+        let body = serde_json::json!({"PaymentMethod": 1, "Products": [{"ID": 1, "Amount": 2}]});
+        tokio::spawn(async move {
+            for sale in (till..BOOKED_BEFORE).step_by(TILLS_BEFORE) {
+                let request = http.post(&url).bearer_auth(KEY).header("Idempotency-Key", format!("before-{sale}"));
+                let answer = request.json(&body).send().await.expect("an answer");
+                assert_eq!(answer.status(), 201);
+                assert_eq!(answer.headers().contains_key("Idempotent-Replayed"), replayed);
+            }
+        })
+    };
+    for till in (0..TILLS_BEFORE).map(pay).collect::<Vec<_>>() {
+        till.await.expect("a till");
+    }
+}
+
+/// Leaves a journal of a festival under way.
+async fn days_before(data: &Path) {
+    let gateway = Simulator::start(simulator::Config::default()).await.expect("a gateway");
+    let base = free_address();
+    let _bridge = serve(&base, &gateway.addr().to_string(), data, &[("BRIDGE_LIMITS__CAPACITY", "100000000")]);
+    until_ready(&base).await;
+    pay_before(&base, false).await;
 }
 
 /// Polls every page once a second, on connections that are kept.
@@ -140,19 +179,26 @@ async fn listen(base: String, seen: Arc<Seen>, until: Instant) {
     }
 }
 
-/// A till that connects anew for each sale.
+/// A till that connects anew for each command. It looks at its products, and sells now and then: the payments a second
+/// leave room in the budget for no more than ten others in a window, and who waits for points would be counted as a task.
 async fn till(base: String, seen: Arc<Seen>, until: Instant) {
     let url = format!("ws://{base}/?instance=demo&Content-Type=json5");
-    while Instant::now() < until {
-        let Ok((mut socket, _)) = tokio_tungstenite::connect_async(&url).await else { continue };
-        let sale = serde_json::json!({"command": "payitems", "parameters": {"api_key": KEY, "POSID": 1,
-            "PaymentMethod": "1", "Products": [{"ID": 1, "Amount": 1}]}});
-        if socket.send(Message::text(sale.to_string())).await.is_ok()
-            && timeout(Duration::from_secs(20), socket.next()).await.is_ok()
-        {
-            Seen::count(&seen.sales);
+    let look = serde_json::json!({"command": "listproducts", "parameters": {"api_key": KEY, "POSID": 1}});
+    let sale = serde_json::json!({"command": "payitems", "parameters": {"api_key": KEY, "POSID": 1,
+        "PaymentMethod": "1", "Products": [{"ID": 1, "Amount": 1}]}});
+    for number in 1_usize.. {
+        if Instant::now() >= until {
+            return;
         }
         sleep(Duration::from_secs(1)).await;
+        let Ok((mut socket, _)) = tokio_tungstenite::connect_async(&url).await else { continue };
+        let sells = number.is_multiple_of(LOOKS_A_SALE);
+        let (command, counter) = if sells { (&sale, &seen.sales) } else { (&look, &seen.looks) };
+        if socket.send(Message::text(command.to_string())).await.is_ok()
+            && timeout(Duration::from_secs(20), socket.next()).await.is_ok()
+        {
+            Seen::count(counter);
+        }
     }
 }
 
@@ -219,6 +265,7 @@ fn judge(samples: &[Sample], warm_up: Duration) -> bool {
 }
 
 async fn soak(length: Duration, data: &Path) -> bool {
+    days_before(data).await;
     let gateway = Simulator::start(simulator::Config {
         latency: LATENCY,
         limits: Limits::new(Counting::PerCommand),
@@ -238,6 +285,9 @@ async fn soak(length: Duration, data: &Path) -> bool {
     ];
     let bridge = serve(&base, &gateway.addr().to_string(), data, &operator);
     until_ready(&base).await;
+    pay_before(&base, true).await;
+    sleep(SPENT_COUNTS).await;
+    println!("{BOOKED_BEFORE} payments booked before: {} KiB", from_proc(bridge.id())[0]);
     let (begun, seen) = (Instant::now(), Arc::new(Seen::default()));
     let (until, warm_up) = (begun + length, (length / 4).min(LONGEST_WARM_UP));
     for _ in 0..SERVICES {
@@ -269,12 +319,14 @@ async fn soak(length: Duration, data: &Path) -> bool {
     }
     let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     println!(
-        "{} reads answered and {} not, {} payments booked and {} not, {} streams, {} sales of a till, {} ratelimit errors",
+        "{} reads answered and {} not, {} payments booked and {} not, {} streams, {} looks and {} sales of a till, {} ratelimit \
+         errors",
         of(&seen.reads),
         of(&seen.unread),
         of(&seen.booked),
         of(&seen.unbooked),
         of(&seen.streams),
+        of(&seen.looks),
         of(&seen.sales),
         gateway.counts().ratelimit_errors,
     );
