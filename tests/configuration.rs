@@ -93,6 +93,16 @@ fn what_would_let_everybody_or_nobody_in_is_refused() {
 }
 
 #[test]
+fn a_key_that_is_there_and_wrong_is_one_fault() {
+    for wrong in ["api_key = \"\"", "api_key = 7", "api_key_file = \"/nowhere\""] {
+        let (_folder, path) = file(&format!("[instances.demo]\n{wrong}\n"));
+        let text = faults(Some(&path), &[]);
+        assert_eq!(text.matches("instances.demo.api_key").count(), 1, "{wrong}:\n{text}");
+        assert!(!text.contains("is missing"), "{wrong}:\n{text}");
+    }
+}
+
+#[test]
 fn no_secret_is_shown_whatever_is_printed() {
     let secret = "the-key-of-the-festival";
     let (config, printed) = Config::load(None, environment(&[("BRIDGE_INSTANCES__DEMO__API_KEY", secret)])).unwrap();

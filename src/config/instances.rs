@@ -63,6 +63,7 @@ pub(super) fn by_slug(instances: &BTreeMap<String, Instance>) -> BTreeMap<String
 }
 
 fn api_key(section: &mut Section<'_>) -> SecretString {
+    let faults_before = section.faults();
     let given = section.secret("api_key");
     let file: Option<PathBuf> = section.optional("api_key_file");
     match (given, file) {
@@ -73,7 +74,11 @@ fn api_key(section: &mut Section<'_>) -> SecretString {
             Err(why) => section.fault("api_key_file", format_args!("{} cannot be read: {why}", path.display())),
         },
         (Some(_), Some(_)) => section.fault("api_key_file", "is set beside api_key; set one of them"),
-        (None, None) => section.fault("api_key", "is missing; set it or api_key_file"),
+        (None, None) if section.faults() == faults_before => {
+            section.fault("api_key", "is missing; set it or api_key_file");
+        }
+        // It is there, and what is wrong with it has been said.
+        (None, None) => {}
     }
     SecretString::default()
 }

@@ -3,7 +3,7 @@
 //! Every value has a default that is quiet and quick: no limits, no latency, no faults. A test says only what it is
 //! about.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -123,8 +123,12 @@ impl Config {
     pub(super) fn check(&self) -> io::Result<()> {
         let wrong = if self.shards.is_empty() {
             "a gateway needs at least one shard"
+        } else if names_twice(self.shards.iter()) {
+            "two shards have the same name"
         } else if self.instances.is_empty() {
             "a gateway needs at least one instance"
+        } else if names_twice(self.instances.iter().map(|instance| &instance.slug)) {
+            "two instances have the same slug"
         } else if self.latency.0 > self.latency.1 {
             "the least latency is above the most"
         } else if self.limits.window.is_zero() {
@@ -137,5 +141,27 @@ impl Config {
             });
         };
         Err(io::Error::new(io::ErrorKind::InvalidInput, wrong))
+    }
+}
+
+/// Whether some name is there a second time.
+fn names_twice<'a>(mut names: impl Iterator<Item = &'a String>) -> bool {
+    let mut known = BTreeSet::new();
+    !names.all(|name| known.insert(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_told_apart_is_refused() {
+        assert!(Config::default().check().is_ok());
+        let shards = ["exon", "zeus", "exon"].map(str::to_owned).into();
+        let refused = Config { shards, ..Config::default() }.check().unwrap_err();
+        assert_eq!(refused.to_string(), "two shards have the same name");
+        let instance = Config::default().instances[0].clone();
+        let refused = Config { instances: vec![instance; 2], ..Config::default() }.check().unwrap_err();
+        assert_eq!(refused.to_string(), "two instances have the same slug");
     }
 }
