@@ -9,8 +9,8 @@ use super::pattern::{Patterns, UNMATCHED};
 use crate::telemetry::meter::{Counter, Durations};
 
 /// Routes that the document does not list: probes, pages, and what serves the document itself.
-const UNLISTED: [&str; 8] =
-    ["/", "/livez", "/readyz", "/metrics", "/openapi.json", "/docs", "/docs/*", "/problems/{code}"];
+const UNLISTED: [&str; 9] =
+    ["/", "/livez", "/readyz", "/metrics", "/openapi.json", "/docs", "/docs/*", "/problems", "/problems/{code}"];
 
 /// Every status that the bridge answers with; others are counted as 0.
 const STATUSES: [u16; 28] = [

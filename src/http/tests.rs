@@ -314,6 +314,10 @@ async fn every_problem_is_explained_to_people_and_to_programs() {
         assert!(std::str::from_utf8(&page.body).unwrap().contains(entry.code));
     }
     assert_problem(&ask(TestRequest::get().uri("/problems/nothing")).await, 404, "not-found");
+    let list = ask(TestRequest::get().uri("/problems").insert_header(("Accept", "application/json"))).await;
+    assert_eq!((list.status, list.json()["problems"].as_array().map(Vec::len)), (200, Some(table::TABLE.len())));
+    let page = ask(TestRequest::get().uri("/problems").insert_header(("Accept", "text/html,*/*;q=0.8"))).await;
+    assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"));
 }
 
 #[actix_web::test]

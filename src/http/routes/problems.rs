@@ -1,9 +1,9 @@
-//! What an error means and what to do: the page that a problem's `type` points to.
+//! What an error means and what to do: the page that a problem's `type` points to, and a list of them all.
 
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, VARY};
 use actix_web::web::{Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, get};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::http::negotiate;
 use crate::http::problem::{Entry, Problem, table};
@@ -13,33 +13,66 @@ const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'n
 
 /// Adds the pages.
 pub fn configure(config: &mut ServiceConfig) -> &mut ServiceConfig {
-    config.service(explain)
+    config.service(list).service(explain)
+}
+
+#[get("/problems")]
+async fn list(request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let known = || json!({ "problems": table::TABLE.iter().map(|entry| described(entry)).collect::<Vec<_>>() });
+    answer(&request, index, known)
 }
 
 #[get("/problems/{code}")]
 async fn explain(request: HttpRequest, code: Path<String>) -> Result<HttpResponse, Problem> {
     let entry = table::find(&code)
         .ok_or_else(|| Problem::new(&table::NOT_FOUND).detail("The bridge has no problem of this code."))?;
+    answer(&request, || page(entry), || described(entry))
+}
+
+/// As HTML for people, as JSON for programs.
+fn answer(
+    request: &HttpRequest,
+    page: impl FnOnce() -> String,
+    described: impl FnOnce() -> Value,
+) -> Result<HttpResponse, Problem> {
     let mut response = HttpResponse::Ok();
     response.insert_header((CACHE_CONTROL, "no-cache")).insert_header((VARY, "Accept"));
     if negotiate::prefers_html(request.headers()) {
         return Ok(response
             .content_type("text/html; charset=utf-8")
             .insert_header((CONTENT_SECURITY_POLICY, POLICY))
-            .body(page(entry)));
+            .body(page()));
     }
     if !negotiate::accepts(request.headers(), "application/json") {
         return Err(Problem::new(&table::NOT_ACCEPTABLE));
     }
+    Ok(response.json(described()))
+}
+
+fn described(entry: &Entry) -> Value {
     let Entry { code, status, title, retryable, explanation, advice } = entry;
-    Ok(response.json(json!({
+    json!({
         "code": code,
         "status": status,
         "title": title,
         "retryable": retryable,
         "explanation": explanation,
         "advice": advice,
-    })))
+    })
+}
+
+fn index() -> String {
+    let rows: String = table::TABLE.iter().map(|entry| row(entry)).collect();
+    document(
+        "Problems",
+        &format!("<h1>Problems</h1>\n<p>What can go wrong, and what to do about it.</p>\n<ul>\n{rows}</ul>\n"),
+    )
+}
+
+/// Links are relative, as the bridge may lie under a path of a proxy.
+fn row(entry: &Entry) -> String {
+    let (Entry { code, status, .. }, title) = (entry, html(entry.title));
+    format!("<li><a href=\"problems/{code}\">{title}</a> <code>{status} {code}</code></li>\n")
 }
 
 fn page(entry: &Entry) -> String {
@@ -50,16 +83,23 @@ fn page(entry: &Entry) -> String {
     } else {
         "No: repeating the request unchanged does not help."
     };
+    let Entry { code, status, .. } = entry;
+    let body = format!(
+        "<p><code>{status} {code}</code></p>\n<h1>{title}</h1>\n\
+         <h2>What happened</h2>\n<p>{explanation}</p>\n<h2>What to do</h2>\n<p>{advice}</p>\n\
+         <h2>Is it worth repeating?</h2>\n<p>{retryable}</p>\n<p><a href=\"../problems\">All problems</a></p>\n"
+    );
+    document(&title, &body)
+}
+
+/// A whole page around `body`; both are HTML already.
+fn document(title: &str, body: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width\">\n<title>{title}</title>\n\
          <style>body{{font:1.1rem/1.5 system-ui,sans-serif;max-width:42rem;margin:3rem auto;padding:0 1rem}}\
          code{{background:#8882;border-radius:.2em;padding:0 .25em}}:root{{color-scheme:light dark}}</style>\n\
-         </head>\n<body>\n<p><code>{status} {code}</code></p>\n<h1>{title}</h1>\n\
-         <h2>What happened</h2>\n<p>{explanation}</p>\n<h2>What to do</h2>\n<p>{advice}</p>\n\
-         <h2>Is it worth repeating?</h2>\n<p>{retryable}</p>\n</body>\n</html>\n",
-        status = entry.status,
-        code = entry.code,
+         </head>\n<body>\n{body}</body>\n</html>\n"
     )
 }
 
@@ -86,6 +126,7 @@ mod tests {
     fn every_page_is_whole() {
         for entry in table::TABLE {
             let page = page(entry);
+            assert!(index().contains(&format!("href=\"problems/{}\"", entry.code)));
             assert!(!page.contains('`'), "{}", entry.code);
             assert_eq!(page.matches("<code>").count(), page.matches("</code>").count(), "{}", entry.code);
         }
