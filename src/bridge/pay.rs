@@ -246,15 +246,17 @@ impl Payments {
         }
     }
 
-    /// Settles an unknown payment by a person's decision. Its set-aside link is closed first, so that nothing more
-    /// comes over it; but not for a decision that does not apply, which must not cost the payment its late reply.
+    /// Settles an unknown payment by a person's decision, and ends the listening for its late reply once that is durable.
+    ///
+    /// Not before: a reply that comes while the decision is being written must not be lost with a decision that the disk
+    /// then refuses. The journal takes the two one after the other. A reply that is first resolves the payment, and the
+    /// decision no longer applies; one that is second is recorded beside the decision, and alarmed where it says otherwise.
     pub(super) async fn settle(&self, id: RecordId, revision: u64, verdict: Verdict) -> Result<Record, JournalError> {
-        let record = self.journal.get(id).await?.ok_or(JournalError::NoSuchRecord)?;
-        record.may_be_settled(revision)?;
+        let settled = self.journal.settle(id, revision, verdict).await?;
         if let Some(stop) = self.listening().remove(&id) {
             stop.cancel();
         }
-        self.journal.settle(id, revision, verdict).await
+        Ok(settled)
     }
 }
 

@@ -13,6 +13,7 @@
 //! [`Dispatched`] dropped becomes unknown; a `finish`, `late` or `settle` dropped goes on.
 
 mod clock;
+mod encoding;
 mod error;
 pub mod evidence;
 mod id;

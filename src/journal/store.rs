@@ -5,7 +5,7 @@
 //! restart, because the header comes to name the new pages only after they were synced, so what a reopened file shows
 //! was on disk before, but for the header itself, which the next commit writes again. Batches share the two syncs.
 //!
-//! Records are JSON under their id. Beside them: the current record of each key, the ids whose outcome is open, the
+//! Records are under their id, spelled as `encoding` has it. Beside them: the current record of each key, the ids whose outcome is open, the
 //! ended ones by the journal's age at their end, and a count of each state, so that nothing on the way of a payment
 //! walks a table.
 
@@ -17,6 +17,7 @@ use redb::{
     Database, ReadOnlyTable, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError, WriteTransaction,
 };
 
+use super::encoding::{decode, encode};
 use super::id::RecordId;
 use super::record::{Record, State};
 use super::sale::Key;
@@ -224,8 +225,8 @@ impl Snapshot {
             return open.filter(admitted).take(filter.limit).collect();
         }
         let all = self.records.range(older)?.rev().map(|entry| {
-            let (id, json) = entry?;
-            parse(id.value().into(), json.value())
+            let (id, stored) = entry?;
+            decode(id.value().into(), stored.value())
         });
         all.filter(admitted).take(filter.limit).collect()
     }
@@ -336,9 +337,7 @@ impl<'t> Batch<'t> {
     /// Writes a record that was in state `before`, at the journal's present age.
     pub(super) fn put(&mut self, before: Option<State>, record: &Record, age_ms: u64) -> Result<(), Fault> {
         let id = record.id.as_u128();
-        let json =
-            serde_json::to_vec(record).map_err(|error| Fault::Damaged { id: record.id, reason: error.to_string() })?;
-        self.records.insert(id, json.as_slice())?;
+        self.records.insert(id, encode(record)?.as_slice())?;
         let state = record.state();
         if before == Some(state) {
             return Ok(());
@@ -397,7 +396,7 @@ impl<'t> Batch<'t> {
 }
 
 fn get(records: &impl ReadableTable<u128, &'static [u8]>, id: RecordId) -> Result<Option<Record>, Fault> {
-    records.get(id.as_u128())?.map(|json| parse(id, json.value())).transpose()
+    records.get(id.as_u128())?.map(|stored| decode(id, stored.value())).transpose()
 }
 
 fn current(
@@ -412,8 +411,4 @@ fn current(
         // A key without its record must not look free.
         None => Err(Fault::Damaged { id, reason: "the key's record is missing".into() }),
     }
-}
-
-fn parse(id: RecordId, json: &[u8]) -> Result<Record, Fault> {
-    serde_json::from_slice(json).map_err(|error| Fault::Damaged { id, reason: error.to_string() })
 }

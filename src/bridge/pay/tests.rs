@@ -15,7 +15,7 @@ use crate::gateway::{self, Pool};
 use crate::hub::{Epoch, Hub, Seats};
 use crate::journal::tests::disk::{Disk, Failure};
 use crate::journal::tests::on_disk;
-use crate::journal::{Filter, Journal, Key, Record, RecordId, Sale, State};
+use crate::journal::{Filter, Finding, Journal, Key, Record, RecordId, Sale, State, Verdict};
 use crate::simulator::{self, Simulator};
 use crate::wire::{Command, Parameters, command};
 
@@ -41,10 +41,14 @@ impl Drop for World {
 
 impl World {
     async fn start() -> Self {
+        Self::with(gateway::Config::default()).await
+    }
+
+    async fn with(config: gateway::Config) -> Self {
         let gateway = Simulator::start(simulator::Config::default()).await.unwrap();
         let disk = Disk::default();
         let journal = on_disk(&disk);
-        let config = gateway::Config { url: gateway.url(), ..gateway::Config::default() };
+        let config = gateway::Config { url: gateway.url(), ..config };
         let dialer = gateway::Dialer::tcp(gateway::client_config(None).unwrap());
         let heard = gateway::Heard(std::sync::Arc::new(|_| ()));
         let request_timeout = config.request_timeout;
@@ -213,17 +217,35 @@ async fn at_whatever_point_the_disk_fails_nothing_is_sent_unrecorded_and_no_answ
     }
 }
 
+fn verdict() -> Verdict {
+    Verdict { outcome: Finding::NotBooked, reason: "counted".into(), by: "ops".into() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decision_that_cannot_be_recorded_costs_a_payment_nothing_of_its_late_reply() {
+    let world =
+        World::with(gateway::Config { request_timeout: Duration::from_millis(300), ..gateway::Config::default() })
+            .await;
+    world.gateway.add_fault(simulator::Fault::new(simulator::Action::Latency { ms: 3000 }).on("payitems"));
+    let Err(Error::OutcomeUnknown { payment: Some(id), .. }) = world.pay("late").await else { panic!("it is lost") };
+    let id: RecordId = id.parse().unwrap();
+    let revision = world.journal.get(id).await.unwrap().unwrap().revision;
+    world.disk.fail_after(Failure::Full, 0);
+    let settled = world.bridge.settle("demo", id, revision, verdict()).await;
+    assert!(matches!(settled, Err(Error::JournalUnavailable { .. })), "{settled:?}");
+    world.disk.heal();
+    let booked = async || world.record("late").await.is_some_and(|record| record.state() == State::Booked);
+    world.eventually("its late reply is recorded", booked).await;
+    assert!(world.pay("late").await.is_ok_and(|paid| paid.replayed));
+    assert_eq!(world.sent_and_booked("late"), (1, 1));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_decision_that_does_not_apply_costs_a_payment_nothing_of_its_late_reply() {
     let world = World::start().await;
     let payments = &world.bridge.instance("demo").unwrap().payments;
     let id = RecordId::fresh();
     let stop = payments.listen(id);
-    let verdict = || crate::journal::Verdict {
-        outcome: crate::journal::Finding::NotBooked,
-        reason: "counted".into(),
-        by: "ops".into(),
-    };
     assert!(payments.settle(id, 1, verdict()).await.is_err(), "there is no such record");
     assert!(!stop.is_cancelled() && payments.listening().contains_key(&id));
     world.gateway.add_fault(simulator::Fault::new(simulator::Action::CutBeforeApply).on("payitems"));
