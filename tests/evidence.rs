@@ -91,6 +91,39 @@ async fn another_payment_that_sold_the_same_is_counted_as_an_explanation() {
     assert_eq!((transactions.len(), &transactions[0]["other_payments"]), (1, &json!(1)));
 }
 
+/// A sale of product 1 at the point of sale 2.
+async fn sell_elsewhere(world: &World, number: usize) -> u16 {
+    let sale = world.request(reqwest::Method::POST, "/points-of-sale/2/payments");
+    let sale = sale.header("Idempotency-Key", format!("elsewhere-{number}"));
+    let sale = sale.json(&json!({"PaymentMethod": 1, "Products": [{"ID": 1, "Amount": 1}]}));
+    sale.send().await.unwrap().status().as_u16()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_payment_stays_an_explanation_after_more_than_a_thousand_payments_and_a_restart() {
+    let world = world().await;
+    let place = lose(&world, "lost", Action::CutBeforeApply).await;
+    assert_eq!(world.sale("other").send().await.unwrap().status(), 201);
+    let others = |seen: &Seen| seen.record["evidence"]["transactions"][0]["other_payments"].as_u64();
+    assert_eq!(others(&after_looks(&world, &place, 1).await), Some(1));
+    let world = std::sync::Arc::new(world);
+    let sellers = support::together((0..16).map(|seller| {
+        let world = std::sync::Arc::clone(&world);
+        async move {
+            for number in 0..64 {
+                assert_eq!(sell_elsewhere(&world, 64 * seller + number).await, 201);
+            }
+        }
+    }));
+    assert_eq!(sellers.await.len(), 16);
+    let world = std::sync::Arc::into_inner(world).unwrap().restarted().await;
+    let before = see(&world, &place).await;
+    let looks = before.record["evidence"]["looks"].as_u64().unwrap();
+    let seen = after_looks(&world, &place, looks + 1).await;
+    assert_eq!((others(&seen), &seen.record["evidence"]["complete"]), (Some(1), &json!(true)));
+    assert_eq!(seen.tag, before.tag, "nothing new");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_settles_against_evidence_unseen_and_a_look_without_news_voids_no_decision() {
     let world = world().await;

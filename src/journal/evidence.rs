@@ -3,11 +3,13 @@
 //! It is for a person who has to decide, and it decides nothing: another till may have sold the same. A transaction is
 //! kept as the gateway spelled it, once, however often it is found.
 //!
-//! A transaction that is new to the record moves its revision, so that nobody settles a payment as not booked who has
-//! not seen what speaks against it. That somebody looked, and how many payments could explain what was found, is
-//! brought up to date without moving it: a decision does not become void because the bridge looked again and found
-//! nothing. The bridge looks a few times in the first minutes, so a revision moves that often at most, and whoever is
-//! told that the record has changed finds there what changed and can decide at once.
+//! What a person decides by moves the revision: a transaction that is new to the record, one more payment that could
+//! explain it, and whether the search was complete. So nobody settles a payment who has not seen what speaks for or
+//! against it. How many payments could explain a transaction never falls: a later look may have forgotten some of them,
+//! and none of them becomes impossible. That somebody looked, and when, is brought up to date without moving the
+//! revision: a decision does not become void because the bridge looked again and found nothing. The bridge looks a few
+//! times in the first minutes, so a revision moves that often at most, and whoever is told that the record has changed
+//! finds there what changed and can decide at once.
 
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +38,8 @@ pub struct Clue {
 pub struct Look {
     /// The transactions that match the sale and may have been booked since it was sent.
     pub clues: Vec<Clue>,
-    /// Whether what was looked at reached back to before the sale was sent.
+    /// Whether what was looked at, the gateway's transactions and the bridge's payments, reached back to before the
+    /// sale was sent.
     pub complete: bool,
 }
 
@@ -47,24 +50,32 @@ pub struct Search {
     pub looks: u32,
     /// When it last did, in milliseconds since the epoch.
     pub last_ms: i64,
-    /// Whether that look reached back to before the sale was sent. If not, more may match than was found.
+    /// Whether that look reached back to before the sale was sent. If not, more may match than was found, and more
+    /// payments may explain it than were counted.
     pub complete: bool,
 }
 
 impl Record {
     /// Adds what a look brought, each transaction once.
     pub(super) fn attach(&mut self, look: &Look, now_ms: i64) -> Effect {
-        let looks = self.search.map_or(0, |search| search.looks).saturating_add(1);
-        self.search = Some(Search { looks, last_ms: now_ms, complete: look.complete });
-        let known = self.evidence.len();
+        let mut news = false;
+        let mut complete = look.complete;
         for clue in &look.clues {
             if let Some(kept) = self.evidence.iter_mut().find(|kept| kept.transaction_id == clue.transaction_id) {
-                kept.other_payments = clue.other_payments;
+                news |= clue.other_payments > kept.other_payments;
+                kept.other_payments = kept.other_payments.max(clue.other_payments);
             } else if self.evidence.len() < MAX_CLUES {
+                news = true;
                 self.evidence.push(clue.clone());
+            } else {
+                complete = false;
             }
         }
-        if self.evidence.len() == known {
+        let before = self.search;
+        news |= before.is_some_and(|before| before.complete != complete);
+        let looks = before.map_or(0, |search| search.looks).saturating_add(1);
+        self.search = Some(Search { looks, last_ms: now_ms, complete });
+        if !news {
             return Effect::Noted;
         }
         self.revision += 1;

@@ -288,7 +288,7 @@ mod tests {
         let many = i64::try_from(MAX_CLUES).unwrap() + 9;
         assert_eq!(record.apply(&found(0..many, 0), 2), Ok(Effect::Changed));
         assert_eq!(record.apply(&found(0..many, 0), 2), Ok(Effect::Noted));
-        assert_eq!(record.evidence.len(), MAX_CLUES);
+        assert_eq!((record.evidence.len(), record.search.unwrap().complete), (MAX_CLUES, false));
     }
 
     #[test]
@@ -299,9 +299,32 @@ mod tests {
         assert_eq!((record.revision, record.search.map(|search| (search.looks, search.last_ms))), (seen, Some((1, 7))));
         record.apply(&found(1..2, 0), 8).unwrap();
         let seen = record.revision;
-        assert_eq!(record.apply(&found(1..2, 3), 9), Ok(Effect::Noted));
-        assert_eq!((record.evidence[0].other_payments, record.search.unwrap().looks), (3, 3));
+        assert_eq!(record.apply(&found(1..2, 0), 9), Ok(Effect::Noted));
+        assert_eq!(record.search.unwrap().looks, 3);
         assert_eq!(record.apply(&settle(seen, Finding::NotBooked), 10), Ok(Effect::Changed));
+    }
+
+    #[test]
+    fn what_could_explain_a_transaction_never_becomes_less_and_more_of_it_is_news() {
+        let mut record = after(&[Event::Dispatch, lost(), found(1..2, 1)]);
+        let seen = record.revision;
+        assert_eq!(record.apply(&found(1..2, 0), 9), Ok(Effect::Noted));
+        assert_eq!((record.evidence[0].other_payments, record.revision), (1, seen));
+        assert_eq!(record.apply(&found(1..2, 2), 9), Ok(Effect::Changed));
+        assert_eq!(record.evidence[0].other_payments, 2);
+        assert_eq!(record.apply(&settle(seen, Finding::Booked), 10), Err(Rejection::Stale(record.revision)));
+    }
+
+    #[test]
+    fn whether_a_search_was_complete_is_news_where_an_earlier_one_said_otherwise() {
+        let look = |complete| Event::Evidence(Look { clues: vec![], complete });
+        let mut record = after(&[Event::Dispatch, lost()]);
+        for (complete, effect) in
+            [(true, Effect::Noted), (true, Effect::Noted), (false, Effect::Changed), (true, Effect::Changed)]
+        {
+            assert_eq!(record.apply(&look(complete), 9), Ok(effect), "{complete}");
+            assert_eq!(record.search.unwrap().complete, complete);
+        }
     }
 
     #[test]

@@ -8,12 +8,18 @@
 //! Transactions stay the text that they are. Ids and amounts are read as whole numbers in whatever spelling, prices not
 //! at all.
 
+use std::collections::HashSet;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::journal::record::Standing;
-use crate::journal::{Clue, Finding, Look, Record};
+use crate::journal::{Clue, Finding, Look, Record, RecordId, Sale};
 use crate::wire::Body;
+
+/// How long before a payment another one may have been begun and still be booked after it. Far more than waiting for
+/// points, a link and a reply take together; what is open for longer is listed by its state.
+const LONGEST_UNDER_WAY_MS: i64 = 10 * 60 * 1000;
 
 /// A transaction of a reply to `listtransactions`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,12 +67,91 @@ impl Transaction {
         })
     }
 
-    /// Whether it could be a line of this payment's sale.
-    fn is_a_line_of(&self, record: &Record) -> bool {
-        let sale = &record.sale;
+    /// Whether it could be a line of this sale.
+    fn is_a_line_of(&self, sale: &Sale) -> bool {
         sale.pos_id == self.pos_id
             && sale.payment_method.parse() == Ok(self.payment_method)
             && sale.products.contains(&(self.product_id, self.amount))
+    }
+}
+
+/// A payment that may have been booked, as far as it matters here.
+#[derive(Debug, Clone)]
+struct Other {
+    id: RecordId,
+    sale: Sale,
+    ended_ms: Option<i64>,
+    newest_transaction_before: Option<i64>,
+}
+
+impl Other {
+    fn of(record: Record) -> Option<Self> {
+        let booked = match &record.standing {
+            Standing::Reserved | Standing::Released(_) => false,
+            Standing::Dispatching | Standing::Booked(_) | Standing::Unknown(_) => true,
+            Standing::Settled(settlement) => settlement.outcome == Finding::Booked,
+        };
+        let Record { id, sale, times, newest_transaction_before, .. } = record;
+        booked.then_some(Self { id, sale, ended_ms: times.ended_ms, newest_transaction_before })
+    }
+
+    /// Whether it may have made `transaction`, where that was made after `record` was sent. Its end is compared by the
+    /// wall clock, as people read it: a step of it can count one payment too many or too few, and nothing is decided by
+    /// that.
+    fn explains(&self, transaction: &Transaction, record: &Record) -> bool {
+        let since = if record.newest_transaction_before.is_some() { record.times.dispatched_ms } else { None };
+        let in_time = self.ended_ms.is_none_or(|ended| since.is_none_or(|since| ended >= since));
+        // What was there before it was sent is not its work.
+        let is_later = self.newest_transaction_before.is_none_or(|before| transaction.id > before);
+        self.id != record.id && in_time && is_later && transaction.is_a_line_of(&self.sale)
+    }
+}
+
+/// The payments of the bridge that may explain what a look finds, gathered newest first, page by page.
+#[derive(Debug, Default)]
+pub(super) struct Others {
+    payments: Vec<Other>,
+    /// The oldest payment up to which all are known; none where nothing was searched.
+    back_to: Option<(RecordId, i64)>,
+    /// There are no older ones.
+    are_all: bool,
+}
+
+impl Others {
+    /// Adds a page of payments, newest first, each older than those before; of them, those at `pos_id` matter.
+    pub(super) fn page(&mut self, page: Vec<Record>, pos_id: i64) {
+        if let Some(oldest) = page.last() {
+            self.back_to = Some((oldest.id, oldest.times.created_ms));
+        }
+        self.payments.extend(page.into_iter().filter(|record| record.sale.pos_id == pos_id).filter_map(Other::of));
+    }
+
+    /// There was no other page.
+    pub(super) fn ended(&mut self) {
+        self.are_all = true;
+    }
+
+    /// Adds payments that are open for however long, once each.
+    pub(super) fn open(&mut self, open: Vec<Record>, pos_id: i64) {
+        let known: HashSet<RecordId> = self.payments.iter().map(|other| other.id).collect();
+        let new = open.into_iter().filter(|record| record.sale.pos_id == pos_id && !known.contains(&record.id));
+        self.payments.extend(new.filter_map(Other::of));
+    }
+
+    /// The oldest payment known: older ones are on the next page.
+    pub(super) fn oldest(&self) -> Option<RecordId> {
+        self.back_to.map(|(id, _)| id)
+    }
+
+    /// Whether every payment is known that may have been under way when `record` was sent or later.
+    pub(super) fn reach_back_to(&self, record: &Record) -> bool {
+        let begun_ms = record.times.created_ms.saturating_sub(LONGEST_UNDER_WAY_MS);
+        self.are_all || self.back_to.is_some_and(|(id, created_ms)| id < record.id && created_ms < begun_ms)
+    }
+
+    fn that_explain(&self, transaction: &Transaction, record: &Record) -> u32 {
+        let count = self.payments.iter().filter(|other| other.explains(transaction, record)).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
     }
 }
 
@@ -96,12 +181,12 @@ pub(super) fn newest(reply: &Body) -> Option<i64> {
     rows(reply)?.into_iter().filter_map(id).max()
 }
 
-/// What a reply of at most `limit` transactions tells about a payment. `others` are payments of the bridge, this one
+/// What a reply of at most `limit` transactions tells about a payment. `others` are payments of its instance, this one
 /// possibly among them.
 ///
 /// Where it is not known which transactions were there before the send, all that match are told: their own times then
 /// have to say which of them can be meant.
-pub(super) fn look(record: &Record, reply: &Body, limit: usize, others: &[Record]) -> Option<Look> {
+pub(super) fn look(record: &Record, reply: &Body, limit: usize, others: &Others) -> Option<Look> {
     let rows = rows(reply)?;
     let (all, before) = (rows.len(), record.newest_transaction_before);
     let read: Vec<_> = rows.into_iter().filter_map(Transaction::read).collect();
@@ -110,31 +195,14 @@ pub(super) fn look(record: &Record, reply: &Body, limit: usize, others: &[Record
     let clues = read
         .iter()
         .filter(is_new)
-        .filter(|transaction| transaction.is_a_line_of(record))
-        .map(|transaction| {
-            let explains = |other: &&Record| might_have_sold(other, record) && transaction.is_a_line_of(other);
-            let other_payments = others.iter().filter(explains).count();
-            Clue {
-                transaction_id: transaction.id,
-                transaction: transaction.text.clone(),
-                other_payments: u32::try_from(other_payments).unwrap_or(u32::MAX),
-            }
+        .filter(|transaction| transaction.is_a_line_of(&record.sale))
+        .map(|transaction| Clue {
+            transaction_id: transaction.id,
+            transaction: transaction.text.clone(),
+            other_payments: others.that_explain(transaction, record),
         })
         .collect();
-    Some(Look { clues, complete: reached_back && read.len() == all })
-}
-
-/// Whether `other` may have been booked after `record` was sent. By the wall clock, as people read it: a step of it can
-/// count one payment too many or too few, and nothing is decided by that.
-fn might_have_sold(other: &Record, record: &Record) -> bool {
-    let booked = match &other.standing {
-        Standing::Reserved | Standing::Released(_) => false,
-        Standing::Dispatching | Standing::Booked(_) | Standing::Unknown(_) => true,
-        Standing::Settled(settlement) => settlement.outcome == Finding::Booked,
-    };
-    let since = if record.newest_transaction_before.is_some() { record.times.dispatched_ms } else { None };
-    let in_time = other.times.ended_ms.is_none_or(|ended| since.is_none_or(|since| ended >= since));
-    booked && in_time && other.id != record.id && other.key.instance == record.key.instance
+    Some(Look { clues, complete: reached_back && read.len() == all && others.reach_back_to(record) })
 }
 
 #[cfg(test)]
@@ -143,7 +211,7 @@ mod tests {
 
     use super::*;
     use crate::journal::rules::Event;
-    use crate::journal::{Key, Outcome, RecordId, Release, Sale};
+    use crate::journal::{Key, Outcome, Release};
 
     fn body(json: &str) -> Body {
         Body::from(serde_json::from_str::<&RawValue>(json).unwrap())
@@ -174,8 +242,16 @@ mod tests {
         record(&[(7, 2), (8, 1)], before, Outcome::Unknown(None), 100)
     }
 
+    /// The whole of a journal.
+    fn all(payments: &[Record]) -> Others {
+        let mut others = Others::default();
+        others.page(payments.to_vec(), 1);
+        others.ended();
+        others
+    }
+
     fn found(record: &Record, rows: &[String]) -> Vec<i64> {
-        let look = look(record, &reply(rows), 100, &[]).unwrap();
+        let look = look(record, &reply(rows), 100, &all(&[])).unwrap();
         look.clues.iter().map(|clue| clue.transaction_id).collect()
     }
 
@@ -198,21 +274,22 @@ mod tests {
     #[test]
     fn a_clue_is_the_text_that_came() {
         let text = r#"{ "ID":"20","Payment_ID":"2","PointOfSaleID":1.0,"Product_ID":7,"AmountProduct":"2","AmountMoney":0.10000000000000000001,"new":[1e400] }"#;
-        let look = look(&unknown(Some(1)), &reply(&[text.to_owned()]), 100, &[]).unwrap();
+        let look = look(&unknown(Some(1)), &reply(&[text.to_owned()]), 100, &all(&[])).unwrap();
         assert_eq!(look.clues[0].transaction.as_str(), text);
     }
 
     #[test]
     fn a_look_is_complete_if_it_reached_back_to_before_the_send_and_everything_could_be_read() {
-        let complete =
-            |before, rows: &[String], limit| look(&unknown(before), &reply(rows), limit, &[]).map(|look| look.complete);
+        let complete = |before, rows: &[String], limit| {
+            look(&unknown(before), &reply(rows), limit, &all(&[])).map(|look| look.complete)
+        };
         let rows = [row(12, 1, 2, 7, 2), row(11, 1, 2, 7, 2)];
         assert_eq!(complete(Some(10), &rows, 2), Some(false));
         assert_eq!(complete(Some(11), &rows, 2), Some(true));
         assert_eq!(complete(Some(10), &rows, 3), Some(true), "there are no more");
         assert_eq!(complete(None, &rows, 2), Some(false));
         assert_eq!(complete(Some(11), &[rows[0].clone(), rows[1].clone(), r#"{"ID":9}"#.into()], 9), Some(false));
-        assert!(look(&unknown(None), &body(r#"{"Transactions":7}"#), 9, &[]).is_none());
+        assert!(look(&unknown(None), &body(r#"{"Transactions":7}"#), 9, &all(&[])).is_none());
     }
 
     #[test]
@@ -229,13 +306,39 @@ mod tests {
             sold(&[(8, 1)], reply_of_sale(), 100),
         ];
         let count = |record: &Record, others: &[Record]| {
-            look(record, &reply(&[row(20, 1, 2, 7, 2)]), 100, others).unwrap().clues[0].other_payments
+            look(record, &reply(&[row(20, 1, 2, 7, 2)]), 100, &all(others)).unwrap().clues[0].other_payments
         };
         assert_eq!(count(&ours, &others), 2);
         assert_eq!(count(&unknown(None), &others[1..]), 3, "with nothing known before, what ended before counts too");
-        let mut foreign = sold(&[(7, 2)], reply_of_sale(), 100);
-        foreign.key.instance = "other".into();
-        assert_eq!(count(&ours, &[foreign]), 0);
+        let mut later = sold(&[(7, 2)], reply_of_sale(), 100);
+        for (newest, may_have) in [(19, 1), (20, 0)] {
+            later.newest_transaction_before = Some(newest);
+            assert_eq!(count(&ours, &[later.clone()]), may_have, "sent when {newest} was there");
+        }
+    }
+
+    #[test]
+    fn a_look_is_complete_only_if_every_payment_was_compared_that_may_have_been_under_way() {
+        let ours = record(&[(7, 2)], Some(10), Outcome::Unknown(None), LONGEST_UNDER_WAY_MS + 100);
+        let look = |others: &Others| look(&ours, &reply(&[row(20, 1, 2, 7, 2)]), 100, others).unwrap();
+        let payment = |at_ms, id| Record { id, ..record(&[(7, 2)], None, Outcome::Unknown(None), at_ms) };
+        let earlier = |at_ms| payment(at_ms, RecordId::from(ours.id.as_u128() - 1));
+        let later = |at_ms| payment(at_ms, RecordId::fresh());
+        let mut others = Others::default();
+        assert!(!look(&others).complete);
+        for (page, complete) in [(later(99), false), (ours.clone(), false), (earlier(100), false), (earlier(99), true)]
+        {
+            others.page(vec![page], 1);
+            assert_eq!(look(&others).complete, complete);
+        }
+        assert_eq!(look(&others).clues[0].other_payments, 3);
+        others.open(vec![earlier(99), later(5)], 1);
+        assert_eq!(look(&others).clues[0].other_payments, 4, "each once");
+        let (mut none, mut elsewhere) = (Others::default(), Others::default());
+        none.ended();
+        assert!(look(&none).complete);
+        elsewhere.page(vec![later(200)], 2);
+        assert_eq!(look(&elsewhere).clues[0].other_payments, 0);
     }
 
     #[test]
@@ -271,7 +374,7 @@ mod tests {
                     && [(7, 2), (8, 1)].contains(&(number("Product_ID"), number("AmountProduct")))
             };
             let expected: Vec<&String> = rows.iter().filter(|row| agrees(row)).collect();
-            let look = look(&record, &reply(&rows), 100, &[]).unwrap();
+            let look = look(&record, &reply(&rows), 100, &all(&[])).unwrap();
             let clues: Vec<&str> = look.clues.iter().map(|clue| clue.transaction.as_str()).collect();
             prop_assert_eq!(clues, expected);
         }
@@ -281,7 +384,7 @@ mod tests {
             for json in [text, format!(r#"{{"Transactions":[{{"ID":{id}}}]}}"#)] {
                 if let Ok(raw) = serde_json::from_str::<&RawValue>(&json) {
                     let _ = newest(&Body::from(raw));
-                    let _ = look(&unknown(None), &Body::from(raw), 1, &[]);
+                    let _ = look(&unknown(None), &Body::from(raw), 1, &all(&[]));
                 }
             }
         }

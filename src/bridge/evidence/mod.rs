@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::task::TaskTracker;
 
 use self::agenda::{Agenda, Errand};
+use self::matching::Others;
 use super::dispatch::Dispatch;
 use super::turns::{Turn, Turns};
 use crate::journal::{Filter, Journal, JournalError, Record, RecordId, State};
@@ -32,8 +33,12 @@ const LOOK_LIMIT: usize = 100;
 /// How long one errand may wait for a link and its reply. Nobody waits for it, and a drain waits no longer than this.
 const ERRAND_DEADLINE: Duration = Duration::from_secs(3);
 
-/// The latest payments that are compared with what was found: at a hundred a minute those of ten minutes.
-const MOST_OTHERS: usize = 1000;
+/// Payments that are read from the journal at a time, to be compared with what was found.
+const PAGE: usize = 1000;
+
+/// The most pages read for one look: at a hundred payments a minute those of three hours. Where that does not reach
+/// back to before the payment, the look is not complete.
+const MOST_PAGES: usize = 20;
 
 /// Unknown payments of an earlier run that evidence is still gathered for, newest first.
 const MOST_RESUMED: usize = 500;
@@ -111,7 +116,7 @@ impl Evidence {
     }
 
     async fn resume(&self) {
-        match self.records(Some(State::Unknown), MOST_RESUMED).await {
+        match self.records(Some(State::Unknown), None, MOST_RESUMED).await {
             Ok(unknown) => {
                 let mut agenda = self.agenda();
                 for record in unknown {
@@ -167,7 +172,7 @@ impl Evidence {
             return;
         }
         let reply = self.ask(pos_id, LOOK_LIMIT, place).await;
-        let others = self.records(None, MOST_OTHERS).await;
+        let others = self.others(pos_id, &open).await;
         for record in open {
             let id = record.id;
             let attached = match (&reply, &others) {
@@ -183,7 +188,7 @@ impl Evidence {
     }
 
     /// Whether the record now holds what the reply tells.
-    async fn attach(&self, record: Record, reply: &Body, others: &[Record]) -> bool {
+    async fn attach(&self, record: Record, reply: &Body, others: &Others) -> bool {
         let Some(look) = matching::look(&record, reply, LOOK_LIMIT, others) else { return false };
         let (found, complete) = (look.clues.len(), look.complete);
         match self.journal.attach_evidence(record.id, look).await {
@@ -199,9 +204,31 @@ impl Evidence {
         }
     }
 
-    async fn records(&self, state: Option<State>, limit: usize) -> Result<Vec<Record>, JournalError> {
+    /// The payments at a point of sale that may explain what is found for those that are `open`.
+    async fn others(&self, pos_id: i64, open: &[Record]) -> Result<Others, JournalError> {
+        let mut others = Others::default();
+        for _ in 0..MOST_PAGES {
+            let page = self.records(None, others.oldest(), PAGE).await?;
+            if page.is_empty() {
+                others.ended();
+            }
+            others.page(page, pos_id);
+            if open.iter().all(|record| others.reach_back_to(record)) {
+                break;
+            }
+        }
+        others.open(self.records(Some(State::Unknown), None, PAGE).await?, pos_id);
+        Ok(others)
+    }
+
+    async fn records(
+        &self,
+        state: Option<State>,
+        before: Option<RecordId>,
+        limit: usize,
+    ) -> Result<Vec<Record>, JournalError> {
         let instance = Some(self.instance.to_string());
-        self.journal.list(Filter { instance, state, limit, ..Filter::default() }).await
+        self.journal.list(Filter { instance, state, before, limit, ..Filter::default() }).await
     }
 
     fn agenda(&self) -> MutexGuard<'_, Agenda> {

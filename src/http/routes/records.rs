@@ -125,8 +125,8 @@ pub struct PaymentRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     evidence: Option<EvidenceView>,
-    /// Changes with everything that a person decides by; the `ETag`. Another look that finds no new transaction does
-    /// not change it.
+    /// Changes with everything that a person decides by; the `ETag`. Another look that finds nothing new does not
+    /// change it.
     revision: u64,
 }
 
@@ -148,7 +148,8 @@ pub struct EvidenceView {
     /// When it last did (RFC 3339).
     #[schema(format = DateTime)]
     last_look_at: String,
-    /// Whether that look reached back to before the payment was sent. If not, more may match than is shown.
+    /// Whether that look reached back to before the payment was sent, in the gateway's transactions and in the bridge's
+    /// payments. If not, more may match than is shown, and more payments may explain it than are counted.
     complete: bool,
     /// Transactions that agree with a line of the sale in point of sale, payment method, product and amount, and are
     /// newer than `newest_transaction_before`; where that is absent, also older ones.
@@ -161,7 +162,7 @@ pub struct ClueView {
     /// The transaction as the gateway spelled it.
     #[schema(value_type = model::Transaction)]
     transaction: Box<RawValue>,
-    /// How many other payments of this bridge could explain it.
+    /// How many other payments of this bridge could explain it. Never falls.
     other_payments: u32,
 }
 
