@@ -8,6 +8,7 @@ run, and run it again with the same ones for as long as it exits with 2.
 
 Exits with 0 when the sale is booked, with 1 when it is certainly not, with 2 when that is not known yet.
 """
+import http.client
 import json
 import os
 import sys
@@ -15,8 +16,17 @@ import time
 import urllib.error
 import urllib.request
 
-# Refusals of the request that say nothing about an earlier one of the same sale.
-INCONCLUSIVE = {"unauthenticated", "forbidden", "not-found", "unknown-instance", "internal-error"}
+# What is said about the sale itself. Any other refusal is of one request, and an earlier one with the same key may have
+# booked the sale.
+NOT_BOOKED = {"gateway-rejected-parameters", "pos-password-rejected", "gateway-credentials-rejected", "license-invalid",
+              "gateway-error", "idempotency-key-reused"}
+
+
+def problem_of(answer):
+    """The bridge's own words, or None: something in between speaks, and knows nothing of the sale."""
+    problem = json.load(answer)
+    is_problem = isinstance(problem, dict) and isinstance(problem.get("retryable"), bool)
+    return problem if is_problem and isinstance(problem.get("code"), str) else None
 
 
 def pay(url, token, key, sale, patience_s=60):
@@ -29,24 +39,31 @@ def pay(url, token, key, sale, patience_s=60):
         try:
             # Longer than the bridge takes for any answer.
             with urllib.request.urlopen(request, timeout=20) as response:
-                return "booked", json.load(response)
+                if response.status == 201:
+                    return "booked", json.load(response)
         except urllib.error.HTTPError as error:
             try:
-                problem = json.load(error)
-                if not problem["retryable"]:
-                    return ("unknown" if problem["code"] in INCONCLUSIVE else "not-booked"), problem
-            except (ValueError, KeyError, TypeError):
-                pass  # Not the bridge's own words: something in between speaks, and knows nothing.
-        except (OSError, ValueError):
+                problem = problem_of(error)
+            except (OSError, ValueError, http.client.HTTPException):
+                pass
+        except (OSError, ValueError, http.client.HTTPException):
             pass  # No whole answer: the sale may be booked or not. The same key asks again.
-        pause = (problem or {}).get("retry_after", 1)
+        if problem and not problem["retryable"]:
+            return ("not-booked" if problem["code"] in NOT_BOOKED else "unknown"), problem
+        pause = problem.get("retry_after") if problem else None
+        pause = pause if isinstance(pause, int) and pause >= 0 else 1
         if time.monotonic() + pause > give_up:
             return "unknown", problem
         time.sleep(pause)
 
 
 if __name__ == "__main__":
-    token, patience_s = os.environ.get("BRIDGE_TOKEN", ""), float(os.environ.get("PATIENCE", "60"))
-    outcome, said = pay(sys.argv[1], token, sys.argv[2], sys.argv[3], patience_s)
-    print(outcome, json.dumps(said))
-    sys.exit({"booked": 0, "not-booked": 1, "unknown": 2}[outcome])
+    status = 2
+    try:
+        token, patience_s = os.environ.get("BRIDGE_TOKEN", ""), float(os.environ.get("PATIENCE", "60"))
+        outcome, said = pay(sys.argv[1], token, sys.argv[2], sys.argv[3], patience_s)
+        status = {"booked": 0, "not-booked": 1, "unknown": 2}[outcome]
+        print(outcome, json.dumps(said))
+    except Exception as fault:  # Python would exit with 1, which says that nothing was booked.
+        print(f"pay.py: {fault!r}", file=sys.stderr)
+    sys.exit(status)

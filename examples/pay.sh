@@ -2,25 +2,39 @@
 # Books one sale, at most once: BRIDGE_TOKEN=… pay.sh URL KEY SALE
 # Exits with 0 when it is booked, with 1 when it is certainly not, with 2 when that is not known yet: then run it again
 # with the same KEY and SALE.
+outcome=unknown exits_with=2 answer=
+# Whatever ends this program: only what is set below says more than that nothing is known.
+trap 'rm -f "$answer"; exit "$exits_with"' EXIT
 set -u
-url=$1 key=$2 sale=$3
-answer=$(mktemp) give_up=$((SECONDS + ${PATIENCE:-60}))
-trap 'rm -f "$answer"' EXIT
-finish() { printf '%s ' "$1"; cat "$answer"; echo; exit "$2"; }
+url=$1 key=$2 sale=$3 give_up=$((SECONDS + ${PATIENCE:-60}))
+answer=$(mktemp) || exit
+# What is said about the sale itself. Any other refusal is of one request, and an earlier one with the same key may have
+# booked the sale.
+not_booked='gateway-rejected-parameters|pos-password-rejected|gateway-credentials-rejected|license-invalid'
+not_booked+='|gateway-error|idempotency-key-reused'
 
 while :; do
   : > "$answer"
-  read -r status pause < <(curl --silent --max-time 20 --output "$answer" \
-    --write-out '%{http_code} %header{retry-after}\n' --header "Authorization: Bearer ${BRIDGE_TOKEN:-}" \
-    --header 'Content-Type: application/json' --header "Idempotency-Key: $key" --data "$sale" "$url")
-  [ "$status" = 201 ] && finish booked 0
-  if grep -q '"retryable":false' "$answer"; then
-    # A refusal of the request itself says nothing about an earlier one of the same sale.
-    grep -Eq '"code":"(unauthenticated|forbidden|not-found|unknown-instance|internal-error)"' "$answer" && finish unknown 2
-    finish not-booked 1
+  read -r fault status pause < <(curl --silent --max-time 20 --output "$answer" \
+    --write-out '%{exitcode} %{http_code} %header{retry-after}\n' --header "Authorization: Bearer ${BRIDGE_TOKEN:-}" \
+    --header 'Content-Type: application/json' --header "Idempotency-Key: $key" --data-raw "$sale" "$url")
+  # Half an answer is none.
+  [ "$fault" = 0 ] || status=000
+  if [ "$status" = 201 ]; then
+    outcome=booked exits_with=0
+    break
+  fi
+  # The gateway's own words are not the bridge's.
+  said=$(tr -d '\n' < "$answer" | sed 's/,"gateway":{.*//')
+  if [[ $status = [45]* && $said = *'"retryable":false'* ]]; then
+    [[ $said =~ \"code\":\"($not_booked)\" ]] && outcome=not-booked exits_with=1
+    break
   fi
   # Not decided, no answer, or not the bridge's own words: the same key asks again.
-  pause=${pause:-1}
-  [ $((SECONDS + pause)) -gt "$give_up" ] && finish unknown 2
+  [[ $pause =~ ^[1-9][0-9]{0,5}$ ]] || pause=1
+  [ $((SECONDS + pause)) -gt "$give_up" ] && break
   sleep "$pause"
 done
+printf '%s ' "$outcome"
+cat "$answer"
+echo
