@@ -140,7 +140,7 @@ async fn each_loop_says_not_booked_only_where_the_bridge_says_so_of_the_sale() {
         (entry.code, expected, http(&format!("{} x", entry.status), &body))
     });
     for batch in futures_util::future::join_all(checks).await.chunks(8) {
-        let asked = batch.to_vec().into_iter().map(|(code, expected, answer)| async move {
+        let asked = batch.iter().cloned().map(|(code, expected, answer)| async move {
             for (status, said) in said_to(answer).await {
                 assert_eq!(status, expected, "{code}: {said}");
             }
@@ -154,7 +154,7 @@ async fn no_answer_of_something_in_between_is_taken_for_an_outcome() {
     let not_booked = r#"{"code":"license-invalid","retryable":false}"#;
     let unknown = r#"{"code":"payment-outcome-unknown","retryable":true,"gateway":{"error":"error_exec","code":
         {"code":"license-invalid","retryable":false}}}"#;
-    let answers = [
+    let answers = vec![
         http("200 OK", "{}"),
         http("200 OK", not_booked),
         http("403 Forbidden", "[1]"),
@@ -171,7 +171,7 @@ async fn no_answer_of_something_in_between_is_taken_for_an_outcome() {
         b"220 mail.example ESMTP\r\n".to_vec(),
         Vec::new(),
     ];
-    let asked = answers.map(|answer| async move {
+    let asked = answers.into_iter().map(|answer| async move {
         let text = String::from_utf8(answer.clone()).unwrap();
         for (status, said) in said_to(answer).await {
             assert_eq!(status, 2, "{text}: {said}");
