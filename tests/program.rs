@@ -70,6 +70,46 @@ fn where_it_cannot_begin_it_says_once_what_and_where() {
 }
 
 #[test]
+fn a_journal_that_is_missing_is_refused_by_validate_and_serve_alike_and_a_new_one_is_warned_of() {
+    let (listen, folder) = (free_address(), tempfile::tempdir().unwrap());
+    let journal = folder.path().join("journal");
+    let settings = |create| {
+        [
+            ("BRIDGE_PAYMENTS__JOURNAL", journal.to_str().unwrap()),
+            ("BRIDGE_PAYMENTS__CREATE", create),
+            ("BRIDGE_CACHE__STORE", ""),
+            ("BRIDGE_SERVER__LISTEN", &listen),
+            ("BRIDGE_GATEWAY__URL", "ws://127.0.0.1:9/{shard}/?instance={instance}"),
+            ("BRIDGE_INSTANCES__DEMO__API_KEY", "key"),
+        ]
+    };
+    let refused_alike = |create, word: &str| {
+        for command in ["validate", "serve"] {
+            let output = run(&[command], &settings(create));
+            let said = text(&output.stderr);
+            assert!(output.status.code() == Some(1) && said.contains(word), "{command}: {said}");
+        }
+    };
+    let until_ready = |create: &'static str| {
+        let bridge = Running::start(&["serve"], &settings(create));
+        wait_until("it is ready", || run(&["healthcheck", "--address", &listen], &[]).status.success());
+        bridge.signal("-TERM");
+        let (status, log) = bridge.end(Duration::from_secs(15));
+        assert_eq!(status, Some(0), "{log}");
+        log
+    };
+    refused_alike("never", "payments.create");
+    assert!(!journal.exists());
+    assert_eq!(run(&["validate"], &settings("if-empty")).status.code(), Some(0));
+    assert!(!journal.exists(), "validate makes nothing");
+    assert!(until_ready("if-empty").contains("new journal: every key is new"));
+    assert!(!until_ready("never").contains("new journal"));
+    std::fs::rename(journal.join("payments.redb"), folder.path().join("aside")).unwrap();
+    refused_alike("if-empty", "missing");
+    assert!(!journal.join("payments.redb").exists());
+}
+
+#[test]
 fn validate_dials_each_shard_once_and_prints_what_is_in_force() {
     let gateway = free_address();
     let simulator = Running::start(&["simulate", "--listen", &gateway], &[]);

@@ -1,4 +1,4 @@
-//! `validate`: every fault of a configuration at once, and on request what is in force and whether the shards answer.
+//! `validate`: every fault of a configuration at once, a payment journal that is not there, and on request what is in force and whether the shards answer.
 
 use std::process::ExitCode;
 
@@ -23,6 +23,7 @@ pub(super) struct Validate {
 
 pub(super) fn run(flags: &Validate) -> Result<ExitCode, Failure> {
     let (config, printed) = load(flags.file.config.as_deref())?;
+    config.payments.inspect().map_err(anyhow::Error::from)?;
     if flags.print {
         print(&printed.to_string()).map_err(anyhow::Error::from)?;
     }

@@ -1,6 +1,7 @@
 //! What can go wrong in the journal, free of HTTP. The text is for callers; what a disk said is logged where it
 //! happened.
 
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 
 use super::record::State;
@@ -65,12 +66,101 @@ pub enum OpenError {
         /// What does not add up.
         reason: String,
     },
-    /// The file system refuses.
-    #[error("the payment journal at {} cannot be opened", path.display())]
+    /// The journal's file is missing, and what lies beside it says that there was one.
+    #[error(
+        "the payment journal {} is missing, but what lies beside it is there ({companions}): it was moved or deleted, and \
+         without it keys that were used sell again. Put it back, or restore it from a copy; to begin with a new journal, \
+         set payments.journal to an empty folder",
+        path.display()
+    )]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// What is there instead.
+        companions: String,
+    },
+    /// There is no journal, and none is to be made.
+    #[error(
+        "there is no payment journal at {}, and payments.create is \"never\": is its disk mounted, is payments.journal \
+         right? For the first start of all, set payments.create to \"if-empty\"",
+        path.display()
+    )]
+    Absent {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A symbolic link on the way to the journal leads nowhere.
+    #[error(
+        "{} is a symbolic link to {}, which is not there: is its disk mounted? Nothing was made in its place",
+        path.display(), target.display()
+    )]
+    DanglingLink {
+        /// The link.
+        path: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
+    },
+    /// The file that was opened is no longer at its path.
+    #[error(
+        "the payment journal {} was moved or deleted, or its disk is gone, while the bridge ran: put it back",
+        path.display()
+    )]
+    Gone {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another file is at the path of the one that was opened.
+    #[error(
+        "another file was put in place of the payment journal {} while the bridge ran: put the first one back. A restart \
+         goes on with the file that is there, and keys that are not in it sell again",
+        path.display()
+    )]
+    Replaced {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The lock file is no longer the one that this process has locked.
+    #[error("the lock file {} was deleted or replaced: another bridge could start on the same journal", path.display())]
+    LockLost {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// The disk or the file system refuses. It says nothing about the journal.
+    #[error("the payment journal at {} cannot be opened: {}", path.display(), advice(source))]
     Io {
         /// What could not be opened.
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+/// What to do about a refusal of the system.
+fn advice(source: &io::Error) -> &'static str {
+    match source.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+            "the disk is full. Free space; the journal is not damaged, leave it where it is"
+        }
+        ErrorKind::PermissionDenied => "this user may not. Mend owner and mode, and leave the journal where it is",
+        ErrorKind::ReadOnlyFilesystem => "its file system is read-only. Leave the journal where it is",
+        ErrorKind::NotFound => "it is not there. Is its disk mounted?",
+        ErrorKind::NotADirectory => "a file lies where a folder should be",
+        _ => "the disk refuses. Mend the disk, and leave the journal where it is",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_of_the_disk_is_called_what_it_is_and_nobody_is_told_to_move_the_journal_away() {
+        let told = |source: io::Error| OpenError::Io { path: "data/journal".into(), source }.to_string();
+        // Linux: ENOSPC, EDQUOT, EFBIG, EACCES, EROFS, EIO.
+        for (code, word) in [(28, "full"), (122, "full"), (27, "full"), (13, "mode"), (30, "read-only"), (5, "disk")] {
+            let text = told(io::Error::from_raw_os_error(code));
+            assert!(text.contains(word) && text.contains("leave") | text.contains("Leave"), "{code}: {text}");
+            assert!(!text.contains("damaged;") && !text.contains("away"), "{code}: {text}");
+        }
+    }
 }

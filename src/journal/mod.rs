@@ -19,6 +19,7 @@ pub mod evidence;
 mod id;
 mod inbox;
 mod live;
+mod opening;
 mod payment;
 mod place;
 mod raw;
@@ -47,15 +48,16 @@ pub use evidence::{Clue, Look, Search};
 pub use id::RecordId;
 use inbox::{Applied, Inbox, Job};
 use live::{Claim, Live};
+use opening::COMPACTED_BYTES;
 pub use payment::{Dispatched, Reservation};
-use place::{COMPACTED_BYTES, Medium, Place};
+use place::{Medium, Place};
 pub use record::{Answer, Finding, Outcome, Record, Release, State, Verdict};
 pub use rules::Rejection;
 use rules::{Effect, Event};
 pub use sale::{Fingerprint, Key, Sale};
 pub use store::Filter;
 use store::{Fault, Snapshot, View};
-use writer::{Opener, Writer};
+use writer::Writer;
 
 /// How long a caller waits for the disk before it is told that the journal is not available: a healthy commit takes
 /// about a millisecond, and a payment's own deadline is 15 s.
@@ -66,6 +68,17 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Config {
     directory: PathBuf,
     keep: Duration,
+    create: Create,
+}
+
+/// Whether a journal may be made. Where one is made, every key is new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Create {
+    /// In a folder that is absent or empty.
+    #[default]
+    IfEmpty,
+    /// Nowhere: what is absent was lost.
+    Never,
 }
 
 /// Why a configuration is none.
@@ -83,7 +96,7 @@ impl Config {
     /// The shortest `keep`: within it, a repeat after a timeout must still be recognised.
     pub const LEAST_KEEP: Duration = Duration::from_mins(1);
 
-    /// A journal in `directory`, made if missing, whose keys are new again `keep` after their payment ended.
+    /// A journal in `directory`, made if that is absent or empty, whose keys are new again `keep` after their payment ended.
     pub fn new(directory: impl Into<PathBuf>, keep: Duration) -> Result<Self, InvalidConfig> {
         let directory = directory.into();
         if directory.as_os_str().is_empty() {
@@ -92,13 +105,30 @@ impl Config {
         if keep < Self::LEAST_KEEP {
             return Err(InvalidConfig::KeepTooShort);
         }
-        Ok(Self { directory, keep })
+        Ok(Self { directory, keep, create: Create::default() })
+    }
+
+    /// The same, with another rule for making a journal.
+    #[must_use]
+    pub fn with_create(self, create: Create) -> Self {
+        Self { create, ..self }
     }
 
     /// The journal's directory.
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// Whether a journal may be made.
+    #[must_use]
+    pub fn create(&self) -> Create {
+        self.create
+    }
+
+    /// Refuses what [`Journal::open`] would refuse for what is missing, and makes nothing. Reads the disk.
+    pub fn inspect(&self) -> Result<(), OpenError> {
+        place::inspect(&self.directory, self.create)
     }
 
     /// How long a key is kept after its payment ended, in time that the bridge runs.
@@ -110,7 +140,8 @@ impl Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { directory: PathBuf::from("data/journal"), keep: Duration::from_hours(30 * 24) }
+        let (directory, keep) = (PathBuf::from("data/journal"), Duration::from_hours(30 * 24));
+        Self { directory, keep, create: Create::default() }
     }
 }
 
@@ -162,20 +193,21 @@ impl Journal {
     /// Opens the journal, or makes it. Whatever was on its way when it was last open is unknown from now on. Reads and
     /// writes the disk: not for an async thread.
     pub fn open(config: &Config) -> Result<Self, OpenError> {
-        let place = Place::claim(&config.directory)?;
+        let place = Place::claim(&config.directory, config.create)?;
         Self::open_on(place, config.keep, Arc::new(SystemClock::default()))
     }
 
     fn open_on(medium: impl Medium, keep: Duration, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let path = medium.path().to_owned();
-        let failed = |source| OpenError::Io { path: path.clone(), source };
-        let database = place::open_compact(&medium, COMPACTED_BYTES)?;
+        let database = opening::open_compact(&medium, COMPACTED_BYTES)?;
         let (view, inbox): (Arc<View>, Arc<Inbox>) = Default::default();
-        let open: Opener = Box::new(move || place::open(&medium));
         let shared = (Arc::clone(&view), Arc::clone(&inbox));
-        let writer = Writer::start(database, shared, Arc::clone(&clock), keep, open)
-            .map_err(|fault| failed(std::io::Error::other(fault)))?;
-        let thread = thread::Builder::new().name("journal".into()).spawn(move || writer.run()).map_err(failed)?;
+        let writer = Writer::start(database, shared, Arc::clone(&clock), keep, Box::new(medium))
+            .map_err(|fault| opening::misread(fault, &path))?;
+        let thread = thread::Builder::new()
+            .name("journal".into())
+            .spawn(move || writer.run())
+            .map_err(|source| OpenError::Io { path, source })?;
         let writer = Mutex::new(Some(thread));
         Ok(Self(Arc::new(Handle { view, inbox, live: Arc::default(), clock, writer })))
     }
@@ -330,7 +362,7 @@ impl Journal {
 
     fn read<T>(&self, look: impl FnOnce(&Snapshot) -> Result<T, Fault>) -> Result<T, JournalError> {
         self.0.view.look(look).map_err(|fault| match fault {
-            Fault::Closed => JournalError::Unavailable,
+            Fault::Closed | Fault::Moved(_) => JournalError::Unavailable,
             Fault::Damaged { id, reason } => {
                 tracing::error!(%id, reason, "the record of a payment is damaged");
                 JournalError::Damaged

@@ -1,48 +1,74 @@
-//! Where the journal lies: its directory, the lock on it, and opening what is found there.
+//! Where the journal lies: its directory, the lock on it, and whether the file at its path is still the one that is open.
 //!
 //! The journal is what keeps a payment from being sent twice, so nothing found at its path is ever overwritten,
-//! emptied or repaired over. One process has it at a time, by a lock on the directory that lasts as long as the
-//! journal and by redb's own on the file. Records name sales: the directory and the file are their owner's alone.
+//! emptied or repaired over, and a journal is made only where nothing says that there was one. One process has it at a
+//! time, by a lock on the directory that lasts as long as the journal and by redb's own on the file. While it runs, a
+//! commit counts only if the path still names the file that was opened, and the lock file is the one that is locked:
+//! a record in a file that no start will find protects nobody. Records name sales: the directory and the file are
+//! their owner's alone.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::panic::{self, AssertUnwindSafe};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use redb::StorageBackend;
 use redb::backends::FileBackend;
-use redb::{Builder, Database, DatabaseError, StorageBackend, StorageError};
 
+use super::Create;
 use super::error::OpenError;
-use super::rehearsal::Overlay;
-use super::store::{self, FORMAT, Fault};
+use super::opening;
 
 const FILE: &str = "payments.redb";
 const UNFINISHED: &str = "payments.redb.new";
 const LOCK: &str = "lock";
+/// Made by the file system itself in the root of a disk.
+const LOST_AND_FOUND: &str = "lost+found";
 
 /// Pages kept in memory by redb, which fills this however little is asked for. Only recent records are; what is not here
 /// is in the system's own cache of files.
 pub(super) const CACHE_BYTES: usize = 4 << 20;
 /// Up to this size every page is checked at open; reading more than this would hold up a start noticeably.
 const CHECKED_BYTES: u64 = 64 << 20;
-/// A file smaller than this is not worth compacting.
-pub(super) const COMPACTED_BYTES: u64 = 16 << 20;
 
 /// Something a journal can be kept on. Opened anew after every fault.
 pub(super) trait Medium: Send + 'static {
     /// What redb reads and writes.
     type Backend: StorageBackend;
 
-    /// Opens it. Every lock is free again once the backend is closed.
-    fn backend(&self) -> io::Result<Self::Backend>;
+    /// Opens it: after the first time, only what was opened then. Every lock is free again once the backend is closed.
+    fn backend(&self) -> Result<Self::Backend, OpenError>;
 
     /// Names it in errors.
     fn path(&self) -> &Path;
 
+    /// Whether a start would find what is open.
+    fn check(&self) -> Result<(), OpenError> {
+        Ok(())
+    }
+
     /// How much of it is kept in memory.
     fn cache_bytes(&self) -> usize {
         CACHE_BYTES
+    }
+
+    /// Up to which size every page is checked at open.
+    fn checked_bytes(&self) -> u64 {
+        CHECKED_BYTES
+    }
+}
+
+/// Which file it is, whatever it is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    fn of(metadata: &Metadata) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino() }
     }
 }
 
@@ -50,147 +76,219 @@ pub(super) trait Medium: Send + 'static {
 #[derive(Debug)]
 pub(super) struct Place {
     file: PathBuf,
-    _lock: File,
+    /// The file that was opened first; none before.
+    opened: Mutex<Option<Identity>>,
+    lock: Mutex<Lock>,
 }
 
 impl Place {
-    /// Takes the directory, making it and an empty journal where there is none.
-    pub(super) fn claim(directory: &Path) -> Result<Self, OpenError> {
-        let failed = |source| OpenError::Io { path: directory.to_owned(), source };
-        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
-        let lock = owned(OpenOptions::new().write(true).create(true).truncate(false), &directory.join(LOCK));
-        let lock = lock.map_err(failed)?;
-        lock.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => OpenError::InUse { path: directory.to_owned() },
-            TryLockError::Error(source) => failed(source),
-        })?;
-        let place = Self { file: directory.join(FILE), _lock: lock };
-        if !place.file.try_exists().map_err(failed)? {
-            place.create(directory)?;
-        }
-        Ok(place)
+    /// Takes the directory, making it and an empty journal where there is none and `create` allows it.
+    pub(super) fn claim(directory: &Path, create: Create) -> Result<Self, OpenError> {
+        refuse_dangling_links(directory)?;
+        let held = Lock::take_existing(directory)?;
+        let lock = match (look(directory, create)?, held) {
+            (Found::Journal, Some(lock)) => lock,
+            (Found::Journal, None) => Lock::take(directory)?,
+            (Found::Nothing, held) => make(directory, create, held)?,
+        };
+        Ok(Self { file: directory.join(FILE), opened: Mutex::default(), lock: Mutex::new(lock) })
     }
 
-    /// Makes the file under another name first: a crash in between leaves no half-made journal to be refused.
-    fn create(&self, directory: &Path) -> Result<(), OpenError> {
-        let failed = |source| OpenError::Io { path: self.file.clone(), source };
-        let unfinished = directory.join(UNFINISHED);
-        let file = owned(OpenOptions::new().read(true).write(true).create(true).truncate(true), &unfinished);
-        let backend = FileBackend::new(file.map_err(failed)?).map_err(|error| refused(error, &self.file))?;
-        let database = builder(CACHE_BYTES).create_with_backend(backend).map_err(|error| refused(error, &self.file))?;
-        store::initialise(&database).map_err(|fault| failed(io::Error::other(fault)))?;
-        database.close().map_err(|error| refused(error, &self.file))?;
-        fs::rename(&unfinished, &self.file).map_err(failed)?;
-        // The names too must outlive a power cut: a journal that vanished would let every key through again.
-        for directory in directory.ancestors().take(2).filter(|directory| !directory.as_os_str().is_empty()) {
-            File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)?;
+    fn opened(&self) -> MutexGuard<'_, Option<Identity>> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lock> {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lock file may have been deleted, and then anybody could take it anew: this process does, or is refused.
+    fn hold_lock(&self) -> Result<(), OpenError> {
+        let mut lock = self.lock();
+        if lock.check().is_err()
+            && let Some(directory) = self.file.parent()
+        {
+            *lock = Lock::take(directory)?;
         }
         Ok(())
+    }
+
+    fn compare(&self, found: &Metadata) -> Result<(), OpenError> {
+        match *self.opened() {
+            Some(opened) if Identity::of(found) != opened => Err(OpenError::Replaced { path: self.file.clone() }),
+            _ => Ok(()),
+        }
+    }
+
+    fn lost(&self, source: io::Error) -> OpenError {
+        let path = self.file.clone();
+        if source.kind() == ErrorKind::NotFound && self.opened().is_some() {
+            OpenError::Gone { path }
+        } else {
+            OpenError::Io { path, source }
+        }
     }
 }
 
 impl Medium for Place {
     type Backend = FileBackend;
 
-    fn backend(&self) -> io::Result<FileBackend> {
-        let file = OpenOptions::new().read(true).write(true).open(&self.file)?;
-        if file.metadata()?.len() == 0 {
+    fn backend(&self) -> Result<FileBackend, OpenError> {
+        let file = OpenOptions::new().read(true).write(true).open(&self.file).map_err(|fault| self.lost(fault))?;
+        let found = file.metadata().map_err(|fault| self.lost(fault))?;
+        self.compare(&found)?;
+        self.hold_lock()?;
+        if found.len() == 0 {
             // Never made like that here; redb would take it for a new file.
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is empty"));
+            return Err(OpenError::Foreign { path: self.file.clone() });
         }
-        FileBackend::new(file).map_err(io::Error::other)
+        *self.opened() = Some(Identity::of(&found));
+        FileBackend::new(file).map_err(|error| opening::refused(error, &self.file))
     }
 
     fn path(&self) -> &Path {
         &self.file
     }
-}
 
-fn owned(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
-    options.mode(0o600).open(path)
-}
-
-/// Opens the journal on `medium`: first in rehearsal, touching nothing, then for real.
-pub(super) fn open(medium: &impl Medium) -> Result<Database, OpenError> {
-    let path = medium.path();
-    let backend = || medium.backend().map_err(|error| refused(StorageError::Io(error).into(), path));
-    let failed = |source| refused(StorageError::Io(source).into(), path);
-    let is_new = backend()?.len().map_err(failed)? == 0;
-    if !is_new {
-        rehearse(backend()?, path)?;
+    fn check(&self) -> Result<(), OpenError> {
+        self.compare(&fs::metadata(&self.file).map_err(|fault| self.lost(fault))?)?;
+        self.lock().check()
     }
-    let database =
-        builder(medium.cache_bytes()).create_with_backend(backend()?).map_err(|error| refused(error, path))?;
-    if is_new {
-        store::initialise(&database).map_err(|fault| misread(&fault, path))?;
-    }
-    Ok(database)
 }
 
-/// Recovers and checks the journal with all writes kept in memory.
-fn rehearse(backend: impl StorageBackend, path: &Path) -> Result<(), OpenError> {
-    let failed = |source| refused(StorageError::Io(source).into(), path);
-    let checked = backend.len().map_err(failed)? <= CHECKED_BYTES;
-    let overlay = Overlay::over(backend).map_err(failed)?;
-    // redb may panic on a file that was damaged from outside.
-    let rehearsed = panic::catch_unwind(AssertUnwindSafe(|| {
-        let database = builder(CACHE_BYTES).set_check_integrity_on_open(checked).create_with_backend(overlay);
-        let format = store::format(&database.map_err(|error| refused(error, path))?);
-        match format.map_err(|fault| misread(&fault, path))? {
-            Some(FORMAT) => Ok(()),
-            Some(found) => Err(OpenError::Format { path: path.to_owned(), found, known: FORMAT }),
-            None => Err(OpenError::Foreign { path: path.to_owned() }),
+/// The file that is locked, and which one it is.
+#[derive(Debug)]
+struct Lock {
+    path: PathBuf,
+    identity: Identity,
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the lock, making its file where there is none. Never makes the directory.
+    fn take(directory: &Path) -> Result<Self, OpenError> {
+        Self::hold(directory, owned(OpenOptions::new().write(true).create(true).truncate(false), &lock_path(directory)))
+    }
+
+    /// The same, where there is a lock file.
+    fn take_existing(directory: &Path) -> Result<Option<Self>, OpenError> {
+        match OpenOptions::new().write(true).open(lock_path(directory)) {
+            Err(fault) if fault.kind() == ErrorKind::NotFound => Ok(None),
+            opened => Self::hold(directory, opened).map(Some),
         }
-    }));
-    rehearsed.unwrap_or_else(|_| {
-        Err(OpenError::Damaged { path: path.to_owned(), reason: "the store cannot make sense of it".into() })
-    })
-}
-
-/// Opens the journal at start: as [`open`], and gives the space of expired records back where most of a file of at
-/// least `floor_bytes` is free. Only then, since compacting takes the file whole.
-pub(super) fn open_compact(medium: &impl Medium, floor_bytes: u64) -> Result<Database, OpenError> {
-    let mut database = open(medium)?;
-    let len = medium.backend().and_then(|backend| backend.len());
-    if len.is_ok_and(|len| len >= floor_bytes) {
-        compact(&mut database).map_err(|fault| misread(&fault, medium.path()))?;
     }
-    Ok(database)
+
+    fn hold(directory: &Path, opened: io::Result<File>) -> Result<Self, OpenError> {
+        let failed = |source| OpenError::Io { path: directory.to_owned(), source };
+        let file = opened.map_err(failed)?;
+        file.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => OpenError::InUse { path: directory.to_owned() },
+            TryLockError::Error(source) => failed(source),
+        })?;
+        let identity = Identity::of(&file.metadata().map_err(failed)?);
+        let lock = Self { path: lock_path(directory), identity, _file: file };
+        // Whoever deletes the file between its opening and its locking leaves a lock that keeps nobody out.
+        lock.check().map(|()| lock)
+    }
+
+    fn check(&self) -> Result<(), OpenError> {
+        match fs::metadata(&self.path) {
+            Ok(found) if Identity::of(&found) == self.identity => Ok(()),
+            _ => Err(OpenError::LockLost { path: self.path.clone() }),
+        }
+    }
 }
 
-fn compact(database: &mut Database) -> Result<(), Fault> {
-    let transaction = database.begin_write()?;
-    let stats = transaction.stats()?;
-    transaction.abort()?;
-    let used = stats.stored_bytes().saturating_add(stats.metadata_bytes());
-    if stats.fragmented_bytes() > used {
-        database.compact()?;
+fn lock_path(directory: &Path) -> PathBuf {
+    directory.join(LOCK)
+}
+
+/// What is at the journal's path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// Its file.
+    Journal,
+    /// Nothing that belongs to a journal, so that one may be made.
+    Nothing,
+}
+
+/// Refuses what a start would refuse, as far as that can be told without opening or making anything.
+pub(super) fn inspect(directory: &Path, create: Create) -> Result<(), OpenError> {
+    refuse_dangling_links(directory)?;
+    look(directory, create).map(|_| ())
+}
+
+/// A link whose target is missing is a disk that is not mounted: what is made in its place would be another journal.
+fn refuse_dangling_links(directory: &Path) -> Result<(), OpenError> {
+    let file = directory.join(FILE);
+    for path in file.ancestors().filter(|path| !path.as_os_str().is_empty()) {
+        let Ok(target) = fs::read_link(path) else { continue };
+        if fs::metadata(path).is_err_and(|fault| fault.kind() == ErrorKind::NotFound) {
+            return Err(OpenError::DanglingLink { path: path.to_owned(), target });
+        }
     }
     Ok(())
 }
 
-fn builder(cache_bytes: usize) -> Builder {
-    let mut builder = Builder::new();
-    builder.set_cache_size(cache_bytes);
-    builder
-}
-
-fn refused(error: DatabaseError, path: &Path) -> OpenError {
-    let path = path.to_owned();
-    match error {
-        DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path },
-        DatabaseError::Storage(StorageError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
-            OpenError::Foreign { path }
-        }
-        DatabaseError::Storage(StorageError::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            OpenError::Damaged { path, reason: "the file ends early".into() }
-        }
-        DatabaseError::Storage(StorageError::Io(source)) => OpenError::Io { path, source },
-        DatabaseError::Storage(StorageError::Corrupted(reason)) => OpenError::Damaged { path, reason },
-        error => OpenError::Damaged { path, reason: error.to_string() },
+fn look(directory: &Path, create: Create) -> Result<Found, OpenError> {
+    let failed = |source| OpenError::Io { path: directory.to_owned(), source };
+    if directory.join(FILE).try_exists().map_err(failed)? {
+        return Ok(Found::Journal);
     }
+    if create == Create::Never {
+        return Err(OpenError::Absent { path: directory.join(FILE) });
+    }
+    let companions = companions(directory).map_err(failed)?;
+    // The unfinished file is there before the lock is, and gone once the journal is whole: no journal was lost.
+    let unfinished = companions.iter().any(|name| name == UNFINISHED);
+    if companions.iter().all(|name| name == UNFINISHED || (unfinished && name == LOCK)) {
+        return Ok(Found::Nothing);
+    }
+    Err(OpenError::Missing { path: directory.join(FILE), companions: companions.join(", ") })
 }
 
-fn misread(fault: &Fault, path: &Path) -> OpenError {
-    OpenError::Damaged { path: path.to_owned(), reason: fault.to_string() }
+/// What lies in the directory; nothing if there is none.
+fn companions(directory: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(directory) {
+        Err(fault) if fault.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let names = entries.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()));
+    let mut names: Vec<_> = names.collect::<io::Result<_>>()?;
+    names.retain(|name| name != LOST_AND_FOUND);
+    names.sort();
+    Ok(names)
+}
+
+/// Makes directory, lock and an empty journal, unless another process was faster.
+fn make(directory: &Path, create: Create, held: Option<Lock>) -> Result<Lock, OpenError> {
+    let failed = |source| OpenError::Io { path: directory.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
+    let unfinished = directory.join(UNFINISHED);
+    owned(OpenOptions::new().write(true).create(true).truncate(false), &unfinished).map_err(failed)?;
+    let lock = held.map_or_else(|| Lock::take(directory), Ok)?;
+    if look(directory, create)? == Found::Nothing {
+        make_file(directory, &unfinished)?;
+        tracing::warn!(path = %directory.join(FILE).display(), "new journal: every key is new");
+    }
+    Ok(lock)
+}
+
+/// Makes the file under another name first: a crash in between leaves no half-made journal to be refused.
+fn make_file(directory: &Path, unfinished: &Path) -> Result<(), OpenError> {
+    let path = directory.join(FILE);
+    let failed = |source| OpenError::Io { path: path.clone(), source };
+    let file = owned(OpenOptions::new().read(true).write(true).create(true).truncate(true), unfinished);
+    let backend = FileBackend::new(file.map_err(failed)?).map_err(|error| opening::refused(error, &path))?;
+    opening::make(backend, &path, CACHE_BYTES)?.close().map_err(|error| opening::refused(error, &path))?;
+    fs::rename(unfinished, &path).map_err(failed)?;
+    // The names too must outlive a power cut: a journal that vanished would let every key through again.
+    for directory in directory.ancestors().take(2).filter(|directory| !directory.as_os_str().is_empty()) {
+        File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn owned(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    options.mode(0o600).open(path)
 }

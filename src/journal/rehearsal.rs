@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Bound;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::{BackendError, StorageBackend};
 
@@ -20,6 +20,29 @@ const PAGE: usize = 4096;
 pub(super) struct Overlay<B> {
     base: B,
     sheet: Mutex<Sheet>,
+    failure: Failure,
+}
+
+/// The first read that the disk refused.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Failure(Arc<Mutex<Option<io::Error>>>);
+
+impl Failure {
+    /// What the disk said; none if it gave everything that was asked for.
+    pub(super) fn take(&self) -> Option<io::Error> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Notes a refusal. That a file ends early is no fault of the disk.
+    fn note(&self, read: io::Result<()>) -> io::Result<()> {
+        if let Err(fault) = &read
+            && fault.kind() != io::ErrorKind::UnexpectedEof
+        {
+            let said = fault.raw_os_error().map_or_else(|| fault.kind().into(), io::Error::from_raw_os_error);
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(said);
+        }
+        read
+    }
 }
 
 #[derive(Debug)]
@@ -33,7 +56,13 @@ struct Sheet {
 impl<B: StorageBackend> Overlay<B> {
     pub(super) fn over(base: B) -> io::Result<Self> {
         let len = base.len()?;
-        Ok(Self { base, sheet: Mutex::new(Sheet { len, base_len: len, written: BTreeMap::new() }) })
+        let sheet = Mutex::new(Sheet { len, base_len: len, written: BTreeMap::new() });
+        Ok(Self { base, sheet, failure: Failure::default() })
+    }
+
+    /// Where it is noted that the base could not be read.
+    pub(super) fn failure(&self) -> Failure {
+        self.failure.clone()
     }
 
     fn sheet(&self) -> MutexGuard<'_, Sheet> {
@@ -44,7 +73,7 @@ impl<B: StorageBackend> Overlay<B> {
         out.fill(0);
         let visible = usize::try_from(sheet.base_len.saturating_sub(offset)).unwrap_or(usize::MAX).min(out.len());
         match out.get_mut(..visible) {
-            Some(shown) if visible > 0 => self.base.read(offset, shown),
+            Some(shown) if visible > 0 => self.failure.note(self.base.read(offset, shown)),
             _ => Ok(()),
         }
     }

@@ -14,10 +14,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::{
-    Database, ReadOnlyTable, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError, WriteTransaction,
+    Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition,
+    TableError, WriteTransaction,
 };
 
 use super::encoding::{decode, encode};
+use super::error::OpenError;
 use super::id::RecordId;
 use super::record::{Record, State};
 use super::sale::Key;
@@ -32,6 +34,11 @@ const OPEN: TableDefinition<'_, u128, ()> = TableDefinition::new("open");
 const ENDED: TableDefinition<'_, (u64, u128), ()> = TableDefinition::new("ended");
 const COUNTS: TableDefinition<'_, &str, u64> = TableDefinition::new("counts");
 
+/// Records whose sizes are looked at, at either end.
+const SAMPLED: usize = 64;
+/// What a record's entries in the other tables take, about.
+const ENTRIES_BYTES: u64 = 128;
+
 const FORMAT_KEY: &str = "format";
 const AGE_KEY: &str = "age_ms";
 
@@ -44,9 +51,18 @@ pub(super) enum Fault {
     /// The storage failed. Everything after it fails too, until the file is opened again.
     #[error(transparent)]
     Storage(Box<redb::Error>),
+    /// What is open is no longer at its path: whatever is written there, no start would find it.
+    #[error(transparent)]
+    Moved(Box<OpenError>),
     /// The storage works, and this record cannot be understood.
     #[error("record {id}: {reason}")]
     Damaged { id: RecordId, reason: String },
+}
+
+impl From<OpenError> for Fault {
+    fn from(error: OpenError) -> Self {
+        Self::Moved(Box::new(error))
+    }
 }
 
 impl<E: Into<redb::Error> + StorageFault> From<E> for Fault {
@@ -135,6 +151,19 @@ pub(super) fn format(database: &Database) -> Result<Option<u64>, Fault> {
         Err(TableError::Storage(error)) => Err(error.into()),
         Err(_) => Ok(None),
     }
+}
+
+/// About how many bytes the journal's records and their keys take, by the sizes of some at either end.
+pub(super) fn estimated_bytes(database: &Database) -> Result<u64, Fault> {
+    let transaction = database.begin_read()?;
+    let records = transaction.open_table(RECORDS)?;
+    let (mut bytes, mut count) = (0_u64, 0_u64);
+    let ends = records.iter()?.take(SAMPLED).chain(records.iter()?.rev().take(SAMPLED));
+    for entry in ends {
+        bytes = bytes.saturating_add(entry?.1.value().len() as u64);
+        count += 1;
+    }
+    Ok(bytes.checked_div(count).unwrap_or(0).saturating_add(ENTRIES_BYTES).saturating_mul(records.len()?))
 }
 
 /// Which records to list.

@@ -7,6 +7,7 @@
 //! both go into that first commit, whether or not the reopened file shows the failed one. If the process ends before,
 //! the disk says *on its way*, and the next start takes that for unknown, which is all that was ever told to anybody.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use super::error::{JournalError, OpenError};
 use super::id::RecordId;
 use super::inbox::{Applied, Inbox, Job};
 use super::live::{LiveKey, MAX_LIVE};
+use super::opening::Home;
 use super::payment::Dispatched;
 use super::record::{Outcome, Record, Release, State};
 use super::rules::{Effect, Event};
@@ -29,14 +31,13 @@ const EXPIRED_AT_ONCE: usize = 2 * BATCH;
 /// An idle journal commits its age this often: what a crash can add to the life of a record, and how soon a disk that
 /// failed is found out before a payment does.
 const IDLE: Duration = Duration::from_mins(1);
+/// An idle journal looks this often whether its file is where it should be.
+const WATCH: Duration = Duration::from_secs(2);
 /// Pauses between attempts to recover: the first is made at once, then from here doubling to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Late outcomes kept over a fault, beside those of payments under way. One beyond leaves its payment unknown.
 const MAX_UNWRITTEN: usize = MAX_LIVE + 1024;
-
-/// Opens the journal's file anew.
-pub(super) type Opener = Box<dyn Fn() -> Result<Database, OpenError> + Send>;
 
 /// Everything the thread owns.
 pub(super) struct Writer {
@@ -46,10 +47,12 @@ pub(super) struct Writer {
     inbox: Arc<Inbox>,
     clock: Arc<dyn Clock>,
     keep: Duration,
-    open: Opener,
+    home: Box<dyn Home>,
     age: Age,
     /// The last commit left expired records behind.
     behind: bool,
+    /// When it last committed, or found the file where it should be.
+    committed: Instant,
     /// While the store is out of order.
     down: Option<Down>,
     /// Outcomes that no commit holds for certain.
@@ -77,7 +80,7 @@ impl Writer {
         (view, inbox): (Arc<View>, Arc<Inbox>),
         clock: Arc<dyn Clock>,
         keep: Duration,
-        open: Opener,
+        home: Box<dyn Home>,
     ) -> Result<Self, Fault> {
         let now_ms = clock.wall_ms();
         let stored_ms = store::commit(&database, |batch| {
@@ -97,7 +100,19 @@ impl Writer {
         view.show(Some(Snapshot::of(&database)?));
         let age = Age::resume(stored_ms, clock.monotonic());
         let database = Some(database);
-        Ok(Self { database, view, inbox, clock, keep, open, age, behind: false, down: None, unwritten: Vec::new() })
+        Ok(Self {
+            database,
+            view,
+            inbox,
+            clock,
+            keep,
+            home,
+            age,
+            behind: false,
+            down: None,
+            unwritten: Vec::new(),
+            committed: Instant::now(),
+        })
     }
 
     /// Runs until the inbox is closed and empty, then closes the file.
@@ -110,6 +125,8 @@ impl Writer {
             }
             if self.down.is_some() {
                 self.refuse(taken.jobs, Attempted::No);
+            } else if taken.jobs.is_empty() && !taken.closed && !self.behind && self.committed.elapsed() < IDLE {
+                self.look_after();
             } else {
                 self.serve(taken.jobs);
             }
@@ -126,12 +143,29 @@ impl Writer {
         match self.down {
             Some(down) => down.next_attempt.saturating_duration_since(Instant::now()),
             None if self.behind => Duration::ZERO,
-            None => IDLE,
+            None => WATCH,
         }
+    }
+
+    /// Finds out that the file was moved before a payment does.
+    fn look_after(&mut self) {
+        if let Err(error) = self.home.check() {
+            self.fail(&error.into(), Vec::new());
+        }
+    }
+
+    /// Refuses the jobs of a commit that failed, and everything from now on until the file is in order again.
+    fn fail(&mut self, fault: &Fault, jobs: Vec<Job>) {
+        tracing::error!(%fault, "the payment journal cannot be written: no payment is sent");
+        // First, so that who hears of the fault finds the journal out of order.
+        self.view.show(None);
+        self.refuse(jobs, Attempted::Yes);
+        self.recover();
     }
 
     /// Commits the jobs, or only the journal's age and what has expired.
     fn serve(&mut self, jobs: Vec<Job>) {
+        self.committed = Instant::now();
         let now_ms = self.clock.wall_ms();
         let age_ms = self.age.at_ms(self.clock.monotonic());
         let horizon_ms = horizon_ms(age_ms, self.keep);
@@ -147,20 +181,17 @@ impl Writer {
                 self.behind = expired == EXPIRED_AT_ONCE;
                 jobs.into_iter().zip(done).for_each(|(job, done)| self.answer(job, done));
             }
-            Err(fault) => {
-                tracing::error!(%fault, "the payment journal cannot be written: no payment is sent");
-                // First, so that who hears of the fault finds the journal out of order.
-                self.view.show(None);
-                self.refuse(jobs, Attempted::Yes);
-                self.recover();
-            }
+            Err(fault) => self.fail(&fault, jobs),
         }
     }
 
     /// Commits, and shows the new state: before anybody hears of it, so that who repeats a request finds its record.
     fn commit<T>(&self, work: impl FnOnce(&mut Batch<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
         let database = self.database.as_ref().ok_or(Fault::Closed)?;
+        self.home.check()?;
         let done = store::commit(database, work)?;
+        // It may have been moved meanwhile. Only what the next start will find lets a payment leave.
+        self.home.check()?;
         self.view.committed();
         self.view.show(Some(Snapshot::of(database)?));
         Ok(done)
@@ -242,7 +273,7 @@ impl Writer {
     }
 
     fn reopen(&self) -> Result<(Database, Snapshot), String> {
-        let database = (self.open)().map_err(|error| error.to_string())?;
+        let database = self.home.open().map_err(|error| told(&error))?;
         let now_ms = self.clock.wall_ms();
         let age_ms = self.age.at_ms(self.clock.monotonic());
         let proof = store::commit(&database, |batch| {
@@ -260,6 +291,7 @@ impl Writer {
             }
             batch.set_age_ms(age_ms)
         });
+        let proof = proof.and_then(|()| Ok(self.home.check()?));
         let snapshot = proof.and_then(|()| Snapshot::of(&database)).map_err(|fault| fault.to_string())?;
         Ok((database, snapshot))
     }
@@ -355,6 +387,11 @@ fn apply(
         batch.put(Some(before), record, age_ms)?;
     }
     Ok(Ok(effect))
+}
+
+/// An error with its cause.
+fn told(error: &OpenError) -> String {
+    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }
 
 fn log_damaged(id: RecordId, reason: &str) {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use redb::StorageBackend;
 
+use crate::journal::OpenError;
 use crate::journal::place::{CACHE_BYTES, Medium};
 
 /// The smallest piece that is written whole.
@@ -53,7 +54,13 @@ struct Platter {
     unsynced: Vec<Change>,
     failure: Option<(Failure, u32)>,
     failures: u32,
+    heals_at_once: bool,
+    changes: u32,
     cache_bytes: Option<usize>,
+    checked_bytes: Option<u64>,
+    bytes_read: u64,
+    /// Looks at its path that still find it; none where it is never moved.
+    moved_after: Option<u32>,
     syncs: u64,
     syncs_held: bool,
     waiting: bool,
@@ -79,9 +86,39 @@ impl Disk {
         self.lock().failure = Some((failure, operations));
     }
 
+    /// Fails once, after `operations` more.
+    pub(crate) fn fail_once_after(&self, failure: Failure, operations: u32) {
+        self.fail_after(failure, operations);
+        self.lock().heals_at_once = true;
+    }
+
+    /// How often it was written to or changed its length.
+    pub(crate) fn changes(&self) -> u32 {
+        self.lock().changes
+    }
+
     /// Every page that is asked for is read, so that reads can fail.
     pub(crate) fn without_cache(&self) {
         self.lock().cache_bytes = Some(0);
+    }
+
+    /// No page is checked at open, as with a large file.
+    pub(crate) fn unchecked(&self) {
+        self.lock().checked_bytes = Some(0);
+    }
+
+    /// Bytes read since the last time that this was asked.
+    pub(crate) fn take_bytes_read(&self) -> u64 {
+        std::mem::take(&mut self.lock().bytes_read)
+    }
+
+    /// Whoever looks for the file finds it so many times more, and then no longer.
+    pub(crate) fn move_after(&self, looks: u32) {
+        self.lock().moved_after = Some(looks);
+    }
+
+    pub(crate) fn put_back(&self) {
+        self.lock().moved_after = None;
     }
 
     /// Whether a failure has shown.
@@ -162,11 +199,15 @@ impl Platter {
         }
         let failure = *failure;
         self.failures += 1;
+        if self.heals_at_once {
+            self.failure = None;
+        }
         Some(failure)
     }
 
     fn change(&mut self, change: Change) {
         change.apply(&mut self.shown);
+        self.changes += 1;
         self.unsynced.push(change);
     }
 }
@@ -181,13 +222,14 @@ impl StorageBackend for Disk {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let mut platter = self.lock();
+        let platter = &mut *self.lock();
         if platter.fails(&[Failure::Read]).is_some() {
             return Err(broken());
         }
         let at = usize::try_from(offset).unwrap();
         let shown = platter.shown.get(at..at + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         out.copy_from_slice(shown);
+        platter.bytes_read += out.len() as u64;
         Ok(())
     }
 
@@ -238,7 +280,7 @@ impl StorageBackend for Disk {
 impl Medium for Disk {
     type Backend = Self;
 
-    fn backend(&self) -> io::Result<Self> {
+    fn backend(&self) -> Result<Self, OpenError> {
         Ok(self.clone())
     }
 
@@ -246,7 +288,22 @@ impl Medium for Disk {
         Path::new("a simulated disk")
     }
 
+    fn check(&self) -> Result<(), OpenError> {
+        match &mut self.lock().moved_after {
+            Some(0) => Err(OpenError::Gone { path: self.path().to_owned() }),
+            Some(looks) => {
+                *looks -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
     fn cache_bytes(&self) -> usize {
         self.lock().cache_bytes.unwrap_or(CACHE_BYTES)
+    }
+
+    fn checked_bytes(&self) -> u64 {
+        self.lock().checked_bytes.unwrap_or(u64::MAX)
     }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod disk;
 mod faults;
 mod model;
+mod moved;
 mod opening;
 mod payments;
 

@@ -7,10 +7,12 @@ use std::path::Path;
 use redb::{Database, TableDefinition};
 use tempfile::TempDir;
 
+use super::disk::Failure;
 use super::*;
-use crate::journal::place::{self, Medium};
+use crate::journal::opening;
+use crate::journal::place::Medium;
 use crate::journal::store;
-use crate::journal::{InvalidConfig, OpenError};
+use crate::journal::{Create, InvalidConfig, OpenError};
 
 const FILE: &str = "payments.redb";
 
@@ -146,10 +148,140 @@ async fn a_damaged_journal_is_refused_and_left_untouched() {
 
 #[tokio::test]
 async fn a_journal_whose_making_was_cut_off_is_made_anew() {
+    for lock in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("payments.redb.new"), vec![0; 5000]).unwrap();
+        if lock {
+            fs::write(directory.path().join("lock"), "").unwrap();
+        }
+        let journal = Journal::open(&config(directory.path())).unwrap();
+        pay(&journal, "a", booked()).await;
+        assert!(!directory.path().join("payments.redb.new").exists());
+    }
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// What `validate` and a start refuse alike, making nothing.
+fn refused_alike(config: &Config) -> OpenError {
+    let before = names(config.directory());
+    let inspected = config.inspect().expect_err("validate should refuse it");
+    let refusal = Journal::open(config).expect_err("a start should refuse it");
+    assert_eq!(inspected.to_string(), refusal.to_string());
+    assert_eq!(names(config.directory()), before, "something was made or removed");
+    refusal
+}
+
+#[test]
+fn what_looks_like_a_journal_that_lost_its_file_is_refused_and_nothing_is_made() {
+    let companions =
+        [&["lock"][..], &["spent.jsonl"], &["lock", "spent.jsonl"], &["lock", "payments.redb.new", "spent.jsonl"]];
+    for companions in companions {
+        let directory = tempfile::tempdir().unwrap();
+        for name in companions {
+            fs::write(directory.path().join(name), "").unwrap();
+        }
+        let refusal = refused_alike(&config(directory.path()));
+        assert!(matches!(refusal, OpenError::Missing { .. }), "{companions:?}: {refusal:?}");
+        for name in companions {
+            assert!(refusal.to_string().contains(name), "{refusal}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_journal_that_lost_its_file_opens_again_once_it_is_put_back() {
+    let directory = closed_journal().await;
+    let (file, aside) = (directory.path().join(FILE), directory.path().join("aside"));
+    fs::rename(&file, &aside).unwrap();
+    assert!(matches!(refused_alike(&config(directory.path())), OpenError::Missing { .. }));
+    fs::rename(&aside, &file).unwrap();
+    config(directory.path()).inspect().unwrap();
+    Journal::open(&config(directory.path())).unwrap();
+}
+
+#[test]
+fn a_link_without_a_target_is_refused_with_both_names_and_nothing_is_made_in_its_place() {
+    let (place, disk) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let target = disk.path().join("mounted/journal");
+    let link = |name: &str| {
+        let link = place.path().join(name);
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        link
+    };
+    let folder = place.path().join("with-linked-file");
+    fs::create_dir(&folder).unwrap();
+    link("with-linked-file/payments.redb");
+    for directory in [link("folder"), link("parent").join("journal"), folder] {
+        let refusal = refused_alike(&config(&directory));
+        assert!(matches!(refusal, OpenError::DanglingLink { .. }), "{refusal:?}");
+        assert!(refusal.to_string().contains(target.to_str().unwrap()), "{refusal}");
+    }
+    assert!(names(disk.path()).is_empty());
+    fs::create_dir_all(&target).unwrap();
+    Journal::open(&config(&place.path().join("folder"))).unwrap();
+    assert_eq!(names(&target), ["lock", FILE]);
+}
+
+#[tokio::test]
+async fn never_makes_no_journal_and_opens_one_that_is_there() {
     let directory = tempfile::tempdir().unwrap();
-    fs::write(directory.path().join("payments.redb.new"), vec![0; 5000]).unwrap();
-    let journal = Journal::open(&config(directory.path())).unwrap();
-    pay(&journal, "a", booked()).await;
+    for absent in [directory.path().to_owned(), directory.path().join("journal")] {
+        let refusal = refused_alike(&config(&absent).with_create(Create::Never));
+        assert!(matches!(refusal, OpenError::Absent { .. }), "{refusal:?}");
+        assert!(refusal.to_string().contains("payments.create"), "{refusal}");
+    }
+    assert!(names(directory.path()).is_empty());
+    let there = closed_journal().await;
+    let config = config(there.path()).with_create(Create::Never);
+    config.inspect().unwrap();
+    Journal::open(&config).unwrap();
+}
+
+#[test]
+fn the_empty_root_of_a_new_disk_gets_a_journal() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::create_dir(directory.path().join("lost+found")).unwrap();
+    Journal::open(&config(directory.path())).unwrap();
+}
+
+/// A sound journal, closed.
+async fn closed_disk() -> Disk {
+    let (disk, journal) = on_new_disk();
+    for number in 0..3 {
+        pay(&journal, &number.to_string(), booked()).await;
+    }
+    journal.close().await;
+    disk
+}
+
+#[tokio::test]
+async fn whatever_the_disk_refuses_at_a_start_is_never_called_damage() {
+    let bytes = closed_disk().await.bytes();
+    for (failure, step) in [(Failure::Read, 3), (Failure::Write, 1), (Failure::Full, 1), (Failure::Sync, 1)] {
+        for point in (0..).step_by(step) {
+            let disk = Disk::holding(bytes.clone());
+            disk.without_cache();
+            disk.fail_after(failure, point);
+            let opened = Journal::open_on(disk.clone(), KEEP, Arc::new(HandClock::default()));
+            if !disk.has_failed() {
+                opened.unwrap();
+                break;
+            }
+            if let Err(refusal) = opened {
+                assert!(matches!(refusal, OpenError::Io { .. }), "{failure:?} at {point}: {refusal:?}");
+                // The thread of a journal that opened goes on with the disk, so only this one is looked at again.
+                disk.heal();
+                let journal = open(&disk, &Arc::default());
+                assert_eq!(journal.counts().await.unwrap()[&State::Booked], 3, "{failure:?} at {point}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -166,8 +298,8 @@ fn a_configuration_that_forgets_too_soon_or_names_no_place_cannot_be_made() {
     assert_eq!(Config::new("x", KEEP.saturating_sub(INSTANT)), Err(InvalidConfig::KeepTooShort));
 }
 
-#[tokio::test]
-async fn the_space_of_expired_records_is_given_back_at_start_and_nothing_else() {
+/// A journal of one unknown payment, and the room that a thousand expired ones left.
+async fn mostly_free() -> (Disk, Arc<HandClock>, Record) {
     let disk = Disk::default();
     let clock = Arc::new(HandClock::default());
     let journal = open(&disk, &clock);
@@ -179,12 +311,71 @@ async fn the_space_of_expired_records_is_given_back_at_start_and_nothing_else() 
         settled_down(&journal).await.unwrap();
     }
     journal.close().await;
+    (disk, clock, lost)
+}
+
+#[tokio::test]
+async fn the_space_of_expired_records_is_given_back_at_start_and_nothing_else() {
+    let (disk, clock, lost) = mostly_free().await;
     let before = disk.len();
-    drop(place::open_compact(&disk, u64::MAX).unwrap());
+    drop(opening::open_compact(&disk, u64::MAX).unwrap());
     assert_eq!(disk.backend().unwrap().len(), before, "a small file is left alone");
-    drop(place::open_compact(&disk, 1).unwrap());
+    drop(opening::open_compact(&disk, 1).unwrap());
     assert!(disk.len() < before / 2, "{} of {before} bytes", disk.len());
     let journal = open(&disk, &clock);
     assert_eq!(journal.get(lost.id).await, Ok(Some(lost)));
     assert_eq!(disk.bytes().len(), disk.len());
+}
+
+#[tokio::test]
+async fn a_disk_that_does_not_let_the_space_be_given_back_keeps_no_journal_from_starting() {
+    let (sound, clock, lost) = mostly_free().await;
+    let bytes = sound.bytes();
+    for failure in [Failure::Full, Failure::Write, Failure::Sync] {
+        for point in (0..).step_by(5) {
+            let disk = Disk::holding(bytes.clone());
+            disk.fail_after(failure, point);
+            let opened = opening::open_compact(&disk, 1).map(drop);
+            if !disk.has_failed() {
+                assert!(point > 0 && disk.len() < bytes.len() / 2);
+                break;
+            }
+            // A disk that stays full may refuse the start as well, for what it is.
+            assert!(matches!(opened, Ok(()) | Err(OpenError::Io { .. })), "{failure:?} at {point}: {opened:?}");
+            disk.heal();
+            let journal = open(&disk, &clock);
+            assert_eq!(journal.get(lost.id).await, Ok(Some(lost.clone())), "{failure:?} at {point}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_failed_compaction_on_a_disk_that_recovers_is_gone_on_without() {
+    let (disk, _, _) = mostly_free().await;
+    // Beyond what opening writes: the room that compaction wants.
+    let quiet = Disk::holding(disk.bytes());
+    let opened = opening::open(&quiet).unwrap();
+    disk.fail_once_after(Failure::Full, quiet.changes() + 3);
+    drop(opened);
+    drop(opening::open_compact(&disk, 1).unwrap());
+    assert!(disk.has_failed());
+}
+
+#[tokio::test]
+async fn a_start_does_not_read_a_large_journal_to_find_out_whether_most_of_it_is_free() {
+    let (disk, journal) = on_new_disk();
+    let names: Vec<_> = (0..4000).map(|number| number.to_string()).collect();
+    for names in names.chunks(1000) {
+        futures_util::future::join_all(names.iter().map(|name| pay(&journal, name, booked()))).await;
+    }
+    journal.close().await;
+    disk.unchecked();
+    disk.without_cache();
+    // In a build with its assertions redb itself reads all that it opens.
+    disk.take_bytes_read();
+    drop(opening::open(&disk).unwrap());
+    let opened = disk.take_bytes_read();
+    drop(opening::open_compact(&disk, 1).unwrap());
+    let beyond = disk.take_bytes_read() - opened;
+    assert!(beyond < disk.len() as u64 / 8, "{beyond} bytes of {}", disk.len());
 }

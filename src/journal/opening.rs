@@ -1,0 +1,151 @@
+//! Opening what is found at the journal's path: first in rehearsal, touching nothing, then for real; and naming what went
+//! wrong for what it is.
+//!
+//! A file is called damaged only where its bytes are wrong, never because a disk refused to read or write: whoever reads
+//! "damaged" moves the file away, and with it goes what keeps payments from being sent twice.
+
+use std::io::{self, ErrorKind};
+use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
+
+use redb::{Builder, Database, StorageBackend};
+
+use super::error::OpenError;
+use super::place::Medium;
+use super::rehearsal::Overlay;
+use super::store::{self, FORMAT, Fault};
+
+/// A file smaller than this is not worth compacting.
+pub(super) const COMPACTED_BYTES: u64 = 16 << 20;
+
+/// What the writer needs of the place: whatever it is kept on.
+pub(super) trait Home: Send {
+    /// Opens the file anew.
+    fn open(&self) -> Result<Database, OpenError>;
+
+    /// Whether a start would find what is open.
+    fn check(&self) -> Result<(), OpenError>;
+}
+
+impl<M: Medium> Home for M {
+    fn open(&self) -> Result<Database, OpenError> {
+        open(self)
+    }
+
+    fn check(&self) -> Result<(), OpenError> {
+        Medium::check(self)
+    }
+}
+
+/// Opens the journal on `medium`.
+pub(super) fn open(medium: &impl Medium) -> Result<Database, OpenError> {
+    let path = medium.path();
+    let len = medium.backend()?.len().map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+    if len == 0 {
+        return make(medium.backend()?, path, medium.cache_bytes());
+    }
+    rehearse(medium, len <= medium.checked_bytes())?;
+    builder(medium.cache_bytes()).create_with_backend(medium.backend()?).map_err(|error| refused(error, path))
+}
+
+/// Makes an empty journal.
+pub(super) fn make(backend: impl StorageBackend, path: &Path, cache_bytes: usize) -> Result<Database, OpenError> {
+    let database = builder(cache_bytes).create_with_backend(backend).map_err(|error| refused(error, path))?;
+    store::initialise(&database).map_err(|fault| misread(fault, path))?;
+    Ok(database)
+}
+
+/// Recovers and checks the journal with all writes kept in memory.
+fn rehearse(medium: &impl Medium, checked: bool) -> Result<(), OpenError> {
+    let path = medium.path();
+    let failed = |source| OpenError::Io { path: path.to_owned(), source };
+    let overlay = Overlay::over(medium.backend()?).map_err(failed)?;
+    let failure = overlay.failure();
+    // redb may panic on a file that was damaged from outside.
+    let rehearsed = panic::catch_unwind(AssertUnwindSafe(|| {
+        let database = builder(medium.cache_bytes()).set_check_integrity_on_open(checked).create_with_backend(overlay);
+        let format = store::format(&database.map_err(|error| refused(error, path))?);
+        match format.map_err(|fault| misread(fault, path))? {
+            Some(FORMAT) => Ok(()),
+            Some(found) => Err(OpenError::Format { path: path.to_owned(), found, known: FORMAT }),
+            None => Err(OpenError::Foreign { path: path.to_owned() }),
+        }
+    }));
+    let rehearsed = rehearsed.unwrap_or_else(|_| {
+        Err(OpenError::Damaged { path: path.to_owned(), reason: "the store cannot make sense of it".into() })
+    });
+    match (rehearsed, failure.take()) {
+        // What was not read cannot be judged, whatever redb made of that.
+        (Err(_), Some(source)) => Err(failed(source)),
+        (rehearsed, _) => rehearsed,
+    }
+}
+
+/// Opens the journal at start: as [`open`], and gives the space of expired records back where most of a file of at
+/// least `floor_bytes` is free. Only then, since compacting takes the file whole; and where the disk does not let it,
+/// the journal goes on as it is.
+pub(super) fn open_compact(medium: &impl Medium, floor_bytes: u64) -> Result<Database, OpenError> {
+    let mut database = open(medium)?;
+    let len = medium.backend()?.len().unwrap_or(0);
+    if len < floor_bytes {
+        return Ok(database);
+    }
+    match compact(&mut database, len) {
+        Ok(()) => Ok(database),
+        Err(fault) => {
+            let path = medium.path().display();
+            tracing::warn!(%path, %fault, "the space of expired payments is not given back; the journal goes on without");
+            // After a fault of the disk the handle refuses everything.
+            drop(database);
+            open(medium)
+        }
+    }
+}
+
+fn compact(database: &mut Database, len: u64) -> Result<(), Fault> {
+    // What it holds is estimated first, since measuring it reads all of it.
+    if store::estimated_bytes(database)?.saturating_mul(3) > len {
+        return Ok(());
+    }
+    let transaction = database.begin_write()?;
+    let stats = transaction.stats()?;
+    transaction.abort()?;
+    let used = stats.stored_bytes().saturating_add(stats.metadata_bytes());
+    if stats.fragmented_bytes() > used {
+        database.compact()?;
+    }
+    Ok(())
+}
+
+fn builder(cache_bytes: usize) -> Builder {
+    let mut builder = Builder::new();
+    builder.set_cache_size(cache_bytes);
+    builder
+}
+
+/// Names what redb says.
+pub(super) fn refused(error: impl Into<redb::Error>, path: &Path) -> OpenError {
+    let path = path.to_owned();
+    match error.into() {
+        redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => OpenError::InUse { path },
+        redb::Error::UpgradeRequired(_) => OpenError::Foreign { path },
+        redb::Error::Corrupted(reason) => OpenError::Damaged { path, reason },
+        // So redb says that it is no file of its own.
+        redb::Error::Io(error) if error.kind() == ErrorKind::InvalidData => OpenError::Foreign { path },
+        redb::Error::Io(error) if error.kind() == ErrorKind::UnexpectedEof => {
+            OpenError::Damaged { path, reason: "the file ends early".into() }
+        }
+        redb::Error::Io(source) => OpenError::Io { path, source },
+        error => OpenError::Io { path, source: io::Error::other(error) },
+    }
+}
+
+/// Names what the store says.
+pub(super) fn misread(fault: Fault, path: &Path) -> OpenError {
+    match fault {
+        Fault::Storage(error) => refused(*error, path),
+        Fault::Moved(error) => *error,
+        fault @ Fault::Damaged { .. } => OpenError::Damaged { path: path.to_owned(), reason: fault.to_string() },
+        fault @ Fault::Closed => OpenError::Io { path: path.to_owned(), source: io::Error::other(fault) },
+    }
+}
