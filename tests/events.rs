@@ -296,6 +296,65 @@ async fn nothing_that_an_administrator_types_poses_as_the_stream_s_own_words() {
     }
 }
 
+/// A broadcast whose `message` and `parameters` are these texts, in either format.
+fn frame(format: &str, message: &str, parameters: &str) -> String {
+    if format == "json5" {
+        let message = message.replace('"', "'");
+        return format!("{{type:'broadcast',result:{{message:{message},parameters:{parameters}}}}}");
+    }
+    format!(r#"{{"type":"broadcast","result":{{"message":{message},"parameters":{parameters}}}}}"#)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broadcast_with_half_an_emoji_reaches_every_listener_and_so_does_one_behind_a_byte_order_mark() {
+    for format in ["json", "json5"] {
+        let world = world(&[("BRIDGE_GATEWAY__FORMAT", format)]).await;
+        let mut stream = Stream::open(&world, "").await;
+        let last = offset(&stream.next().await.id);
+        let cut = frame(format, r#""Beer is out \ud83c""#, r#"{"note":"\udf7a"}"#);
+        assert!(world.gateway.send_text("demo", &cut).unwrap() >= 2, "over several connections");
+        let told = stream.next().await;
+        assert_eq!((told.name.as_str(), offset(&told.id)), ("", last + 1), "{format}");
+        assert!(told.data.starts_with("{\"message\":\"Beer is out \u{fffd}\""), "{}", told.data);
+        assert!(told.data.contains(r#""parameters":{"note":"\udf7a"}"#), "as it came: {}", told.data);
+        world.gateway.send_text("demo", &format!("\u{feff}{}", frame(format, r#""marked""#, "{}"))).unwrap();
+        assert_eq!(stream.next().await.message(), "marked", "{format}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_may_be_a_broadcast_and_cannot_be_read_is_one_gap_and_ends_the_catalogue_s_freshness() {
+    for format in ["json", "json5"] {
+        let world = world(&[("BRIDGE_GATEWAY__FORMAT", format)]).await;
+        let products = "/points-of-sale/1/products";
+        let mut stream = Stream::open(&world, "").await;
+        let mut last = offset(&stream.next().await.id);
+        let messages = ["7", "null", "{}"].map(|message| frame(format, message, "{}"));
+        let twice =
+            frame(format, r#""a""#, "{}").replacen("message", "message:'b',message", usize::from(format == "json5"));
+        let twice = twice.replacen(r#""message""#, r#""message":"b","message""#, 1);
+        let cut = frame(format, r#""updatepos""#, "{}").split_at(45).0.to_owned();
+        let absent = r#"{"type":"broadcast","result":{"parameters":{}}}"#.to_owned();
+        for (number, text) in messages.into_iter().chain([twice, cut, absent, "updatepos".to_owned()]).enumerate() {
+            assert_eq!(world.get(products).await.status(), 200);
+            assert!(world.get(products).await.headers()["cache-status"].to_str().unwrap().contains("hit"));
+            let price = format!("{number}.35");
+            world.gateway.set_product_price("demo", 1, 1, &price).unwrap();
+            assert!(world.gateway.send_text("demo", &text).unwrap() >= 2, "over several connections");
+            let gap = stream.next().await;
+            assert_eq!((gap.name.as_str(), &gap.json()["reason"]), ("gap", &"unreadable".into()), "{text}");
+            assert_eq!(offset(&gap.id), last + 1, "one gap for all its copies: {text}");
+            last += 1;
+            assert!(world.get(products).await.text().await.unwrap().contains(&price), "an old price: {text}");
+        }
+        let reply = r#"{"type":"event","result":{"event":"listpm","parame"#;
+        world.gateway.send_text("demo", reply).unwrap();
+        broadcast(&world, "after it");
+        let told = stream.next().await;
+        assert_eq!((offset(&told.id), told.message().as_str()), (last + 1, "after it"), "half a reply is no broadcast");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_filtered_stream_does_not_lose_its_place() {
     let world = world(&[("BRIDGE_EVENTS__HEARTBEAT", "1s")]).await;

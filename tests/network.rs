@@ -105,7 +105,7 @@ async fn bridge(plan: Plan, book: Shared) -> turmoil::Result {
             let change = match upward {
                 Upward::Opened { .. } => 1,
                 Upward::Closed { .. } => -1,
-                Upward::Broadcast { .. } => 0,
+                Upward::Broadcast { .. } | Upward::Unreadable { .. } => 0,
             };
             open.fetch_add(change, Ordering::Relaxed);
         }

@@ -3,7 +3,7 @@
 //! Everything happens at the very moment a connection reports, and in order, under one lock: [`Matcher`] decides what
 //! the report means, the cache's freshness ends, and only then is it logged, so that whoever refetches on an event gets
 //! the new state. `updatepos` that may be news ends freshness even while it is held for its log entry, and so does any
-//! time in which one may have been missed.
+//! time in which one may have been missed, and any message that may have been one and cannot be read.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::cache::Cache;
 use crate::gateway::{Heard, Upward};
 use crate::hub::matcher::{Decision, Matcher, Outcome};
-use crate::hub::{Event, Gap, Hub};
+use crate::hub::{Event, Gap, Hub, Reason};
 
 /// The broadcast that puts the catalogue out of date.
 const UPDATEPOS: &str = "updatepos";
@@ -56,6 +56,9 @@ impl Relay {
                 tracing::debug!(instance = &*self.instance, link, message, "broadcast");
                 (matcher.heard(*link, *at, message, parameters, Timestamp::now()), message == UPDATEPOS)
             }
+            Upward::Unreadable { link, at, digest } => {
+                (matcher.heard_unreadable(*link, *at, *digest, Timestamp::now()), true)
+            }
         };
         if outcome.news && concerns_catalogue {
             self.cache.catalogue_changed(&self.instance);
@@ -72,10 +75,18 @@ impl Relay {
             self.hub.publish(match decision {
                 Decision::Broadcast(broadcast) => Event::Broadcast(broadcast),
                 Decision::Gap(hole) => {
-                    let gap = Gap { from: wall_clock(hole.from), to: wall_clock(hole.to) };
+                    let (from, to) = (wall_clock(hole.from), wall_clock(hole.to));
+                    let gap = Gap { from, to, reason: Reason::NoConnection };
                     tracing::info!(instance = &*self.instance, from = %gap.from, to = %gap.to,
                         "broadcasts may have been missed: no connection was sure to hear them");
                     Event::Gap(gap)
+                }
+                Decision::Unreadable(at) => {
+                    tracing::warn!(
+                        instance = &*self.instance,
+                        "a broadcast may have been missed: it could not be read"
+                    );
+                    Event::Gap(Gap { from: at, to: at, reason: Reason::Unreadable })
                 }
             });
         }

@@ -7,6 +7,7 @@
 //! The task ends when the connection does, when it can no longer be trusted, or when it is told to; it is bounded in
 //! every state by a deadline.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use super::socket::{self, Socket};
 use super::state::{Job, LinkId};
 use super::tally::Outcome;
 use super::upward::Upward;
-use crate::wire::{Body, Frame, GatewayError, Kind, Meaning, frame};
+use crate::wire::{Body, Frame, GatewayError, Kind, Meaning, Undecodable, frame};
 
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -50,7 +51,7 @@ pub(super) async fn open(url: &str, dialer: &Dialer, config: &Config) -> Result<
                         return Err(DialError::Refused(error));
                     }
                 }
-                socket::Heard::Pong(_) | socket::Heard::Noise => {}
+                socket::Heard::Binary(_) | socket::Heard::Pong(_) | socket::Heard::Noise => {}
             }
         }
     };
@@ -190,18 +191,29 @@ impl Link {
             socket::Heard::Pong(payload) => self.pong(payload),
             socket::Heard::Text(text) => {
                 self.last_heard = Instant::now();
-                return match frame::decode(&text, self.shared.config.format) {
-                    Ok(frame) => self.frame(frame).await,
-                    Err(why) => {
-                        tracing::warn!(instance = self.shared.instance, shard = self.name, link = self.id, %why,
-                            "a message from the gateway was not understood");
-                        Ok(())
-                    }
-                };
+                match frame::decode(&text, self.shared.config.format) {
+                    Ok(frame) => return self.frame(frame).await,
+                    Err(why) => self.not_understood(text.as_bytes(), &why),
+                }
+            }
+            socket::Heard::Binary(bytes) => {
+                self.last_heard = Instant::now();
+                self.not_understood(&bytes, &Undecodable::BINARY);
             }
         }
         self.last_heard = Instant::now();
         Ok(())
+    }
+
+    /// A message came that is no frame. It may have been a broadcast, and the reply that is waited for.
+    fn not_understood(&mut self, message: &[u8], why: &Undecodable) {
+        tracing::warn!(instance = self.shared.instance, shard = self.name, link = self.id, %why,
+            "a message from the gateway was not understood");
+        if why.may_be_broadcast {
+            let mut hasher = DefaultHasher::new();
+            message.hash(&mut hasher);
+            self.tell(&Upward::Unreadable { link: self.id, at: self.last_heard, digest: hasher.finish() });
+        }
     }
 
     fn pong(&mut self, payload: u64) {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -24,9 +25,11 @@ const READ_BUFFER: usize = 16 << 10;
 pub(super) enum Heard {
     /// A text message.
     Text(Utf8Bytes),
+    /// A binary message.
+    Binary(Bytes),
     /// A ping of ours, answered, with its payload.
     Pong(u64),
-    /// Something without meaning to us: a binary message, a foreign pong, a ping (answered by the library).
+    /// Something without meaning to us: a foreign pong, a ping (answered by the library).
     Noise,
     /// The connection is over; the reason is for the log.
     Closed(String),
@@ -86,7 +89,8 @@ impl Socket {
                 payload.as_ref().try_into().map_or(Heard::Noise, |bytes| Heard::Pong(u64::from_be_bytes(bytes)))
             }
             Some(Ok(Message::Close(frame))) => Heard::Closed(closing_words(frame)),
-            Some(Ok(Message::Binary(_) | Message::Ping(_) | Message::Frame(_))) => Heard::Noise,
+            Some(Ok(Message::Binary(bytes))) => Heard::Binary(bytes),
+            Some(Ok(Message::Ping(_) | Message::Frame(_))) => Heard::Noise,
             Some(Err(WsError::Utf8(_))) => Heard::Closed("a text message was not UTF-8".to_owned()),
             Some(Err(error)) => Heard::Closed(error.to_string()),
             None => Heard::Closed("the gateway closed the connection".to_owned()),

@@ -29,6 +29,15 @@ pub enum Upward {
         /// What it carries.
         parameters: Body,
     },
+    /// A message came that cannot be read and may have been a broadcast. It may come over every other connection too.
+    Unreadable {
+        /// The connection's generation.
+        link: LinkId,
+        /// When it came.
+        at: Instant,
+        /// Tells it from others.
+        digest: u64,
+    },
     /// A connection is over.
     Closed {
         /// Its generation.

@@ -13,7 +13,7 @@ use jiff::fmt::temporal::DateTimePrinter;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::hub::{Broadcast, Entry, Event, Form, Gap, Id};
+use crate::hub::{Broadcast, Entry, Event, Form, Gap, Id, Reason};
 
 /// One comment line: a sign of life that no client takes for an event. No empty line follows it: clients that keep the
 /// last id for the block (`httpx-sse` does) would make an event of one.
@@ -112,8 +112,15 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
 pub fn entry(entry: &Entry) -> Bytes {
     entry.written(Form::EventStream, |entry| match &entry.event {
         Event::Broadcast(told) => Block { id: Some(entry.id), data: broadcast(told), ..Block::default() }.bytes(),
-        Event::Gap(Gap { from, to }) => gap(entry.id, "no-connection", &time(*from), &time(*to)),
+        Event::Gap(Gap { from, to, reason }) => gap(entry.id, name_of(*reason), &time(*from), &time(*to)),
     })
+}
+
+fn name_of(reason: Reason) -> &'static str {
+    match reason {
+        Reason::NoConnection => "no-connection",
+        Reason::Unreadable => "unreadable",
+    }
 }
 
 /// Entries that the log no longer holds.

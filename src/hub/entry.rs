@@ -74,13 +74,24 @@ pub struct Broadcast {
     pub maybe_duplicate: bool,
 }
 
-/// A time in which broadcasts may have been missed, since no connection was sure to hear them.
+/// Why broadcasts may be missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// No connection was sure to hear them.
+    NoConnection,
+    /// A message came that may have been one, and could not be read.
+    Unreadable,
+}
+
+/// A time in which broadcasts may have been missed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gap {
     /// Its beginning.
     pub from: Timestamp,
     /// Its end.
     pub to: Timestamp,
+    /// Why.
+    pub reason: Reason,
 }
 
 /// What can be logged.

@@ -45,6 +45,8 @@ pub enum Decision {
     Broadcast(Broadcast),
     /// Broadcasts may have been missed.
     Gap(Hole),
+    /// A message came that may have been a broadcast and cannot be read.
+    Unreadable(Timestamp),
 }
 
 /// What follows from a report.
@@ -58,18 +60,26 @@ pub struct Outcome {
 
 /// A broadcast as far as it can be told from others.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Payload {
-    message: Arc<str>,
-    parameters: Body,
+enum Payload {
+    Read {
+        message: Arc<str>,
+        parameters: Body,
+    },
+    /// One that cannot be read, by a digest of the whole message.
+    Unreadable(u64),
 }
 
 impl Payload {
     fn size(&self) -> usize {
-        self.message.len() + self.parameters.as_str().len()
+        match self {
+            Self::Read { message, parameters } => message.len() + parameters.as_str().len(),
+            Self::Unreadable(digest) => size_of_val(digest),
+        }
     }
 
     fn broadcast(&self, received_at: Timestamp, maybe_duplicate: bool) -> Decision {
-        let (message, parameters) = (Arc::clone(&self.message), self.parameters.clone());
+        let Self::Read { message, parameters } = self else { return Decision::Unreadable(received_at) };
+        let (message, parameters) = (Arc::clone(message), parameters.clone());
         Decision::Broadcast(Broadcast { message, parameters, received_at, maybe_duplicate })
     }
 }
@@ -287,12 +297,27 @@ impl Matcher {
         parameters: &Body,
         received_at: Timestamp,
     ) -> Outcome {
+        self.brought(
+            link,
+            at,
+            Payload::Read { message: Arc::from(message), parameters: parameters.clone() },
+            received_at,
+        )
+    }
+
+    /// A connection brought a message that may have been a broadcast and cannot be read. Its copies are told from others
+    /// by their digest, as those of broadcasts are by what they say.
+    pub fn heard_unreadable(&mut self, link: u64, at: Instant, digest: u64, received_at: Timestamp) -> Outcome {
+        self.brought(link, at, Payload::Unreadable(digest), received_at)
+    }
+
+    fn brought(&mut self, link: u64, at: Instant, payload: Payload, received_at: Timestamp) -> Outcome {
         let mut outcome = self.tick(at);
         let (now, skew) = (self.now, self.skew);
         // A witness that is heard after the fact has listened until then.
         self.vouched.retain_mut(|vouched| vouched.word.heard(link, now) != Worth::Proved);
         let since = self.coverage.since(link).unwrap_or(now);
-        let payload = Arc::new(Payload { message: Arc::from(message), parameters: parameters.clone() });
+        let payload = Arc::new(payload);
         let known = self.payloads.get_key_value(&payload).map(|(known, _)| Arc::clone(known));
         if known.is_none() && self.forgotten.is_some_and(|forgotten| now < forgotten + skew * LATE_SKEWS) {
             outcome.news = true;

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-pub use entry::{Broadcast, Entry, Epoch, Event, Form, Gap, Id};
+pub use entry::{Broadcast, Entry, Epoch, Event, Form, Gap, Id, Reason};
 use log::Log;
 pub use subscription::{End, Item, Subscription};
 

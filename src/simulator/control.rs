@@ -82,6 +82,7 @@ fn routes(config: &mut web::ServiceConfig) {
         .route("/faults/{id}", web::delete().to(remove_fault))
         .route("/shards/{shard}", web::post().to(set_shard))
         .route("/broadcasts", web::post().to(broadcast))
+        .route("/messages", web::post().to(send_text))
         .route("/products/{pos_id}/{product_id}", web::patch().to(change_product))
         .route("/transactions", web::get().to(transactions))
         .default_service(web::to(|| async { refusal(StatusCode::NOT_FOUND, "there is nothing here") }));
@@ -167,6 +168,12 @@ async fn broadcast(world: Data<World>, whose: Query<Whose>, bytes: Bytes) -> Res
     let message = message.ok_or_else(|| Misuse::new("a broadcast needs a message".to_owned()))?;
     let parameters = asked.get("parameters").cloned().unwrap_or_else(|| Value::object([]));
     let copies = world.broadcast(instance, message, &parameters);
+    Ok(HttpResponse::Ok().json(serde_json::json!({ "connections": copies })))
+}
+
+/// The body is the message, whatever it says.
+async fn send_text(world: Data<World>, whose: Query<Whose>, bytes: Bytes) -> Result<HttpResponse, Misuse> {
+    let copies = world.send_text(whose.index(&world)?, text(&bytes)?);
     Ok(HttpResponse::Ok().json(serde_json::json!({ "connections": copies })))
 }
 

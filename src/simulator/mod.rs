@@ -170,6 +170,13 @@ impl Simulator {
         Ok(self.world.broadcast(self.world.instance(instance)?, message, &value))
     }
 
+    /// Sends `text` as one message to every connection of `instance`, as a broadcast is sent, whatever it says: for what
+    /// a server prints that no [`broadcast`](Self::broadcast) can spell, such as half of a surrogate pair. Returns how many
+    /// connections there are.
+    pub fn send_text(&self, instance: &str, text: &str) -> Result<usize, Misuse> {
+        Ok(self.world.send_text(self.world.instance(instance)?, text))
+    }
+
     /// Puts a fault in force, behind those that are, and returns its number.
     #[expect(clippy::must_use_candidate, reason = "most faults are never taken back one by one")]
     pub fn add_fault(&self, fault: Fault) -> u64 {

@@ -96,6 +96,13 @@ impl World {
         found.ok_or_else(|| Misuse::new(format!("there is no instance {slug:?}")))
     }
 
+    /// Sends a text, whatever it is, as one message to every connection of an instance on every live shard, like a
+    /// broadcast. Returns how many there are.
+    pub(super) fn send_text(&self, instance: usize, text: &str) -> usize {
+        let text = Utf8Bytes::from(text);
+        self.deliver(instance, |_| text.clone())
+    }
+
     /// Sends a broadcast to every connection of an instance on every live shard, and returns how many there are.
     pub(super) fn broadcast(&self, instance: usize, name: &str, parameters: &Value) -> usize {
         let name = Value::from(name.to_owned());
@@ -104,11 +111,12 @@ impl World {
             Utf8Bytes::from(message("broadcast", &result, format))
         };
         let (json, json5) = (text(Format::Json), text(Format::Json5));
-        let copies = self.roster.broadcast(
-            instance,
-            |format| if format == Format::Json { json.clone() } else { json5.clone() },
-            || Instant::now() + self.between(Duration::ZERO, self.config.broadcast_jitter),
-        );
+        self.deliver(instance, |format| if format == Format::Json { json.clone() } else { json5.clone() })
+    }
+
+    fn deliver(&self, instance: usize, text: impl Fn(Format) -> Utf8Bytes) -> usize {
+        let due = || Instant::now() + self.between(Duration::ZERO, self.config.broadcast_jitter);
+        let copies = self.roster.broadcast(instance, text, due);
         self.counters.broadcast(u64::try_from(copies).unwrap_or(u64::MAX));
         copies
     }

@@ -3,12 +3,14 @@
 //! A frame's body stays raw text: in JSON byte for byte as it came, in JSON5 respelled as JSON with its numbers
 //! untouched ([`super::json5`]). Only the envelope is understood.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::text::{self, Member};
 use super::{Command, GatewayError, json5};
 
 /// How the gateway prints what it sends: chosen by `Content-Type` in the URL.
@@ -92,90 +94,113 @@ pub enum Frame {
     Command,
 }
 
-/// Why a text message is no frame. Never holds the message itself, which may carry secrets.
+/// Why a message is no frame. Never holds the message itself, which may carry secrets.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Undecodable {
+#[error("{why}")]
+pub struct Undecodable {
+    why: Why,
+    /// Whether it may have been a broadcast: whoever keeps copies cannot know that it did not end them.
+    pub may_be_broadcast: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum Why {
     /// Neither JSON nor, where agreed, JSON5.
     #[error("not {}: {reason}", format.name())]
-    Syntax {
-        /// The format in force.
-        format: Format,
-        /// The parser's words.
-        reason: String,
-    },
+    Syntax { format: Format, reason: String },
     /// Well-formed, but not an event, an error or a broadcast.
     #[error("not one of the gateway's frames")]
     Shape,
+    /// The gateway speaks in text messages.
+    #[error("a binary message")]
+    Binary,
+}
+
+impl Undecodable {
+    /// A message that is no text.
+    pub(crate) const BINARY: Self = Self { why: Why::Binary, may_be_broadcast: true };
+
+    fn shape(may_be_broadcast: bool) -> Self {
+        Self { why: Why::Shape, may_be_broadcast }
+    }
+
+    fn syntax(text: &str, format: Format, reason: &dyn fmt::Display) -> Self {
+        let why = Why::Syntax { format, reason: reason.to_string() };
+        Self { why, may_be_broadcast: may_begin_broadcast(text) }
+    }
 }
 
 /// Reads one text message.
 pub fn decode(text: &str, format: Format) -> Result<Frame, Undecodable> {
-    match (envelope(text), format) {
-        (Ok(frame), _) => Ok(frame),
+    // Some servers put a byte order mark before what they print.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    match (text::members(text, ENVELOPE), format) {
+        (Ok(envelope), _) => frame(envelope),
+        (Err(fault), Format::Json) if fault.is_data() => Err(Undecodable::shape(true)),
+        (Err(fault), Format::Json) => Err(Undecodable::syntax(text, format, &fault)),
         (Err(_), Format::Json5) => {
-            let json = json5::to_json(text).map_err(|fault| syntax(format, &fault))?;
-            envelope(&json).map_err(|_| Undecodable::Shape)
+            let json = json5::to_json(text).map_err(|fault| Undecodable::syntax(text, format, &fault))?;
+            let envelope = text::members(&json, ENVELOPE).map_err(|_| Undecodable::shape(true))?;
+            frame(envelope)
         }
-        (Err(fault), Format::Json) if fault.is_data() => Err(Undecodable::Shape),
-        (Err(fault), Format::Json) => Err(syntax(format, &fault)),
     }
 }
 
-fn syntax(format: Format, reason: &dyn fmt::Display) -> Undecodable {
-    Undecodable::Syntax { format, reason: reason.to_string() }
-}
-
 /// The outer shape, as the gateway documents it. `result` stays raw until its type is known.
-#[derive(Deserialize)]
-struct Envelope<'a> {
-    #[serde(rename = "type")]
-    kind: Kind,
-    #[serde(borrow)]
-    result: Option<&'a RawValue>,
-}
+const ENVELOPE: [&str; 2] = ["type", "result"];
 
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Kind {
-    Event,
-    Error,
-    Broadcast,
-    Command,
-}
-
-#[derive(Deserialize)]
-struct EventResult<'a> {
-    event: String,
-    #[serde(borrow)]
-    parameters: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct BroadcastResult<'a> {
-    message: String,
-    #[serde(borrow)]
-    parameters: Option<&'a RawValue>,
-}
-
-fn envelope(json: &str) -> Result<Frame, serde_json::Error> {
-    let envelope: Envelope<'_> = serde_json::from_str(json)?;
-    let result = envelope.result.map_or("null", RawValue::get);
-    Ok(match envelope.kind {
-        Kind::Event => {
-            let result: EventResult<'_> = serde_json::from_str(result)?;
-            Frame::Event { event: result.event, parameters: body(result.parameters) }
+fn frame([kind, result]: [Member<'_>; 2]) -> Result<Frame, Undecodable> {
+    let kind = kind.text().ok_or(Undecodable::shape(true))?;
+    let is_broadcast = kind == "broadcast";
+    let shape = || Undecodable::shape(is_broadcast);
+    let inside = |names| match result {
+        Member::Once(raw) => text::members(raw.get(), names).map_err(|_| shape()),
+        Member::Absent | Member::Twice => Err(shape()),
+    };
+    let text = |member: Member<'_>| member.text().map(Cow::into_owned).ok_or_else(shape);
+    match &*kind {
+        "event" => {
+            let [event, parameters] = inside(["event", "parameters"])?;
+            Ok(Frame::Event { event: text(event)?, parameters: body(parameters).ok_or_else(shape)? })
         }
-        Kind::Broadcast => {
-            let result: BroadcastResult<'_> = serde_json::from_str(result)?;
-            Frame::Broadcast { message: result.message, parameters: body(result.parameters) }
+        "broadcast" => {
+            let [message, parameters] = inside(["message", "parameters"])?;
+            Ok(Frame::Broadcast { message: text(message)?, parameters: body(parameters).ok_or_else(shape)? })
         }
-        Kind::Error => Frame::Error(serde_json::from_str(result)?),
-        Kind::Command => Frame::Command,
-    })
+        "error" => {
+            let [error, code] = inside(["error", "code"])?;
+            let code = match code {
+                Member::Once(raw) => raw,
+                Member::Absent => RawValue::NULL,
+                Member::Twice => return Err(shape()),
+            };
+            Ok(Frame::Error(GatewayError { error: text(error)?, code: code.to_owned() }))
+        }
+        "command" => Ok(Frame::Command),
+        _ => Err(shape()),
+    }
 }
 
-fn body(parameters: Option<&RawValue>) -> Body {
-    parameters.map_or_else(|| Body(Arc::from("{}")), Body::from)
+/// What a frame carries; nothing where that is not known.
+fn body(parameters: Member<'_>) -> Option<Body> {
+    match parameters {
+        Member::Once(raw) if raw.get() != "null" => Some(Body::from(raw)),
+        Member::Once(_) | Member::Absent => Some(Body(Arc::from("{}"))),
+        Member::Twice => None,
+    }
+}
+
+/// Whether a message that cannot be read to its end may have been a broadcast. The gateway prints the type first, so one
+/// that begins with another type was none.
+fn may_begin_broadcast(text: &str) -> bool {
+    let kind = || {
+        let inside = text.trim_start().strip_prefix('{')?.trim_start();
+        let after = ["\"type\"", "'type'", "type"].iter().find_map(|name| inside.strip_prefix(name))?;
+        let value = after.trim_start().strip_prefix(':')?.trim_start();
+        let quote = value.chars().next().filter(|quote| matches!(quote, '"' | '\''))?;
+        Some(value.get(1..)?.split_once(quote)?.0)
+    };
+    kind().is_none_or(|kind| kind == "broadcast" || kind.contains('\\'))
 }
 
 /// Encodes `command` with the key of its instance, as plain JSON: valid in either format.
@@ -210,7 +235,7 @@ mod tests {
         let text = "{type:'event',result:{event:'getdeposit',parameters:{Deposit:{Price:2.50}}}}";
         let Frame::Event { parameters, .. } = decode(text, Format::Json5).unwrap() else { panic!("an event") };
         assert_eq!(parameters.as_str(), r#"{"Deposit":{"Price":2.50}}"#);
-        assert!(matches!(decode(text, Format::Json), Err(Undecodable::Syntax { .. })));
+        assert!(decode(text, Format::Json).unwrap_err().to_string().starts_with("not json: "));
     }
 
     #[test]
@@ -231,6 +256,87 @@ mod tests {
             assert!(decode(text, Format::Json5).is_err(), "{text}");
         }
         assert_eq!(decode(r#"{"type":"command","command":"x","result":"y"}"#, Format::Json), Ok(Frame::Command));
+    }
+
+    fn read(text: &str, format: Format) -> Result<(String, String), bool> {
+        match decode(text, format) {
+            Ok(Frame::Broadcast { message, parameters }) => Ok((message, parameters.as_str().to_owned())),
+            Ok(other) => panic!("no broadcast: {other:?}"),
+            Err(why) => Err(why.may_be_broadcast),
+        }
+    }
+
+    #[test]
+    fn a_broadcast_with_half_an_emoji_is_read_and_what_it_carries_stays_as_it_came() {
+        let json =
+            r#"{"type":"broadcast","result":{"message":"Beer is out \ud83c","parameters":{"a\ud83c":"\udf7a"}}}"#;
+        let json5 = r"{type:'broadcast',result:{message:'Beer is out \ud83c',parameters:{'a\ud83c':'\udf7a'}}}";
+        let expected = ("Beer is out \u{fffd}".to_owned(), r#"{"a\ud83c":"\udf7a"}"#.to_owned());
+        assert_eq!(read(json, Format::Json), Ok(expected.clone()));
+        assert_eq!(read(json, Format::Json5), Ok(expected.clone()));
+        assert_eq!(read(json5, Format::Json5), Ok(expected));
+        let unknown_members = r#"{"type":"broadcast","x\ud83c":1,"result":{"message":"m","\ud83c":2}}"#;
+        assert_eq!(read(unknown_members, Format::Json), Ok(("m".to_owned(), "{}".to_owned())));
+    }
+
+    #[test]
+    fn half_an_emoji_in_an_event_or_an_error_is_no_obstacle() {
+        let event = r#"{"type":"event","result":{"event":"x\ud83c","parameters":{"Note":"\ud83c"}}}"#;
+        let Frame::Event { event, parameters } = decode(event, Format::Json).unwrap() else { panic!("an event") };
+        assert_eq!((event.as_str(), parameters.as_str()), ("x\u{fffd}", r#"{"Note":"\ud83c"}"#));
+        let error = r#"{"type":"error","result":{"error":"x\ud83c","code":"\ud83c"}}"#;
+        let Frame::Error(error) = decode(error, Format::Json).unwrap() else { panic!("an error") };
+        assert_eq!((error.error.as_str(), error.code.get()), ("x\u{fffd}", r#""\ud83c""#));
+    }
+
+    #[test]
+    fn a_byte_order_mark_before_a_frame_is_passed_over() {
+        let json = "\u{feff}{\"type\":\"broadcast\",\"result\":{\"message\":\"m\"}}";
+        for format in [Format::Json, Format::Json5] {
+            assert_eq!(read(json, format), Ok(("m".to_owned(), "{}".to_owned())), "{format:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_may_be_a_broadcast_unless_it_says_that_it_is_something_else() {
+        let broadcasts = [
+            r#"{"type":"broadcast","result":{"message":7}}"#,
+            r#"{"type":"broadcast","result":{"message":null}}"#,
+            r#"{"type":"broadcast","result":{"message":{}}}"#,
+            r#"{"type":"broadcast","result":{"parameters":{}}}"#,
+            r#"{"type":"broadcast","result":{"message":"a","message":"b"}}"#,
+            r#"{"type":"broadcast","result":{"message":"a","parameters":{},"parameters":{}}}"#,
+            r#"{"type":"broadcast","result":"updatepos"}"#,
+            r#"{"type":"broadcast"}"#,
+            r#"{"type":"broadcast","result":{"message":"a"},"result":{"message":"b"}}"#,
+            r#"{"type":"event","type":"broadcast","result":{"message":"a"}}"#,
+            r#"{"type":"broadcast","result":{"message":"upda"#,
+            r#"{"type":"broad"#,
+            r#"{ "type" : "broadcast" , "result" : }"#,
+            r#"{"type":"\u0062roadcast","result":"#,
+            r#"{"result":{"message":"updatepos"#,
+            "{type:'broadcast',result:{message:'upda",
+            "{'type':'broadcast','result':{'message'",
+            "updatepos",
+            "}garbage",
+            "",
+        ];
+        let others = [
+            r#"{"type":"event","result":{"event":"listpm","parameters":{"Paym"#,
+            r#"{"type":"error","result":{"error":7}}"#,
+            r#"{"type":"event","result":{"event":"a","event":"b"}}"#,
+            r#"{"type":"something_new","result":{}}"#,
+            "{type:'event',result:{event:'listpm',par",
+            "{type:\"error\",result",
+        ];
+        for format in [Format::Json, Format::Json5] {
+            for text in broadcasts {
+                assert_eq!(read(text, format), Err(true), "{format:?} {text}");
+            }
+            for text in others {
+                assert_eq!(read(text, format), Err(false), "{format:?} {text}");
+            }
+        }
     }
 
     #[test]

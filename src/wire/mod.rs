@@ -10,6 +10,7 @@ pub mod frame;
 pub mod json5;
 pub mod model;
 pub mod parameters;
+mod text;
 
 pub use command::{Command, Kind, Spec};
 pub use fault::{GatewayError, Meaning};

@@ -37,6 +37,10 @@ async fn the_control_endpoint_does_what_the_library_does() {
     assert_eq!(heard, json!({"connections": 1}));
     assert_eq!(client.frame().await["result"], broadcast);
 
+    let cut = r#"{"type":"broadcast","result":{"message":"Beer is out \ud83c"}}"#;
+    http.post(format!("{root}/messages")).body(cut).send().await.unwrap();
+    assert_eq!(client.text().await, cut, "any message, as it was given");
+
     let counts: Value = http.get(format!("{root}/counts")).send().await.unwrap().json().await.unwrap();
     assert_eq!(counts["commands"]["payitems"]["received"], 2);
     assert_eq!(counts["payments"][0]["reference"], "b");

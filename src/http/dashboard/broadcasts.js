@@ -6,7 +6,7 @@ import { follow } from "./stream.js";
 const MOST_ROWS = 50;
 const LISTENING = "Listening.";
 /** Why entries may be missing, in words. */
-const REASONS = { "no-connection": "no connection to the gateway was open or sure to hear", history: "the history did not reach back" };
+const REASONS = { unreadable: "a message of the gateway could not be read", "no-connection": "no connection to the gateway was open or sure to hear", history: "the history did not reach back" };
 let stream = null;
 let followed = null;
 let heard = 0;

@@ -103,7 +103,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::hub::{Broadcast, Epoch, Gap, Seats};
+    use crate::hub::{Broadcast, Epoch, Gap, Reason, Seats};
     use crate::wire::Body;
 
     const UPDATE: &str = r#"{"type":"broadcast","result":{"message":"updatepos","parameters":{}}}"#;
@@ -131,7 +131,11 @@ mod tests {
         assert_eq!(json5.begin(&hub, Format::Json5), None);
         assert_eq!(json.begin(&hub, Format::Json), None, "it hears already");
         hub.publish(broadcast("it's"));
-        hub.publish(Event::Gap(Gap { from: Timestamp::UNIX_EPOCH, to: Timestamp::UNIX_EPOCH }));
+        hub.publish(Event::Gap(Gap {
+            from: Timestamp::UNIX_EPOCH,
+            to: Timestamp::UNIX_EPOCH,
+            reason: Reason::NoConnection,
+        }));
         let frame = r#"{"type":"broadcast","result":{"message":"it's","parameters":{"n":1.50}}}"#;
         assert_eq!(heard(&mut json, Format::Json).await.as_deref(), Some(frame));
         assert_eq!(heard(&mut json, Format::Json).await.as_deref(), Some(UPDATE));

@@ -18,6 +18,7 @@ fn told(outcome: &Outcome) -> String {
         Decision::Broadcast(broadcast) if broadcast.maybe_duplicate => "?",
         Decision::Broadcast(_) => "+",
         Decision::Gap(_) => "gap",
+        Decision::Unreadable(_) => "unreadable",
     });
     entries.collect::<String>() + if outcome.news { "" } else { "." }
 }
@@ -56,6 +57,20 @@ impl Times {
     fn wait(&mut self, at_ms: u64) -> String {
         told(&self.1.tick(self.at(at_ms)))
     }
+}
+
+#[test]
+fn copies_of_a_message_that_cannot_be_read_are_one_gap_and_each_other_message_is_another() {
+    let mut times = Times::with(&[1, 2]);
+    let mut hear = |link, at_ms, digest| {
+        let at = times.at(at_ms);
+        told(&times.1.heard_unreadable(link, at, digest, Timestamp::UNIX_EPOCH))
+    };
+    assert_eq!(hear(1, 0, 7), "unreadable");
+    assert_eq!(hear(2, 10, 7), ".", "the same over another connection");
+    assert_eq!(hear(2, 20, 8), "unreadable");
+    assert_eq!(hear(1, 30, 7), "unreadable", "again over the same connection");
+    assert_eq!(times.hear(1, 40), "+");
 }
 
 #[test]
@@ -322,6 +337,7 @@ impl Log {
         let ms = |at: Instant| u64::try_from((at - start).as_millis()).unwrap();
         for decision in outcome.decisions {
             match decision {
+                Decision::Unreadable(_) => unreachable!("all that is broadcast here can be read"),
                 Decision::Gap(hole) => self.gaps_ms.push((ms(hole.from), ms(hole.to))),
                 Decision::Broadcast(broadcast) => {
                     let text = usize::from(&*broadcast.message == "b");
