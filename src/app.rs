@@ -96,14 +96,12 @@ impl App {
                 let hub = hub.clone();
                 async move { hub.announce().await }
             });
-            let request_timeout = config.gateway.request_timeout;
             let ledger = Ledger::new(config.limits.clone());
             ledgers.insert(name.clone(), ledger.clone());
             let parts = InstanceParts {
                 pool,
                 ledger,
                 api_key: instance.api_key,
-                request_timeout,
                 max_wait: config.limits.max_wait,
                 pay_max_wait: config.limits.pay_max_wait,
                 hub,

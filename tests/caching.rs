@@ -5,7 +5,7 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use concertpos_bridge::simulator::{Action, Config, Counting, Fault, Limits};
+use concertpos_bridge::simulator::{Action, Config, Counting, Fault, Garbage, Limits};
 use reqwest::Method;
 use support::{World, eventually, problem, together};
 
@@ -339,4 +339,83 @@ async fn a_compressed_answer_has_a_tag_that_says_so_and_that_is_known_again() {
     let record = world.request(Method::GET, &path).header("Accept-Encoding", "gzip").send().await.unwrap();
     assert!(!record.headers().contains_key("content-encoding"), "nor is a coding named that is none");
     assert!(tag(&record).starts_with('"'), "`If-Match` needs it as it is");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_that_is_not_understood_is_asked_for_once_and_the_old_copy_stands_in() {
+    let settings = [("BRIDGE_GATEWAY__REQUEST_TIMEOUT", "300ms")];
+    let world = World::with(Config::default(), &settings).await;
+    let received = || world.gateway.counts().command("listproducts").received;
+    for (number, kind) in (1..).zip([Garbage::NotUtf8, Garbage::Text, Garbage::Binary, Garbage::Truncated]) {
+        let asked = received();
+        world.gateway.add_fault(Fault::new(Action::Garbage { kind, instead: true }).on("listproducts"));
+        let page = format!("/points-of-sale/{number}/products");
+        assert_eq!(problem(world.get(&page).await).await.code, "gateway-protocol-violation", "{kind:?}");
+        assert_eq!(received(), asked + 1, "{kind:?} is asked for once");
+        world.gateway.clear_faults();
+        assert_eq!(world.get(&page).await.status(), 200, "{kind:?} is not remembered");
+    }
+    world.gateway.broadcast("demo", "updatepos", "{}").unwrap();
+    world.gateway.add_fault(Fault::new(Action::Garbage { kind: Garbage::NotUtf8, instead: true }));
+    eventually("the old copy stands in", async || {
+        let answer = world.get(PRODUCTS).await;
+        answer.status() == 200 && header(&answer, "cache-status").contains("detail=gateway-protocol-violation")
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_whose_connection_is_lost_each_time_is_told_so_and_not_that_it_took_too_long() {
+    let world = World::start().await;
+    world.gateway.add_fault(Fault::new(Action::CutAfterApply).on("listproducts"));
+    let lost = problem(world.get(PRODUCTS).await).await;
+    assert_eq!((lost.status, lost.code.as_str()), (503, "gateway-unavailable"));
+    assert!(lost.retry_after.is_some() && lost.body["retryable"] == true);
+    let detail = lost.body["detail"].as_str().unwrap();
+    assert!(detail.contains("lost before it answered"), "{detail}");
+    assert_eq!(world.gateway.counts().command("listproducts").received, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_word_that_nobody_knows_is_not_remembered_and_leaves_the_old_copy_true() {
+    let world = World::start().await;
+    let received = || world.gateway.counts().command("listproducts").received;
+    let word = Action::Error { word: "backend_busy".into(), code: None, and_reply: false };
+    world.gateway.add_fault(Fault::new(word.clone()).on("listproducts"));
+    let refused = problem(world.get(PRODUCTS).await).await;
+    assert_eq!((refused.code.as_str(), &refused.body["retryable"]), ("gateway-error", &true.into()));
+    world.gateway.clear_faults();
+    assert_eq!(world.get(PRODUCTS).await.status(), 200, "retryable means that it is asked again");
+    world.gateway.broadcast("demo", "updatepos", "{}").unwrap();
+    world.gateway.add_fault(Fault::new(word).on("listproducts"));
+    eventually("the old copy stands in", async || {
+        let answer = world.get(PRODUCTS).await;
+        assert_eq!(answer.status(), 200);
+        header(&answer, "cache-status").contains("detail=gateway-error")
+    })
+    .await;
+    let asked = received();
+    let forbidden = world.request(Method::GET, PRODUCTS).header("Cache-Control", "max-stale=0").send().await.unwrap();
+    assert_eq!(problem(forbidden).await.code, "gateway-error");
+    assert_eq!(received(), asked + 1, "each is asked for");
+    world.gateway.clear_faults();
+    assert!(!header(&world.get(PRODUCTS).await, "cache-status").contains("detail"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_try_of_a_read_is_paid_for_and_none_is_begun_that_cannot_be() {
+    let settings = [
+        ("BRIDGE_LIMITS__CAPACITY", "50"),
+        ("BRIDGE_LIMITS__MAX_WAIT", "10ms"),
+        ("BRIDGE_GATEWAY__REQUEST_TIMEOUT", "400ms"),
+    ];
+    let world = World::with(Config::default(), &settings).await;
+    world.gateway.add_fault(Fault::new(Action::Hang).on("listproducts").times(1));
+    let answer = world.get(PRODUCTS).await;
+    assert_eq!((answer.status().as_u16(), header(&answer, "ratelimit")), (200, "\"listproducts\";r=0;t=31".to_owned()));
+    assert_eq!(world.gateway.counts().command("listproducts").received, 2);
+    world.gateway.add_fault(Fault::new(Action::Hang).on("listpm"));
+    let hung = problem(world.get("/points-of-sale/1/payment-methods").await).await;
+    assert_eq!(hung.code, "gateway-timeout", "why it had to be asked again, not that it could not be");
+    assert_eq!(world.gateway.counts().command("listpm").received, 2);
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::{ANY, OPERATOR, World, eventually, problem};
+use support::{ANY, OPERATOR, World, eventually, problem, together};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_read_fails_while_one_shard_is_killed_then_a_second_and_both_come_back() {
@@ -89,6 +89,48 @@ async fn a_shard_that_falls_silent_is_found_out_and_left() {
     eventually("both links are replaced", async || opened("exon") + opened("cyton") + opened("zeus") >= before + 2)
         .await;
     assert_eq!(world.get(ANY).await.status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_on_a_shard_that_has_gone_silent_is_answered_by_another_in_the_time_that_is_left() {
+    // In the proportion of the settings that come with the program: one whole timeout is two thirds of the deadline.
+    let settings = [("BRIDGE_GATEWAY__REQUEST_TIMEOUT", "2s"), ("BRIDGE_SERVER__DEADLINE", "3s")];
+    let world = World::with(concertpos_bridge::simulator::Config::default(), &settings).await;
+    // The third shard has no link yet, and these two have nothing but silent ones.
+    world.gateway.freeze("exon").unwrap();
+    world.gateway.freeze("cyton").unwrap();
+    let asked = Instant::now();
+    let answer = world.get(ANY).await;
+    assert_eq!(answer.status(), 200, "{} after {:?}", answer.text().await.unwrap(), asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_moment_without_any_shard_costs_a_read_that_moment_and_nothing_more() {
+    let world = Arc::new(World::start().await);
+    for round in 0..3 {
+        for shard in ["exon", "cyton", "zeus"] {
+            world.gateway.kill(shard).unwrap();
+        }
+        let asking = Arc::clone(&world);
+        let reads = (0..20).map(move |number: u64| {
+            let world = Arc::clone(&asking);
+            async move {
+                // A moment is a stretch of time, and so is when in it a read comes.
+                tokio::time::sleep(Duration::from_millis(number * 15)).await;
+                let answer = world.get(ANY).await;
+                (answer.status().as_u16(), answer.text().await.unwrap())
+            }
+        });
+        let reads = tokio::spawn(together(reads));
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        for shard in ["exon", "cyton", "zeus"] {
+            world.gateway.revive(shard).unwrap();
+        }
+        for (status, text) in reads.await.unwrap() {
+            assert_eq!(status, 200, "round {round}: {text}");
+        }
+    }
 }
 
 /// One shard in `GET /v1/bridge`.

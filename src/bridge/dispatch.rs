@@ -1,8 +1,12 @@
 //! From a command to a link and back, under the budget, with the retry rule of the command's kind.
 //!
-//! What may be repeated goes to another shard when a link breaks under it, for as long as its deadline allows, and pays
-//! again. What may not is written once: before the write every failure is tried again elsewhere, after it none is.
+//! What may be repeated goes to another shard when a link breaks under it or is silent, for as long as its deadline
+//! allows, and pays again; each try is given a share of the time that is left, so that there is some for the next. A
+//! reply that was not understood is not asked for again: the next would be like it. What may not be repeated is written
+//! once: before the write every failure is tried again elsewhere, after it none is.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -20,6 +24,9 @@ use crate::wire::{Body, Command, GatewayError, Meaning};
 /// not a shard that fails.
 const TRIES: u32 = 4;
 
+/// What a try must have left for its reply to be worth its points. A gateway that is well answers in less.
+const LEAST_TRY: Duration = Duration::from_millis(250);
+
 /// The `Retry-After` where the bridge's own queue is the obstacle.
 const SHORTLY: Duration = Duration::from_secs(1);
 
@@ -30,7 +37,8 @@ pub(super) struct Dispatch {
     pub(super) ledger: Ledger,
     /// The key that goes into every command; replaced while commands are under way.
     pub(super) api_key: ArcSwap<SecretString>,
-    pub(super) request_timeout: Duration,
+    /// How often that key was replaced.
+    pub(super) replaced: AtomicU64,
     /// How long a read waits for points.
     pub(super) max_wait: Duration,
     /// Once it refuses, nothing new is begun; what was begun goes on to its end.
@@ -47,6 +55,19 @@ pub(super) enum Unfinished {
 }
 
 impl Dispatch {
+    /// Which key goes into a command that is written now, counted from the first.
+    pub(super) fn api_key_number(&self) -> u64 {
+        self.replaced.load(Ordering::Acquire)
+    }
+
+    /// Puts `api_key` into every command from now on. What was refused to the former one is asked anew.
+    pub(super) fn replace_key(&self, api_key: &SecretString) {
+        if self.api_key.load().expose_secret() != api_key.expose_secret() {
+            self.api_key.store(Arc::new(api_key.clone()));
+            self.replaced.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
     /// Whether something new may be begun. A stopping bridge would never come to rest otherwise: links stay until all that
     /// was begun has ended, and callers keep coming.
     pub(super) fn begin(&self) -> Result<(), Error> {
@@ -62,32 +83,44 @@ impl Dispatch {
         mut on_write: impl FnMut(),
     ) -> Result<Body, Error> {
         self.begin()?;
-        let mut avoid = None;
-        let mut written = 0;
+        let (mut avoid, mut written, mut failed) = (None, 0, None);
         loop {
-            let permit = turns.acquire(&self.ledger, &command.name, self.max_wait, deadline).await?;
-            let lease = self.pool.checkout(Priority::Ordinary, deadline, avoid).await?;
+            let way = self.way(command, turns, deadline, avoid).await;
+            // Where it cannot be asked again, what matters is why it has to be.
+            let (permit, lease) = way.map_err(|why| failed.clone().unwrap_or(why))?;
             avoid = lease.shard();
             on_write();
-            match self.write(command, lease, permit, deadline).await {
+            let limit = share(deadline.saturating_duration_since(Instant::now()), written + 1 == TRIES);
+            match self.write(command, lease.within(limit), permit, deadline).await {
                 Ok(body) if body.is_object() => return Ok(body),
                 Ok(_) => return Err(Error::Violation("a reply whose parameters are not an object".to_owned())),
                 Err(Failure::Refused(error)) => return Err(refused(error)),
                 Err(Failure::NotSent(NotSent::LinkGone)) => {}
-                Err(Failure::NotSent(why)) => return Err(why.into()),
+                Err(Failure::NotSent(why)) => return Err(failed.unwrap_or_else(|| why.into())),
                 Err(Failure::Unknown(lost)) => {
                     written += 1;
-                    let time_left = deadline.saturating_duration_since(Instant::now());
-                    let worth_it = match lost.cause {
-                        Cause::Timeout => time_left >= self.request_timeout,
-                        Cause::Disconnected | Cause::Word(_) => true,
-                    };
-                    if written >= TRIES || !worth_it {
-                        return Err(Error::Timeout);
+                    let may_help = lost.cause != Cause::NotUnderstood && written < TRIES;
+                    let error = unanswered(&lost.cause);
+                    if !may_help || deadline.saturating_duration_since(Instant::now()) < LEAST_TRY {
+                        return Err(error);
                     }
+                    failed = Some(error);
                 }
             }
         }
+    }
+
+    /// Points and a link, in that order.
+    async fn way(
+        &self,
+        command: &Command,
+        turns: &Turns,
+        deadline: Instant,
+        avoid: Option<usize>,
+    ) -> Result<(Permit, Lease), Error> {
+        let permit = turns.acquire(&self.ledger, &command.name, self.max_wait, deadline).await?;
+        let lease = self.pool.checkout(Priority::Ordinary, deadline, avoid).await?;
+        Ok((permit, lease))
     }
 
     /// A raw command, which must not be repeated: waits until `deadline` for a link, is written once, and runs to its end.
@@ -169,6 +202,23 @@ impl Dispatch {
     }
 }
 
+/// How long one try may take, of the time that is left: two thirds, so that what a slow gateway answers in time is not
+/// given up too early and a silent one leaves time for another. All of it for the last try, and where the rest would be
+/// too short for one.
+fn share(left: Duration, last: bool) -> Duration {
+    let rest = left / 3;
+    if last || rest < LEAST_TRY { left } else { left.saturating_sub(rest) }
+}
+
+/// Why a command that was written was not answered.
+fn unanswered(cause: &Cause) -> Error {
+    match cause {
+        Cause::Timeout => Error::Timeout,
+        Cause::NotUnderstood | Cause::Word(_) => Error::Violation(cause.to_string()),
+        Cause::Disconnected => Error::Lost { retry_after: SHORTLY },
+    }
+}
+
 /// What the gateway's refusal means for the caller.
 pub(super) fn refused(error: GatewayError) -> Error {
     match error.meaning() {
@@ -191,6 +241,34 @@ impl From<NotSent> for Error {
             NotSent::Unavailable { retry_after } => Self::Unavailable { retry_after },
             NotSent::QueueFull | NotSent::NoLinkInTime | NotSent::LinkGone => Self::Overloaded { retry_after: SHORTLY },
             NotSent::Draining => Self::ShuttingDown { retry_after: SHORTLY },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// The tries of one read never take more than there is, each has enough for a reply, and until the last each
+        /// leaves enough for another.
+        #[test]
+        fn shares_leave_time_for_another_try_and_add_up_to_no_more_than_there_is(left_ms in 0..60_000_u64) {
+            let mut left = Duration::from_millis(left_ms);
+            let first = share(left, false);
+            prop_assert!(first * 3 >= left * 2, "a slow gateway is given most of the time");
+            for tried in 1..=TRIES {
+                let one = share(left, tried == TRIES);
+                prop_assert!(one <= left);
+                left -= one;
+                if tried == TRIES || left.is_zero() {
+                    prop_assert_eq!(left, Duration::ZERO, "no time is left unused");
+                    break;
+                }
+                prop_assert!(left >= LEAST_TRY);
+            }
         }
     }
 }

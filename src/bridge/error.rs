@@ -43,6 +43,12 @@ pub enum Error {
     /// A read was written and no reply came in time.
     #[error("the gateway did not answer in time")]
     Timeout,
+    /// A read was written, and each time the connection was lost before its reply came.
+    #[error("the connection to the gateway was lost before it answered")]
+    Lost {
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// Only a copy was wanted, and there is none that may be used.
     #[error("there is no copy, and the gateway was not to be asked")]
     NotCached,

@@ -13,6 +13,7 @@ mod turns;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -90,8 +91,6 @@ pub struct InstanceParts {
     pub ledger: Ledger,
     /// The key that goes into every command.
     pub api_key: SecretString,
-    /// From writing a command to its reply.
-    pub request_timeout: Duration,
     /// How long a read may wait for points.
     pub max_wait: Duration,
     /// How long a payment may wait before it is written.
@@ -115,11 +114,11 @@ impl Bridge {
     ) -> Self {
         let (runtime, tasks) = (Handle::current(), TaskTracker::new());
         let instance = |name: &str, parts: InstanceParts| {
-            let InstanceParts { pool, ledger, api_key, request_timeout, max_wait, pay_max_wait, hub } = parts;
+            let InstanceParts { pool, ledger, api_key, max_wait, pay_max_wait, hub } = parts;
             let passwords = PasswordKey::derived(&api_key);
             let api_key = ArcSwap::from_pointee(api_key);
-            let dispatch =
-                Arc::new(Dispatch { pool, ledger, api_key, request_timeout, max_wait, drain: drain.clone() });
+            let (replaced, drain) = (AtomicU64::new(0), drain.clone());
+            let dispatch = Arc::new(Dispatch { pool, ledger, api_key, replaced, max_wait, drain });
             let reader = Reader::new(Arc::clone(&dispatch), Arc::clone(cache), tasks.clone());
             let (name, reader, cache): (Arc<str>, _, _) = (Arc::from(name), Arc::new(reader), Arc::clone(cache));
             let payments = Payments::new(Arc::clone(&dispatch), journal.clone(), Arc::clone(&cache), Arc::clone(&name));
@@ -142,7 +141,7 @@ impl Bridge {
     #[must_use]
     pub fn replace_key(&self, instance: &str, api_key: &SecretString) -> bool {
         let Some(instance) = self.shared.instances.get(instance) else { return false };
-        instance.dispatch.api_key.store(Arc::new(api_key.clone()));
+        instance.dispatch.replace_key(api_key);
         true
     }
 

@@ -191,7 +191,7 @@ impl Payments {
         let id = dispatched.id();
         let gateway = match lost.cause {
             Cause::Word(error) => Some(error),
-            Cause::Timeout | Cause::Disconnected => None,
+            Cause::Timeout | Cause::Disconnected | Cause::NotUnderstood => None,
         };
         let said = gateway.as_ref().map(|said| said.error.as_str());
         tracing::warn!(instance = %self.instance, payment = %id, gateway = said,

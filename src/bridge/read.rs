@@ -2,8 +2,8 @@
 //!
 //! A fetch runs in a task of its own, so that no caller takes the others' reply along when it goes away. It takes its
 //! epoch when its command is written: a copy is never newer than that, and a request that arrives after a broadcast
-//! ended that epoch never joins it. Where no new copy can be had (budget, outage, timeout, a gateway that fails, our
-//! own key refused) the old one is served and labelled, unless the caller forbids it.
+//! ended that epoch never joins it. Where no new copy can be had (budget, outage, timeout, a gateway that fails
+//! or says a word that nobody knows, our own key refused) the old one is served and labelled, unless the caller forbids it.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -91,7 +91,7 @@ impl Reader {
 
     /// Answers a read.
     pub(super) async fn read(self: &Arc<Self>, ask: Ask) -> Result<Served, Error> {
-        let refusal = self.cache.refusal(&ask.key);
+        let refusal = self.cache.refusal(&ask.key, self.dispatch.api_key_number());
         let now = Instant::now();
         let known = self.cache.copy(&ask.key).map(|copy| {
             let standing = self.cache.standing(ask.spec, &ask.key, &copy, now);
@@ -214,21 +214,25 @@ impl Reader {
         outcome: watch::Sender<Option<Result<Copy, Error>>>,
     ) {
         let mut written = (Instant::now(), Epoch::FORMER);
+        let mut api_key = self.dispatch.api_key_number();
         let note_write = || {
             // A command written again on another shard is as new as its last writing; those who joined after its first
             // writing joined in the same epoch, or not at all.
             written = (Instant::now(), self.cache.epoch(ask.spec, &ask.key));
             let _ = flight.epoch.set(written.1);
+            // Before the key itself is taken: a refusal is never remembered of a later key than it was said of.
+            api_key = self.dispatch.api_key_number();
         };
         let result = self.dispatch.repeatable(&ask.command, &flight.turns, deadline, note_write).await;
         let result = result.map(|body| Copy::new(body, written.0, written.1));
         match &result {
             Ok(copy) if self.cache.rule(ask.spec.name).is_some() => self.cache.keep(&ask.key, copy.clone()),
-            Err(Error::Refused(error)) if error.meaning() != Meaning::Failed => {
+            // What failed may work the next time, and of a word that nobody knows nobody can say more.
+            Err(Error::Refused(error)) if !matches!(error.meaning(), Meaning::Failed | Meaning::Other) => {
                 if error.meaning() == Meaning::PosPassword {
                     self.cache.delete(&ask.key);
                 }
-                self.cache.refuse(ask.key.clone(), error.clone());
+                self.cache.refuse(ask.key.clone(), error.clone(), api_key);
             }
             Ok(_) | Err(_) => {}
         }
@@ -286,8 +290,9 @@ fn leaves_copy_true(error: &Error) -> bool {
         | Error::ShuttingDown { .. }
         | Error::RateLimited { .. }
         | Error::Timeout
+        | Error::Lost { .. }
         | Error::Violation(_) => true,
-        Error::Refused(error) => matches!(error.meaning(), Meaning::Failed | Meaning::Credentials),
+        Error::Refused(error) => matches!(error.meaning(), Meaning::Failed | Meaning::Credentials | Meaning::Other),
         _ => false,
     }
 }

@@ -120,7 +120,8 @@ pub enum Standing {
 pub struct Cache {
     config: Config,
     copies: Moka<Key, Copy>,
-    refusals: Moka<Key, GatewayError>,
+    /// What was refused, and under the how manieth key of the instance.
+    refusals: Moka<Key, (u64, GatewayError)>,
     epochs: Mutex<Epochs>,
     /// How many epochs have ended, of whatever: while it stands, so does every judgement of a copy.
     ended: AtomicU64,
@@ -258,15 +259,16 @@ impl Cache {
         self.copies.invalidate(key);
     }
 
-    /// Remembers for a short while that the gateway refused exactly this.
-    pub fn refuse(&self, key: Key, error: GatewayError) {
-        self.refusals.insert(key, error);
+    /// Remembers for a short while that the gateway refused exactly this, asked with the instance's key of this number.
+    pub fn refuse(&self, key: Key, error: GatewayError, api_key: u64) {
+        self.refusals.insert(key, (api_key, error));
     }
 
-    /// The refusal remembered for exactly this key.
+    /// The refusal remembered for exactly this key. What was refused to an earlier key of the instance may be granted to
+    /// this one.
     #[must_use]
-    pub fn refusal(&self, key: &Key) -> Option<GatewayError> {
-        self.refusals.get(key)
+    pub fn refusal(&self, key: &Key, api_key: u64) -> Option<GatewayError> {
+        self.refusals.get(key).filter(|(asked_with, _)| *asked_with == api_key).map(|(_, error)| error)
     }
 
     /// How many copies there are and how many bytes they take, roughly.

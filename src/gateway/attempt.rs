@@ -49,7 +49,8 @@ impl Attempt {
         };
         let (jobs, inbox) = mpsc::channel(1);
         let (stop, opened) = (CancellationToken::new(), Instant::now());
-        let entry = Entry { shard: index, phase: Phase::Busy, opened, thread: place.thread, jobs, stop: stop.clone() };
+        let (shard, thread) = (index, place.thread);
+        let entry = Entry { shard, phase: Phase::Busy, doubted: false, opened, thread, jobs, stop: stop.clone() };
         let Some(link) = pool.admit(entry) else {
             self.stage = Stage::Over;
             return socket.close(pool.config.connect_timeout).await;
@@ -65,7 +66,7 @@ impl Attempt {
             Ended::Asked => tracing::info!(instance = pool.instance, shard = name, link, "link closed"),
             Ended::Spent => tracing::info!(instance = pool.instance, shard = name, link, "link closed after a timeout"),
             // Told where the shard's health is noted.
-            Ended::Lost(_) | Ended::Untrusted(_) => {}
+            Ended::Lost(_) | Ended::Garbled(_) | Ended::Untrusted(_) => {}
         }
         self.stage = Stage::Over;
         pool.link_ended(link, index, proved, &ended);
@@ -81,7 +82,7 @@ impl Drop for Attempt {
                     shard.dialling -= 1;
                     // A failure like any other: where every attempt is cut off at once, as when the runtime itself ends, the
                     // planner would try without a pause, and never come to an end.
-                    shard.health.dial_failed(Instant::now(), fastrand::f64());
+                    shard.health.dial_failed(Instant::now(), fastrand::f64(), false);
                 }
                 self.pool.changed.notify_one();
             }

@@ -66,6 +66,9 @@ pub enum Cause {
     /// The connection was lost after the write had begun.
     #[error("the connection was lost")]
     Disconnected,
+    /// What came in place of the reply could not be read.
+    #[error("the reply was not understood")]
+    NotUnderstood,
     /// The gateway said a word that does not prove that nothing was booked.
     #[error("the gateway said `{}`", .0.error)]
     Word(GatewayError),
@@ -106,6 +109,8 @@ pub(super) enum Ended {
     Spent,
     /// A frame came that belongs to no command.
     Untrusted(String),
+    /// Something came that breaks the protocol below the gateway's frames.
+    Garbled(String),
     /// The connection broke or fell silent.
     Lost(String),
 }

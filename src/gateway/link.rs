@@ -45,7 +45,7 @@ pub(super) async fn open(url: &str, dialer: &Dialer, config: &Config) -> Result<
         loop {
             match socket.hear().await {
                 socket::Heard::Pong(0) => return Ok((socket, asked.elapsed())),
-                socket::Heard::Closed(why) => return Err(DialError::Connect(why)),
+                socket::Heard::Closed(why) | socket::Heard::Garbled(why) => return Err(DialError::Connect(why)),
                 socket::Heard::Text(text) => {
                     if let Ok(Frame::Error(error)) = frame::decode(&text, config.format) {
                         return Err(DialError::Refused(error));
@@ -78,6 +78,15 @@ struct Waiter {
     kind: Kind,
     written: Instant,
     answer: oneshot::Sender<Result<Body, Failure>>,
+    /// Whether something came since then that could not be read and may have been the reply.
+    garbled: bool,
+}
+
+impl Waiter {
+    /// What is told where the exchange ends without a reply, for this cause.
+    fn lost(&self, cause: Cause) -> Cause {
+        if self.garbled { Cause::NotUnderstood } else { cause }
+    }
 }
 
 /// One connection in service.
@@ -140,7 +149,10 @@ impl Link {
                 break ended;
             }
         };
-        self.conclude(|_| Err(lost()));
+        if let Some(waiter) = &mut self.waiter {
+            waiter.garbled |= matches!(ended, Ended::Garbled(_));
+        }
+        self.conclude(|waiter| Err(Failure::Unknown(Lost { cause: waiter.lost(Cause::Disconnected), late: None })));
         jobs.close();
         // Waits for a job that is being handed over in this very moment.
         while let Some(job) = jobs.recv().await {
@@ -159,15 +171,14 @@ impl Link {
 
     /// Writes a command.
     async fn begin(&mut self, job: Job) -> Result<(), Ended> {
-        let Job { text, expect, answer } = job;
+        let Job { text, expect, limit, answer } = job;
         let (command, kind) = (expect.command.clone(), expect.kind);
         if !self.exchange.start(expect) {
             let _ = answer.send(Err(NotSent::LinkGone.into()));
             return Ok(());
         }
         let written = Instant::now();
-        self.waiter = Some(Waiter { command, kind, written, answer });
-        let limit = self.shared.config.request_timeout;
+        self.waiter = Some(Waiter { command, kind, written, answer, garbled: false });
         self.due = (Due::Reply, written + limit);
         self.write(limit, async |socket| socket.send(text).await).await
     }
@@ -187,6 +198,7 @@ impl Link {
     async fn heard(&mut self, heard: socket::Heard) -> Result<(), Ended> {
         match heard {
             socket::Heard::Closed(why) => return Err(Ended::Lost(why)),
+            socket::Heard::Garbled(why) => return Err(Ended::Garbled(why)),
             socket::Heard::Noise => {}
             socket::Heard::Pong(payload) => self.pong(payload),
             socket::Heard::Text(text) => {
@@ -209,6 +221,9 @@ impl Link {
     fn not_understood(&mut self, message: &[u8], why: &Undecodable) {
         tracing::warn!(instance = self.shared.instance, shard = self.name, link = self.id, %why,
             "a message from the gateway was not understood");
+        if let Some(waiter) = &mut self.waiter {
+            waiter.garbled = true;
+        }
         if why.may_be_broadcast {
             let mut hasher = DefaultHasher::new();
             message.hash(&mut hasher);
@@ -224,6 +239,7 @@ impl Link {
             self.due = (Due::KeepAlive, now + self.shared.config.ping_interval);
             self.shared.put_back(self.id);
         } else if self.due.0 == Due::Pong && self.exchange.is_idle() {
+            self.shared.doubt(self.id, false);
             self.due = (Due::KeepAlive, now + self.shared.config.ping_interval);
         }
     }
@@ -264,9 +280,9 @@ impl Link {
     }
 
     fn answer(&mut self, ending: Ending) {
-        self.conclude(|kind| match ending {
+        self.conclude(|waiter| match ending {
             Ending::Reply(body) => Ok(body),
-            Ending::Error(error) if !kind.may_repeat() && !refuses(kind, &error) => {
+            Ending::Error(error) if !waiter.kind.may_repeat() && !refuses(waiter.kind, &error) => {
                 Err(Failure::Unknown(Lost { cause: Cause::Word(error), late: None }))
             }
             Ending::Error(error) => Err(Failure::Refused(error)),
@@ -274,9 +290,10 @@ impl Link {
     }
 
     /// Tells whoever waits, if anybody does, and counts the exchange. Says whether somebody did.
-    fn conclude(&mut self, outcome: impl FnOnce(Kind) -> Result<Body, Failure>) -> bool {
-        let Some(Waiter { command, kind, written, answer }) = self.waiter.take() else { return false };
-        let outcome = outcome(kind);
+    fn conclude(&mut self, outcome: impl FnOnce(&Waiter) -> Result<Body, Failure>) -> bool {
+        let Some(waiter) = self.waiter.take() else { return false };
+        let outcome = outcome(&waiter);
+        let Waiter { command, written, answer, .. } = waiter;
         self.shared.tally.ended(&command, Outcome::of(&outcome), written.elapsed());
         // A caller that went away needs no answer.
         let _ = answer.send(outcome);
@@ -290,6 +307,7 @@ impl Link {
                 let limit = self.shared.config.connect_timeout;
                 self.due = (Due::Pong, now + limit);
                 let payload = self.exchange.probe();
+                self.shared.doubt(self.id, true);
                 self.write(limit, async |socket| socket.ping(payload).await).await
             }
             Due::Pong => Err(Ended::Lost("a ping was not answered".to_owned())),
@@ -308,7 +326,8 @@ impl Link {
         } else {
             (None, None)
         };
-        let waited = self.conclude(|_| Err(Failure::Unknown(Lost { cause: Cause::Timeout, late: receiver })));
+        let waited =
+            self.conclude(|waiter| Err(Failure::Unknown(Lost { cause: waiter.lost(Cause::Timeout), late: receiver })));
         if !(aside && waited) {
             return Err(Ended::Spent);
         }

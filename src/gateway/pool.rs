@@ -140,8 +140,28 @@ impl Pool {
         self.shared.tasks.wait().await;
     }
 
-    /// A link to write one command on, within `deadline`; rather not on the shard `avoid`.
+    /// A link to write one command on, within `deadline`; rather not on the shard `avoid`: half of the time is kept for
+    /// waiting for one of another, where one may be had.
     pub async fn checkout(
+        &self,
+        priority: Priority,
+        deadline: Instant,
+        avoid: Option<usize>,
+    ) -> Result<Lease, NotSent> {
+        let avoid = avoid.filter(|shard| self.shared.state().has_prospect_without(*shard));
+        if avoid.is_some() {
+            let now = Instant::now();
+            let elsewhere = now + deadline.saturating_duration_since(now) / 2;
+            match self.checkout_off(priority, elsewhere, avoid).await {
+                Err(NotSent::NoLinkInTime) => {}
+                lease_or_why => return lease_or_why,
+            }
+        }
+        self.checkout_off(priority, deadline, None).await
+    }
+
+    /// A link on any shard but `avoid`.
+    async fn checkout_off(
         &self,
         priority: Priority,
         deadline: Instant,
@@ -149,14 +169,14 @@ impl Pool {
     ) -> Result<Lease, NotSent> {
         let mut waiting = {
             let mut state = self.shared.state();
-            // Whoever is in the queue goes first.
+            // Whoever is in the queue goes first, but for those who do not want what is free.
             if !state.draining
-                && state.waiting.is_empty()
+                && state.waiting.values().all(|waiter| waiter.avoid.is_some())
                 && let Some(given) = state.take(avoid)
             {
-                return Ok(Lease { shared: Arc::clone(&self.shared), given: Some(given) });
+                return Ok(self.lease(given));
             }
-            let (ticket, receiver) = state.enqueue(priority, Instant::now())?;
+            let (ticket, receiver) = state.enqueue(priority, Instant::now(), avoid)?;
             let worth_a_plan = state.may_grow(self.shared.config.max_links);
             drop(state);
             if worth_a_plan {
@@ -164,8 +184,12 @@ impl Pool {
             }
             Waiting { shared: Arc::clone(&self.shared), ticket, receiver }
         };
-        let given = waiting.given(deadline).await?;
-        Ok(Lease { shared: Arc::clone(&self.shared), given: Some(given) })
+        Ok(self.lease(waiting.given(deadline).await?))
+    }
+
+    fn lease(&self, given: Given) -> Lease {
+        let shared = Arc::clone(&self.shared);
+        Lease { limit: shared.config.request_timeout, shared, given: Some(given) }
     }
 
     /// Whether a link is in service.
@@ -229,9 +253,18 @@ impl Drop for Waiting {
 pub struct Lease {
     shared: Arc<Shared>,
     given: Option<Given>,
+    /// How long the reply may take, from the write.
+    limit: Duration,
 }
 
 impl Lease {
+    /// The same, but the reply may take no longer than `limit`, and never longer than the request timeout.
+    #[must_use]
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.limit = self.limit.min(limit);
+        self
+    }
+
     /// The shard it is on, for [`Pool::checkout`]'s `avoid`.
     #[must_use]
     pub fn shard(&self) -> Option<usize> {
@@ -248,7 +281,8 @@ impl Lease {
         api_key: &str,
     ) -> impl Future<Output = Result<Body, Failure>> + Send + use<> {
         let (answer, outcome) = oneshot::channel();
-        let job = Job { text: frame::encode(command, api_key), expect: Expect::from(command), answer };
+        let job =
+            Job { text: frame::encode(command, api_key), expect: Expect::from(command), limit: self.limit, answer };
         let span = self.span(command);
         let exchange = async move {
             let given = self.given.take().ok_or(NotSent::LinkGone)?;

@@ -21,10 +21,16 @@ const UNTIL_PROBED: Duration = Duration::from_secs(10);
 /// listener, too short for a caller to notice.
 const AFTER_A_LOSS: Duration = Duration::from_millis(25);
 
+/// How many attempts may fail in a row before nobody waits for the next one. Their pauses add up to less than a second,
+/// in which a gateway that is restarted, or a network that was interrupted for a moment, is usually back.
+const FAILURES_WAITED_OUT: u32 = 3;
+
 /// What is known about one shard.
 #[derive(Debug, Clone)]
 pub struct Health {
     failures: u32,
+    /// Whether the last attempt was not refused but came to nothing for as long as one may take.
+    hung: bool,
     unproven_losses: u32,
     timeouts: u32,
     retry_at: Option<Instant>,
@@ -42,13 +48,28 @@ impl Health {
     /// A shard of which nothing is known yet: presumed good.
     #[must_use]
     pub fn new() -> Self {
-        Self { failures: 0, unproven_losses: 0, timeouts: 0, retry_at: None, probe_at: None, round_trip: None }
+        Self {
+            failures: 0,
+            hung: false,
+            unproven_losses: 0,
+            timeouts: 0,
+            retry_at: None,
+            probe_at: None,
+            round_trip: None,
+        }
     }
 
     /// Whether the last attempts did not fail.
     #[must_use]
     pub fn is_good(&self) -> bool {
         self.failures == 0
+    }
+
+    /// Whether it is good, or has been bad for so short a time that it is worth waiting for the next attempt. One that hung
+    /// takes too long to wait for.
+    #[must_use]
+    pub fn may_be_back_soon(&self) -> bool {
+        self.failures <= FAILURES_WAITED_OUT && !self.hung
     }
 
     /// Whether a connection was lost and none was opened since. A shard of which none is asked stays so until it is
@@ -88,15 +109,18 @@ impl Health {
         self.round_trip
     }
 
-    /// An attempt to connect failed. `jitter` is uniform in 0..1 and spreads those who failed together.
-    pub fn dial_failed(&mut self, now: Instant, jitter: f64) {
+    /// An attempt to connect failed, at once or because it `hung`. `jitter` is uniform in 0..1 and spreads those who failed
+    /// together.
+    pub fn dial_failed(&mut self, now: Instant, jitter: f64, hung: bool) {
         self.failures = self.failures.saturating_add(1);
+        self.hung = hung;
         self.pause(now, jitter, self.failures);
     }
 
     /// An attempt to connect succeeded.
     pub fn dial_succeeded(&mut self) {
         self.failures = 0;
+        self.hung = false;
         self.retry_at = None;
         self.probe_at = None;
     }
@@ -151,7 +175,7 @@ mod tests {
         let mut health = Health::new();
         let mut last = Duration::ZERO;
         for _ in 0..40 {
-            health.dial_failed(now, 1.0);
+            health.dial_failed(now, 1.0, false);
             let pause = health.retry_at().unwrap() - now;
             assert!(pause >= last && pause <= LONGEST_PAUSE, "{pause:?}");
             last = pause;
@@ -159,6 +183,23 @@ mod tests {
         assert_eq!(last, LONGEST_PAUSE);
         health.dial_succeeded();
         assert!(health.is_good() && health.may_dial(now, 3));
+    }
+
+    #[test]
+    fn a_shard_is_worth_waiting_for_while_its_pauses_add_up_to_less_than_a_second_and_never_where_it_hangs() {
+        let mut now = Instant::now();
+        let (begun, mut health) = (now, Health::new());
+        health.dial_failed(now, 1.0, false);
+        while health.may_be_back_soon() {
+            now = health.retry_at().unwrap();
+            health.dial_failed(now, 1.0, false);
+        }
+        let waited = now - begun;
+        assert!((Duration::from_millis(300)..Duration::from_secs(1)).contains(&waited), "{waited:?}");
+        health.dial_succeeded();
+        assert!(health.may_be_back_soon());
+        health.dial_failed(now, 1.0, true);
+        assert!(!health.may_be_back_soon());
     }
 
     #[test]
@@ -170,7 +211,7 @@ mod tests {
         assert!(health.probe_at() > health.retry_at());
         health.dial_succeeded();
         assert!(!health.is_in_doubt() && health.probe_at().is_none());
-        health.dial_failed(Instant::now(), 0.5);
+        health.dial_failed(Instant::now(), 0.5, false);
         assert!(!health.is_in_doubt(), "then it is known to be bad");
     }
 
@@ -178,7 +219,7 @@ mod tests {
     fn a_bad_shard_gets_a_single_trial_once_its_pause_is_over() {
         let now = Instant::now();
         let mut health = Health::new();
-        health.dial_failed(now, 0.5);
+        health.dial_failed(now, 0.5, false);
         assert!(!health.may_dial(now, 0));
         let later = health.retry_at().unwrap();
         assert!(health.may_dial(later, 0));

@@ -53,6 +53,13 @@ impl Shared {
         self.changed.notify_one();
     }
 
+    /// A ping on `link` waits for its answer, or has it.
+    pub(super) fn doubt(&self, link: LinkId, doubted: bool) {
+        if let Some(entry) = self.state().links.get_mut(&link) {
+            entry.doubted = doubted;
+        }
+    }
+
     /// A ping on `shard` was answered.
     pub(super) fn measured(&self, shard: usize, sample: Duration) {
         if let Some(shard) = self.state().shards.get_mut(shard) {
@@ -78,7 +85,9 @@ impl Shared {
         let now = Instant::now();
         let mut state = self.state();
         state.links.remove(&link);
-        if let (Some(shard), Ended::Lost(why) | Ended::Untrusted(why)) = (state.shards.get_mut(index), ended) {
+        if let (Some(shard), Ended::Lost(why) | Ended::Garbled(why) | Ended::Untrusted(why)) =
+            (state.shards.get_mut(index), ended)
+        {
             tracing::warn!(instance = self.instance, shard = shard.name, link, why, "link lost");
             if let Some(connections) = self.tally.connections(index) {
                 connections.lost.count();
@@ -122,7 +131,7 @@ impl Shared {
                     let failures = shard.health.failures();
                     tracing::debug!(instance = self.instance, shard = name, %why, failures, "shard still out of reach");
                 }
-                shard.health.dial_failed(now, fastrand::f64());
+                shard.health.dial_failed(now, fastrand::f64(), why == DialError::Timeout);
                 shard.last_fault = Some(why.to_string());
                 state.fail_waiting_without_prospect(now);
                 None

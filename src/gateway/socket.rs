@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error as WsError, Utf8Bytes};
@@ -33,6 +34,8 @@ pub(super) enum Heard {
     Noise,
     /// The connection is over; the reason is for the log.
     Closed(String),
+    /// The connection is over because what came on it breaks the WebSocket protocol or is larger than anything taken.
+    Garbled(String),
 }
 
 /// An open connection.
@@ -91,7 +94,12 @@ impl Socket {
             Some(Ok(Message::Close(frame))) => Heard::Closed(closing_words(frame)),
             Some(Ok(Message::Binary(bytes))) => Heard::Binary(bytes),
             Some(Ok(Message::Ping(_) | Message::Frame(_))) => Heard::Noise,
-            Some(Err(WsError::Utf8(_))) => Heard::Closed("a text message was not UTF-8".to_owned()),
+            Some(Err(WsError::Utf8(_))) => Heard::Garbled("a text message was not UTF-8".to_owned()),
+            // An end without a goodbye counts as one of these too.
+            Some(Err(WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake))) => {
+                Heard::Closed("the gateway closed the connection without a goodbye".to_owned())
+            }
+            Some(Err(error @ (WsError::Protocol(_) | WsError::Capacity(_)))) => Heard::Garbled(error.to_string()),
             Some(Err(error)) => Heard::Closed(error.to_string()),
             None => Heard::Closed("the gateway closed the connection".to_owned()),
         }

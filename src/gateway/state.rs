@@ -45,6 +45,8 @@ pub enum Priority {
 pub(super) struct Job {
     pub(super) text: String,
     pub(super) expect: Expect,
+    /// How long its reply may take, from the write.
+    pub(super) limit: Duration,
     pub(super) answer: oneshot::Sender<Result<Body, Failure>>,
 }
 
@@ -70,6 +72,8 @@ pub(super) enum Phase {
 pub(super) struct Entry {
     pub(super) shard: usize,
     pub(super) phase: Phase,
+    /// A ping on it has not been answered yet.
+    pub(super) doubted: bool,
     pub(super) opened: Instant,
     /// The thread on which it lives, where it is a single one.
     pub(super) thread: Option<ThreadId>,
@@ -97,11 +101,19 @@ pub(super) struct Given {
 /// A place in the queue; its order is the order of service.
 pub(super) type Ticket = (Priority, u64);
 
+/// One who waits for a link.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    pub(super) sender: oneshot::Sender<Result<Given, NotSent>>,
+    /// The shard from which it wants none.
+    pub(super) avoid: Option<usize>,
+}
+
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) links: BTreeMap<LinkId, Entry>,
     pub(super) shards: Vec<Shard>,
-    pub(super) waiting: BTreeMap<Ticket, oneshot::Sender<Result<Given, NotSent>>>,
+    pub(super) waiting: BTreeMap<Ticket, Waiter>,
     pub(super) draining: bool,
     next_id: u64,
 }
@@ -130,7 +142,7 @@ impl State {
     }
 
     /// Takes the best free link: on the shard with the fewest busy links, then with the lowest round trip, and of those
-    /// alike one that lives on this thread; on `avoid` only if there is no other.
+    /// alike one that lives on this thread; one with an unanswered ping only if there is no other, and none on `avoid`.
     pub(super) fn take(&mut self, avoid: Option<usize>) -> Option<Given> {
         let mut busy = vec![0_usize; self.shards.len()];
         for entry in self.links.values().filter(|entry| entry.phase == Phase::Busy) {
@@ -142,7 +154,7 @@ impl State {
         let rank = |entry: &Entry| {
             let shard = self.shards.get(entry.shard);
             let round_trip = shard.and_then(|shard| shard.health.round_trip()).unwrap_or_default();
-            let last_resort = shard.is_some_and(|shard| shard.cordoned) || Some(entry.shard) == avoid;
+            let last_resort = (shard.is_some_and(|shard| shard.cordoned), entry.doubted);
             let timeouts = shard.map_or(0, |shard| shard.health.timeouts());
             let (alike, elsewhere) = (round_trip.as_millis(), entry.thread != here);
             (last_resort, timeouts, busy.get(entry.shard).copied(), alike, elsewhere, round_trip)
@@ -150,7 +162,7 @@ impl State {
         let (&link, _) = self
             .links
             .iter()
-            .filter(|(_, entry)| matches!(entry.phase, Phase::Free(_)))
+            .filter(|(_, entry)| matches!(entry.phase, Phase::Free(_)) && Some(entry.shard) != avoid)
             .min_by_key(|(_, entry)| rank(entry))?;
         self.give(link)
     }
@@ -169,6 +181,7 @@ impl State {
             return;
         }
         entry.phase = Phase::Free(now);
+        entry.doubted = false;
         let shard = entry.shard;
         if self.is_cordoned(shard) && self.serves_without(shard) {
             if let Some(entry) = self.links.remove(&link) {
@@ -176,9 +189,9 @@ impl State {
             }
             return;
         }
-        while let Some((_, waiter)) = self.waiting.pop_first() {
+        while let Some(waiter) = self.next_for(shard) {
             let Some(given) = self.give(link) else { return };
-            if waiter.send(Ok(given)).is_ok() {
+            if waiter.sender.send(Ok(given)).is_ok() {
                 return;
             }
             // Whoever waited there went away; the link is still ours to give.
@@ -186,6 +199,21 @@ impl State {
                 entry.phase = Phase::Free(now);
             }
         }
+    }
+
+    /// Takes the first out of the queue who wants a link of `shard`.
+    fn next_for(&mut self, shard: usize) -> Option<Waiter> {
+        let (&ticket, _) = self.waiting.iter().find(|(_, waiter)| waiter.avoid != Some(shard))?;
+        self.waiting.remove(&ticket)
+    }
+
+    /// Whether a link may be had on another shard than this one: one is in service, or being opened where nothing speaks
+    /// against it.
+    pub(super) fn has_prospect_without(&self, shard: usize) -> bool {
+        let opening = |(index, other): (usize, &Shard)| {
+            index != shard && !other.cordoned && other.dialling > 0 && other.health.is_good()
+        };
+        self.serves_without(shard) || self.shards.iter().enumerate().any(opening)
     }
 
     fn is_cordoned(&self, shard: usize) -> bool {
@@ -204,6 +232,7 @@ impl State {
         &mut self,
         priority: Priority,
         now: Instant,
+        avoid: Option<usize>,
     ) -> Result<(Ticket, oneshot::Receiver<Result<Given, NotSent>>), NotSent> {
         if self.draining {
             return Err(NotSent::Draining);
@@ -216,14 +245,14 @@ impl State {
             Priority::Ordinary => MAX_WAITING,
         };
         if self.waiting.len() >= bound {
-            self.waiting.retain(|_, waiter| !waiter.is_closed());
+            self.waiting.retain(|_, waiter| !waiter.sender.is_closed());
         }
         if self.waiting.len() >= bound {
             return Err(NotSent::QueueFull);
         }
         let ticket = (priority, self.next_id());
         let (sender, receiver) = oneshot::channel();
-        self.waiting.insert(ticket, sender);
+        self.waiting.insert(ticket, Waiter { sender, avoid });
         Ok((ticket, receiver))
     }
 
@@ -234,10 +263,11 @@ impl State {
         open + dialling < max_links
     }
 
-    /// Whether waiting for a link makes sense: one is in service, or a shard not known to be bad is being dialled.
+    /// Whether waiting for a link makes sense: one is in service, or there is a shard that is not known to be bad, or has
+    /// been for so short a time that it may be back at the next attempt.
     pub(super) fn has_prospect(&self) -> bool {
         self.links.values().any(|entry| !matches!(entry.phase, Phase::SetAside(_)))
-            || self.shards.iter().any(|shard| !shard.cordoned && shard.health.is_good())
+            || self.shards.iter().any(|shard| !shard.cordoned && shard.health.may_be_back_soon())
     }
 
     /// When nobody can be served, everybody is told at once.
@@ -252,7 +282,7 @@ impl State {
     pub(super) fn fail_waiting(&mut self, why: &NotSent) {
         for (_, waiter) in std::mem::take(&mut self.waiting) {
             // A waiter that is gone needs no answer.
-            let _ = waiter.send(Err(why.clone()));
+            let _ = waiter.sender.send(Err(why.clone()));
         }
     }
 
@@ -396,4 +426,72 @@ pub struct LinkStatus {
     pub state: &'static str,
     /// How long it has been open.
     pub open_seconds: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A state with one link on each of these shards, all of them busy.
+    fn busy(shards: &[usize]) -> (State, Vec<mpsc::Receiver<Job>>) {
+        let mut state = State::new(&["exon", "cyton", "zeus"].map(str::to_owned));
+        let mut inboxes = Vec::new();
+        for shard in shards {
+            let (jobs, inbox) = mpsc::channel(1);
+            inboxes.push(inbox);
+            let (phase, opened, stop) = (Phase::Busy, Instant::now(), CancellationToken::new());
+            let id = state.next_id();
+            let entry = Entry { shard: *shard, phase, doubted: false, opened, thread: None, jobs, stop };
+            state.links.insert(id, entry);
+        }
+        (state, inboxes)
+    }
+
+    fn wait(state: &mut State, avoid: Option<usize>) -> oneshot::Receiver<Result<Given, NotSent>> {
+        state.enqueue(Priority::Ordinary, Instant::now(), avoid).unwrap().1
+    }
+
+    fn given(receiver: &mut oneshot::Receiver<Result<Given, NotSent>>) -> Option<usize> {
+        receiver.try_recv().ok().map(|given| given.unwrap().shard)
+    }
+
+    #[test]
+    fn whoever_avoids_a_shard_lets_others_take_its_links_and_gets_the_first_of_another() {
+        let (mut state, _inboxes) = busy(&[0, 1]);
+        let (mut retry, mut other) = (wait(&mut state, Some(0)), wait(&mut state, None));
+        state.put_back(1, Instant::now());
+        assert_eq!((given(&mut retry), given(&mut other)), (None, Some(0)));
+        state.put_back(1, Instant::now());
+        assert_eq!(given(&mut retry), None, "free, and not wanted");
+        assert!(state.take(Some(0)).is_none());
+        state.put_back(2, Instant::now());
+        assert_eq!(given(&mut retry), Some(1));
+        assert!(state.take(None).is_some());
+    }
+
+    #[test]
+    fn a_link_with_an_unanswered_ping_is_given_out_last_and_trusted_again_once_it_is_put_back() {
+        let (mut state, _inboxes) = busy(&[0, 1]);
+        for link in [1, 2] {
+            state.put_back(link, Instant::now());
+        }
+        state.links.get_mut(&1).unwrap().doubted = true;
+        assert_eq!(state.take(None).map(|given| given.link), Some(2));
+        assert_eq!(state.take(None).map(|given| given.link), Some(1), "there is no other");
+        state.put_back(1, Instant::now());
+        assert!(!state.links[&1].doubted);
+    }
+
+    #[test]
+    fn a_link_of_another_shard_may_be_had_where_one_serves_or_is_being_opened() {
+        let (mut state, _inboxes) = busy(&[0, 1]);
+        assert!(state.has_prospect_without(0));
+        state.shards[1].cordoned = true;
+        assert!(!state.has_prospect_without(0), "none is to be used of a shard that was taken out");
+        state.shards[2].dialling = 1;
+        assert!(state.has_prospect_without(0));
+        assert!(state.has_prospect_without(2));
+        state.shards[2].health.dial_failed(Instant::now(), 0.5, false);
+        assert!(!state.has_prospect_without(0));
+    }
 }

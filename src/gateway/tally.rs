@@ -48,7 +48,7 @@ impl Outcome {
             Err(Failure::Unknown(lost)) => match lost.cause {
                 Cause::Timeout => Self::TimedOut,
                 Cause::Disconnected => Self::Lost,
-                Cause::Word(_) => Self::Unclear,
+                Cause::Word(_) | Cause::NotUnderstood => Self::Unclear,
             },
             Err(Failure::NotSent(_)) => Self::Lost,
         }

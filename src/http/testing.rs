@@ -37,7 +37,6 @@ pub(crate) fn bridge_over(hub: Hub) -> Bridge {
         pool: Pool::new(gateway::Config::default(), "demo", "demo", dialer, nothing),
         ledger: Ledger::new(budget::Config::default()),
         api_key: SecretString::from("gateway-secret"),
-        request_timeout: Duration::from_secs(1),
         max_wait: Duration::ZERO,
         pay_max_wait: Duration::ZERO,
         hub,

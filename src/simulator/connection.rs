@@ -14,6 +14,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::desk::{Course, Desk, Order, Step};
@@ -170,6 +172,7 @@ async fn perform<S: AsyncRead + AsyncWrite + Unpin>(
         let message = match step {
             Step::Text(text) => Message::Text(text),
             Step::Binary(bytes) => Message::Binary(bytes),
+            Step::RawText(bytes) => Message::Frame(Frame::message(bytes, OpCode::Data(Data::Text), true)),
             end => {
                 // What was said before the end is still said.
                 let _ = socket.flush().await;

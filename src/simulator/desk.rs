@@ -25,6 +25,8 @@ use super::world::World;
 pub(super) enum Step {
     Text(Utf8Bytes),
     Binary(Bytes),
+    /// A text message of these bytes, whatever they are.
+    RawText(Bytes),
     /// Reset the connection.
     Reset,
     /// Close the connection with this code.
@@ -299,6 +301,7 @@ impl Order {
     fn garbage(&self, kind: Garbage, reply: &Step) -> Step {
         match (kind, reply) {
             (Garbage::Binary, _) => Step::Binary(Bytes::from_static(&[0xff, 0x00, 0xfe, b'}'])),
+            (Garbage::NotUtf8, _) => Step::RawText(Bytes::from_static(b"{\"type\":\"event\",\"result\":{\xff")),
             (Garbage::Truncated, Step::Text(text)) => {
                 let half = text.chars().count() / 2;
                 Step::Text(text.chars().take(half).collect::<String>().into())

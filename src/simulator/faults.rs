@@ -22,6 +22,8 @@ pub enum Garbage {
     Text,
     /// A binary message that is not even UTF-8.
     Binary,
+    /// A text message that is not UTF-8, which the WebSocket protocol forbids.
+    NotUtf8,
     /// The first half of the reply.
     Truncated,
 }
@@ -213,7 +215,7 @@ impl FromStr for Fault {
 
 /// What can stand for an action on the command line.
 pub const ACTIONS: &str = "latency=MS, late=MS, hang, hang_after_apply, duplicate, cut_before_apply, cut_after_apply, \
-    garbage[=text|binary|truncated], unasked=EVENT, error=WORD, error_after_apply=WORD, half_open, close_frame[=CODE], \
+    garbage[=text|binary|not_utf8|truncated], unasked=EVENT, error=WORD, error_after_apply=WORD, half_open, close_frame[=CODE], \
     refuse_connect, hang_connect, connect_error=WORD";
 
 fn unknown_action(name: &str) -> String {
@@ -234,8 +236,9 @@ fn parse_action(text: &str) -> Result<Action, String> {
             let kind = match argument {
                 None | Some("text") => Garbage::Text,
                 Some("binary") => Garbage::Binary,
+                Some("not_utf8") => Garbage::NotUtf8,
                 Some("truncated") => Garbage::Truncated,
-                Some(other) => return Err(format!("garbage is text, binary or truncated, not {other:?}")),
+                Some(other) => return Err(format!("garbage is text, binary, not_utf8 or truncated, not {other:?}")),
             };
             Action::Garbage { kind, instead: true }
         }

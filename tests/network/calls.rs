@@ -184,6 +184,9 @@ impl Caller {
             Err(Failure::NotSent(why)) => (Told::NotSent(why.to_string()), None),
             Err(Failure::Refused(error)) => (Told::Refused(error.error), None),
             Err(Failure::Unknown(Lost { cause: Cause::Word(_), late })) => (Told::Unknown("word"), late),
+            Err(Failure::Unknown(Lost { cause: Cause::NotUnderstood, late })) => {
+                (Told::Unknown("not understood"), late)
+            }
             Err(Failure::Unknown(Lost { cause: Cause::Disconnected, late })) => (Told::Unknown("disconnected"), late),
             Err(Failure::Unknown(Lost { cause: Cause::Timeout, late })) => {
                 if (call.ask == Ask::Payment) != late.is_some() {

@@ -51,7 +51,6 @@ impl World {
         let config = gateway::Config { url: gateway.url(), ..config };
         let dialer = gateway::Dialer::tcp(gateway::client_config(None).unwrap());
         let heard = gateway::Heard(std::sync::Arc::new(|_| ()));
-        let request_timeout = config.request_timeout;
         let pool = Pool::new(config, "demo", "demo", dialer, heard);
         let stop = CancellationToken::new();
         tokio::spawn(pool.clone().tend(gateway::Homes::default(), stop.clone(), Duration::ZERO));
@@ -59,7 +58,6 @@ impl World {
             pool: pool.clone(),
             ledger: Ledger::new(budget::Config { capacity: 1_000_000, ..budget::Config::default() }),
             api_key: SecretString::from("demo-key"),
-            request_timeout,
             max_wait: PAY_MAX_WAIT,
             pay_max_wait: PAY_MAX_WAIT,
             hub: Hub::new(Epoch::random().unwrap(), 16, Seats::new(1)),

@@ -121,7 +121,7 @@ impl Refusal {
             | Error::UnknownPayment
             | Error::Unsettled(_) => Self::UNKNOWN,
             // Reads only, which change nothing however far they got.
-            Error::Timeout | Error::NotCached | Error::Violation(_) => Self::FAILURE,
+            Error::Timeout | Error::Lost { .. } | Error::NotCached | Error::Violation(_) => Self::FAILURE,
         }
     }
 }
@@ -186,7 +186,8 @@ mod tests {
 
     #[test]
     fn a_read_that_failed_is_a_server_error_and_the_reason_stays_here() {
-        for outcome in [Error::Timeout, Error::NotCached, Error::Violation("secret-looking".into())] {
+        let lost = Error::Lost { retry_after: SOON };
+        for outcome in [Error::Timeout, lost, Error::NotCached, Error::Violation("secret-looking".into())] {
             assert_eq!(told(outcome, Kind::Read), r#"{"error":"server_error","code":-1}"#);
         }
         assert_eq!(told(Error::UnknownInstance, Kind::Read), r#"{"error":"invalid_instance","code":0}"#);

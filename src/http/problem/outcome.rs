@@ -23,6 +23,9 @@ impl From<Error> for Problem {
                 Self::new(&table::RATE_LIMITED).retry_after(retry_after).gateway(gateway)
             }
             Error::Refused(words) => refused(words),
+            Error::Lost { retry_after } => Self::new(&table::GATEWAY_UNAVAILABLE)
+                .detail("The connection to the gateway was lost before it answered, each time that it was asked.")
+                .retry_after(retry_after),
             Error::Timeout => Self::new(&table::GATEWAY_TIMEOUT),
             Error::NotCached => Self::new(&table::NOT_CACHED),
             Error::Violation(reason) => {
@@ -100,6 +103,7 @@ mod tests {
             (Error::Overloaded { retry_after }, "overloaded", Some(2)),
             (Error::ShuttingDown { retry_after }, "shutting-down", Some(2)),
             (Error::RateLimited { retry_after, gateway: None }, "rate-limited", Some(2)),
+            (Error::Lost { retry_after }, "gateway-unavailable", Some(2)),
             (Error::Timeout, "gateway-timeout", None),
             (Error::Violation("a number".into()), "gateway-protocol-violation", None),
             (Error::OutcomeUnknown { gateway: None, payment: None }, "payment-outcome-unknown", None),
