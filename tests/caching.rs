@@ -380,14 +380,14 @@ async fn a_read_whose_connection_is_lost_each_time_is_told_so_and_not_that_it_to
 async fn a_word_that_nobody_knows_is_not_remembered_and_leaves_the_old_copy_true() {
     let world = World::start().await;
     let received = || world.gateway.counts().command("listproducts").received;
-    let word = Action::Error { word: "backend_busy".into(), code: None, and_reply: false };
-    world.gateway.add_fault(Fault::new(word.clone()).on("listproducts"));
+    let unknown = Action::Error { word: "backend_busy".into(), code: None, and_reply: false };
+    world.gateway.add_fault(Fault::new(unknown.clone()).on("listproducts"));
     let refused = problem(world.get(PRODUCTS).await).await;
     assert_eq!((refused.code.as_str(), &refused.body["retryable"]), ("gateway-error", &true.into()));
     world.gateway.clear_faults();
     assert_eq!(world.get(PRODUCTS).await.status(), 200, "retryable means that it is asked again");
     world.gateway.broadcast("demo", "updatepos", "{}").unwrap();
-    world.gateway.add_fault(Fault::new(word).on("listproducts"));
+    world.gateway.add_fault(Fault::new(unknown).on("listproducts"));
     eventually("the old copy stands in", async || {
         let answer = world.get(PRODUCTS).await;
         assert_eq!(answer.status(), 200);

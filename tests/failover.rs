@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use concertpos_bridge::simulator::{Action, Config, Fault};
 use serde_json::{Value, json};
 use support::{ANY, OPERATOR, World, eventually, problem, together};
 
@@ -81,7 +82,7 @@ async fn after_an_outage_the_bridge_is_back_within_five_seconds_and_has_not_stor
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shard_that_falls_silent_is_found_out_and_left() {
     let settings = [("BRIDGE_GATEWAY__PING_INTERVAL", "100ms"), ("BRIDGE_GATEWAY__CONNECT_TIMEOUT", "200ms")];
-    let world = World::with(concertpos_bridge::simulator::Config::default(), &settings).await;
+    let world = World::with(Config::default(), &settings).await;
     let opened = |shard: &str| world.gateway.counts().shard(shard).opened;
     let before = opened("exon") + opened("cyton") + opened("zeus");
     world.gateway.freeze("exon").unwrap();
@@ -95,7 +96,7 @@ async fn a_shard_that_falls_silent_is_found_out_and_left() {
 async fn a_read_on_a_shard_that_has_gone_silent_is_answered_by_another_in_the_time_that_is_left() {
     // In the proportion of the settings that come with the program: one whole timeout is two thirds of the deadline.
     let settings = [("BRIDGE_GATEWAY__REQUEST_TIMEOUT", "2s"), ("BRIDGE_SERVER__DEADLINE", "3s")];
-    let world = World::with(concertpos_bridge::simulator::Config::default(), &settings).await;
+    let world = World::with(Config::default(), &settings).await;
     // The third shard has no link yet, and these two have nothing but silent ones.
     world.gateway.freeze("exon").unwrap();
     world.gateway.freeze("cyton").unwrap();
@@ -131,6 +132,19 @@ async fn a_moment_without_any_shard_costs_a_read_that_moment_and_nothing_more() 
             assert_eq!(status, 200, "round {round}: {text}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dial_that_hangs_does_not_hold_up_the_end() {
+    let world = World::start().await;
+    world.gateway.add_fault(Fault::new(Action::HangConnect));
+    let hanging = || world.gateway.counts().shards.values().map(|shard| shard.refused).sum::<u64>();
+    world.gateway.kill("exon").unwrap();
+    world.gateway.revive("exon").unwrap();
+    eventually("a dial hangs", async || hanging() > 0).await;
+    let asked = Instant::now();
+    world.stop().await.unwrap();
+    assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
 }
 
 /// One shard in `GET /v1/bridge`.

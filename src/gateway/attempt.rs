@@ -12,6 +12,7 @@ use super::dialer::Dialer;
 use super::error::{DialError, Ended};
 use super::homes::Place;
 use super::link::{self, Link};
+use super::reach::Attempt as Reaching;
 use super::shared::Shared;
 use super::state::{Entry, LinkId, Phase};
 use super::upward::Upward;
@@ -22,6 +23,8 @@ pub(super) struct Attempt {
     pool: Arc<Shared>,
     shard: usize,
     stage: Stage,
+    /// Taken once it is known how the attempt went.
+    reaching: Option<Reaching>,
 }
 
 /// How far an attempt has got.
@@ -33,17 +36,19 @@ enum Stage {
 
 impl Attempt {
     /// An attempt that the shard counts as under way already.
-    pub(super) fn begun(pool: &Arc<Shared>, shard: usize) -> Self {
-        Self { pool: Arc::clone(pool), shard, stage: Stage::Dialling }
+    pub(super) fn begun(pool: &Arc<Shared>, shard: usize, reaching: Reaching) -> Self {
+        Self { pool: Arc::clone(pool), shard, stage: Stage::Dialling, reaching: Some(reaching) }
     }
 
     /// Opens one connection and serves it until it ends.
     pub(super) async fn go(mut self, name: String, place: Place) {
         let (pool, index) = (Arc::clone(&self.pool), self.shard);
         let url = pool.config.url_of(&name, &pool.slug);
-        let dialled = link::open(&url, &pool.dialer, &pool.config).await;
-        let dialled = pool.dialled(index, &name, dialled);
-        let Some(socket) = dialled else {
+        // Apart, since it is large and ends long before the connection does.
+        let opening = Box::pin(link::open(&url, &pool.dialer, &pool.config));
+        let Some(dialled) = pool.closing.run_until_cancelled(opening).await else { return };
+        let Some(reaching) = self.reaching.take() else { return };
+        let Some(socket) = pool.dialled(index, &name, reaching, dialled) else {
             self.stage = Stage::Over;
             return pool.changed.notify_one();
         };
@@ -53,7 +58,7 @@ impl Attempt {
         let entry = Entry { shard, phase: Phase::Busy, doubted: false, opened, thread, jobs, stop: stop.clone() };
         let Some(link) = pool.admit(entry) else {
             self.stage = Stage::Over;
-            return socket.close(pool.config.connect_timeout).await;
+            return socket.close(link::GOODBYE).await;
         };
         self.stage = Stage::Serving { link, opened };
         tracing::info!(instance = pool.instance, shard = name, link, "link open");
@@ -82,7 +87,8 @@ impl Drop for Attempt {
                     shard.dialling -= 1;
                     // A failure like any other: where every attempt is cut off at once, as when the runtime itself ends, the
                     // planner would try without a pause, and never come to an end.
-                    shard.health.dial_failed(Instant::now(), fastrand::f64(), false);
+                    let now = Instant::now();
+                    shard.health.dial_failed(now, now, fastrand::f64(), false);
                 }
                 self.pool.changed.notify_one();
             }

@@ -120,6 +120,13 @@ impl Config {
         }
     }
 
+    /// Names `shard` among all instances: beside its name, where it is, which may depend on the instance.
+    pub(super) fn key_of(&self, shard: &str, slug: &str) -> String {
+        let url = self.url_of(shard, slug);
+        let place = url.split_once("://").map_or(&*url, |(_, rest)| rest);
+        format!("{shard} {}", place.split(['/', '?']).next().unwrap_or_default())
+    }
+
     /// The URL of `shard` for the instance with this slug.
     #[must_use]
     pub fn url_of(&self, shard: &str, slug: &str) -> String {
@@ -133,6 +140,17 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn instances_share_a_shard_where_they_share_its_host() {
+        let config = Config::default();
+        assert_eq!(config.key_of("zeus", "a"), "zeus shard-zeus.ws.concertpos.com");
+        assert_eq!(config.key_of("zeus", "a"), config.key_of("zeus", "b"));
+        let one_host = Config { url: "ws://localhost:6001/{shard}/?instance={instance}".to_owned(), ..config.clone() };
+        assert_ne!(one_host.key_of("zeus", "a"), one_host.key_of("exon", "a"));
+        let host_each = Config { url: "wss://{instance}.example/{shard}".to_owned(), ..config };
+        assert_ne!(host_each.key_of("zeus", "a"), host_each.key_of("zeus", "b"));
+    }
 
     #[test]
     fn the_template_is_filled_and_a_slug_cannot_leave_its_place() {

@@ -20,6 +20,8 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
+use super::reach::Reach;
+
 /// How long an address is tried alone before the next is tried beside it: what RFC 8305, section 5, recommends.
 const UNTIL_NEXT_ADDRESS: Duration = Duration::from_millis(250);
 
@@ -107,11 +109,12 @@ async fn first<T, F: Future<Output = io::Result<T>>>(
     }
 }
 
-/// How connections are opened. Cheap to clone.
+/// How connections are opened. Cheap to clone; all clones know together which shards cannot be reached.
 #[derive(Debug, Clone)]
 pub struct Dialer {
     network: Arc<dyn Dial>,
     tls: Arc<rustls::ClientConfig>,
+    reach: Reach,
 }
 
 impl Dialer {
@@ -124,7 +127,12 @@ impl Dialer {
     /// Over `network`. `tls` is used for `wss`.
     #[must_use]
     pub fn over(network: impl Dial + 'static, tls: Arc<rustls::ClientConfig>) -> Self {
-        Self { network: Arc::new(network), tls }
+        Self { network: Arc::new(network), tls, reach: Reach::default() }
+    }
+
+    /// What all who dial with it have found out.
+    pub(super) fn reach(&self) -> &Reach {
+        &self.reach
     }
 
     pub(super) async fn dial(&self, host: &str, port: u16) -> io::Result<Box<dyn Stream>> {

@@ -92,12 +92,25 @@ pub enum DialError {
     /// TCP, TLS or the WebSocket upgrade failed.
     #[error("{0}")]
     Connect(String),
+    /// The gateway, or what stands before it, answered the upgrade with a status that concerns the request.
+    #[error("the upgrade was answered with status {0}")]
+    Status(u16),
+    /// Open, and closed again before it served.
+    #[error("{0}")]
+    Closed(String),
     /// Not open within `connect_timeout`.
     #[error("not open within the connect timeout")]
     Timeout,
     /// Open, but the gateway refused the connection with an error word, such as `invalid_instance`.
     #[error("the gateway refused the connection: {}", .0.error)]
     Refused(GatewayError),
+}
+
+impl DialError {
+    /// Whether it concerns everybody who would connect to the shard, and not only this instance.
+    pub(super) fn is_of_shard(&self) -> bool {
+        matches!(self, Self::Connect(_) | Self::Timeout)
+    }
 }
 
 /// Why a link is over.

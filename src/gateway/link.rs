@@ -27,7 +27,7 @@ use super::upward::Upward;
 use crate::wire::{Body, Frame, GatewayError, Kind, Meaning, Undecodable, frame};
 
 /// How long a goodbye may take.
-const GOODBYE: Duration = Duration::from_secs(1);
+pub(super) const GOODBYE: Duration = Duration::from_secs(1);
 
 /// An exchange of which nothing is known any more.
 pub(super) fn lost() -> Failure {
@@ -45,7 +45,7 @@ pub(super) async fn open(url: &str, dialer: &Dialer, config: &Config) -> Result<
         loop {
             match socket.hear().await {
                 socket::Heard::Pong(0) => return Ok((socket, asked.elapsed())),
-                socket::Heard::Closed(why) | socket::Heard::Garbled(why) => return Err(DialError::Connect(why)),
+                socket::Heard::Closed(why) | socket::Heard::Garbled(why) => return Err(DialError::Closed(why)),
                 socket::Heard::Text(text) => {
                     if let Ok(Frame::Error(error)) = frame::decode(&text, config.format) {
                         return Err(DialError::Refused(error));

@@ -17,6 +17,7 @@ pub mod homes;
 pub mod link;
 pub mod plan;
 pub mod pool;
+mod reach;
 pub mod shard;
 mod shared;
 mod socket;

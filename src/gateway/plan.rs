@@ -20,6 +20,8 @@ pub struct ShardView {
     pub links: usize,
     /// Attempts to connect under way.
     pub dialling: usize,
+    /// Whether it is bad and another instance tries it.
+    pub on_trial: bool,
     /// Failures in a row.
     pub failures: u32,
     /// Commands in a row that were not answered in time.
@@ -93,7 +95,8 @@ fn next_dial(view: &View, shards: &mut [ShardView], now: Instant, look_again: &m
     let mut best: Option<(usize, (bool, usize, u32))> = None;
     for (index, shard) in shards.iter().enumerate() {
         let taken = shard.links + shard.dialling;
-        if shard.cordoned || (!lacks_links && taken > 0) || (shard.failures > 0 && shard.dialling > 0) {
+        if shard.cordoned || shard.on_trial || (!lacks_links && taken > 0) || (shard.failures > 0 && shard.dialling > 0)
+        {
             continue;
         }
         if let Some(at) = shard.retry_at.filter(|at| *at > now) {
@@ -113,7 +116,7 @@ fn next_dial(view: &View, shards: &mut [ShardView], now: Instant, look_again: &m
 /// A shard to dial only to see whether it is back. Like a move, this may exceed the maximum by one.
 fn probe(view: &View, now: Instant, look_again: &mut Option<Instant>) -> Option<usize> {
     let open: usize = view.shards.iter().map(|shard| shard.links + shard.dialling).sum();
-    let unseen = |shard: &&ShardView| !shard.cordoned && shard.links + shard.dialling == 0;
+    let unseen = |shard: &&ShardView| !shard.cordoned && !shard.on_trial && shard.links + shard.dialling == 0;
     let (index, at) = view
         .shards
         .iter()
@@ -267,6 +270,7 @@ mod tests {
             move |(links, dialling, failures, retry, cordoned, idle)| ShardView {
                 links,
                 dialling,
+                on_trial: failures > 0 && retry == 3,
                 failures,
                 timeouts: 0,
                 retry_at: (failures > 0).then(|| now + Duration::from_secs(retry)),
@@ -291,7 +295,7 @@ mod tests {
             prop_assert!(plan.dial.is_empty() || before + plan.dial.len() <= view.max_links + 1);
             for index in &plan.dial {
                 let shard = &view.shards[*index];
-                prop_assert!(!shard.cordoned);
+                prop_assert!(!shard.cordoned && !shard.on_trial);
                 prop_assert!(shard.retry_at.is_none_or(|at| at <= now), "a pause is kept");
                 let attempts = plan.dial.iter().filter(|other| *other == index).count() + shard.dialling;
                 prop_assert!(shard.failures == 0 || attempts == 1, "a bad shard gets a single trial");

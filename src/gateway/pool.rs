@@ -44,7 +44,8 @@ impl Pool {
     /// else that comes over that connection.
     #[must_use]
     pub fn new(config: Config, instance: &str, slug: &str, dialer: Dialer, heard: Heard) -> Self {
-        let (state, tally) = (Mutex::new(State::new(&config.shards)), Tally::new(&config.shards));
+        let shards = config.shards.iter().map(|shard| (shard.clone(), config.key_of(shard, slug)));
+        let (state, tally) = (Mutex::new(State::new(shards)), Tally::new(&config.shards));
         let shared = Shared {
             config,
             instance: instance.to_owned(),
@@ -55,6 +56,7 @@ impl Pool {
             state,
             changed: Notify::new(),
             tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -69,6 +71,7 @@ impl Pool {
     /// than `grace`, and closes every link. The links live in `homes`.
     pub async fn tend(self, homes: Homes, stop: CancellationToken, grace: Duration) {
         homes.settled().await;
+        let mut reached = self.shared.dialer.reach().changes();
         loop {
             let look_again = self.follow_plan(&homes);
             let pause = async {
@@ -81,6 +84,7 @@ impl Pool {
                 biased;
                 () = stop.cancelled() => break,
                 () = self.shared.changed.notified() => {}
+                _ = reached.changed() => {}
                 () = pause => {}
             }
         }
@@ -92,13 +96,19 @@ impl Pool {
         let now = Instant::now();
         let shared = &self.shared;
         let mut state = shared.state();
+        state.look_at(shared.dialer.reach());
+        state.fail_waiting_without_prospect(now);
         let plan = plan(&state.view(shared.config.min_links, shared.config.max_links), now);
         let mut dials = Vec::with_capacity(plan.dial.len());
         for index in plan.dial {
-            if let Some(shard) = state.shards.get_mut(index) {
-                shard.dialling += 1;
-                dials.push((Attempt::begun(shared, index), shard.name.clone()));
-            }
+            let Some(wanted) = state.shards.get_mut(index) else { continue };
+            let Some(reaching) = shared.dialer.reach().begin(&wanted.key, now) else {
+                // Another instance was quicker, or has just found it bad.
+                shared.changed.notify_one();
+                continue;
+            };
+            wanted.dialling += 1;
+            dials.push((Attempt::begun(shared, index, reaching), wanted.name.clone()));
         }
         for index in plan.give_up {
             if let Some(stop) = state.take_idle(index) {
@@ -124,6 +134,7 @@ impl Pool {
             state.draining = true;
             state.fail_waiting(&NotSent::Draining);
         }
+        self.shared.closing.cancel();
         let idle = async {
             while self.shared.state().links.values().any(|entry| entry.phase == Phase::Busy) {
                 self.shared.changed.notified().await;
@@ -329,7 +340,8 @@ mod tests {
         let dialer = Dialer::tcp(gateway::client_config(None).unwrap());
         let pool = Pool::new(Config::default(), "demo", "demo", dialer, heard);
         pool.shared.state().shards[0].dialling += 1;
-        drop(Attempt::begun(&pool.shared, 0));
+        let reaching = pool.shared.dialer.reach().begin("exon", Instant::now()).unwrap();
+        drop(Attempt::begun(&pool.shared, 0, reaching));
         let state = pool.shared.state();
         let shard = &state.shards[0];
         assert_eq!((shard.dialling, shard.health.failures()), (0, 1));

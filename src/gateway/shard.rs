@@ -29,6 +29,8 @@ const FAILURES_WAITED_OUT: u32 = 3;
 #[derive(Debug, Clone)]
 pub struct Health {
     failures: u32,
+    /// When the last of them was noted.
+    failed_at: Option<Instant>,
     /// Whether the last attempt was not refused but came to nothing for as long as one may take.
     hung: bool,
     unproven_losses: u32,
@@ -50,6 +52,7 @@ impl Health {
     pub fn new() -> Self {
         Self {
             failures: 0,
+            failed_at: None,
             hung: false,
             unproven_losses: 0,
             timeouts: 0,
@@ -109,9 +112,13 @@ impl Health {
         self.round_trip
     }
 
-    /// An attempt to connect failed, at once or because it `hung`. `jitter` is uniform in 0..1 and spreads those who failed
-    /// together.
-    pub fn dial_failed(&mut self, now: Instant, jitter: f64, hung: bool) {
+    /// An attempt to connect that was `begun` then failed, at once or because it `hung`. `jitter` is uniform in 0..1 and
+    /// spreads those who failed together. Several that were under way at once count as one.
+    pub fn dial_failed(&mut self, now: Instant, begun: Instant, jitter: f64, hung: bool) {
+        if self.failed_at.is_some_and(|noted| begun <= noted) {
+            return;
+        }
+        self.failed_at = Some(now);
         self.failures = self.failures.saturating_add(1);
         self.hung = hung;
         self.pause(now, jitter, self.failures);
@@ -120,6 +127,7 @@ impl Health {
     /// An attempt to connect succeeded.
     pub fn dial_succeeded(&mut self) {
         self.failures = 0;
+        self.failed_at = None;
         self.hung = false;
         self.retry_at = None;
         self.probe_at = None;
@@ -174,8 +182,9 @@ mod tests {
         let now = Instant::now();
         let mut health = Health::new();
         let mut last = Duration::ZERO;
-        for _ in 0..40 {
-            health.dial_failed(now, 1.0, false);
+        for second in 0..40 {
+            let now = now + Duration::from_secs(second);
+            health.dial_failed(now, now, 1.0, false);
             let pause = health.retry_at().unwrap() - now;
             assert!(pause >= last && pause <= LONGEST_PAUSE, "{pause:?}");
             last = pause;
@@ -189,16 +198,16 @@ mod tests {
     fn a_shard_is_worth_waiting_for_while_its_pauses_add_up_to_less_than_a_second_and_never_where_it_hangs() {
         let mut now = Instant::now();
         let (begun, mut health) = (now, Health::new());
-        health.dial_failed(now, 1.0, false);
+        health.dial_failed(now, now, 1.0, false);
         while health.may_be_back_soon() {
             now = health.retry_at().unwrap();
-            health.dial_failed(now, 1.0, false);
+            health.dial_failed(now, now, 1.0, false);
         }
         let waited = now - begun;
         assert!((Duration::from_millis(300)..Duration::from_secs(1)).contains(&waited), "{waited:?}");
         health.dial_succeeded();
         assert!(health.may_be_back_soon());
-        health.dial_failed(now, 1.0, true);
+        health.dial_failed(now, now, 1.0, true);
         assert!(!health.may_be_back_soon());
     }
 
@@ -211,15 +220,26 @@ mod tests {
         assert!(health.probe_at() > health.retry_at());
         health.dial_succeeded();
         assert!(!health.is_in_doubt() && health.probe_at().is_none());
-        health.dial_failed(Instant::now(), 0.5, false);
+        let now = Instant::now();
+        health.dial_failed(now, now, 0.5, false);
         assert!(!health.is_in_doubt(), "then it is known to be bad");
+    }
+
+    #[test]
+    fn attempts_that_were_under_way_together_fail_as_one() {
+        let begun = Instant::now();
+        let (mut health, now) = (Health::new(), begun + Duration::from_millis(20));
+        for _ in 0..8 {
+            health.dial_failed(now, begun, 1.0, false);
+        }
+        assert_eq!((health.failures(), health.retry_at()), (1, Some(now + FIRST_PAUSE)));
     }
 
     #[test]
     fn a_bad_shard_gets_a_single_trial_once_its_pause_is_over() {
         let now = Instant::now();
         let mut health = Health::new();
-        health.dial_failed(now, 0.5, false);
+        health.dial_failed(now, now, 0.5, false);
         assert!(!health.may_dial(now, 0));
         let later = health.retry_at().unwrap();
         assert!(health.may_dial(later, 0));

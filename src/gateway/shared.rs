@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::config::Config;
 use super::dialer::Dialer;
 use super::error::{DialError, Ended};
+use super::reach::Attempt as Reaching;
 use super::socket::Socket;
 use super::state::{Entry, LinkId, State};
 use super::tally::Tally;
@@ -27,6 +29,8 @@ pub(super) struct Shared {
     pub(super) state: Mutex<State>,
     pub(super) changed: Notify,
     pub(super) tasks: TaskTracker,
+    /// Ends attempts to connect: nobody needs another connection.
+    pub(super) closing: CancellationToken,
 }
 
 impl Shared {
@@ -105,6 +109,7 @@ impl Shared {
         &self,
         index: usize,
         name: &str,
+        reaching: Reaching,
         dialled: Result<(Socket, Duration), DialError>,
     ) -> Option<Socket> {
         let now = Instant::now();
@@ -112,11 +117,13 @@ impl Shared {
         let shard = state.shards.get_mut(index)?;
         match dialled {
             Ok((socket, round_trip)) => {
-                if !shard.health.is_good() {
+                reaching.succeeded();
+                if !shard.is_good() {
                     tracing::info!(instance = self.instance, shard = name, "shard can be reached again");
                 }
                 shard.health.dial_succeeded();
                 shard.health.measured(round_trip);
+                state.look_at(self.dialer.reach());
                 Some(socket)
             }
             Err(why) => {
@@ -125,14 +132,21 @@ impl Shared {
                     connections.failed.count();
                 }
                 // The change is told once, each further attempt only to those who look closely.
-                if shard.health.is_good() {
+                if shard.is_good() {
                     tracing::warn!(instance = self.instance, shard = name, %why, "shard cannot be reached");
                 } else {
-                    let failures = shard.health.failures();
+                    let failures = shard.failures();
                     tracing::debug!(instance = self.instance, shard = name, %why, failures, "shard still out of reach");
                 }
-                shard.health.dial_failed(now, fastrand::f64(), why == DialError::Timeout);
                 shard.last_fault = Some(why.to_string());
+                if why.is_of_shard() {
+                    reaching.failed(now, fastrand::f64(), why.to_string(), why == DialError::Timeout);
+                } else {
+                    // The shard answered; what it said is about this instance.
+                    shard.health.dial_failed(now, reaching.begun(), fastrand::f64(), false);
+                    reaching.succeeded();
+                }
+                state.look_at(self.dialer.reach());
                 state.fail_waiting_without_prospect(now);
                 None
             }

@@ -70,7 +70,15 @@ impl Socket {
         client_async_tls_with_config(request, stream, Some(limits), Some(Connector::Rustls(dialer.tls())))
             .await
             .map(|(stream, _)| Self { stream })
-            .map_err(|error| DialError::Connect(error.to_string()))
+            .map_err(|error| match error {
+                // 408 and 429 are said of whoever asks, whatever for.
+                WsError::Http(answer)
+                    if answer.status().is_client_error() && ![408, 429].contains(&answer.status().as_u16()) =>
+                {
+                    DialError::Status(answer.status().as_u16())
+                }
+                other => DialError::Connect(other.to_string()),
+            })
     }
 
     /// Writes one text message. On an error some of it may have left.

@@ -17,6 +17,7 @@ use utoipa::ToSchema;
 use super::error::{Failure, NotSent};
 use super::exchange::Expect;
 use super::plan::{ShardView, View};
+use super::reach::{Found, Reach};
 use super::shard::Health;
 use crate::wire::Body;
 
@@ -84,10 +85,44 @@ pub(super) struct Entry {
 #[derive(Debug)]
 pub(super) struct Shard {
     pub(super) name: String,
+    /// Names it among all instances: the host is a part of it, which may depend on the instance.
+    pub(super) key: String,
+    /// What this instance alone knows of it.
     pub(super) health: Health,
+    /// What all instances know.
+    pub(super) found: Found,
     pub(super) dialling: usize,
     pub(super) cordoned: bool,
     pub(super) last_fault: Option<String>,
+}
+
+impl Shard {
+    /// Whether nothing speaks against dialling it.
+    pub(super) fn is_good(&self) -> bool {
+        self.health.is_good() && self.found.health.is_good()
+    }
+
+    /// Whether a connection was lost and none was opened since.
+    fn is_in_doubt(&self) -> bool {
+        self.found.health.is_good() && self.health.is_in_doubt()
+    }
+
+    /// Whether it is worth waiting for the next attempt.
+    fn may_be_back_soon(&self) -> bool {
+        self.health.may_be_back_soon() && self.found.health.may_be_back_soon()
+    }
+
+    pub(super) fn failures(&self) -> u32 {
+        self.health.failures().max(self.found.health.failures())
+    }
+
+    fn retry_at(&self) -> Option<Instant> {
+        self.health.retry_at().max(self.found.health.retry_at())
+    }
+
+    fn probe_at(&self) -> Option<Instant> {
+        self.health.probe_at().max(self.found.health.probe_at())
+    }
 }
 
 /// A link given to somebody.
@@ -119,9 +154,12 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(shards: &[String]) -> Self {
-        let shard = |name: &String| Shard {
-            name: name.clone(),
+    /// Shards by name, each with what names it among all instances.
+    pub(super) fn new(shards: impl IntoIterator<Item = (String, String)>) -> Self {
+        let shard = |(name, key)| Shard {
+            name,
+            key,
+            found: Found::default(),
             health: Health::new(),
             dialling: 0,
             cordoned: false,
@@ -129,10 +167,17 @@ impl State {
         };
         Self {
             links: BTreeMap::new(),
-            shards: shards.iter().map(shard).collect(),
+            shards: shards.into_iter().map(shard).collect(),
             waiting: BTreeMap::new(),
             draining: false,
             next_id: 0,
+        }
+    }
+
+    /// Takes note of what all instances know of the shards.
+    pub(super) fn look_at(&mut self, reach: &Reach) {
+        for shard in &mut self.shards {
+            shard.found = reach.of(&shard.key);
         }
     }
 
@@ -211,7 +256,7 @@ impl State {
     /// against it.
     pub(super) fn has_prospect_without(&self, shard: usize) -> bool {
         let opening = |(index, other): (usize, &Shard)| {
-            index != shard && !other.cordoned && other.dialling > 0 && other.health.is_good()
+            index != shard && !other.cordoned && other.dialling > 0 && other.is_good()
         };
         self.serves_without(shard) || self.shards.iter().enumerate().any(opening)
     }
@@ -267,7 +312,7 @@ impl State {
     /// been for so short a time that it may be back at the next attempt.
     pub(super) fn has_prospect(&self) -> bool {
         self.links.values().any(|entry| !matches!(entry.phase, Phase::SetAside(_)))
-            || self.shards.iter().any(|shard| !shard.cordoned && shard.health.may_be_back_soon())
+            || self.shards.iter().any(|shard| !shard.cordoned && shard.may_be_back_soon())
     }
 
     /// When nobody can be served, everybody is told at once.
@@ -290,7 +335,7 @@ impl State {
         self.shards
             .iter()
             .filter(|shard| !shard.cordoned)
-            .filter_map(|shard| shard.health.retry_at())
+            .filter_map(Shard::retry_at)
             .min()
             .map_or(SHORTLY, |at| at.saturating_duration_since(now).max(SHORTLY))
     }
@@ -330,10 +375,11 @@ impl State {
             .iter()
             .map(|shard| ShardView {
                 dialling: shard.dialling,
-                failures: shard.health.failures(),
+                on_trial: shard.found.on_trial,
+                failures: shard.failures(),
                 timeouts: shard.health.timeouts(),
-                retry_at: shard.health.retry_at(),
-                probe_at: shard.health.probe_at(),
+                retry_at: shard.retry_at(),
+                probe_at: shard.probe_at(),
                 cordoned: shard.cordoned,
                 ..ShardView::default()
             })
@@ -357,12 +403,12 @@ impl State {
     pub(super) fn status(&self, now: Instant) -> PoolStatus {
         let shards = self.shards.iter().enumerate().map(|(index, shard)| ShardStatus {
             shard: shard.name.clone(),
-            good: shard.health.is_good(),
-            in_doubt: shard.health.is_in_doubt(),
+            good: shard.is_good(),
+            in_doubt: shard.is_in_doubt(),
             cordoned: shard.cordoned,
-            failures: shard.health.failures(),
+            failures: shard.failures(),
             round_trip_us: shard.health.round_trip().map(|trip| u64::try_from(trip.as_micros()).unwrap_or(u64::MAX)),
-            last_fault: shard.last_fault.clone(),
+            last_fault: shard.found.fault.clone().or_else(|| shard.last_fault.clone()),
             links: self
                 .links
                 .iter()
@@ -434,7 +480,7 @@ mod tests {
 
     /// A state with one link on each of these shards, all of them busy.
     fn busy(shards: &[usize]) -> (State, Vec<mpsc::Receiver<Job>>) {
-        let mut state = State::new(&["exon", "cyton", "zeus"].map(str::to_owned));
+        let mut state = State::new(["exon", "cyton", "zeus"].map(|name| (name.to_owned(), name.to_owned())));
         let mut inboxes = Vec::new();
         for shard in shards {
             let (jobs, inbox) = mpsc::channel(1);
@@ -491,7 +537,8 @@ mod tests {
         state.shards[2].dialling = 1;
         assert!(state.has_prospect_without(0));
         assert!(state.has_prospect_without(2));
-        state.shards[2].health.dial_failed(Instant::now(), 0.5, false);
+        let now = Instant::now();
+        state.shards[2].health.dial_failed(now, now, 0.5, false);
         assert!(!state.has_prospect_without(0));
     }
 }

@@ -281,7 +281,10 @@ pub static GATEWAY_UNAVAILABLE: Entry = row(
     "gateway-unavailable",
     503,
     "No connection to the gateway",
-    ["No shard of the gateway can be reached at the moment. Nothing was sent.", "Repeat after `Retry-After`."],
+    [
+        "No shard of the gateway can be reached at the moment, and nothing was sent; or a read was sent, and the connection was lost each time before its reply came.",
+        "Repeat after `Retry-After`.",
+    ],
 )
 .retryable();
 /// The bridge's own queue is full.

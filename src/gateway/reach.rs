@@ -1,0 +1,261 @@
+//! Whether shards can be reached at all, as all instances together find them.
+//!
+//! That a name is not resolved, a connection not opened, TLS or the upgrade not agreed on concerns everybody who would
+//! connect to that shard, so it is noted once for all: were each instance to find out for itself, two hundred of them
+//! would storm a gateway that is down. A shard that was found bad is tried by one instance at a time, after pauses that
+//! all of them keep, and the first success opens it to all. What the gateway says about an instance once it is connected
+//! is that instance's alone, and stays with its pool ([`super::shard`]).
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::shard::Health;
+
+/// What is known of all shards. Cheap to clone; all clones are the same.
+#[derive(Debug, Clone)]
+pub(super) struct Reach {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    shards: Mutex<BTreeMap<String, Found>>,
+    /// Told whenever somebody who could not dial a shard may do so now.
+    changed: watch::Sender<()>,
+}
+
+/// One shard as it is found by all.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Found {
+    pub(super) health: Health,
+    /// Why it cannot be reached.
+    pub(super) fault: Option<String>,
+    /// Whether somebody tries it, so that nobody else may.
+    pub(super) on_trial: bool,
+}
+
+impl Default for Reach {
+    fn default() -> Self {
+        Self { shared: Arc::new(Shared { shards: Mutex::default(), changed: watch::Sender::new(()) }) }
+    }
+}
+
+impl Reach {
+    fn shards(&self) -> MutexGuard<'_, BTreeMap<String, Found>> {
+        self.shared.shards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes whenever a shard may be dialled that could not be.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.shared.changed.subscribe()
+    }
+
+    /// What is known of a shard.
+    pub(super) fn of(&self, shard: &str) -> Found {
+        self.shards().get(shard).cloned().unwrap_or_default()
+    }
+
+    /// Leave to dial a shard now. None for a bad one that somebody tries, or whose pause is not over.
+    pub(super) fn begin(&self, shard: &str, now: Instant) -> Option<Attempt> {
+        let mut shards = self.shards();
+        let trial = match shards.get_mut(shard).filter(|known| !known.health.is_good()) {
+            Some(bad) if bad.on_trial || !bad.health.may_dial(now, 0) => return None,
+            Some(bad) => {
+                bad.on_trial = true;
+                true
+            }
+            None => false,
+        };
+        Some(Attempt { reach: self.clone(), shard: shard.to_owned(), begun: now, trial })
+    }
+}
+
+/// An attempt to reach a shard. One that is dropped has found out nothing.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    reach: Reach,
+    shard: String,
+    begun: Instant,
+    trial: bool,
+}
+
+impl Attempt {
+    /// When it was begun.
+    pub(super) fn begun(&self) -> Instant {
+        self.begun
+    }
+
+    /// The shard was reached.
+    pub(super) fn succeeded(self) {
+        // Nothing has to be remembered of a shard that is as good as one that nobody has ever dialled.
+        self.reach.shards().remove(&self.shard);
+    }
+
+    /// The shard was not reached, for this reason; see [`Health::dial_failed`].
+    pub(super) fn failed(self, now: Instant, jitter: f64, fault: String, hung: bool) {
+        let mut shards = self.reach.shards();
+        let known = shards.entry(self.shard.clone()).or_default();
+        known.health.dial_failed(now, self.begun, jitter, hung);
+        known.fault = Some(fault);
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if self.trial {
+            if let Some(known) = self.reach.shards().get_mut(&self.shard) {
+                known.on_trial = false;
+            }
+            self.reach.shared.changed.send_replace(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use tokio::time::sleep;
+    use tokio_util::sync::CancellationToken;
+
+    use super::super::dialer::Stream;
+    use super::super::{Config, Dial, Dialer, Heard, Homes, Pool, client_config};
+    use super::*;
+    use crate::simulator::{self, Simulator};
+
+    const SHARD: &str = "exon";
+
+    /// What a network does with whoever dials.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Network {
+        Connects,
+        Refuses,
+        Hangs,
+    }
+
+    /// The way to a simulated gateway, which counts attempts.
+    #[derive(Debug, Clone)]
+    struct Way {
+        gateway: Arc<Simulator>,
+        network: Arc<Mutex<Network>>,
+        dials: Arc<AtomicUsize>,
+    }
+
+    #[async_trait]
+    impl Dial for Way {
+        async fn dial(&self, _: &str, _: u16) -> io::Result<Box<dyn Stream>> {
+            self.dials.fetch_add(1, Ordering::Relaxed);
+            let network = *self.network.lock().unwrap();
+            match network {
+                Network::Hangs => std::future::pending().await,
+                Network::Refuses => Err(io::ErrorKind::ConnectionRefused.into()),
+                Network::Connects => {
+                    let (near, far) = tokio::io::duplex(4096);
+                    tokio::spawn(self.gateway.serve(far));
+                    Ok(Box::new(near))
+                }
+            }
+        }
+    }
+
+    impl Way {
+        fn new(network: Network) -> Self {
+            let gateway = Arc::new(Simulator::without_listener(simulator::Config::default()).unwrap());
+            Self { gateway, network: Arc::new(Mutex::new(network)), dials: Arc::default() }
+        }
+
+        /// Pools of these names at the gateway, which share one way and are tended until `stop`.
+        fn pools(&self, slugs: &[&str], stop: &CancellationToken) -> Vec<Pool> {
+            let dialer = Dialer::over(self.clone(), client_config(None).unwrap());
+            let tended = |slug: &&str| {
+                let config = Config { url: self.gateway.url(), ..Config::default() };
+                let pool = Pool::new(config, slug, slug, dialer.clone(), Heard(Arc::new(|_| {})));
+                tokio::spawn(pool.clone().tend(Homes::default(), stop.clone(), Duration::ZERO));
+                pool
+            };
+            slugs.iter().map(tended).collect()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_hundred_instances_dial_a_dead_gateway_a_few_times_a_second_and_all_are_back_soon_after_it_is() {
+        let (way, stop) = (Way::new(Network::Refuses), CancellationToken::new());
+        let pools = way.pools(&["demo"; 200], &stop);
+        sleep(Duration::from_secs(10)).await;
+        let before = way.dials.load(Ordering::Relaxed);
+        sleep(Duration::from_secs(30)).await;
+        let dials = way.dials.load(Ordering::Relaxed) - before;
+        assert!((30..=90).contains(&dials), "{dials} attempts in 30 s on three shards");
+        assert!(pools.iter().all(|pool| pool.status().shards.iter().all(|shard| !shard.good)), "all know it");
+        *way.network.lock().unwrap() = Network::Connects;
+        sleep(Duration::from_secs(5)).await;
+        assert!(pools.iter().all(Pool::is_connected));
+        stop.cancel();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_gateway_says_about_an_instance_costs_the_others_nothing() {
+        let (way, stop) = (Way::new(Network::Connects), CancellationToken::new());
+        let pools = way.pools(&["nobody-there", "demo"], &stop);
+        sleep(Duration::from_secs(30)).await;
+        let bad = |pool: &Pool| pool.status().shards.iter().filter(|shard| !shard.good).count();
+        assert_eq!((bad(&pools[0]), pools[0].is_connected()), (3, false), "{:?}", pools[0].status());
+        assert_eq!((bad(&pools[1]), pools[1].is_connected()), (0, true), "{:?}", pools[1].status());
+        stop.cancel();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_that_hangs_does_not_hold_up_the_end() {
+        let (way, stop) = (Way::new(Network::Hangs), CancellationToken::new());
+        let dialer = Dialer::over(way.clone(), client_config(None).unwrap());
+        let pool = Pool::new(Config::default(), "demo", "demo", dialer, Heard(Arc::new(|_| {})));
+        let tending = tokio::spawn(pool.tend(Homes::default(), stop.clone(), Duration::from_secs(5)));
+        sleep(Duration::from_millis(100)).await;
+        assert!(way.dials.load(Ordering::Relaxed) > 0);
+        let begun = Instant::now();
+        stop.cancel();
+        tending.await.unwrap();
+        assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn a_bad_shard_is_tried_by_one_at_a_time_and_the_first_success_opens_it_to_all() {
+        let (reach, now) = (Reach::default(), Instant::now());
+        let mut changes = reach.changes();
+        let (one, other) = (reach.begin(SHARD, now).unwrap(), reach.begin(SHARD, now).unwrap());
+        one.failed(now, 1.0, "refused".into(), false);
+        let found = reach.of(SHARD);
+        assert_eq!((found.health.failures(), found.fault.as_deref()), (1, Some("refused")));
+        assert!(reach.begin(SHARD, now).is_none(), "its pause is not over");
+        other.failed(now, 1.0, "refused".into(), false);
+        assert_eq!(reach.of(SHARD).health.failures(), 1, "two that were under way together are one failure");
+        let later = now + Duration::from_secs(1);
+        let trial = reach.begin(SHARD, later).unwrap();
+        assert!(reach.of(SHARD).on_trial && reach.begin(SHARD, later).is_none());
+        assert!(reach.begin("zeus", later).is_some(), "another shard is another matter");
+        assert!(!changes.has_changed().unwrap());
+        trial.succeeded();
+        assert!(changes.has_changed().unwrap() && !reach.of(SHARD).on_trial);
+        changes.mark_unchanged();
+        assert!(reach.of(SHARD).health.is_good());
+        assert!(reach.begin(SHARD, later).is_some() && reach.begin(SHARD, later).is_some());
+    }
+
+    #[test]
+    fn a_trial_that_is_given_up_lets_the_next_one_try() {
+        let (reach, now) = (Reach::default(), Instant::now());
+        let changes = reach.changes();
+        reach.begin(SHARD, now).unwrap().failed(now, 0.0, "refused".into(), false);
+        let later = now + Duration::from_secs(1);
+        drop(reach.begin(SHARD, later).unwrap());
+        assert!(changes.has_changed().unwrap());
+        assert_eq!(reach.of(SHARD).health.failures(), 1, "nothing was found out");
+        assert!(reach.begin(SHARD, later).is_some());
+    }
+}
