@@ -27,7 +27,7 @@ async fn a_second_read_costs_no_command_and_a_known_copy_no_body() {
     let second = world.get(PRODUCTS).await;
     assert!(header(&second, "cache-status").starts_with("concertpos-bridge; hit; ttl="), "{second:?}");
     assert_eq!(header(&second, "cache-control"), "private, no-cache");
-    assert_eq!(header(&second, "vary"), "Authorization, X-POS-Password");
+    assert_eq!(header(&second, "vary"), "Authorization, X-POS-Password, Accept-Encoding");
     assert!(!header(&second, "age").is_empty());
     let etag = header(&second, "etag");
     let third = world.request(Method::GET, PRODUCTS).header("If-None-Match", &etag).send().await.unwrap();
@@ -194,18 +194,20 @@ async fn a_sale_ends_the_copies_of_its_transactions_where_they_are_kept() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_way_a_fresh_copy_is_answered_the_answer_is_the_same() {
-    let world = World::start().await;
+    let seller = support::token("seller", "pay,devices,events,operate");
+    let seller: Vec<_> = seller.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let world = World::with(Config::default(), &seller).await;
     let paths = ["/config", "/deposit", "/license", "/points-of-sale", "/version", "/status", PRODUCTS];
     for path in paths.into_iter().chain(["/points-of-sale/1/payment-methods"]) {
         assert_eq!(world.get(path).await.status(), 200, "{path}");
         let etag = header(&world.get(path).await, "etag");
         for known in [None, Some("\"other\""), Some(etag.as_str())] {
-            let ask = |query: &str| {
-                let request = world.request(Method::GET, &format!("{path}{query}"));
+            let ask = |accepted: &str| {
+                let request = world.request(Method::GET, path).header("Accept", accepted);
                 known.map_or(request.try_clone().unwrap(), |tag| request.header("If-None-Match", tag))
             };
-            // A query, which no read here looks at, is enough to be routed.
-            let (short, long) = (ask("").send().await.unwrap(), ask("?x=1").send().await.unwrap());
+            // A wish that has to be looked at is enough to be routed.
+            let (short, long) = (ask("*/*").send().await.unwrap(), ask("text/html, */*").send().await.unwrap());
             let facts = |response: &reqwest::Response| {
                 let mut headers: Vec<_> =
                     response.headers().iter().map(|(name, value)| (name.clone(), value.clone())).collect();
@@ -219,10 +221,10 @@ async fn whatever_way_a_fresh_copy_is_answered_the_answer_is_the_same() {
             assert_eq!(short.text().await.unwrap(), long.text().await.unwrap());
         }
     }
-    // Who may not read gets no copy by the short way either.
-    for token in ["nobody-s", ""] {
+    // Who may not read gets no copy by the short way either, known or not.
+    for (token, code) in [("nobody-s", "unauthenticated"), ("", "unauthenticated"), ("seller", "forbidden")] {
         let answer = world.http.get(world.path(PRODUCTS)).bearer_auth(token).send().await.unwrap();
-        assert_eq!(problem(answer).await.code, "unauthenticated");
+        assert_eq!(problem(answer).await.code, code, "{token}");
     }
 }
 
@@ -328,9 +330,19 @@ async fn a_compressed_answer_has_a_tag_that_says_so_and_that_is_known_again() {
     let plain = world.get("/points-of-sale").await;
     let packed = ask("/points-of-sale", "Accept-Encoding", "gzip".into()).await.unwrap();
     assert_eq!(packed.headers()["content-encoding"], "gzip");
-    assert_eq!(tag(&packed), format!("W/{}", tag(&plain)), "the same bytes only when decoded");
-    for known in [tag(&plain), tag(&packed)] {
-        assert_eq!(ask("/points-of-sale", "If-None-Match", known).await.unwrap().status(), 304);
+    assert_eq!(tag(&packed), format!("{}-gzip\"", tag(&plain).trim_end_matches('"')), "other bytes");
+    let asked = async |accepted: &str, known: &str| {
+        let request = world.request(Method::GET, "/points-of-sale").header("If-None-Match", known);
+        let answer = request.header("Accept-Encoding", accepted).send().await.unwrap();
+        assert_eq!(answer.headers().get_all("vary").iter().count(), 1);
+        assert_eq!(header(&answer, "vary"), "Authorization, X-POS-Password, Accept-Encoding");
+        (answer.status().as_u16(), tag(&answer))
+    };
+    for (accepted, had, other) in [("gzip", &packed, &plain), ("identity", &plain, &packed)] {
+        assert_eq!(asked(accepted, &tag(had)).await, (304, tag(had)));
+        // Whoever has it in another coding only may not be told that it has what it asks for.
+        assert_eq!(asked(accepted, &tag(other)).await, (200, tag(had)), "{accepted}");
+        assert_eq!(asked(accepted, &format!("{}, W/{}", tag(other), tag(had))).await, (304, tag(had)));
     }
 
     assert_eq!(world.sale("k").send().await.unwrap().status(), 201);
@@ -418,4 +430,77 @@ async fn each_try_of_a_read_is_paid_for_and_none_is_begun_that_cannot_be() {
     let hung = problem(world.get("/points-of-sale/1/payment-methods").await).await;
     assert_eq!(hung.code, "gateway-timeout", "why it had to be asked again, not that it could not be");
     assert_eq!(world.gateway.counts().command("listpm").received, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_with_a_tag_is_judged_by_the_tags_of_the_request() {
+    let world = World::start().await;
+    assert_eq!(world.sale("k").send().await.unwrap().status(), 201);
+    let records: serde_json::Value = world.get("/payments").await.json().await.unwrap();
+    let record = format!("/payments/{}", records["payments"][0]["id"].as_str().unwrap());
+    let reads = ["/config", "/license", PRODUCTS, record.as_str()].map(|path| world.path(path));
+    let pages = ["/", "/dashboard/page.css", "/openapi.json"].map(|path| format!("{}{path}", world.url));
+    for url in reads.into_iter().chain(pages) {
+        let ask = async |method: Method, fields: &[(&'static str, &str)]| {
+            let mut request = world.http.request(method, &url).bearer_auth(support::KEY);
+            for (name, value) in fields {
+                request = request.header(*name, *value);
+            }
+            request.send().await.unwrap()
+        };
+        let whole = ask(Method::GET, &[]).await;
+        let tag = header(&whole, "etag");
+        assert!(tag.len() > 2, "{url}");
+        for known in [tag.clone(), format!("W/{tag}"), format!("\"a,*\" , {tag}"), "*".into()] {
+            for method in [Method::GET, Method::HEAD] {
+                let answer = ask(method, &[("If-None-Match", &known)]).await;
+                assert_eq!((answer.status().as_u16(), header(&answer, "etag")), (304, tag.clone()), "{url} {known}");
+                for name in ["vary", "cache-control", "x-content-type-options"] {
+                    assert_eq!(header(&answer, name), header(&whole, name), "{url} {name}");
+                }
+                assert!(!answer.headers().contains_key("content-type"), "{url}");
+                assert_eq!(answer.text().await.unwrap(), "");
+            }
+        }
+        for other in ["\"a,*\"", "\"*\"", "a", ""] {
+            assert_eq!(ask(Method::GET, &[("If-None-Match", other)]).await.status(), 200, "{url} {other}");
+        }
+        for wanted in [tag.clone(), format!("\"x\", {tag}"), "*".into()] {
+            assert_eq!(ask(Method::GET, &[("If-Match", &wanted)]).await.status(), 200, "{url} {wanted}");
+        }
+        for other in ["\"x\"".to_owned(), format!("W/{tag}"), "\"x\", \"y\"".into()] {
+            let refused = problem(ask(Method::GET, &[("If-Match", &other)]).await).await;
+            assert_eq!((refused.status, refused.code.as_str()), (412, "precondition-failed"), "{url} {other}");
+        }
+        let both = ask(Method::GET, &[("If-Match", "\"x\""), ("If-None-Match", &tag)]).await;
+        assert_eq!(both.status(), 412, "{url}: If-Match comes first");
+    }
+    let nothing_there = world.request(Method::GET, "/payments/0").header("If-Match", "\"x\"").send().await.unwrap();
+    assert_eq!(problem(nothing_there).await.status, 404, "what is refused anyway is refused for that");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_pages_of_other_origins_may_read_every_answer_depends_on_the_origin_and_says_so_in_one_line() {
+    let world = World::with(Config::default(), &[("BRIDGE_SERVER__CORS_ORIGINS", "https://shop.example")]).await;
+    let names = |answer: &reqwest::Response| {
+        let lines: Vec<_> = answer.headers().get_all("vary").iter().map(|line| line.to_str().unwrap()).collect();
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        let mut names: Vec<_> = lines[0].split(", ").map(str::to_ascii_lowercase).collect();
+        names.sort();
+        names
+    };
+    let mut expected = ["authorization", "x-pos-password", "accept-encoding", "origin"].to_vec();
+    expected.extend(["access-control-request-method", "access-control-request-headers"]);
+    expected.sort_unstable();
+    for accepted in ["gzip", "identity"] {
+        for origin in [None, Some("https://shop.example"), Some("https://elsewhere.example")] {
+            let mut request = world.request(Method::GET, PRODUCTS).header("Accept-Encoding", accepted);
+            if let Some(origin) = origin {
+                request = request.header("Origin", origin);
+            }
+            assert_eq!(names(&request.send().await.unwrap()), expected, "{accepted} {origin:?}");
+        }
+        // By the short way, if it were taken.
+        assert_eq!(names(&world.get(PRODUCTS).await), expected);
+    }
 }

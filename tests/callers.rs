@@ -34,6 +34,39 @@ async fn a_token_with_too_much_in_flight_is_told_so_and_nobody_else_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn reads_take_neither_the_places_of_a_token_s_payments_nor_their_turns() {
+    let world = World::with(Config::default(), &[(MAX_IN_FLIGHT, "2"), (PER_SECOND, "5")]).await;
+    world.gateway.add_fault(Fault::new(Action::Hang).on("listtransactions"));
+    let read = |path: &str| world.http.get(world.path(path)).bearer_auth(OPERATOR).send();
+    let slow = [1, 2].map(|pos| tokio::spawn(read(&format!("/points-of-sale/{pos}/transactions"))));
+    eventually("both are under way", async || world.gateway.counts().command("listtransactions").received == 2).await;
+    let pay = async |key: &str| {
+        let sale = serde_json::json!({"PaymentMethod": 1, "Products": [{"ID": 1, "Amount": 2}], "ref": key});
+        let request = world.http.post(world.path("/points-of-sale/1/payments")).bearer_auth(OPERATOR);
+        request.header("Idempotency-Key", key).json(&sale).send().await.unwrap()
+    };
+    assert_eq!(problem(read("/config").await.unwrap()).await.code, "caller-limited");
+    assert_eq!(pay("one").await.status(), 201, "although its reads have all the places there are for them");
+    for task in slow {
+        task.abort();
+    }
+    world.gateway.clear_faults();
+    let mut refused = 0;
+    eventually("its reads of a second are used up", async || {
+        refused += u32::from(read("/config").await.unwrap().status() == 429);
+        refused == 3
+    })
+    .await;
+    assert_eq!(pay("two").await.status(), 201);
+    // Payments have an end too.
+    let mut many = Vec::new();
+    for number in 0..20 {
+        many.push(pay(&format!("many-{number}")).await.status().as_u16());
+    }
+    assert!(many.contains(&201) && many.contains(&429), "{many:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_asks_too_often_is_told_when_to_come_back_and_nothing_is_sent() {
     let world = World::with(Config::default(), &[(PER_SECOND, "5")]).await;
     let before = world.gateway.counts().command("listtransactions").received;

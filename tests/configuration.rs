@@ -112,3 +112,17 @@ fn no_secret_is_shown_whatever_is_printed() {
     let (_folder, path) = file(&format!("[instances.demo]\napi_key = \"{secret}\"\napi_key_file = \"/nowhere\"\n"));
     assert!(!faults(Some(&path), &[("BRIDGE_GATEWAY__FORMAT", "x")]).contains(secret));
 }
+
+#[test]
+fn two_instances_of_one_slug_are_a_fault() {
+    for (one, other) in [("slug = \"Fest\"", "slug = \"Fest\""), ("slug = \"beta\"", ""), ("", "slug = \"alpha\"")] {
+        let (_folder, path) =
+            file(&format!("[instances.alpha]\napi_key = \"a\"\n{one}\n[instances.beta]\napi_key = \"b\"\n{other}\n"));
+        let text = faults(Some(&path), &[]);
+        assert!(text.contains("instances.beta.slug") && text.contains("instances.alpha already"), "{text}");
+    }
+    let (_folder, path) = file(
+        "[instances.alpha]\napi_key = \"a\"\nslug = \"beta\"\n[instances.beta]\napi_key = \"b\"\nslug = \"alpha\"\n",
+    );
+    assert!(Config::load(Some(&path), environment(&[])).is_ok(), "each has its own");
+}

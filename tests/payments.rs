@@ -194,8 +194,11 @@ async fn a_person_settles_an_unknown_payment_as_it_was_seen_and_its_key_answers_
         };
         assert_eq!(problem(settle(support::KEY, "\"0\"").await.unwrap()).await.code, "forbidden");
         assert_eq!(problem(settle(support::OPERATOR, "\"77\"").await.unwrap()).await.code, "precondition-failed");
-        for mistake in ["", "*", "2", "W/\"2\"", "\"two\"", "\"1\", \"2\""] {
+        for mistake in ["", ",", "2", "w/\"2\"", "\"2", "\"1\" \"2\"", "*, \"2\""] {
             assert_eq!(problem(settle(support::OPERATOR, mistake).await.unwrap()).await.code, "invalid-request");
+        }
+        for other in ["\"two\"", "\"0\", W/\"1\"", "\"*\""] {
+            assert_eq!(problem(settle(support::OPERATOR, other).await.unwrap()).await.code, "precondition-failed");
         }
         let unseen = world.http.put(format!("{place}/outcome")).bearer_auth(support::OPERATOR);
         let decision = serde_json::json!({"outcome": outcome, "reason": "unseen"});
@@ -213,6 +216,40 @@ async fn a_person_settles_an_unknown_payment_as_it_was_seen_and_its_key_answers_
     }
     let counts = world.gateway.counts();
     assert_eq!((counts.bookings("yes"), counts.bookings("no")), (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_settles_weakened_or_among_others_and_a_star_whatever_there_is() {
+    let world = World::with(Config::default(), QUICK).await;
+    let spellings: [fn(&str) -> String; 5] = [
+        |tag| tag.to_owned(),
+        |tag| format!("W/{tag}"),
+        |tag| format!("\"99\", {tag}"),
+        |tag| format!("\"a,b\" ,, W/{tag}"),
+        |_| "*".to_owned(),
+    ];
+    for (number, spelled) in spellings.into_iter().enumerate() {
+        world.gateway.add_fault(Fault::new(Action::CutBeforeApply).on("payitems").times(1));
+        let lost = world.sale(&format!("lost-{number}")).send().await.unwrap();
+        let place = format!("{}{}", world.url, lost.headers()["location"].to_str().unwrap());
+        // Evidence may come at any time, and moves the tag.
+        eventually("it is settled as it was seen", async || {
+            let seen = world.http.get(&place).bearer_auth(support::OPERATOR).send().await.unwrap();
+            let tag = seen.headers()["etag"].to_str().unwrap().to_owned();
+            let settle = |unwanted: Option<&str>| {
+                let decision = serde_json::json!({"outcome": "not-booked", "reason": "looked at the till"});
+                let request = world.http.put(format!("{place}/outcome")).bearer_auth(support::OPERATOR);
+                let request = unwanted.map_or(request.try_clone().unwrap(), |tag| request.header("If-None-Match", tag));
+                request.header("If-Match", spelled(&tag)).json(&decision).send()
+            };
+            for unwanted in ["*", &tag] {
+                let refused = problem(settle(Some(unwanted)).await.unwrap()).await;
+                assert_eq!(refused.code, "precondition-failed", "If-None-Match: {unwanted}");
+            }
+            settle(Some("\"other\"")).await.unwrap().status() == 200
+        })
+        .await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -48,16 +48,30 @@ pub(super) fn read(section: &mut Section<'_>, shards: &[String]) -> BTreeMap<Str
         }
         instances.insert(name, instance);
     }
+    refuse_shared_slugs(section, &instances);
     instances
 }
 
-/// Instances by their slugs, where those are not their names. A slug that several have, or that is another's name, tells
-/// nobody which is meant.
+/// One instance of the gateway has one budget, one copy of each reply and one memory of its payments.
+fn refuse_shared_slugs(section: &mut Section<'_>, instances: &BTreeMap<String, Instance>) {
+    let mut bearers: BTreeMap<&str, &str> = BTreeMap::new();
+    for (name, Instance { slug, .. }) in instances {
+        if let Some(first) = bearers.get(slug.as_str()) {
+            let message = format_args!(
+                "{slug:?} is the slug of instances.{first} already: the gateway has one instance of that name"
+            );
+            section.section(name).fault("slug", message);
+        } else {
+            bearers.insert(slug, name);
+        }
+    }
+}
+
+/// Instances by their slugs, where those are not their names. A slug that is another's name tells nobody which is meant.
 pub(super) fn by_slug(instances: &BTreeMap<String, Instance>) -> BTreeMap<String, String> {
-    let bears = |slug: &str| instances.values().filter(|instance| instance.slug == slug).count();
     instances
         .iter()
-        .filter(|(_, instance)| bears(&instance.slug) == 1 && !instances.contains_key(&instance.slug))
+        .filter(|(_, instance)| !instances.contains_key(&instance.slug))
         .map(|(name, instance)| (instance.slug.clone(), name.clone()))
         .collect()
 }
@@ -96,8 +110,11 @@ mod tests {
     fn a_slug_names_its_instance_where_it_names_no_other() {
         let instance =
             |slug: &str| Instance { slug: slug.to_owned(), api_key: SecretString::default(), accept_gateway_key: true };
-        let given = [("fest", "Fest.2026"), ("plain", "plain"), ("b", "plain"), ("c", "twice"), ("d", "twice")];
+        let given = [("fest", "Fest.2026"), ("plain", "plain"), ("b", "c"), ("c", "other")];
         let instances = given.map(|(name, slug)| (name.to_owned(), instance(slug))).into();
-        assert_eq!(by_slug(&instances), BTreeMap::from([("Fest.2026".to_owned(), "fest".to_owned())]));
+        assert_eq!(
+            by_slug(&instances),
+            [("Fest.2026", "fest"), ("other", "c")].map(|(slug, name)| (slug.to_owned(), name.to_owned())).into()
+        );
     }
 }

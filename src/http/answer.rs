@@ -17,7 +17,7 @@ pub const POS_PASSWORD: &str = "X-POS-Password";
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PRIVATELY: HeaderValue = HeaderValue::from_static("private, no-cache");
-const BY_CALLER: HeaderValue = HeaderValue::from_static("Authorization, X-POS-Password");
+const BY_CALLER: HeaderValue = HeaderValue::from_static("Authorization, X-POS-Password, Accept-Encoding");
 
 /// A body as its owner holds it: shared, not copied.
 struct Shared<T>(T);
@@ -39,20 +39,9 @@ impl AsRef<[u8]> for Shared<Copy> {
 #[must_use]
 pub fn read(copy: Copy) -> HttpResponse {
     let mut response = HttpResponse::with_body(StatusCode::OK, Bytes::from_owner(Shared(copy)).boxed());
-    response.headers_mut().insert(CONTENT_TYPE, JSON);
-    kept_privately(response)
-}
-
-/// The answer to a read whose caller has the reply already.
-#[must_use]
-pub fn not_modified() -> HttpResponse {
-    kept_privately(HttpResponse::new(StatusCode::NOT_MODIFIED))
-}
-
-fn kept_privately(mut response: HttpResponse) -> HttpResponse {
-    let headers = response.headers_mut();
-    headers.insert(CACHE_CONTROL, PRIVATELY);
-    headers.insert(VARY, BY_CALLER);
+    for (name, value) in [(CONTENT_TYPE, JSON), (CACHE_CONTROL, PRIVATELY), (VARY, BY_CALLER)] {
+        response.headers_mut().insert(name, value);
+    }
     response
 }
 
@@ -97,7 +86,7 @@ mod tests {
     fn a_read_may_be_kept_privately_and_a_deed_not_at_all() {
         let response = read(copy());
         assert_eq!(response.headers().get(CACHE_CONTROL).unwrap(), "private, no-cache");
-        assert_eq!(response.headers().get(VARY).unwrap(), "Authorization, X-POS-Password");
+        assert_eq!(response.headers().get(VARY).unwrap(), "Authorization, X-POS-Password, Accept-Encoding");
         assert_eq!(done(StatusCode::CREATED, reply()).headers().get(CACHE_CONTROL).unwrap(), "no-store");
     }
 }

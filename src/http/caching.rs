@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use actix_web::HttpResponse;
-use actix_web::http::header::{AGE, CACHE_CONTROL, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH};
+use actix_web::http::header::{AGE, CACHE_CONTROL, ETAG, HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
 use super::answer;
@@ -39,14 +39,13 @@ pub fn wish(headers: &HeaderMap) -> Wish {
     wish
 }
 
-/// Answers a read: the reply, or 304 where the caller has it already.
+/// Answers a read: the reply, with what is to be said about its copy.
 #[must_use]
-pub fn answer(served: Served, request: &HeaderMap) -> HttpResponse {
+pub fn answer(served: Served) -> HttpResponse {
     let Served { copy, status } = served;
-    let known = is_known(request, &copy.etag);
     let age = Instant::now().saturating_duration_since(copy.written).as_secs();
     let etag = HeaderValue::from_str(&copy.etag);
-    let mut response = if known { answer::not_modified() } else { answer::read(copy) };
+    let mut response = answer::read(copy);
     let headers = response.headers_mut();
     headers.insert(AGE, HeaderValue::from(age));
     // Both are made of visible ASCII.
@@ -56,17 +55,6 @@ pub fn answer(served: Served, request: &HeaderMap) -> HttpResponse {
         }
     }
     response
-}
-
-/// Whether whoever asks has what `etag` names. A weak one is given without its `W/`.
-#[must_use]
-pub fn is_known(request: &HeaderMap, etag: &str) -> bool {
-    request.get_all(IF_NONE_MATCH).any(|line| line.to_str().is_ok_and(|line| matches(line, etag)))
-}
-
-/// Weak comparison, as RFC 9110 (13.1.2) wants it for `If-None-Match`.
-fn matches(line: &str, etag: &str) -> bool {
-    line.split(',').map(str::trim).any(|known| known == "*" || known.trim_start_matches("W/") == etag)
 }
 
 fn cache_status(status: &Status) -> String {
@@ -120,13 +108,6 @@ mod tests {
         );
         assert_eq!(asked("only-if-cached,max-stale"), Wish { only_if_cached: true, ..Wish::default() });
         assert_eq!(asked("max-age=soon, x=1"), Wish::default());
-    }
-
-    #[test]
-    fn a_tag_matches_weakly_and_among_others() {
-        assert!(matches("\"a\", W/\"b\"", "\"b\""));
-        assert!(matches("*", "\"b\""));
-        assert!(!matches("\"a\"", "\"b\""));
     }
 
     #[test]

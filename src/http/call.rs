@@ -8,13 +8,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use actix_web::dev::Payload as RawPayload;
+use actix_web::http::Method;
 use actix_web::http::header::AUTHORIZATION;
 use actix_web::web::{Data, Payload, Query};
 use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse};
 use tokio::time::Instant;
 
 use super::answer::POS_PASSWORD;
-use super::auth::{Caller, Mode, Place, Scope, local};
+use super::auth::{Caller, Mode, Place, Purpose, Scope, local};
 use super::body::{self, Empty};
 use super::caching;
 use super::client;
@@ -56,6 +57,8 @@ pub fn authenticate(request: &HttpRequest) -> Result<Caller, Problem> {
     let admitted = examine(request)?;
     let caller = admitted.caller.clone();
     request.extensions_mut().insert(admitted);
+    // After the caller is known: strangers are told of nothing else.
+    shared(request)?.queries.check(request)?;
     Ok(caller)
 }
 
@@ -74,7 +77,7 @@ pub fn examine(request: &HttpRequest) -> Result<Admitted, Problem> {
 
 /// Takes a place for a caller's request.
 fn admit(request: &HttpRequest, caller: Caller) -> Result<Admitted, Problem> {
-    match caller.admit() {
+    match caller.admit(purpose(request)) {
         Ok(place) => Ok(Admitted { caller, place }),
         Err(limited) => {
             request.extensions_mut().insert(Admitted { caller, place: None });
@@ -82,6 +85,14 @@ fn admit(request: &HttpRequest, caller: Caller) -> Result<Admitted, Problem> {
             Err(limited.into())
         }
     }
+}
+
+/// What a request wants a place for, before it is known whether it may.
+fn purpose(request: &HttpRequest) -> Purpose {
+    let path = request.path();
+    let is_payment =
+        *request.method() == Method::POST && path.ends_with("/payments") && path.contains("/points-of-sale/");
+    if is_payment { Purpose::Payment } else { Purpose::Other }
 }
 
 fn hold_back(request: &HttpRequest, wait: Option<Duration>) {
@@ -155,6 +166,7 @@ impl Call {
     pub fn for_stream(request: &HttpRequest, media_type: &str) -> Result<(Self, bool), Problem> {
         let caller = listener(request)?;
         let admitted = admit(request, caller.clone()).map(|place| drop(request.extensions_mut().insert(place))).is_ok();
+        shared(request)?.queries.check(request)?;
         Ok((Self::by(caller, request, media_type)?, admitted))
     }
 
@@ -257,9 +269,9 @@ impl Call {
         let served = bridge.read(&self.instance, spec, parameters, turn, wish, self.deadline).await;
         match served {
             // Only an answer that touched the budget speaks of it.
-            Ok(served) if served.status.forward.is_none() => Ok(caching::answer(served, headers)),
+            Ok(served) if served.status.forward.is_none() => Ok(caching::answer(served)),
             served => {
-                let answer = served.map(|served| caching::answer(served, headers)).map_err(Problem::from);
+                let answer = served.map(caching::answer).map_err(Problem::from);
                 self.with_budget(spec.name, answer)
             }
         }
@@ -289,14 +301,19 @@ pub fn agree(body: Parameters, name: &str, value: &serde_json::Value) -> Result<
 
 /// The one value of `name` in the query. Given twice it is refused: which was meant is not known.
 pub fn query(request: &HttpRequest, name: &str) -> Result<Option<String>, Problem> {
-    let invalid = |detail| Problem::new(&table::INVALID_REQUEST).detail(detail);
-    let pairs = Query::<Vec<(String, String)>>::from_query(request.query_string())
-        .map_err(|_| invalid("The query is malformed.".to_owned()))?;
-    let mut given = pairs.into_inner().into_iter().filter(|(key, _)| key == name).map(|(_, value)| value);
+    let mut given = pairs(request)?.into_iter().filter(|(key, _)| key == name).map(|(_, value)| value);
     match (given.next(), given.next()) {
         (value, None) => Ok(value),
-        (_, Some(_)) => Err(invalid(format!("`{name}` is given twice in the query."))),
+        (_, Some(_)) => {
+            Err(Problem::new(&table::INVALID_REQUEST).detail(format!("`{name}` is given twice in the query.")))
+        }
     }
+}
+
+/// Names and values of the query.
+pub fn pairs(request: &HttpRequest) -> Result<Vec<(String, String)>, Problem> {
+    let pairs = Query::<Vec<(String, String)>>::from_query(request.query_string());
+    pairs.map(Query::into_inner).map_err(|_| Problem::new(&table::INVALID_REQUEST).detail("The query is malformed."))
 }
 
 /// The router has decoded the segment but for `%25`, `%2B` and `%2F`, which stand in no name used here and so match

@@ -12,12 +12,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use actix_web::body::{BodySize, BoxBody, MessageBody, None as NoBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{
-    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS,
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, VARY, X_CONTENT_TYPE_OPTIONS,
 };
-use actix_web::http::{Method, StatusCode, Version};
+use actix_web::http::{ConnectionType, Method, StatusCode, Version};
 use actix_web::middleware::Next;
 use actix_web::web::{Bytes, Data};
-use actix_web::{Error, HttpMessage, HttpRequest};
+use actix_web::{Error, HttpMessage, HttpRequest, HttpResponse};
 use tokio::time::{Instant, sleep_until};
 use tracing::{Instrument, Span};
 use uuid::Builder;
@@ -27,6 +27,7 @@ use super::call::{Admitted, Arrival, HeldBack};
 use super::connections::{Connection, Request as UnderWay};
 use super::express;
 use super::problem::{Entry, MEDIA_TYPE, Problem, table};
+use super::representation;
 use super::server::Shared;
 use super::stream::EventStream;
 use crate::telemetry::trace_context::TraceParent;
@@ -92,7 +93,7 @@ pub async fn observe(
             Err(problem) => (problem.render(base(request.request()), Some(id.as_str())), noted(&request)),
         };
         hold_back(request.request()).await;
-        let response = request.into_response(answer);
+        let response = represented(&method, request.into_response(answer));
         return Ok(told(&method, response, (&id, None), (None, admitted, under_way), arrival));
     }
     request.extensions_mut().insert(Arrival(arrival));
@@ -102,24 +103,24 @@ pub async fn observe(
     }
     let (span, trace) = traced(&request, &id, &method);
     let response = next.call(request).instrument(span.clone()).await?;
-    let mut response = completed(response.map_into_boxed_body());
-    tell_codings_apart(response.headers_mut());
+    let response = represented(&method, completed(response.map_into_boxed_body()));
     let admitted = noted(response.request());
     hold_back(response.request()).await;
     Ok(told(&method, response, (&id, trace.as_deref()), (Some(&span), admitted, under_way), arrival))
 }
 
-/// A compressed answer is other bytes than a plain one, so one strong validator cannot stand for both (RFC 9110, 8.8.3).
-/// `identity` is said by what is not to be compressed, to the layer that would, and is no coding for callers to read.
-fn tell_codings_apart(headers: &mut HeaderMap) {
-    let Some(coding) = headers.get(CONTENT_ENCODING) else { return };
-    if coding.as_bytes() == b"identity" {
-        headers.remove(CONTENT_ENCODING);
-    } else if let Some(tag) = headers.get(ETAG).filter(|tag| tag.as_bytes().starts_with(b"\""))
-        && let Ok(weak) = HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat())
-    {
-        headers.insert(ETAG, weak);
+/// The answer in the form that the request accepts and under its preconditions.
+fn represented(method: &Method, response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
+    let (response, refusal) = representation::completed(method, response);
+    let Some(problem) = refusal else { return response };
+    let (request, old) = response.into_parts();
+    let mut new = rendered(&problem, &request);
+    // What other layers say of every answer.
+    let is_said_of_all = |name: &HeaderName| *name == VARY || name.as_str().starts_with("access-control-");
+    for (name, value) in old.headers().iter().filter(|(name, _)| is_said_of_all(name)) {
+        new.headers_mut().append(name.clone(), value.clone());
     }
+    ServiceResponse::new(request, new)
 }
 
 /// Waits for as long as a refusal is to be held back.
@@ -162,6 +163,12 @@ fn told(
     let place = admitted.and_then(|admitted| admitted.place).filter(|_| !is_stream(response.headers()));
     let stream = EventStream::of(response.response_mut());
     let is_endless = stream.is_some() || matches!(response.response().body().size(), BodySize::Stream);
+    if is_endless && response.request().version() < Version::HTTP_11 {
+        // It knows no chunks: its answer ends with its connection.
+        let head = response.response_mut().head_mut();
+        head.no_chunking(true);
+        head.set_connection_type(ConnectionType::Close);
+    }
     if *method == Method::HEAD && is_endless {
         // A stream has no length to tell, and one without an end must not be run for nobody.
         return response.map_body(|_, _| Held { body: NoBody::new().boxed(), _place: None, _under_way: under_way });
@@ -231,10 +238,7 @@ fn completed(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
         None => Problem::new(entry_of(status)),
     };
     let (request, old) = response.into_parts();
-    let mut new = {
-        let extensions = request.extensions();
-        problem.render(base(&request), extensions.get::<RequestId>().map(RequestId::as_str))
-    };
+    let mut new = rendered(&problem, &request);
     for (name, value) in old.headers() {
         let describes_old_body = [CONTENT_TYPE, CONTENT_LENGTH, CONTENT_ENCODING].contains(name);
         if !describes_old_body && !new.headers().contains_key(name) {
@@ -242,6 +246,11 @@ fn completed(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
         }
     }
     ServiceResponse::new(request, new)
+}
+
+fn rendered(problem: &Problem, request: &HttpRequest) -> HttpResponse {
+    let extensions = request.extensions();
+    problem.render(base(request), extensions.get::<RequestId>().map(RequestId::as_str))
 }
 
 fn base(request: &HttpRequest) -> &str {

@@ -2,10 +2,11 @@
 
 use actix_web::http::header::{ACCEPT, HeaderMap};
 
-/// Whether `Accept` leaves room for `media_type` (`type/subtype`, lower case). No header accepts everything.
+/// Whether `Accept` leaves room for `media_type` (`type/subtype`, lower case). No header accepts everything, nor does an
+/// empty one say anything.
 #[must_use]
 pub fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
-    !headers.contains_key(ACCEPT) || quality(headers, media_type) > 0.0
+    ranges(headers).next().is_none() || quality(headers, media_type) > 0.0
 }
 
 /// Whether `Accept` names `text/html` itself, as browsers do, and likes it no less than JSON.
@@ -76,6 +77,9 @@ mod tests {
             assert!(!accepts(&headers(accept), json), "{accept}");
         }
         assert!(accepts(&HeaderMap::new(), json));
+        for empty in ["", " \t", ",", " , "] {
+            assert!(accepts(&headers(empty), json), "{empty:?}");
+        }
     }
 
     #[test]

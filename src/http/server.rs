@@ -22,6 +22,7 @@ use super::auth::Auth;
 use super::connections::Connections;
 use super::doorway::{self, Spoken, Staff};
 use super::fallback::{self, Methods};
+use super::queries::Queries;
 use super::tally::Tally;
 use super::tls::Certificates;
 use super::{Config, edge, native, openapi, routes};
@@ -88,6 +89,8 @@ pub struct Shared {
     pub native: native::Room,
     /// The methods of each path.
     pub methods: Methods,
+    /// The names in the query of each route.
+    pub queries: Queries,
     /// The document as it is served.
     pub document: openapi::Served,
     /// What the edge counts.
@@ -105,12 +108,14 @@ impl Shared {
         let document = openapi::document();
         let (methods, tally) = (Methods::of(&document), Tally::of(&document));
         let native = native::Room::new(&config.native);
+        let queries = Queries::of(&document);
         Self {
             bridge,
             auth,
             config,
             native,
             methods,
+            queries,
             document: openapi::Served::new(&document),
             tally,
             runtimes: Runtimes::default(),
@@ -215,7 +220,17 @@ pub fn app(
 }
 
 fn cors(origins: &[String]) -> Cors {
-    let own = ["x-pos-password", "idempotency-key", "x-request-id", "last-event-id"].map(HeaderName::from_static);
+    let own = [
+        "x-pos-password",
+        "idempotency-key",
+        "x-request-id",
+        "last-event-id",
+        // Libraries that trace add them to each request.
+        "traceparent",
+        "tracestate",
+        "baggage",
+    ]
+    .map(HeaderName::from_static);
     let told = [
         "x-request-id",
         "retry-after",

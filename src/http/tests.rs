@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::auth::{self, Auth, Mode, Scope};
 use super::problem::{MEDIA_TYPE, table};
 use super::testing::{Answer, allowed, ask, ask_with, auth, bridge};
-use super::{Config, Parts, run};
+use super::{Config, Parts, openapi, run};
 
 const PRODUCTS: &str = "/v1/instances/demo/points-of-sale/1/products";
 const PAYMENTS: &str = "/v1/instances/demo/points-of-sale/1/payments";
@@ -208,6 +208,49 @@ async fn what_stands_in_path_and_query_is_checked() {
 }
 
 #[actix_web::test]
+async fn a_name_in_the_query_that_the_route_does_not_take_is_refused_under_v1_and_ignored_elsewhere() {
+    let document = serde_json::to_value(openapi::document()).unwrap();
+    let mut routes = 0;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for method in [Method::GET, Method::POST, Method::PUT] {
+            let Some(operation) = item.get(method.as_str().to_lowercase()) else { continue };
+            let uri = path.replace("{instance}", "demo").replace("{pos_id}", "1").replace(['{', '}'], "");
+            let asked = async |query: &str| {
+                let request = TestRequest::default().uri(&format!("{uri}?{query}")).method(method.clone());
+                ask(allowed(request)).await
+            };
+            routes += 1;
+            for query in ["xyz=1", "%78yz"] {
+                let answer = asked(query).await;
+                if path.starts_with("/v1/") {
+                    assert_problem(&answer, 400, "invalid-request");
+                    assert!(answer.json()["detail"].as_str().unwrap().contains("query"), "{method} {uri}?{query}");
+                } else {
+                    assert_eq!(answer.status, 200, "{method} {uri}?{query}");
+                }
+            }
+            let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+            for name in parameters.iter().filter(|one| one["in"] == "query").map(|one| one["name"].as_str().unwrap()) {
+                let misspelled = asked(&format!("{}=1", name.to_uppercase())).await.json();
+                assert!(misspelled["detail"].as_str().unwrap().contains(&format!("`{name}`")), "{misspelled}");
+                let known = asked(&format!("{name}=1")).await.json();
+                assert!(!known.to_string().contains("nearest"), "{method} {uri}?{name}: {known}");
+            }
+        }
+    }
+    assert!(routes >= 20, "{routes}");
+    for uri in ["/livez?x", "/readyz?utm_source=a", "/?x=1", "/problems?x", "/docs/?x", "/openapi.json?v=2"] {
+        assert_eq!(ask(TestRequest::get().uri(uri)).await.status, 200, "{uri}");
+    }
+    for query in ["=1", "xyz=1&xyz=2", "&&xyz"] {
+        assert_problem(&ask(get(&format!("/v1/instances?{query}"))).await, 400, "invalid-request");
+    }
+    assert_eq!(ask(get("/v1/instances?&&")).await.status, 200);
+    let stranger = ask(TestRequest::get().uri("/v1/instances?xyz=1")).await;
+    assert_problem(&stranger, 401, "unauthenticated");
+}
+
+#[actix_web::test]
 async fn a_device_s_workplace_and_a_checked_password_have_their_types() {
     for (body, method, uri, pointer) in [
         (r#"{"workplace":"bar"}"#, Method::PUT, "/v1/instances/demo/devices/d", "/workplace"),
@@ -377,7 +420,10 @@ async fn pages_of_other_origins_may_call_only_where_invited() {
             .uri(PAYMENTS)
             .insert_header(("Origin", "https://shop.example"))
             .insert_header(("Access-Control-Request-Method", "POST"))
-            .insert_header(("Access-Control-Request-Headers", "authorization, idempotency-key, content-type"))
+            .insert_header((
+                "Access-Control-Request-Headers",
+                "authorization, idempotency-key, content-type, traceparent, tracestate, baggage",
+            ))
     };
     let config = Config { cors_origins: vec!["https://shop.example".into()], ..Config::default() };
     let answer = ask_with(config.clone(), auth(), preflight()).await;
@@ -472,7 +518,7 @@ async fn a_request_is_logged_in_one_line_that_holds_no_secret() {
     let log = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
     assert_eq!(log.lines().count(), 1, "{log}");
     let route = "route=\"/v1/instances/{instance}/points-of-sale/{pos_id}/products\"";
-    for part in ["method=\"GET\"", route, "status=404", "duration_us=", "request_id=\"till-7\"", "caller=\"all\""] {
+    for part in ["method=\"GET\"", route, "status=400", "duration_us=", "request_id=\"till-7\"", "caller=\"all\""] {
         assert!(log.contains(part), "{part}: {log}");
     }
     assert!(!log.contains("hush") && !log.contains("ALL"), "{log}");

@@ -68,7 +68,7 @@ async fn a_head_is_read_as_it_is_meant() {
     let heads = [
         format!("\r\n\r\nPOST {path} HTTP/1.1\r\nHost: bridge"),
         format!("POST http://elsewhere.example{path} HTTP/1.1\r\nHost: bridge"),
-        format!("POST {path}?a=b&&=&c HTTP/1.1\r\nHost: bridge"),
+        format!("POST {path}?&& HTTP/1.1\r\nHost: bridge"),
         format!("POST {path} HTTP/1.1\r\nHost:bridge"),
         format!("POST {path} HTTP/1.1\r\nHost:"),
         format!("POST {path} HTTP/1.1\r\nHost: bridge\r\nX-Empty:\r\nX-Umlaut: größe\r\nX-Tab: a\tb"),
@@ -155,4 +155,84 @@ async fn a_client_of_http_1_0_gets_one_answer_and_the_end_of_its_connection_unle
     // Its answer has no chunks, which it would not know, and so no more than its length.
     let page = door.talk(b"GET /openapi.json HTTP/1.0\r\n\r\n");
     assert_eq!((page.len(), page[0].header("transfer-encoding")), (1, ""));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_of_http_1_0_gets_no_chunks_whatever_it_accepts_and_asks() {
+    let door = Door::open().await;
+    let routes = ["/openapi.json", "/", "/docs/swagger-ui.css", "/v1/instances/demo/points-of-sale", "/v1/nowhere"];
+    for path in routes {
+        for accepted in ["gzip", "br", "zstd, gzip", "identity"] {
+            for more in ["", "Connection: keep-alive\r\n"] {
+                let request = format!(
+                    "GET {path} HTTP/1.0\r\nAuthorization: Bearer {KEY}\r\nAccept-Encoding: {accepted}\r\n{more}\r\n"
+                );
+                let answer = exchange(&door, &request);
+                assert!(!answer.contains("transfer-encoding"), "{path} {accepted}: {answer}");
+                // Its end is told by a length, or by the end of the connection.
+                let told = answer.contains("content-length: ") || !answer.contains("connection: keep-alive");
+                assert!(told, "{path} {accepted} {more}: {answer}");
+            }
+        }
+    }
+    let mut stream = door.connect();
+    let events = format!(
+        "GET /v1/instances/demo/events HTTP/1.0\r\nAuthorization: Bearer {KEY}\r\nConnection: keep-alive\r\n\r\n"
+    );
+    stream.write_all(events.as_bytes()).unwrap();
+    let (mut heard, mut some) = (String::new(), [0; 4096]);
+    while !heard.contains("event: ready") {
+        let count = stream.read(&mut some).unwrap();
+        assert!(count > 0, "{heard}");
+        heard += std::str::from_utf8(&some[..count]).unwrap();
+    }
+    let (fields, body) = heard.split_once("\r\n\r\n").unwrap();
+    assert!(!fields.contains("transfer-encoding") && !fields.contains("keep-alive"), "{fields}");
+    assert!(body.starts_with("retry: "), "no sizes of chunks: {body}");
+}
+
+/// What is answered to one request until the connection ends, or until its length has come.
+fn exchange(door: &Door, request: &str) -> String {
+    let mut stream = door.connect();
+    stream.write_all(request.as_bytes()).unwrap();
+    let (mut all, mut some) = (Vec::new(), [0; 4096]);
+    loop {
+        let count = stream.read(&mut some).unwrap();
+        all.extend_from_slice(&some[..count]);
+        let Some(end) = all.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
+        let head = String::from_utf8(all[..end].to_vec()).unwrap().to_ascii_lowercase() + "\r\n";
+        let length = head.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next()?.parse().ok());
+        if count == 0 || length.is_some_and(|length: usize| all.len() >= end + 4 + length) {
+            return head;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_that_nobody_knows_is_ignored_and_its_connection_kept() {
+    let door = Door::open().await;
+    let mut stream = door.connect();
+    for index in 0..3 {
+        let name = format!("offered-{index}");
+        let sale = sale(&name);
+        // As Java's client sends it with each request, those with a body too.
+        let offer = "Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAEAAEAAAAIAAAAAAAMAAAAAAAQBAAAAAAUAAEAAAAYABgAA\r\n\
+            Upgrade: h2c\r\n";
+        let read = format!("GET /livez HTTP/1.1\r\n{offer}Host: bridge\r\n\r\n");
+        let pay = format!("{}{offer}Content-Length: {}\r\n\r\n{sale}", payment_head(&name), sale.len());
+        for (request, status) in [(read, 200), (pay, 201)] {
+            stream.write_all(request.as_bytes()).unwrap();
+            let mut answer = Vec::new();
+            let mut some = [0; 4096];
+            while !answer.ends_with(b"}") {
+                let count = stream.read(&mut some).unwrap();
+                assert!(count > 0, "the connection ended after {}", String::from_utf8_lossy(&answer));
+                answer.extend_from_slice(&some[..count]);
+            }
+            let text = String::from_utf8(answer).unwrap().to_ascii_lowercase();
+            assert!(text.starts_with(&format!("http/1.1 {status} ")), "{text}");
+            assert!(!text.contains("upgrade") && !text.contains("connection: "), "{text}");
+        }
+        assert_eq!(door.asked_to_book(&name), 1);
+    }
 }

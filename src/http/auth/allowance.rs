@@ -3,6 +3,9 @@
 //! The rate is a token bucket of one second's worth: enough for callers, and never used towards the gateway, where it
 //! would let through twice the capacity. Counting costs two atomic operations a request and no lock. As many refusals a
 //! second as there may be requests are told at once; those beyond are a flood, and are held back.
+//!
+//! Payments have as many places and as many a second again, which nothing else can take: a service that asks too much
+//! still sells.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -27,10 +30,19 @@ pub(super) const HELD_BACK: Duration = Duration::from_secs(5);
 /// The most that a caller may ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Requests at once; an answer counts until its body has ended.
+    /// Requests at once, and as many payments besides; an answer counts until its body has ended.
     pub max_in_flight: u32,
-    /// Requests a second.
+    /// Requests a second, and as many payments besides.
     pub per_second: u32,
+}
+
+/// What a place is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A payment.
+    Payment,
+    /// Anything else.
+    Other,
 }
 
 impl Limits {
@@ -45,6 +57,7 @@ pub struct Allowance {
     limits: Limits,
     in_flight: AtomicU32,
     rate: DefaultDirectRateLimiter,
+    payments_rate: DefaultDirectRateLimiter,
     refusals: DefaultDirectRateLimiter,
     refused: Counter,
 }
@@ -75,8 +88,8 @@ impl Allowance {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         let per_second = NonZeroU32::new(limits.per_second).unwrap_or(NonZeroU32::MIN);
-        let [rate, refusals] = [(); 2].map(|()| RateLimiter::direct(Quota::per_second(per_second)));
-        Self { limits, in_flight: AtomicU32::new(0), rate, refusals, refused: Counter::default() }
+        let [rate, payments_rate, refusals] = [(); 3].map(|()| RateLimiter::direct(Quota::per_second(per_second)));
+        Self { limits, in_flight: AtomicU32::new(0), rate, payments_rate, refusals, refused: Counter::default() }
     }
 
     /// What it was made of.
@@ -98,14 +111,19 @@ impl Allowance {
     }
 
     /// A place for one request, or when to come back for one.
-    pub fn admit(self: &Arc<Self>) -> Result<Place, Limited> {
+    pub fn admit(self: &Arc<Self>, purpose: Purpose) -> Result<Place, Limited> {
+        let Limits { max_in_flight, .. } = self.limits;
+        let (places, rate) = match purpose {
+            Purpose::Payment => (max_in_flight.saturating_mul(2), &self.payments_rate),
+            Purpose::Other => (max_in_flight, &self.rate),
+        };
         let place = Place(Arc::clone(self));
         // The place exists from here on, and its end takes the number back.
         let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
-        if before >= self.limits.max_in_flight {
+        if before >= places {
             return Err(self.refuse(SHORTLY));
         }
-        let early = self.rate.check();
+        let early = rate.check();
         early.map_err(|early| self.refuse(early.wait_time_from(DefaultClock::default().now())))?;
         Ok(place)
     }
@@ -135,14 +153,30 @@ mod tests {
     }
 
     #[test]
+    fn nothing_else_takes_the_places_of_payments_or_their_turns() {
+        let allowance = allowance(2, 3);
+        let admit = |purpose| allowance.admit(purpose);
+        let reads = [(); 2].map(|()| admit(Purpose::Other).unwrap());
+        assert!(admit(Purpose::Other).is_err());
+        let payments = [(); 2].map(|()| admit(Purpose::Payment).unwrap());
+        assert!(admit(Purpose::Payment).is_err(), "there is an end of them too");
+        drop(reads);
+        assert!(admit(Purpose::Other).is_err(), "payments count among all that is in flight");
+        drop(payments);
+        assert!(admit(Purpose::Other).is_ok());
+        assert!(admit(Purpose::Other).is_err(), "three in a second");
+        assert!(admit(Purpose::Payment).is_ok());
+    }
+
+    #[test]
     fn no_more_are_in_flight_than_may_be_and_a_place_left_is_a_place_free() {
         let allowance = allowance(2, 1000);
-        let (one, two) = (allowance.admit(), allowance.admit());
+        let (one, two) = (allowance.admit(Purpose::Other), allowance.admit(Purpose::Other));
         assert!(one.is_ok() && two.is_ok());
-        assert_eq!(allowance.admit().unwrap_err().retry_after, SHORTLY);
+        assert_eq!(allowance.admit(Purpose::Other).unwrap_err().retry_after, SHORTLY);
         assert_eq!((allowance.in_flight(), allowance.refused()), (2, 1));
         drop(one);
-        assert!(allowance.admit().is_ok());
+        assert!(allowance.admit(Purpose::Other).is_ok());
         drop(two);
         assert_eq!(allowance.in_flight(), 0);
     }
@@ -151,9 +185,9 @@ mod tests {
     fn no_more_come_in_a_second_than_may_and_the_wait_is_told() {
         let allowance = allowance(1000, 3);
         for _ in 0..3 {
-            assert!(allowance.admit().is_ok());
+            assert!(allowance.admit(Purpose::Other).is_ok());
         }
-        let wait = allowance.admit().unwrap_err().retry_after;
+        let wait = allowance.admit(Purpose::Other).unwrap_err().retry_after;
         assert!(wait > Duration::ZERO && wait <= Duration::from_millis(334), "{wait:?}");
         assert_eq!(allowance.in_flight(), 0, "a refusal holds no place");
     }
@@ -161,7 +195,8 @@ mod tests {
     #[test]
     fn refusals_are_told_at_once_until_they_are_a_flood() {
         let allowance = allowance(1000, 3);
-        let held: Vec<_> = (0..20).filter_map(|_| allowance.admit().err()).map(|limited| limited.held_back).collect();
+        let held: Vec<_> =
+            (0..20).filter_map(|_| allowance.admit(Purpose::Other).err()).map(|limited| limited.held_back).collect();
         assert_eq!(held[..3], [None; 3]);
         assert_eq!(held.last(), Some(&Some(HELD_BACK)));
     }

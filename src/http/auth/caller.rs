@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::allowance::{Allowance, Limited, Limits, Place};
+use super::allowance::{Allowance, Limited, Limits, Place, Purpose};
 use super::suspects::SeenFrom;
 use crate::http::problem::{Problem, table};
 
@@ -125,8 +125,8 @@ impl Caller {
 
     /// A place for one request, held until its answer has ended; or when to come back, for one who sends too much.
     /// `None` where there is no limit.
-    pub fn admit(&self) -> Result<Option<Place>, Limited> {
-        self.0.account.as_ref().map(|account| account.allowance.admit()).transpose()
+    pub fn admit(&self, purpose: Purpose) -> Result<Option<Place>, Limited> {
+        self.0.account.as_ref().map(|account| account.allowance.admit(purpose)).transpose()
     }
 
     /// The token's name: payments belong to it, and logs show it.

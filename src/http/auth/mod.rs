@@ -22,7 +22,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-pub use allowance::{Allowance, Limited, Limits, Place};
+pub use allowance::{Allowance, Limited, Limits, Place, Purpose};
 pub use caller::{ANYONE, Caller, GATEWAY_KEY, Scope};
 use known::Known;
 use suspects::Suspects;

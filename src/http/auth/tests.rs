@@ -164,9 +164,9 @@ fn an_address_that_guesses_is_not_listened_to_and_tells_a_right_guess_from_a_wro
 fn a_reload_leaves_what_is_in_flight_counted() {
     let shop = |secret| Token { max_in_flight: 1, ..token(secret, &[], &[]) };
     let auth = Auth::new(&config([("shop", shop("old"))]), &keys(&[])).unwrap();
-    let place = auth.by_token("old", HERE).unwrap().admit().unwrap();
+    let place = auth.by_token("old", HERE).unwrap().admit(Purpose::Other).unwrap();
     auth.reload(&config([("shop", shop("new"))]), &keys(&[])).unwrap();
-    assert!(auth.by_token("new", HERE).unwrap().admit().is_err());
+    assert!(auth.by_token("new", HERE).unwrap().admit(Purpose::Other).is_err());
     drop(place);
-    assert!(auth.by_token("new", HERE).unwrap().admit().is_ok());
+    assert!(auth.by_token("new", HERE).unwrap().admit(Purpose::Other).is_ok());
 }

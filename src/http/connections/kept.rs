@@ -9,19 +9,21 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::Connection;
+use super::offers::Offers;
 
 /// A socket and its place among all connections, given back with it.
 #[derive(Debug)]
 pub struct Kept {
     socket: TcpStream,
     connection: Arc<Connection>,
+    offers: Offers,
 }
 
 impl Kept {
     /// A socket on `connection`.
     #[must_use]
     pub fn new(socket: TcpStream, connection: Arc<Connection>) -> Self {
-        Self { socket, connection }
+        Self { socket, connection, offers: Offers::default() }
     }
 
     /// The socket itself.
@@ -45,14 +47,17 @@ impl Drop for Kept {
 
 impl AsyncRead for Kept {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { socket, connection } = self.get_mut();
+        let Self { socket, connection, offers } = self.get_mut();
         if connection.is_over() {
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
         let read = Pin::new(socket).poll_read(context, buffer);
         match &read {
-            Poll::Ready(_) if buffer.filled().len() > before => connection.heard(),
+            Poll::Ready(_) if buffer.filled().len() > before => {
+                offers.ignore(buffer.filled_mut().get_mut(before..).unwrap_or_default());
+                connection.heard();
+            }
             Poll::Ready(_) => {}
             Poll::Pending => {
                 connection.awaits(context.waker());

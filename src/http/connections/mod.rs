@@ -13,6 +13,7 @@
 
 mod connection;
 mod kept;
+mod offers;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

@@ -19,14 +19,14 @@ pub(super) struct Asset {
     pub(super) media_type: &'static str,
     /// What it holds.
     pub(super) text: &'static str,
-    /// Changes when the file does. Weak, since it names the file however it is compressed.
+    /// Changes when the file does.
     pub(super) etag: String,
 }
 
 impl Asset {
     fn new(name: &'static str, media_type: &'static str, text: &'static str) -> Self {
         let digest: [u8; 32] = Sha256::digest(text).into();
-        let etag = digest.iter().take(8).fold(String::from("W/\""), |tag, byte| format!("{tag}{byte:02x}")) + "\"";
+        let etag = digest.iter().take(8).fold(String::from("\""), |tag, byte| format!("{tag}{byte:02x}")) + "\"";
         Self { name, media_type, text, etag }
     }
 }

@@ -9,15 +9,14 @@
 
 mod assets;
 
+use actix_web::HttpResponse;
 use actix_web::guard;
 use actix_web::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CROSS_ORIGIN_OPENER_POLICY, CROSS_ORIGIN_RESOURCE_POLICY, ETAG,
     REFERRER_POLICY, X_FRAME_OPTIONS,
 };
 use actix_web::web::{self, Path, ServiceConfig};
-use actix_web::{HttpRequest, HttpResponse};
 
-use super::caching;
 use super::native;
 use super::problem::{Problem, table};
 use assets::Asset;
@@ -33,18 +32,17 @@ pub fn configure(config: &mut ServiceConfig) -> &mut ServiceConfig {
     config.service(page.to(page_itself)).service(web::resource("/dashboard/{name}").guard(guard::Get()).to(part))
 }
 
-async fn page_itself(request: HttpRequest) -> HttpResponse {
-    answer(&request, assets::page())
+async fn page_itself() -> HttpResponse {
+    answer(assets::page())
 }
 
-async fn part(request: HttpRequest, name: Path<String>) -> Result<HttpResponse, Problem> {
+async fn part(name: Path<String>) -> Result<HttpResponse, Problem> {
     let asset = assets::find(&name).ok_or_else(|| Problem::new(&table::NOT_FOUND))?;
-    Ok(answer(&request, asset))
+    Ok(answer(asset))
 }
 
-fn answer(request: &HttpRequest, asset: &'static Asset) -> HttpResponse {
-    let known = caching::is_known(request.headers(), asset.etag.trim_start_matches("W/"));
-    let mut response = if known { HttpResponse::NotModified() } else { HttpResponse::Ok() };
+fn answer(asset: &'static Asset) -> HttpResponse {
+    let mut response = HttpResponse::Ok();
     response
         .insert_header((ETAG, asset.etag.as_str()))
         .insert_header((CACHE_CONTROL, "no-cache"))
@@ -53,9 +51,6 @@ fn answer(request: &HttpRequest, asset: &'static Asset) -> HttpResponse {
         .insert_header((REFERRER_POLICY, "no-referrer"))
         .insert_header((CROSS_ORIGIN_OPENER_POLICY, "same-origin"))
         .insert_header((CROSS_ORIGIN_RESOURCE_POLICY, "same-origin"));
-    if known {
-        return response.finish();
-    }
     response.content_type(asset.media_type).body(asset.text)
 }
 

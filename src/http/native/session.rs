@@ -21,7 +21,7 @@ use super::frame::{self, Order};
 use super::listening::{Heard, Listening};
 use super::refusal::Refusal;
 use super::threshold::Place;
-use crate::http::auth::{Auth, Caller, Mode, Scope, Stranger};
+use crate::http::auth::{Auth, Caller, Mode, Purpose, Scope, Stranger};
 use crate::http::native::Limits;
 use crate::http::server::Shared;
 use crate::hub::Native;
@@ -256,14 +256,20 @@ impl Session {
         let caller = caller?;
         self.place = None;
         self.may_hear |= caller.has(Scope::Events);
-        if !caller.has(scope_of(&order.command)) {
+        let scope = scope_of(&order.command);
+        if !caller.has(scope) {
             return Err(Refusal::WRONG_KEY);
         }
-        if self.draining || self.commands.len() >= self.limits().in_flight {
+        // What else is under way takes none of the places of payments, here as in a token's share.
+        let (purpose, places) = match scope {
+            Scope::Pay => (Purpose::Payment, self.limits().in_flight.saturating_mul(2)),
+            _ => (Purpose::Other, self.limits().in_flight),
+        };
+        if self.draining || self.commands.len() >= places {
             return Err(Refusal::later(&order.command, SHORTLY));
         }
         // Held until the command has ended, as a request's is until its answer has.
-        let admitted = caller.admit().map_err(|limited| {
+        let admitted = caller.admit(purpose).map_err(|limited| {
             self.hold_back(limited.held_back);
             Refusal::later(&order.command, limited.retry_after)
         })?;

@@ -102,7 +102,7 @@ fn ask_for_something_sold(components: &mut Components) {
 pub struct Served {
     /// Its text.
     pub json: Bytes,
-    /// Changes when the text does. Weak, since it names the document however it is compressed.
+    /// Changes when the text does.
     pub etag: String,
 }
 
@@ -112,7 +112,7 @@ impl Served {
     pub fn new(document: &OpenApi) -> Self {
         let json = Bytes::from(document.to_json().unwrap_or_default());
         let digest: [u8; 32] = Sha256::digest(&json).into();
-        let etag = digest.iter().take(8).fold(String::from("W/\""), |tag, byte| format!("{tag}{byte:02x}")) + "\"";
+        let etag = digest.iter().take(8).fold(String::from("\""), |tag, byte| format!("{tag}{byte:02x}")) + "\"";
         Self { json, etag }
     }
 }

@@ -3,8 +3,7 @@
 use std::io::Read;
 
 use actix_web::http::header::{
-    AcceptEncoding, CACHE_CONTROL, CONTENT_ENCODING, ContentEncoding, ETAG, Encoding, Header, IF_NONE_MATCH, LOCATION,
-    VARY,
+    AcceptEncoding, CACHE_CONTROL, CONTENT_ENCODING, ContentEncoding, ETAG, Encoding, Header, LOCATION, VARY,
 };
 use actix_web::web::{Bytes, Data, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, get};
@@ -23,19 +22,11 @@ pub fn configure(config: &mut ServiceConfig) -> &mut ServiceConfig {
 }
 
 #[get("/openapi.json")]
-async fn openapi(request: HttpRequest, shared: Data<Shared>) -> Result<HttpResponse, Problem> {
+async fn openapi(shared: Data<Shared>) -> HttpResponse {
     let document = &shared.document;
-    let known = request.headers().get_all(IF_NONE_MATCH).filter_map(|header| header.to_str().ok());
-    let unchanged = known.flat_map(|tags| tags.split(',')).map(str::trim).any(|tag| {
-        let tag = tag.strip_prefix("W/").unwrap_or(tag);
-        tag == "*" || Some(tag) == document.etag.strip_prefix("W/")
-    });
-    let mut response = if unchanged { HttpResponse::NotModified() } else { HttpResponse::Ok() };
+    let mut response = HttpResponse::Ok();
     response.insert_header((ETAG, document.etag.as_str())).insert_header((CACHE_CONTROL, "no-cache"));
-    if unchanged {
-        return Ok(response.finish());
-    }
-    Ok(response.content_type("application/json").body(document.json.clone()))
+    response.content_type("application/json").body(document.json.clone())
 }
 
 #[get("/docs")]

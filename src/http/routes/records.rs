@@ -1,6 +1,6 @@
 //! What became of payments: their records, and a person's decision on those of unknown outcome.
 
-use actix_web::http::header::{CACHE_CONTROL, CONTENT_ENCODING, ETAG, IF_MATCH};
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_ENCODING, ETAG, HeaderMap, IF_MATCH, IF_NONE_MATCH};
 use actix_web::{HttpResponse, get, put, web};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -8,13 +8,15 @@ use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use super::InInstance;
+use crate::bridge::Error;
 use crate::http::auth::Scope;
 use crate::http::body::{self, Empty};
 use crate::http::call::Call;
+use crate::http::preconditions::{self, Tags};
 use crate::http::problem::document::GatewayWords;
 use crate::http::problem::{Fault, Problem, table};
 use crate::journal::record::Contradiction;
-use crate::journal::{Clue, Filter, Finding, Outcome, Record, RecordId, Search, State, Verdict};
+use crate::journal::{Clue, Filter, Finding, Outcome, Record, RecordId, Rejection, Search, State, Verdict};
 use crate::wire::{Body, GatewayError, Parameters, model};
 
 /// Records answered at most; older ones are found by their key.
@@ -49,7 +51,7 @@ pub struct InPayment {
 #[into_params(parameter_in = Header)]
 pub struct Seen {
     /// The `ETag` of the record as it was seen: a decision applies only to that.
-    #[param(rename = "If-Match", pattern = "^\"[0-9]+\"$", example = "\"2\"")]
+    #[param(rename = "If-Match", pattern = r#"^(\*|(W/)?"[0-9]+"(, *(W/)?"[0-9]+")*)$"#, example = "\"2\"")]
     pub if_match: String,
 }
 
@@ -371,7 +373,7 @@ pub(super) async fn get_payment(call: Call) -> Result<HttpResponse, Problem> {
 pub(super) async fn settle_payment(call: Call, payload: web::Payload) -> Result<HttpResponse, Problem> {
     call.permit(Scope::Operate)?;
     let record = seen_by(&call).await?;
-    let revision = revision(&call)?;
+    let is_as_seen = is_as_seen(call.request().headers(), record.revision)?;
     let body = call.object(payload, Empty::Refused).await?;
     let decision = Decision::read(&body).map_err(|faults| {
         Problem::new(&table::INVALID_REQUEST).detail("The body is no decision. Nothing was changed.").errors(faults)
@@ -380,17 +382,28 @@ pub(super) async fn settle_payment(call: Call, payload: web::Payload) -> Result<
         PaymentFinding::Booked => Finding::Booked,
         PaymentFinding::NotBooked => Finding::NotBooked,
     };
+    if !is_as_seen {
+        // That it is decided says more than that it changed.
+        record.may_be_settled(record.revision).map_err(Error::Unsettled)?;
+        return Err(Error::Unsettled(Rejection::Stale(record.revision)).into());
+    }
     let verdict = Verdict { outcome, reason: decision.reason, by: call.caller().name().to_owned() };
-    let record = call.shared().bridge.settle(call.instance(), record.id, revision, verdict).await?;
+    let record = call.shared().bridge.settle(call.instance(), record.id, record.revision, verdict).await?;
     Ok(answer(&record))
 }
 
-/// The revision that was seen. No header, or what is no `ETag` of a record, is a mistake in the program and not news.
-fn revision(call: &Call) -> Result<u64, Problem> {
-    let header = call.request().headers().get(IF_MATCH).and_then(|value| value.to_str().ok());
-    header
-        .and_then(|tag| tag.trim().strip_prefix('"')?.strip_suffix('"')?.parse().ok())
-        .ok_or_else(|| Problem::new(&table::INVALID_REQUEST).detail("`If-Match` must hold the record's `ETag`."))
+/// Whether a person saw the record as it is. No header, or one without tags, is a mistake in the program and not news.
+///
+/// A weak tag counts: a revision says what a person decides by and not which bytes were sent, and proxies that compress
+/// make the tags of answers weak.
+fn is_as_seen(headers: &HeaderMap, revision: u64) -> Result<bool, Problem> {
+    let text = revision.to_string();
+    let has = |tags: Tags<'_>| tags.have_text(text.as_bytes());
+    let wanted = preconditions::tags(headers, &IF_MATCH).filter(|tags| *tags != Ok(Tags::These(Vec::new())));
+    let mistake = || Problem::new(&table::INVALID_REQUEST).detail("`If-Match` must hold the record's `ETag`.");
+    let is_wanted = wanted.and_then(Result::ok).map(has).ok_or_else(mistake)?;
+    let is_unwanted = preconditions::tags(headers, &IF_NONE_MATCH).is_some_and(|tags| tags.is_ok_and(has));
+    Ok(is_wanted && !is_unwanted)
 }
 
 #[cfg(test)]

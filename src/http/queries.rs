@@ -1,0 +1,90 @@
+//! The names that each route takes in its query.
+//!
+//! A misspelled name that is ignored gives an answer to another question: all payments instead of the unknown ones. So
+//! under `/v1` a name that nobody knows is refused. Elsewhere it is ignored: pages and probes are asked by browsers and
+//! balancers that add names of their own.
+//!
+//! The names are read from the OpenAPI document, so that the two cannot disagree.
+
+use std::collections::HashMap;
+
+use actix_web::HttpRequest;
+use actix_web::http::Method;
+use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
+use utoipa::openapi::{OpenApi, RefOr};
+
+use super::call;
+use super::problem::{Problem, table};
+
+/// Where names are checked.
+const CHECKED: &str = "/v1/";
+
+/// The names of each route, by its path and method.
+#[derive(Debug, Default)]
+pub struct Queries(HashMap<(String, Method), Vec<String>>);
+
+impl Queries {
+    /// Reads them out of the document.
+    #[must_use]
+    pub fn of(document: &OpenApi) -> Self {
+        let paths = document.paths.paths.iter();
+        Self(
+            paths.flat_map(|(path, item)| names(item).map(|(method, names)| ((path.clone(), method), names))).collect(),
+        )
+    }
+
+    /// Refuses a name that the route of this request does not take.
+    pub fn check(&self, request: &HttpRequest) -> Result<(), Problem> {
+        if request.query_string().is_empty() || !request.path().starts_with(CHECKED) {
+            return Ok(());
+        }
+        let Some(route) = request.match_pattern() else { return Ok(()) };
+        let known = self.0.get(&(route, request.method().clone())).map_or(&[][..], Vec::as_slice);
+        let given = call::pairs(request)?;
+        match given.iter().find(|(name, _)| !known.contains(name)) {
+            Some((name, _)) => Err(unknown(name, known)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn names(item: &PathItem) -> impl Iterator<Item = (Method, Vec<String>)> {
+    let methods = [(Method::GET, &item.get), (Method::POST, &item.post), (Method::PUT, &item.put)];
+    methods.into_iter().filter_map(|(method, operation)| Some((method, of_operation(operation.as_ref()?))))
+}
+
+fn of_operation(operation: &Operation) -> Vec<String> {
+    let parameters = operation.parameters.iter().flatten();
+    let of_query = parameters.filter_map(|parameter| match parameter {
+        RefOr::T(parameter) if matches!(parameter.parameter_in, ParameterIn::Query) => Some(parameter.name.clone()),
+        _ => None,
+    });
+    of_query.collect()
+}
+
+fn unknown(name: &str, known: &[String]) -> Problem {
+    let lower = name.to_lowercase();
+    let alike = |known: &&String| strsim::jaro_winkler(&lower, known);
+    let nearest = known.iter().max_by(|one, other| alike(one).total_cmp(&alike(other)));
+    // Told back shortened, and in Debug's spelling: whatever stands in a query is a stranger's.
+    let name: String = name.chars().take(60).collect();
+    Problem::new(&table::INVALID_REQUEST).detail(match nearest {
+        Some(nearest) => format!("The query has no {name:?} here; the nearest known name is `{nearest}`."),
+        None => format!("The query has no {name:?} here, nor any other name."),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_known_name_is_told() {
+        let known = ["state", "idempotency_key"].map(str::to_owned);
+        for (name, nearest) in [("stat", "`state`"), ("idempotency-key", "`idempotency_key`"), ("State", "`state`")] {
+            let problem = format!("{:?}", unknown(name, &known));
+            assert!(problem.contains(nearest), "{problem}");
+        }
+        assert!(format!("{:?}", unknown("a", &[])).contains("nor any other"));
+    }
+}
