@@ -212,5 +212,6 @@ async fn stop_in_order(server: &ServerHandle, bridge: &Bridge, close_links: &Can
     close_links.cancel();
     tasks.close();
     tasks.wait().await;
+    bridge.late_frames_recorded().await;
     server.stop(true).await;
 }

@@ -226,7 +226,8 @@ impl Run {
             let booked = self.counts.bookings(&reference);
             let holds = match &call.told {
                 Told::NotSent(_) | Told::LeftTheQueue => received == 0,
-                Told::Refused(_) => booked == 0,
+                // The gateway may book what it refused; then that is heard later.
+                Told::Refused(_) => booked == 0 || call.late == Some(true),
                 Told::Replied => received == 1 && booked == 1,
                 Told::Unknown(_) => call.late != Some(true) || booked == 1,
                 Told::Left => true,

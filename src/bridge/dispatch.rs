@@ -17,7 +17,7 @@ use super::error::Error;
 use super::turns::Turns;
 use crate::budget::{Ask, Class, Denied, Ledger, Permit};
 use crate::drain::Drain;
-use crate::gateway::{Cause, Failure, Lease, Lost, NotSent, Pool, Priority};
+use crate::gateway::{Cause, Failure, Lease, Lost, NotSent, Pool, Priority, Refusal};
 use crate::wire::{Body, Command, GatewayError, Meaning};
 
 /// How often a command may be written whose link broke under it. One more than the gateway has shards: by then it is
@@ -94,7 +94,7 @@ impl Dispatch {
             match self.write(command, lease.within(limit), permit, deadline).await {
                 Ok(body) if body.is_object() => return Ok(body),
                 Ok(_) => return Err(Error::Violation("a reply whose parameters are not an object".to_owned())),
-                Err(Failure::Refused(error)) => return Err(refused(error)),
+                Err(Failure::Refused(refusal)) => return Err(refused(refusal.error)),
                 Err(Failure::NotSent(NotSent::LinkGone)) => {}
                 Err(Failure::NotSent(why)) => return Err(failed.unwrap_or_else(|| why.into())),
                 Err(Failure::Unknown(lost)) => {
@@ -138,7 +138,7 @@ impl Dispatch {
                 Ok(body) => return Ok(body),
                 Err(Failure::NotSent(NotSent::LinkGone)) => {}
                 Err(Failure::NotSent(why)) => return Err(Unfinished::Nothing(why.into())),
-                Err(Failure::Refused(error)) => return Err(Unfinished::Nothing(refused(error))),
+                Err(Failure::Refused(refusal)) => return Err(Unfinished::Nothing(refused(refusal.error))),
                 Err(Failure::Unknown(lost)) => return Err(Unfinished::Unknown(lost)),
             }
         }
@@ -181,7 +181,7 @@ impl Dispatch {
     pub(super) fn account(&self, command: &Command, permit: Permit, outcome: &Result<Body, Failure>) {
         match outcome {
             Err(Failure::NotSent(_)) => permit.never_written(),
-            Err(Failure::Refused(error)) => {
+            Err(Failure::Refused(Refusal { error, .. })) => {
                 let instance = self.pool.instance();
                 match error.meaning() {
                     Meaning::RateLimit { retry_after, .. } => {

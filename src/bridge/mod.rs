@@ -376,6 +376,13 @@ impl Bridge {
         self.shared.tasks.wait().await;
     }
 
+    /// Waits until what late frames told of payments is recorded. To be called once the links are closed.
+    pub async fn late_frames_recorded(&self) {
+        for instance in self.shared.instances.values() {
+            instance.payments.late_frames_recorded().await;
+        }
+    }
+
     fn instance(&self, name: &str) -> Result<&Arc<Instance>, Error> {
         self.shared.instances.get(name).ok_or(Error::UnknownInstance)
     }

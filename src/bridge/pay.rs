@@ -7,6 +7,9 @@
 //! Nothing is written after the instant until which the payment may wait, however long the disk took: whoever was told
 //! by then that nothing was sent must be right for ever. So a payment about to be written shows itself first
 //! ([`Shown`]), and looks at the clock after that; whoever looks in vain after that instant knows that it never will be.
+//!
+//! The gateway may book what it refused or failed to answer, at once or much later. So the link of such a payment is
+//! listened to after its caller was answered, and a reply that comes on it goes to the payment's record.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -14,18 +17,20 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::dispatch::{Dispatch, refused};
 use super::error::Error;
 use super::evidence::Evidence;
 use crate::budget::{Ask, Class, Permit};
 use crate::cache::Cache;
-use crate::gateway::{Cause, Ending, Failure, Lease, Lost, NotSent, Priority};
+use crate::gateway::{Cause, Ending, Failure, LateFrames, Lease, Lost, NotSent, Priority, Refusal};
 use crate::journal::{
     Dispatched, Journal, JournalError, Key, Late, Outcome, Record, RecordId, Release, Reservation, Reserve, Sale,
     Verdict,
 };
-use crate::wire::{Body, Command, GatewayError};
+use crate::telemetry::meter::Counter;
+use crate::wire::{Body, Command};
 
 /// The `Retry-After` of what is decided within moments.
 const SHORTLY: Duration = Duration::from_secs(1);
@@ -47,7 +52,7 @@ enum Unwritten {
     /// No byte of it left.
     Never(Error),
     /// The gateway refused it.
-    Refused(GatewayError),
+    Refused(Refusal),
     /// It was written, and its outcome is not known.
     Lost(Lost),
 }
@@ -60,14 +65,25 @@ pub(super) struct Payments {
     pub(super) cache: Arc<Cache>,
     pub(super) instance: Arc<str>,
     pub(super) evidence: Evidence,
+    /// Words of the gateway that did not agree with the record of their payment, since the start.
+    pub(super) contradictions: Counter,
     /// Set-aside links that are listened to, by payment; ended when a person settles it.
     listening: Mutex<HashMap<RecordId, CancellationToken>>,
+    /// Those who listen.
+    listeners: TaskTracker,
 }
 
 impl Payments {
     pub(super) fn new(dispatch: Arc<Dispatch>, journal: Journal, cache: Arc<Cache>, instance: Arc<str>) -> Self {
         let evidence = Evidence::new(Arc::clone(&dispatch), journal.clone(), Arc::clone(&instance));
-        Self { dispatch, journal, cache, instance, evidence, listening: Mutex::default() }
+        let (contradictions, listening, listeners) = Default::default();
+        Self { dispatch, journal, cache, instance, evidence, contradictions, listening, listeners }
+    }
+
+    /// Waits until everything that late frames told is recorded. To be called once the links are closed.
+    pub(super) async fn late_frames_recorded(&self) {
+        self.listeners.close();
+        self.listeners.wait().await;
     }
 
     /// Books a sale, or says what became of the one that its key names. To be run in a task that is not dropped. Nothing
@@ -81,11 +97,27 @@ impl Payments {
         shown: Shown,
     ) -> Result<Paid, Error> {
         let pos_id = sale.pos_id;
-        match self.journal.reserve(key, sale) {
-            Reserve::Fresh(reservation) => self.begin(reservation, pos_id, &command, (write_by, shown)).await,
+        match self.journal.reserve(key.clone(), sale.clone()) {
+            Reserve::Fresh(reservation) => {
+                let begun = Arc::clone(&self).begin(reservation, pos_id, &command, (write_by, shown)).await;
+                match begun {
+                    // A late reply took the key since it was reserved.
+                    Err(Begun::KeyTaken) => self.recorded(self.journal.reserve(key, sale)),
+                    Err(Begun::Failed(error)) => Err(error),
+                    Ok(paid) => Ok(paid),
+                }
+            }
+            recorded => self.recorded(recorded),
+        }
+    }
+
+    /// What the record under a key answers.
+    fn recorded(&self, reserved: Reserve) -> Result<Paid, Error> {
+        match reserved {
             Reserve::Replay(record) => Ok(Paid { record: *record, replayed: true }),
             Reserve::Unknown(record) => Err(unknown(&record)),
-            Reserve::InProgress => Err(Error::PaymentInProgress { retry_after: SHORTLY }),
+            // Fresh: it was taken and freed within moments.
+            Reserve::InProgress | Reserve::Fresh(_) => Err(Error::PaymentInProgress { retry_after: SHORTLY }),
             Reserve::Reused => Err(Error::KeyReused),
             Reserve::Overloaded => Err(Error::Overloaded { retry_after: SHORTLY }),
             Reserve::Unavailable(error) => Err(error.into()),
@@ -98,18 +130,22 @@ impl Payments {
         pos_id: i64,
         command: &Command,
         (write_by, shown): (Instant, Shown),
-    ) -> Result<Paid, Error> {
+    ) -> Result<Paid, Begun> {
         self.dispatch.begin()?;
         // Until the record is durable a dropped reservation frees the key, and a dropped lease and permit go back.
         let way = self.way(command, write_by).await?;
         if let Some(newest) = self.evidence.newest_before(pos_id) {
             reservation.note_newest_transaction(newest);
         }
-        let dispatched = self.journal.dispatch(reservation).await?;
+        let dispatched = match self.journal.dispatch(reservation).await {
+            Ok(dispatched) => dispatched,
+            Err(JournalError::KeyTaken(_)) => return Err(Begun::KeyTaken),
+            Err(error) => return Err(Error::from(error).into()),
+        };
         let id = dispatched.id();
         // In this order, see the top of this file.
         let _ = shown.set(id);
-        match self.write(command, way, write_by).await {
+        let paid = match self.write(command, way, write_by).await {
             Ok(reply) => {
                 self.cache.sold(&self.instance, pos_id);
                 self.booked(dispatched, reply).await
@@ -117,15 +153,19 @@ impl Payments {
             Err(Unwritten::Never(error)) => {
                 self.ended_in_nothing(dispatched, Outcome::Released(Release::NeverWritten), error).await
             }
-            Err(Unwritten::Refused(error)) => {
+            Err(Unwritten::Refused(Refusal { error, late })) => {
                 let release = Outcome::Released(Release::Refused(error.clone()));
-                self.ended_in_nothing(dispatched, release, refused(error)).await
+                let listening = late.map(|late| (late, self.listen(id)));
+                let told = self.ended_in_nothing(dispatched, release, refused(error)).await;
+                self.hear_late_frames(id, pos_id, listening);
+                told
             }
             Err(Unwritten::Lost(lost)) => {
                 self.cache.sold(&self.instance, pos_id);
                 self.lost(dispatched, pos_id, lost).await
             }
-        }
+        };
+        Ok(paid?)
     }
 
     /// Writes once, if that can be done by `write_by`.
@@ -144,7 +184,7 @@ impl Payments {
             self.dispatch.account(command, permit, &outcome);
             match outcome {
                 Ok(reply) => return Ok(reply),
-                Err(Failure::Refused(error)) => return Err(Unwritten::Refused(error)),
+                Err(Failure::Refused(refusal)) => return Err(Unwritten::Refused(refusal)),
                 Err(Failure::Unknown(lost)) => return Err(Unwritten::Lost(lost)),
                 // Its link went away before the write: another may carry it, under the same record.
                 Err(Failure::NotSent(why @ NotSent::LinkGone)) => too_late = why.into(),
@@ -165,7 +205,12 @@ impl Payments {
     async fn booked(&self, dispatched: Dispatched, reply: Body) -> Result<Paid, Error> {
         let id = dispatched.id();
         match self.journal.finish(dispatched, Outcome::Booked(reply)).await {
-            Ok(record) => Ok(Paid { record, replayed: false }),
+            Ok(record) => {
+                if !record.contradictions.is_empty() {
+                    self.contradictions.count();
+                }
+                Ok(Paid { record, replayed: false })
+            }
             // An answer that a restart would forget is none.
             Err(error) => {
                 tracing::error!(payment = %id, %error, "a payment was booked and its record cannot be written");
@@ -201,20 +246,32 @@ impl Payments {
         // A record that cannot be written stays `dispatching`, and a restart makes that unknown: the same answer.
         let _ = self.journal.finish(dispatched, Outcome::Unknown(gateway.clone())).await;
         self.evidence.lost(id, pos_id);
-        if let Some((late, stop)) = listening {
-            tokio::spawn(async move {
-                let heard = tokio::select! {
-                    biased;
-                    () = stop.cancelled() => None,
-                    heard = late => heard.ok(),
-                };
-                self.listening().remove(&id);
-                if let Some(ending) = heard {
-                    self.late(id, ending).await;
-                }
-            });
-        }
+        self.hear_late_frames(id, pos_id, listening);
         Err(Error::OutcomeUnknown { gateway, payment: Some(id.to_string()) })
+    }
+
+    /// Records in a task of its own what comes for a payment whose caller was answered, until its link is over or a
+    /// person settles it.
+    fn hear_late_frames(
+        self: Arc<Self>,
+        id: RecordId,
+        pos_id: i64,
+        listening: Option<(LateFrames, CancellationToken)>,
+    ) {
+        let Some((mut late, stop)) = listening else {
+            // Its connection is gone. Nobody waits for this to be recorded; a restart says the same.
+            drop(self.journal.not_heard_any_more(id));
+            return;
+        };
+        let payments = Arc::clone(&self);
+        self.listeners.spawn(async move {
+            while let Some(ending) = stop.run_until_cancelled(late.next()).await.flatten() {
+                payments.late(id, pos_id, ending).await;
+            }
+            payments.listening().remove(&id);
+            // Where that cannot be written, the record says less than it could.
+            let _ = payments.journal.not_heard_any_more(id).await;
+        });
     }
 
     /// Notes that the late reply of a payment is listened for. What this returns says when to stop.
@@ -228,21 +285,29 @@ impl Payments {
         self.listening.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The late reply of a payment of unknown outcome.
-    async fn late(&self, id: RecordId, ending: Ending) {
+    /// A frame that came for a payment after its caller was answered.
+    async fn late(&self, id: RecordId, pos_id: i64, ending: Ending) {
         let outcome = match ending {
-            Ending::Reply(reply) => Outcome::Booked(reply),
-            Ending::Error(error) if error.refuses_payment() => Outcome::Released(Release::Refused(error)),
-            Ending::Error(error) => Outcome::Unknown(Some(error)),
+            Ending::Reply(reply) => {
+                self.cache.sold(&self.instance, pos_id);
+                Outcome::Booked(reply)
+            }
+            Ending::Error(error) => Outcome::Released(Release::Refused(error)),
         };
         match self.journal.late(id, outcome).await {
             Ok(Late::Changed(record) | Late::Unchanged(record)) => {
-                tracing::info!(payment = %id, state = %record.state(), "the late reply of a payment");
+                if !record.contradictions.is_empty() {
+                    self.contradictions.count();
+                }
+                tracing::info!(instance = %self.instance, payment = %id, state = %record.state(),
+                    "the late reply of a payment");
             }
-            Ok(Late::Contradiction(_)) => {
-                tracing::error!(payment = %id, "the late reply of a payment contradicts what was decided");
+            // The journal has said which, once it was durable.
+            Ok(Late::Contradiction(_)) => self.contradictions.count(),
+            Err(error) => {
+                tracing::error!(instance = %self.instance, payment = %id, %error,
+                    "the late reply of a payment cannot be recorded");
             }
-            Err(error) => tracing::error!(payment = %id, %error, "the late reply of a payment cannot be recorded"),
         }
     }
 
@@ -257,6 +322,19 @@ impl Payments {
             stop.cancel();
         }
         Ok(settled)
+    }
+}
+
+/// Why a payment that was begun did not end with its reply.
+enum Begun {
+    /// A late reply to an earlier attempt took the key before this one was recorded.
+    KeyTaken,
+    Failed(Error),
+}
+
+impl From<Error> for Begun {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
     }
 }
 

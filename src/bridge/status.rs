@@ -44,6 +44,9 @@ pub struct InstanceStatus {
     pub shards: Vec<ShardStatus>,
     /// Its budget, one window for each command, or one named `*` where all commands share one.
     pub budgets: Vec<WindowStatus>,
+    /// Words of the gateway since the start that did not agree with the record of their payment. Each is in
+    /// `contradictions` of that payment.
+    pub contradictions: u64,
 }
 
 /// Copies of replies.
@@ -96,6 +99,8 @@ pub struct InstanceTally<'a> {
     pub waits: &'a Waits,
     /// How reads were answered.
     pub answers: &'a Answers,
+    /// Words of the gateway that did not agree with the record of their payment.
+    pub contradictions: u64,
 }
 
 impl Bridge {
@@ -104,7 +109,13 @@ impl Bridge {
         let instances = self.shared.instances.iter().filter(|(name, _)| wanted(name)).map(|(name, instance)| {
             let pool = instance.dispatch.pool.status();
             let budgets = instance.dispatch.ledger.status();
-            InstanceStatus { instance: name.clone(), waiting: pool.waiting, shards: pool.shards, budgets }
+            InstanceStatus {
+                instance: name.clone(),
+                waiting: pool.waiting,
+                shards: pool.shards,
+                budgets,
+                contradictions: instance.payments.contradictions.get(),
+            }
         });
         let (copies, bytes) = self.shared.cache.size();
         BridgeStatus {
@@ -123,7 +134,8 @@ impl Bridge {
     pub fn tallies(&self) -> impl Iterator<Item = (&str, InstanceTally<'_>)> {
         self.shared.instances.iter().map(|(name, instance)| {
             let (gateway, waits) = (instance.dispatch.pool.tally(), instance.dispatch.ledger.waits());
-            (name.as_str(), InstanceTally { gateway, waits, answers: &instance.answers })
+            let contradictions = instance.payments.contradictions.get();
+            (name.as_str(), InstanceTally { gateway, waits, answers: &instance.answers, contradictions })
         })
     }
 

@@ -59,12 +59,13 @@ impl Config {
         let mut settings = Settings::load(file, environment)?;
         let mut root = settings.root();
         let mut server = Server::read(&mut root.section("server"));
-        let gateway = gateway::Config::read(&mut root.section("gateway"));
+        let mut gateway = gateway::Config::read(&mut root.section("gateway"));
         let instances = instances::read(&mut root.section("instances"), &gateway.shards);
         let auth = auth::read(&mut root.section("auth"), &instances);
         let limits = limits::read(&mut root.section("limits"));
         let cache = cache::read(&mut root.section("cache"));
         let events = events::read(&mut root.section("events"));
+        payments::read_refusal_grace(&mut root.section("payments"), &mut gateway);
         let payments = payments::read(&mut root.section("payments"));
         let telemetry = Telemetry::read(&mut root.section("telemetry"));
         server.http.native = http::native::Config {

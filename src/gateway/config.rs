@@ -33,6 +33,8 @@ pub struct Config {
     pub request_timeout: Duration,
     /// How long a payment's set-aside link is listened to.
     pub late_patience: Duration,
+    /// How long nothing may follow an error to a payment before it counts as refused. Read from `payments`.
+    pub refusal_grace: Duration,
     /// Links kept open per instance, on different shards.
     pub min_links: usize,
     /// Links never exceeded per instance.
@@ -52,6 +54,7 @@ impl Default for Config {
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(10),
             late_patience: Duration::from_mins(1),
+            refusal_grace: Duration::from_millis(250),
             min_links: 2,
             max_links: 8,
             ping_interval: Duration::from_secs(15),
@@ -80,6 +83,7 @@ impl Config {
             connect_timeout: section.at_least("connect_timeout", default.connect_timeout, &LEAST_WAIT),
             request_timeout: section.at_least("request_timeout", default.request_timeout, &LEAST_WAIT),
             late_patience: section.get("late_patience", default.late_patience),
+            refusal_grace: default.refusal_grace,
             min_links: section.at_least("min_links", default.min_links, &1),
             max_links: section.at_least("max_links", default.max_links, &1),
             ping_interval: section.at_least("ping_interval", default.ping_interval, &LEAST_WAIT),

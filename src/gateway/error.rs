@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 
 use crate::wire::{Body, GatewayError};
 
@@ -18,8 +18,8 @@ pub enum Failure {
     #[error(transparent)]
     NotSent(#[from] NotSent),
     /// The gateway answered with a word that means no.
-    #[error("refused: {}", .0.error)]
-    Refused(GatewayError),
+    #[error("refused: {}", .0.error.error)]
+    Refused(Refusal),
     /// The command may have left, and what became of it is not known.
     #[error("outcome unknown: {}", .0.cause)]
     Unknown(Lost),
@@ -48,13 +48,35 @@ pub enum NotSent {
     Draining,
 }
 
+/// A command that was refused.
+#[derive(Debug)]
+pub struct Refusal {
+    /// What the gateway said.
+    pub error: GatewayError,
+    /// Where the reply may come all the same: set-aside links of payments only.
+    pub late: Option<LateFrames>,
+}
+
 /// A command whose outcome is not known.
 #[derive(Debug)]
 pub struct Lost {
     /// What ended the exchange.
     pub cause: Cause,
     /// Where the reply may still arrive: set-aside links of payments only.
-    pub late: Option<oneshot::Receiver<Ending>>,
+    pub late: Option<LateFrames>,
+}
+
+/// What still comes for a payment on the link that was set aside for it. Dropped, it closes that link.
+#[derive(Debug)]
+pub struct LateFrames {
+    pub(super) frames: mpsc::Receiver<Ending>,
+}
+
+impl LateFrames {
+    /// The next frame for the payment; an error only once silence followed it. `None` once the link is over. Cancel safe.
+    pub async fn next(&mut self) -> Option<Ending> {
+        self.frames.recv().await
+    }
 }
 
 /// What ended an exchange without telling its outcome.

@@ -5,6 +5,11 @@
 //! gateway still had to say about the first command then finds nobody. One thing cannot be told apart even so: a
 //! second frame for a finished command that the gateway sends only after it answered that ping, while the next
 //! command waits for a frame of the same name.
+//!
+//! The gateway may say no and book all the same: its handlers send an error and carry on. So an error never ends a
+//! payment by itself. It begins a *doubt*: a ping is sent, and only once that was answered and silence followed
+//! ([`Exchange::conclude`]) the error is what the payment ended with. The reply, if it comes before, wins; and after it
+//! the connection is set aside, because a reply that comes on it later belongs to that payment and to no other.
 
 use crate::wire::{Body, Command, Frame, GatewayError, Kind};
 
@@ -36,8 +41,10 @@ impl From<&Command> for Expect {
 pub enum Step {
     /// It ends the exchange: hand it to the waiter, then send the ping of [`Exchange::settle`].
     Ends(Ending),
-    /// It is the late reply of the command for which this connection was set aside: pass it on and close.
-    Late(Ending),
+    /// It is an error about a payment, which ends nothing yet: send a ping with this payload.
+    Doubted(u64),
+    /// It is the late reply of the payment for which this connection was set aside: pass it on and close.
+    Late(Body),
     /// A broadcast: hand it up.
     Up {
         /// The broadcast's name or text.
@@ -60,14 +67,55 @@ pub enum Untrusted {
     Error(GatewayError),
 }
 
-#[derive(Debug, PartialEq, Eq)]
+/// What an answered ping means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pong {
+    /// The next command may start.
+    Settled,
+    /// The gateway has said what it had to say about a payment in doubt: silence counts from now on.
+    Doubted,
+    /// Only that the gateway is there.
+    Alive,
+}
+
+/// What a payment in doubt ended with, after the silence.
+#[derive(Debug, PartialEq)]
+pub struct Conclusion {
+    /// The error.
+    pub error: GatewayError,
+    /// Whether every error that came proves a refusal.
+    pub refuses: bool,
+}
+
+/// An error came for a payment, and what follows it is waited for.
+#[derive(Debug, PartialEq)]
+struct Doubt {
+    error: GatewayError,
+    refuses: bool,
+    /// The payload of the ping that was sent after the last error.
+    ping: u64,
+    answered: bool,
+}
+
+impl Doubt {
+    /// The doubt after one more error: of several, the one that proves least is told.
+    fn with(before: Option<Self>, error: GatewayError, ping: u64) -> Self {
+        let refuses = error.refuses_payment();
+        match before {
+            Some(before) if !before.refuses || refuses => Self { ping, answered: false, ..before },
+            _ => Self { error, refuses, ping, answered: false },
+        }
+    }
+}
+
+#[derive(Debug, PartialEq)]
 enum State {
     /// A ping with this payload must be answered before the next command.
     Settling(u64),
     Idle,
-    Waiting(Expect),
-    /// The waiter gave up; only the late reply matters now.
-    SetAside(Expect),
+    Waiting(Expect, Option<Doubt>),
+    /// Nobody waits any more; only what becomes of the payment matters now.
+    SetAside(Expect, Option<Doubt>),
 }
 
 /// The state of one connection.
@@ -96,18 +144,12 @@ impl Exchange {
         self.state == State::Idle
     }
 
-    /// Whether a command waits for its reply.
-    #[must_use]
-    pub fn is_waiting(&self) -> bool {
-        matches!(self.state, State::Waiting(_))
-    }
-
     /// Registers the waiter; to be called before the command is written. False where a command may not start now.
     #[must_use]
     pub fn start(&mut self, expect: Expect) -> bool {
         let may_start = self.is_idle();
         if may_start {
-            self.state = State::Waiting(expect);
+            self.state = State::Waiting(expect, None);
         }
         may_start
     }
@@ -125,13 +167,21 @@ impl Exchange {
         self.pings
     }
 
-    /// A ping was answered. True when the next command may start.
-    pub fn pong(&mut self, payload: u64) -> bool {
-        let settled = self.state == State::Settling(payload);
-        if settled {
-            self.state = State::Idle;
+    /// A ping was answered.
+    pub fn pong(&mut self, payload: u64) -> Pong {
+        match &mut self.state {
+            State::Settling(ping) if *ping == payload => {
+                self.state = State::Idle;
+                Pong::Settled
+            }
+            State::Waiting(_, Some(doubt)) | State::SetAside(_, Some(doubt))
+                if doubt.ping == payload && !doubt.answered =>
+            {
+                doubt.answered = true;
+                Pong::Doubted
+            }
+            _ => Pong::Alive,
         }
-        settled
     }
 
     /// The waiter gave up. Returns whether the connection is worth listening to for a late reply: a payment's is, any
@@ -139,11 +189,32 @@ impl Exchange {
     #[must_use]
     pub fn give_up(&mut self) -> bool {
         match std::mem::replace(&mut self.state, State::Idle) {
-            State::Waiting(expect) if expect.kind == Kind::Payment => {
-                self.state = State::SetAside(expect);
+            State::Waiting(expect, doubt) if expect.kind == Kind::Payment => {
+                self.state = State::SetAside(expect, doubt);
                 true
             }
             _ => false,
+        }
+    }
+
+    /// The silence after an error is over: what the payment ended with. The connection is set aside from now on. `None`
+    /// where no payment is in doubt, or the ping that follows its last error was not answered.
+    pub fn conclude(&mut self) -> Option<Conclusion> {
+        let (State::Waiting(_, doubt) | State::SetAside(_, doubt)) = &mut self.state else { return None };
+        let Doubt { error, refuses, .. } = doubt.take_if(|doubt| doubt.answered)?;
+        self.state = match std::mem::replace(&mut self.state, State::Idle) {
+            State::Waiting(expect, doubt) => State::SetAside(expect, doubt),
+            state => state,
+        };
+        Some(Conclusion { error, refuses })
+    }
+
+    /// The error of a payment that is in doubt at this moment.
+    #[must_use]
+    pub fn doubted(&self) -> Option<&GatewayError> {
+        match &self.state {
+            State::Waiting(_, Some(doubt)) | State::SetAside(_, Some(doubt)) => Some(&doubt.error),
+            _ => None,
         }
     }
 
@@ -154,9 +225,18 @@ impl Exchange {
             Frame::Command => return Step::Stray,
             other => other,
         };
-        match &self.state {
-            State::Waiting(expect) => ending(frame, expect).map_or(Step::Stray, Step::Ends),
-            State::SetAside(expect) => ending(frame, expect).map_or(Step::Stray, Step::Late),
+        let waits = matches!(self.state, State::Waiting(..));
+        match &mut self.state {
+            State::Waiting(expect, doubt) | State::SetAside(expect, doubt) => match ending(frame, expect) {
+                None => Step::Stray,
+                Some(Ending::Error(error)) if expect.kind == Kind::Payment => {
+                    self.pings += 1;
+                    *doubt = Some(Doubt::with(doubt.take(), error, self.pings));
+                    Step::Doubted(self.pings)
+                }
+                Some(Ending::Reply(body)) if !waits => Step::Late(body),
+                Some(ending) => Step::Ends(ending),
+            },
             State::Idle | State::Settling(_) => unexpected(frame),
         }
     }
@@ -165,8 +245,13 @@ impl Exchange {
 /// The ending in `frame`, if it ends what `expect` waits for.
 fn ending(frame: Frame, expect: &Expect) -> Option<Ending> {
     match frame {
-        Frame::Event { event, parameters } if event == expect.reply_event => Some(Ending::Reply(parameters)),
-        Frame::Error(error) if !error.is_rate_limit_of_another(&expect.command) => Some(Ending::Error(error)),
+        Frame::Event { event, parameters } if event == expect.reply_event => {
+            let failure = GatewayError::of_failed_reply(&event, &parameters).filter(|_| expect.kind == Kind::Payment);
+            Some(failure.map_or(Ending::Reply(parameters), Ending::Error))
+        }
+        Frame::Error(error) if !error.is_rate_limit_of_another(&expect.command, &expect.reply_event) => {
+            Some(Ending::Error(error))
+        }
         _ => None,
     }
 }
@@ -233,8 +318,8 @@ mod tests {
         let mut exchange = waiting("listpm", Kind::Read);
         let payload = exchange.settle();
         assert!(!exchange.start(expect("listpm", Kind::Read)));
-        assert!(!exchange.pong(payload + 1));
-        assert!(exchange.pong(payload));
+        assert_eq!(exchange.pong(payload + 1), Pong::Alive);
+        assert_eq!(exchange.pong(payload), Pong::Settled);
         assert!(exchange.start(expect("listpm", Kind::Read)));
     }
 
@@ -255,7 +340,154 @@ mod tests {
         let mut exchange = waiting("payitem", Kind::Payment);
         assert!(exchange.give_up());
         assert!(!exchange.start(expect("listpm", Kind::Read)));
-        assert!(matches!(exchange.frame(event("payitem", 1)), Step::Late(Ending::Reply(_))));
+        assert!(matches!(exchange.frame(event("payitem", 1)), Step::Late(_)));
+    }
+
+    fn payment() -> Exchange {
+        let mut exchange = Exchange::new();
+        let expect = Expect { command: "payitems".into(), reply_event: "payitem".into(), kind: Kind::Payment };
+        assert!(exchange.start(expect));
+        exchange
+    }
+
+    fn error(word: &str) -> Frame {
+        Frame::Error(GatewayError::word(word))
+    }
+
+    fn doubted(exchange: &mut Exchange, frame: Frame) -> u64 {
+        match exchange.frame(frame) {
+            Step::Doubted(ping) => ping,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_error_ends_a_payment_only_once_its_ping_was_answered_and_silence_followed() {
+        let mut exchange = payment();
+        let ping = doubted(&mut exchange, rate_limit("payitems"));
+        assert_eq!(exchange.conclude(), None, "the ping was not answered");
+        assert_eq!(exchange.pong(ping + 1), Pong::Alive);
+        assert_eq!(exchange.pong(ping), Pong::Doubted);
+        assert!(exchange.conclude().is_some_and(|conclusion| conclusion.refuses));
+        assert!(!exchange.start(expect("listpm", Kind::Read)), "it is set aside");
+        assert!(matches!(exchange.frame(event("payitem", 1)), Step::Late(_)), "what comes later is its own");
+    }
+
+    #[test]
+    fn a_reply_after_the_error_wins() {
+        for answered in [false, true] {
+            let mut exchange = payment();
+            let ping = doubted(&mut exchange, error("invalid_password"));
+            if answered {
+                exchange.pong(ping);
+            }
+            assert!(matches!(exchange.frame(event("payitem", 1)), Step::Ends(Ending::Reply(_))));
+            let settling = exchange.settle();
+            assert_eq!(exchange.pong(ping), Pong::Alive, "the first ping settles nothing");
+            assert_eq!(exchange.pong(settling), Pong::Settled);
+        }
+    }
+
+    #[test]
+    fn of_several_errors_the_one_that_proves_least_is_told_and_each_begins_the_silence_anew() {
+        for words in [["invalid_password", "error_exec"], ["error_exec", "invalid_password"]] {
+            let mut exchange = payment();
+            let first = doubted(&mut exchange, error(words[0]));
+            exchange.pong(first);
+            let second = doubted(&mut exchange, error(words[1]));
+            assert_eq!(exchange.conclude(), None, "the second ping was not answered");
+            assert_eq!(exchange.pong(first), Pong::Alive);
+            assert_eq!(exchange.pong(second), Pong::Doubted);
+            let conclusion = Conclusion { error: GatewayError::word("error_exec"), refuses: false };
+            assert_eq!(exchange.conclude(), Some(conclusion));
+        }
+    }
+
+    #[test]
+    fn a_reply_that_says_it_failed_proves_nothing() {
+        let frame = |parameters: &str| {
+            let text = format!(r#"{{"type":"event","result":{{"event":"payitem","parameters":{parameters}}}}}"#);
+            decode(&text, Format::Json).unwrap()
+        };
+        let mut exchange = payment();
+        let ping = doubted(&mut exchange, frame(r#"{"success":false,"Items":1}"#));
+        exchange.pong(ping);
+        assert!(exchange.conclude().is_some_and(|conclusion| !conclusion.refuses));
+        assert!(matches!(payment().frame(frame(r#"{"success":true,"Items":1}"#)), Step::Ends(_)));
+    }
+
+    #[test]
+    fn a_limit_that_names_the_reply_event_is_the_payments_own() {
+        let mut exchange = payment();
+        let ping = doubted(&mut exchange, rate_limit("payitem"));
+        exchange.pong(ping);
+        assert!(exchange.conclude().is_some_and(|conclusion| conclusion.refuses));
+        assert_eq!(payment().frame(rate_limit("listpm")), Step::Stray);
+    }
+
+    /// What may happen on a connection that carries a payment.
+    #[derive(Debug, Clone, Copy)]
+    enum Happening {
+        Refusal,
+        Unclear,
+        Reply,
+        /// The newest ping is answered.
+        Pong,
+        /// The silence is over.
+        Silence,
+        Timeout,
+    }
+
+    fn happening() -> impl Strategy<Value = Happening> {
+        use Happening::{Pong, Refusal, Reply, Silence, Timeout, Unclear};
+        prop::sample::select(vec![Refusal, Unclear, Reply, Pong, Pong, Silence, Silence, Timeout])
+    }
+
+    proptest! {
+        /// A payment is told refused only where each frame for it so far is a refusal, the ping after the last of them
+        /// was answered, and nothing came between that and the silence.
+        #[test]
+        fn only_refusals_an_answered_ping_and_silence_prove_a_refusal(
+            happenings in prop::collection::vec(happening(), 1..12)
+        ) {
+            let mut exchange = payment();
+            let (mut newest, mut answered, mut refusals_only, mut waits) = (0, false, true, true);
+            for happening in happenings {
+                match happening {
+                    Happening::Refusal | Happening::Unclear => {
+                        let word = if matches!(happening, Happening::Refusal) { "getlicense" } else { "error_exec" };
+                        refusals_only &= word == "getlicense";
+                        (newest, answered) = (doubted(&mut exchange, error(word)), false);
+                    }
+                    Happening::Reply => {
+                        let step = exchange.frame(event("payitem", 1));
+                        let is_right = if waits { matches!(step, Step::Ends(_)) } else { matches!(step, Step::Late(_)) };
+                        prop_assert!(is_right, "{step:?}");
+                        return Ok(());
+                    }
+                    Happening::Pong => {
+                        let pong = exchange.pong(newest);
+                        prop_assert_eq!(pong == Pong::Doubted, newest > 0 && !answered);
+                        answered = newest > 0;
+                    }
+                    Happening::Silence => {
+                        let in_doubt = exchange.doubted().is_some();
+                        let conclusion = exchange.conclude();
+                        prop_assert_eq!(conclusion.is_some(), in_doubt && answered);
+                        if let Some(conclusion) = conclusion {
+                            prop_assert_eq!(conclusion.refuses, refusals_only);
+                            (waits, newest, answered, refusals_only) = (false, 0, false, true);
+                        }
+                    }
+                    Happening::Timeout if waits => {
+                        prop_assert!(exchange.give_up());
+                        waits = false;
+                    }
+                    Happening::Timeout => {}
+                }
+                prop_assert!(!exchange.is_idle());
+            }
+        }
     }
 
     /// What a gateway may put on the wire for one command, before it answers the ping that follows.
@@ -307,7 +539,7 @@ mod tests {
                         other => prop_assert!(false, "{:?}", other),
                     }
                 }
-                prop_assert!(ping.is_some_and(|payload| exchange.pong(payload)));
+                prop_assert!(ping.is_some_and(|payload| exchange.pong(payload) == Pong::Settled));
             }
         }
     }

@@ -4,6 +4,10 @@
 //! The waiter is registered before the write, the reply's clock starts with it, and from that moment every end but a
 //! reply or a refusal is *unknown*. A job that was handed over and never begun comes back as *not sent*.
 //!
+//! An error to a payment is a refusal only if nothing follows it for `refusal_grace`. That silence counts only where the
+//! process was running, or what came meanwhile may lie unread in the socket: it has a limit on the clock that goes on
+//! while the machine sleeps, and after it the event loop looks at the socket once more.
+//!
 //! The task ends when the connection does, when it can no longer be trusted, or when it is told to; it is bounded in
 //! every state by a deadline.
 
@@ -11,14 +15,15 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::config::Config;
 use super::dialer::Dialer;
-use super::error::{Cause, DialError, Ended, Ending, Failure, Lost, NotSent};
-use super::exchange::{Exchange, Step, Untrusted};
+use super::error::{Cause, DialError, Ended, Ending, Failure, LateFrames, Lost, NotSent, Refusal};
+use super::exchange::{Conclusion, Exchange, Pong, Step, Untrusted};
 use super::shared::Shared;
 use super::socket::{self, Socket};
 use super::state::{Job, LinkId};
@@ -29,9 +34,23 @@ use crate::wire::{Body, Frame, GatewayError, Kind, Meaning, Undecodable, frame};
 /// How long a goodbye may take.
 pub(super) const GOODBYE: Duration = Duration::from_secs(1);
 
+/// How much longer than the grace a silence may have lasted, on top of the grace itself, before the process counts as
+/// stopped in between. Less, and a busy machine would turn refusals into unknown outcomes.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// After the grace the event loop turns once more: what had come by then is heard before the silence is believed.
+const LAST_LOOK: Duration = Duration::from_millis(1);
+
+/// Frames for one payment on a set-aside link that may wait to be recorded. One more closes the link.
+const LATE_FRAMES: usize = 8;
+
 /// An exchange of which nothing is known any more.
 pub(super) fn lost() -> Failure {
-    Failure::Unknown(Lost { cause: Cause::Disconnected, late: None })
+    unknown(Cause::Disconnected, None)
+}
+
+fn unknown(cause: Cause, late: Option<LateFrames>) -> Failure {
+    Failure::Unknown(Lost { cause, late })
 }
 
 /// Opens a connection and waits for its first ping to be answered, so that a gateway that accepts and then refuses
@@ -67,8 +86,18 @@ enum Due {
     Pong,
     /// The reply is overdue.
     Reply,
+    /// The silence after an error has lasted for the grace.
+    Silence,
+    /// It still lasts after one more look.
+    LastLook,
     /// The late reply is no longer awaited.
     Late,
+}
+
+/// Time by a clock that goes on while the process is stopped and while the machine sleeps.
+fn boot_time() -> Duration {
+    let now = clock_gettime(ClockId::Boottime);
+    Duration::new(u64::try_from(now.tv_sec).unwrap_or_default(), u32::try_from(now.tv_nsec).unwrap_or_default())
 }
 
 /// Who waits for the end of an exchange, and since when.
@@ -99,8 +128,14 @@ pub(super) struct Link {
     shared: Arc<Shared>,
     exchange: Exchange,
     waiter: Option<Waiter>,
-    late: Option<oneshot::Sender<Ending>>,
+    late: Option<mpsc::Sender<Ending>>,
     due: (Due, Instant),
+    /// The deadline of the exchange, or of listening, while something else is due before.
+    limit: (Due, Instant),
+    /// Whether something came since the last command that could not be read.
+    garbled: bool,
+    /// When the silence began, by [`boot_time`].
+    silent_since: Duration,
     pinged: Instant,
     last_heard: Instant,
     proved: bool,
@@ -121,6 +156,9 @@ impl Link {
             waiter: None,
             late: None,
             due,
+            limit: due,
+            garbled: false,
+            silent_since: Duration::ZERO,
             pinged: now,
             last_heard: now,
             proved: false,
@@ -142,7 +180,7 @@ impl Link {
                 () = stop.cancelled() => Err(Ended::Asked),
                 heard = self.socket.hear() => self.heard(heard).await,
                 () = overdue => self.overdue().await,
-                () = unawaited(self.late.as_mut()) => Err(Ended::Spent),
+                () = unawaited(self.late.as_ref()) => Err(Ended::Spent),
                 Some(job) = jobs.recv(), if self.exchange.is_idle() => self.begin(job).await,
             };
             if let Err(ended) = went_on {
@@ -152,7 +190,8 @@ impl Link {
         if let Some(waiter) = &mut self.waiter {
             waiter.garbled |= matches!(ended, Ended::Garbled(_));
         }
-        self.conclude(|waiter| Err(Failure::Unknown(Lost { cause: waiter.lost(Cause::Disconnected), late: None })));
+        let word = self.exchange.doubted().cloned().map(Cause::Word);
+        self.conclude(|waiter| Err(unknown(word.unwrap_or_else(|| waiter.lost(Cause::Disconnected)), None)));
         jobs.close();
         // Waits for a job that is being handed over in this very moment.
         while let Some(job) = jobs.recv().await {
@@ -179,7 +218,9 @@ impl Link {
         }
         let written = Instant::now();
         self.waiter = Some(Waiter { command, kind, written, answer, garbled: false });
-        self.due = (Due::Reply, written + limit);
+        self.garbled = false;
+        self.limit = (Due::Reply, written + limit);
+        self.due = self.limit;
         self.write(limit, async |socket| socket.send(text).await).await
     }
 
@@ -221,6 +262,7 @@ impl Link {
     fn not_understood(&mut self, message: &[u8], why: &Undecodable) {
         tracing::warn!(instance = self.shared.instance, shard = self.name, link = self.id, %why,
             "a message from the gateway was not understood");
+        self.garbled = true;
         if let Some(waiter) = &mut self.waiter {
             waiter.garbled = true;
         }
@@ -233,14 +275,23 @@ impl Link {
 
     fn pong(&mut self, payload: u64) {
         let now = Instant::now();
-        if self.exchange.pong(payload) {
-            self.proved = true;
-            self.shared.measured(self.shard, now - self.pinged);
-            self.due = (Due::KeepAlive, now + self.shared.config.ping_interval);
-            self.shared.put_back(self.id);
-        } else if self.due.0 == Due::Pong && self.exchange.is_idle() {
-            self.shared.doubt(self.id, false);
-            self.due = (Due::KeepAlive, now + self.shared.config.ping_interval);
+        match self.exchange.pong(payload) {
+            Pong::Settled => {
+                self.proved = true;
+                self.shared.measured(self.shard, now - self.pinged);
+                self.due = (Due::KeepAlive, now + self.shared.config.ping_interval);
+                self.shared.put_back(self.id);
+            }
+            Pong::Doubted => {
+                self.silent_since = boot_time();
+                // It may end a little after the exchange's own deadline, and each further error is held to that.
+                self.due = (Due::Silence, now + self.shared.config.refusal_grace);
+            }
+            Pong::Alive if self.due.0 == Due::Pong && self.exchange.is_idle() => {
+                self.shared.doubt(self.id, false);
+                self.due = (Due::KeepAlive, now + self.shared.config.ping_interval);
+            }
+            Pong::Alive => {}
         }
     }
 
@@ -256,11 +307,13 @@ impl Link {
                 self.due = (Due::Pong, self.pinged + limit);
                 self.write(limit, async |socket| socket.ping(payload).await).await
             }
-            Step::Late(ending) => {
-                if let Some(late) = self.late.take() {
-                    // Whoever settled the payment in the meantime has stopped listening.
-                    let _ = late.send(ending);
-                }
+            Step::Doubted(payload) => {
+                self.due = self.limit;
+                let limit = self.shared.config.connect_timeout;
+                self.write(limit, async |socket| socket.ping(payload).await).await
+            }
+            Step::Late(reply) => {
+                self.pass_on(Ending::Reply(reply))?;
                 Err(Ended::Spent)
             }
             Step::Up { message, parameters } => {
@@ -283,10 +336,17 @@ impl Link {
         self.conclude(|waiter| match ending {
             Ending::Reply(body) => Ok(body),
             Ending::Error(error) if !waiter.kind.may_repeat() && !refuses(waiter.kind, &error) => {
-                Err(Failure::Unknown(Lost { cause: Cause::Word(error), late: None }))
+                Err(unknown(Cause::Word(error), None))
             }
-            Ending::Error(error) => Err(Failure::Refused(error)),
+            Ending::Error(error) => Err(Failure::Refused(Refusal { error, late: None })),
         });
+    }
+
+    /// Tells the payment's record what came after its caller was answered.
+    fn pass_on(&mut self, ending: Ending) -> Result<(), Ended> {
+        let Some(late) = &self.late else { return Err(Ended::Spent) };
+        // Closed: whoever settled the payment in the meantime has stopped listening. Full: the gateway never ends.
+        late.try_send(ending).map_err(|_| Ended::Spent)
     }
 
     /// Tells whoever waits, if anybody does, and counts the exchange. Says whether somebody did.
@@ -312,28 +372,66 @@ impl Link {
             }
             Due::Pong => Err(Ended::Lost("a ping was not answered".to_owned())),
             Due::Late => Err(Ended::Spent),
-            Due::Reply => self.give_up(now),
+            Due::Reply => self.give_up(),
+            Due::Silence => {
+                self.due = (Due::LastLook, now + LAST_LOOK);
+                Ok(())
+            }
+            Due::LastLook => self.silence_is_over(),
         }
     }
 
+    /// Nothing followed an error to a payment. The link is set aside: a reply that comes later all the same belongs to
+    /// that payment.
+    fn silence_is_over(&mut self) -> Result<(), Ended> {
+        self.due = self.limit;
+        let lasted = boot_time().saturating_sub(self.silent_since);
+        let Some(Conclusion { error, refuses }) = self.exchange.conclude() else { return Ok(()) };
+        let was_paused = lasted > self.shared.config.refusal_grace * 2 + PAUSE;
+        // What could not be read may have been the reply.
+        let proven = refuses && !was_paused && !self.garbled;
+        if refuses && was_paused {
+            tracing::warn!(
+                instance = self.shared.instance,
+                shard = self.name,
+                link = self.id,
+                gateway = error.error,
+                "the process was paused after an error to a payment: the payment counts as one of unknown outcome"
+            );
+        }
+        if self.waiter.is_none() {
+            return if proven { self.pass_on(Ending::Error(error)) } else { Ok(()) };
+        }
+        let late = Some(self.set_aside());
+        let refused = |error, late| Failure::Refused(Refusal { error, late });
+        self.conclude(|_| Err(if proven { refused(error, late) } else { unknown(Cause::Word(error), late) }));
+        Ok(())
+    }
+
+    /// Listens on only for what becomes of the payment, for `late_patience`.
+    fn set_aside(&mut self) -> LateFrames {
+        let (sender, frames) = mpsc::channel(LATE_FRAMES);
+        let until = Instant::now() + self.shared.config.late_patience;
+        self.late = Some(sender);
+        self.limit = (Due::Late, until);
+        self.due = self.limit;
+        self.shared.set_aside(self.id);
+        LateFrames { frames }
+    }
+
     /// The reply is overdue: tells the caller, and listens on only for what became of a payment.
-    fn give_up(&mut self, now: Instant) -> Result<(), Ended> {
-        self.shared.timed_out(self.shard);
-        let aside = self.exchange.give_up();
-        let (late, receiver) = if aside {
-            let (sender, receiver) = oneshot::channel();
-            (Some(sender), Some(receiver))
-        } else {
-            (None, None)
-        };
-        let waited =
-            self.conclude(|waiter| Err(Failure::Unknown(Lost { cause: waiter.lost(Cause::Timeout), late: receiver })));
-        if !(aside && waited) {
+    fn give_up(&mut self) -> Result<(), Ended> {
+        let doubted = self.exchange.doubted().cloned();
+        if doubted.is_none() {
+            self.shared.timed_out(self.shard);
+        }
+        if !(self.exchange.give_up() && self.waiter.is_some()) {
+            self.conclude(|waiter| Err(unknown(waiter.lost(Cause::Timeout), None)));
             return Err(Ended::Spent);
         }
-        self.late = late;
-        self.due = (Due::Late, now + self.shared.config.late_patience);
-        self.shared.set_aside(self.id);
+        let late = Some(self.set_aside());
+        let word = doubted.map(Cause::Word);
+        self.conclude(|waiter| Err(unknown(word.unwrap_or_else(|| waiter.lost(Cause::Timeout)), late)));
         Ok(())
     }
 }
@@ -346,7 +444,7 @@ fn refuses(kind: Kind, error: &GatewayError) -> bool {
 }
 
 /// Resolves when nobody listens for the late reply any more; never where none is awaited.
-async fn unawaited(late: Option<&mut oneshot::Sender<Ending>>) {
+async fn unawaited(late: Option<&mpsc::Sender<Ending>>) {
     match late {
         Some(sender) => sender.closed().await,
         None => std::future::pending().await,

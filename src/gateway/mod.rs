@@ -29,7 +29,7 @@ pub mod upward;
 pub use attempt::dial_once;
 pub use config::Config;
 pub use dialer::{Dial, Dialer};
-pub use error::{Cause, DialError, Ending, Failure, Lost, NotSent};
+pub use error::{Cause, DialError, Ending, Failure, LateFrames, Lost, NotSent, Refusal};
 pub use homes::Homes;
 pub use pool::{Lease, Pool};
 pub use state::{LinkStatus, PoolStatus, Priority, ShardStatus};

@@ -52,8 +52,15 @@ impl Shared {
 
     /// A link listens for a late reply from now on.
     pub(super) fn set_aside(&self, link: LinkId) {
-        self.state().set_aside(link, Instant::now());
-        tracing::info!(instance = self.instance, link, "link set aside for a late reply");
+        let closed = self.state().set_aside(link, Instant::now());
+        tracing::debug!(instance = self.instance, link, "link set aside for a late reply");
+        if let Some(closed) = closed {
+            tracing::warn!(
+                instance = self.instance,
+                link = closed,
+                "too many connections are set aside for late replies: the oldest is closed"
+            );
+        }
         self.changed.notify_one();
     }
 

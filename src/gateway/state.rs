@@ -340,21 +340,24 @@ impl State {
             .map_or(SHORTLY, |at| at.saturating_duration_since(now).max(SHORTLY))
     }
 
-    /// Sets `link` aside; the oldest set aside stops listening where there are too many.
-    pub(super) fn set_aside(&mut self, link: LinkId, now: Instant) {
+    /// Sets `link` aside. Where there are too many, the oldest stops listening; returns which.
+    #[must_use]
+    pub(super) fn set_aside(&mut self, link: LinkId, now: Instant) -> Option<LinkId> {
         if let Some(entry) = self.links.get_mut(&link) {
             entry.phase = Phase::SetAside(now);
         }
-        let set_aside = |entry: &Entry| match entry.phase {
-            Phase::SetAside(since) => Some(since),
+        let since = |(id, entry): (&LinkId, &Entry)| match entry.phase {
+            Phase::SetAside(since) => Some((since, *id)),
             _ => None,
         };
-        if self.links.values().filter_map(set_aside).count() > MAX_SET_ASIDE {
-            let oldest = self.links.values().filter(|entry| set_aside(entry).is_some());
-            if let Some(entry) = oldest.min_by_key(|entry| set_aside(entry)) {
-                entry.stop.cancel();
-            }
+        let mut set_aside: Vec<_> = self.links.iter().filter_map(since).collect();
+        if set_aside.len() <= MAX_SET_ASIDE {
+            return None;
         }
+        set_aside.sort_unstable();
+        let (_, oldest) = set_aside.first()?;
+        self.links.remove(oldest)?.stop.cancel();
+        Some(*oldest)
     }
 
     /// The longest idle link of a shard, to be given up.

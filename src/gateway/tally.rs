@@ -43,7 +43,9 @@ impl Outcome {
     pub(super) fn of(outcome: &Result<Body, Failure>) -> Self {
         match outcome {
             Ok(_) => Self::Replied,
-            Err(Failure::Refused(error)) if matches!(error.meaning(), Meaning::RateLimit { .. }) => Self::RateLimited,
+            Err(Failure::Refused(refusal)) if matches!(refusal.error.meaning(), Meaning::RateLimit { .. }) => {
+                Self::RateLimited
+            }
             Err(Failure::Refused(_)) => Self::Refused,
             Err(Failure::Unknown(lost)) => match lost.cause {
                 Cause::Timeout => Self::TimedOut,

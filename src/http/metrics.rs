@@ -30,6 +30,7 @@ pub async fn text(shared: &Shared) -> String {
     budget_waits(&mut page, shared);
     reads(&mut page, shared, &status);
     payments(&mut page, &status);
+    contradictions(&mut page, shared);
     page.into_text()
 }
 
@@ -241,5 +242,13 @@ fn payments(page: &mut Exposition, status: &BridgeStatus) {
     let mut family = page.gauge("payments", "Payments on record, by state.");
     for (state, count) in payments.by_state() {
         family.sample(&[("state", state.name())], count);
+    }
+}
+
+fn contradictions(page: &mut Exposition, shared: &Shared) {
+    let help = "Words of the gateway that did not agree with the record of their payment.";
+    let mut family = page.counter("payment_contradictions_total", help);
+    for (instance, tally) in shared.bridge.tallies() {
+        family.sample(&[("pos_instance", instance)], tally.contradictions);
     }
 }

@@ -51,7 +51,7 @@ use live::{Claim, Live};
 use opening::COMPACTED_BYTES;
 pub use payment::{Dispatched, Reservation};
 use place::{Medium, Place};
-pub use record::{Answer, Finding, Outcome, Record, Release, State, Verdict};
+pub use record::{Answer, Discrepancy, Finding, Outcome, Record, Release, State, Verdict};
 pub use rules::Rejection;
 use rules::{Effect, Event};
 pub use sale::{Fingerprint, Key, Sale};
@@ -266,14 +266,14 @@ impl Journal {
         async { answered(heard?).await.map(|applied| applied.record) }
     }
 
-    /// Records what a frame told after its payment was given up, as durably as [`finish`](Self::finish). Handed in at
-    /// once.
+    /// Records what a frame told after its caller was answered, as durably as [`finish`](Self::finish). Handed in at once.
+    /// A reply takes back a refusal whose key was not used again since; otherwise both payments note a contradiction.
     pub fn late(
         &self,
         id: RecordId,
         outcome: Outcome,
     ) -> impl Future<Output = Result<Late, JournalError>> + Send + use<> {
-        let heard = self.0.inbox.apply(id, Event::Outcome(outcome), None);
+        let heard = self.0.inbox.apply(id, Event::Late { outcome, key_used_again: false }, None);
         async {
             let Applied { effect, record } = answered(heard?).await?;
             Ok(match effect {
@@ -282,6 +282,13 @@ impl Journal {
                 Effect::Contradicted => Late::Contradiction(record),
             })
         }
+    }
+
+    /// Notes that the late reply of a payment is not listened for any more, where it could still change its outcome.
+    /// Handed in at once.
+    pub fn not_heard_any_more(&self, id: RecordId) -> impl Future<Output = Result<(), JournalError>> + Send + use<> {
+        let heard = self.0.inbox.apply(id, Event::NotHeardAnyMore, None);
+        async { answered(heard?).await.map(|_| ()) }
     }
 
     /// Settles an unknown payment by a person's decision, if its record is still at `revision`. Where the journal was

@@ -123,13 +123,39 @@ pub struct Settlement {
     pub at_ms: i64,
 }
 
-/// A frame that came after the outcome was decided, and says otherwise.
+/// Something that the gateway said and that does not agree with the record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Contradiction {
     /// When it came, in milliseconds since the epoch.
     pub at_ms: i64,
     /// What it says.
     pub says: Outcome,
+    /// Why it does not agree.
+    #[serde(default)]
+    pub why: Discrepancy,
+}
+
+/// Why a word of the gateway does not agree with the record of a payment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Discrepancy {
+    /// It came after the outcome was decided, and says otherwise.
+    #[default]
+    DecidedOtherwise,
+    /// It came after the key had been used again: the gateway may have booked the sale twice.
+    KeyUsedAgain {
+        /// The payment that the word is about, where that is another one under the same key.
+        of: Option<RecordId>,
+    },
+    /// It came after a till had been told that the sale was refused, and a till cannot repeat a sale.
+    TillWasRefused,
+    /// The reply says that fewer products were booked than were sold.
+    FewerItems {
+        /// The products that it says were booked.
+        booked: u64,
+        /// The products with an amount in the sale.
+        sold: u64,
+    },
 }
 
 /// Where a payment stands, with what belongs to each state.
@@ -161,6 +187,9 @@ pub struct Times {
     pub unknown_ms: Option<i64>,
     /// It was booked, released or settled.
     pub ended_ms: Option<i64>,
+    /// Its connection was given up, so that a late reply is not heard any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listened_until_ms: Option<i64>,
 }
 
 /// One attempt at a payment: a snapshot, true when it was read.
@@ -189,8 +218,11 @@ pub struct Record {
     /// How they were looked for; none while nobody has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub search: Option<Search>,
-    /// Frames that came after the end and say otherwise.
+    /// What the gateway said and does not agree with this record.
     pub contradictions: Vec<Contradiction>,
+    /// The journal's age at its end, by which it expires. None in records of older releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_age_ms: Option<u64>,
 }
 
 /// What a request gets that repeats the key of a record.
@@ -218,13 +250,20 @@ impl Record {
             fingerprint: sale.fingerprint(),
             sale,
             standing: Standing::Reserved,
-            times: Times { created_ms: now_ms, dispatched_ms: None, unknown_ms: None, ended_ms: None },
+            times: Times {
+                created_ms: now_ms,
+                dispatched_ms: None,
+                unknown_ms: None,
+                ended_ms: None,
+                listened_until_ms: None,
+            },
             revision: 0,
             previous: None,
             newest_transaction_before: None,
             evidence: Vec::new(),
             search: None,
             contradictions: Vec::new(),
+            ended_age_ms: None,
         }
     }
 

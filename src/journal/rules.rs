@@ -3,11 +3,18 @@
 //!
 //! `Reserved → Dispatching → Booked | Released | Unknown → Settled`, and from `Unknown` also to `Booked` or `Released`
 //! when a late reply tells. The forces: the gateway books twice what is sent twice, so a state that might have been
-//! booked never frees its key by itself; a reply is the truth whenever it comes, so it resolves what is unknown; and a
-//! person's word stands once given, so what contradicts it is recorded beside it and changes nothing.
+//! booked never frees its key by itself; a reply is the truth whenever it comes, so it resolves what is unknown, and takes
+//! back a refusal as long as the key was not used again; and a person's word stands once given, so what contradicts it
+//! is recorded beside it and changes nothing.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::evidence::Look;
-use super::record::{Contradiction, Finding, Outcome, Record, Release, Settlement, Standing, State, Verdict};
+use super::record::{
+    Contradiction, Discrepancy, Finding, Outcome, Record, Release, Settlement, Standing, State, Verdict,
+};
+use crate::wire::Body;
 
 /// Late frames that contradict one record and are kept; further ones are reported and not kept.
 const MAX_CONTRADICTIONS: usize = 16;
@@ -17,8 +24,19 @@ const MAX_CONTRADICTIONS: usize = 16;
 pub enum Event {
     /// It is about to be sent.
     Dispatch,
-    /// The gateway, or its silence, told what became of it: at once or late, which is all the same here.
+    /// The gateway, or its silence, told what became of it.
     Outcome(Outcome),
+    /// The gateway told what became of it after its caller was answered.
+    Late {
+        /// What it says.
+        outcome: Outcome,
+        /// Whether the key was used again since, by a payment that did not free it.
+        key_used_again: bool,
+    },
+    /// Something was said of another payment under the same key that does not agree with this one.
+    Contradicted(Contradiction),
+    /// Its connection was given up: no late reply will be heard.
+    NotHeardAnyMore,
     /// The bridge came up and finds the record: nobody waits for the reply any more.
     Restart,
     /// A person decides, having seen the given revision.
@@ -75,11 +93,10 @@ impl Record {
         match event {
             Event::Dispatch => self.dispatch(now_ms),
             Event::Outcome(outcome) => self.conclude(&outcome.proven(), now_ms),
-            Event::Restart => match self.standing {
-                Standing::Reserved => Err(Rejection::Impossible(State::Reserved)),
-                Standing::Dispatching => self.conclude(&Outcome::Unknown(None), now_ms),
-                _ => Ok(Effect::Unchanged),
-            },
+            Event::Late { outcome, key_used_again } => self.late(&outcome.proven(), *key_used_again, now_ms),
+            Event::Contradicted(contradiction) => Ok(self.note(contradiction.clone())),
+            Event::NotHeardAnyMore => Ok(self.not_heard_any_more(now_ms)),
+            Event::Restart => self.restart(now_ms),
             Event::Settle { revision, verdict } => self.settle(*revision, verdict, now_ms),
             Event::Evidence(look) => match self.state() {
                 State::Reserved | State::Dispatching => Err(Rejection::Impossible(self.state())),
@@ -98,11 +115,61 @@ impl Record {
         Ok(self.stand(Standing::Dispatching))
     }
 
+    fn restart(&mut self, now_ms: i64) -> Result<Effect, Rejection> {
+        match self.standing {
+            Standing::Reserved => Err(Rejection::Impossible(State::Reserved)),
+            Standing::Dispatching => {
+                let effect = self.conclude(&Outcome::Unknown(None), now_ms);
+                self.not_heard_any_more(now_ms);
+                effect
+            }
+            _ => Ok(self.not_heard_any_more(now_ms)),
+        }
+    }
+
+    /// Of what is decided for good nothing more is awaited.
+    fn not_heard_any_more(&mut self, now_ms: i64) -> Effect {
+        let may_change = matches!(self.state(), State::Unknown | State::Released);
+        if !may_change || self.times.listened_until_ms.is_some() {
+            return Effect::Unchanged;
+        }
+        self.times.listened_until_ms = Some(now_ms);
+        Effect::Noted
+    }
+
+    fn late(&mut self, outcome: &Outcome, key_used_again: bool, now_ms: i64) -> Result<Effect, Rejection> {
+        match (&self.standing, outcome) {
+            (Standing::Released(Release::Refused(_)), Outcome::Booked(reply)) if !key_used_again => {
+                if self.key.is_of_till() {
+                    let why = Discrepancy::TillWasRefused;
+                    self.contradictions.push(Contradiction { at_ms: now_ms, says: outcome.clone(), why });
+                }
+                Ok(self.book(reply, now_ms))
+            }
+            (Standing::Released(_), Outcome::Booked(_)) => {
+                let why =
+                    if key_used_again { Discrepancy::KeyUsedAgain { of: None } } else { Discrepancy::DecidedOtherwise };
+                Ok(self.note(Contradiction { at_ms: now_ms, says: outcome.clone(), why }))
+            }
+            _ => self.conclude(outcome, now_ms),
+        }
+    }
+
+    /// The gateway's reply is the outcome, even where it says that fewer products were booked than were sold.
+    fn book(&mut self, reply: &Body, now_ms: i64) -> Effect {
+        let sold = self.sale.products_sold();
+        if let Some(booked) = items(reply).filter(|booked| *booked < sold) {
+            let why = Discrepancy::FewerItems { booked, sold };
+            self.contradictions.push(Contradiction { at_ms: now_ms, says: Outcome::Booked(reply.clone()), why });
+        }
+        self.end(Standing::Booked(reply.clone()), now_ms)
+    }
+
     fn conclude(&mut self, outcome: &Outcome, now_ms: i64) -> Result<Effect, Rejection> {
         use State::{Booked, Dispatching, Released, Reserved, Settled, Unknown};
         match (self.state(), outcome) {
             (Reserved, _) => Err(Rejection::Impossible(Reserved)),
-            (Dispatching | Unknown, Outcome::Booked(reply)) => Ok(self.end(Standing::Booked(reply.clone()), now_ms)),
+            (Dispatching | Unknown, Outcome::Booked(reply)) => Ok(self.book(reply, now_ms)),
             (Dispatching | Unknown, Outcome::Released(why)) => Ok(self.end(Standing::Released(why.clone()), now_ms)),
             (Dispatching, Outcome::Unknown(said)) => {
                 self.times.unknown_ms = Some(now_ms);
@@ -112,7 +179,8 @@ impl Record {
                 Ok(self.stand(Standing::Unknown(Some(said.clone()))))
             }
             (Booked | Released | Settled, says) if self.is_contradicted_by(says) => {
-                Ok(self.note(Contradiction { at_ms: now_ms, says: says.clone() }))
+                let why = Discrepancy::DecidedOtherwise;
+                Ok(self.note(Contradiction { at_ms: now_ms, says: says.clone(), why }))
             }
             (Unknown | Booked | Released | Settled, _) => Ok(Effect::Unchanged),
         }
@@ -168,17 +236,32 @@ impl Record {
     }
 }
 
+/// How many products a reply says were booked; none where it says nothing that can be read. The gateway spells numbers
+/// as texts at times.
+fn items(reply: &Body) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Reply<'a> {
+        #[serde(rename = "Items", borrow)]
+        items: &'a RawValue,
+    }
+    let Reply { items } = serde_json::from_str(reply.as_str()).ok()?;
+    let digits = items.get().trim_matches('"').trim();
+    let whole = digits
+        .split_once('.')
+        .map_or(digits, |(whole, rest)| if rest.trim_matches('0').is_empty() { whole } else { digits });
+    whole.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::value::RawValue;
 
     use super::*;
     use crate::journal::evidence::{Clue, MAX_CLUES};
     use crate::journal::id::RecordId;
     use crate::journal::record::Answer;
     use crate::journal::sale::{Key, Sale};
-    use crate::wire::{Body, GatewayError};
+    use crate::wire::GatewayError;
 
     fn body(json: &str) -> Body {
         Body::from(serde_json::from_str::<&RawValue>(json).unwrap())
@@ -230,6 +313,67 @@ mod tests {
     fn a_late_reply_resolves_the_unknown_by_itself() {
         assert_eq!(after(&[Event::Dispatch, lost(), booked()]).state(), State::Booked);
         assert_eq!(after(&[Event::Dispatch, lost(), refused("invalid_password")]).state(), State::Released);
+    }
+
+    fn late(outcome: Outcome, key_used_again: bool) -> Event {
+        Event::Late { outcome, key_used_again }
+    }
+
+    fn reply() -> Outcome {
+        Outcome::Booked(body(r#"{"Items": 1.0}"#))
+    }
+
+    #[test]
+    fn a_reply_after_a_refusal_books_as_long_as_the_key_was_not_used_again() {
+        let mut record = after(&[Event::Dispatch, refused("invalid_password")]);
+        assert_eq!(record.apply(&late(reply(), false), 2), Ok(Effect::Changed));
+        assert_eq!((record.state(), record.answer(&record.fingerprint)), (State::Booked, Answer::Replay));
+        let mut record = after(&[Event::Dispatch, refused("invalid_password")]);
+        assert_eq!(record.apply(&late(reply(), true), 2), Ok(Effect::Contradicted));
+        assert_eq!(record.state(), State::Released);
+        assert_eq!(record.contradictions[0].why, Discrepancy::KeyUsedAgain { of: None });
+        assert_eq!(record.apply(&late(Outcome::Unknown(None), false), 3), Ok(Effect::Unchanged));
+    }
+
+    #[test]
+    fn a_till_that_was_refused_cannot_ask_again_so_that_a_person_must() {
+        let mut record = after(&[Event::Dispatch, refused("invalid_password")]);
+        record.key = Key::of_till("demo", "gateway-key");
+        assert_eq!(record.apply(&late(reply(), false), 2), Ok(Effect::Changed));
+        assert_eq!(record.contradictions[0].why, Discrepancy::TillWasRefused);
+    }
+
+    #[test]
+    fn what_was_never_written_cannot_have_been_booked() {
+        let never = Event::Outcome(Outcome::Released(Release::NeverWritten));
+        let mut record = after(&[Event::Dispatch, never]);
+        assert_eq!(record.apply(&late(reply(), false), 2), Ok(Effect::Contradicted));
+    }
+
+    #[test]
+    fn a_reply_with_fewer_items_than_sold_is_booked_and_noted() {
+        let outcome = |items: &str| Event::Outcome(Outcome::Booked(body(&format!("{{\"Items\":{items}}}"))));
+        let fewer = |items| after(&[Event::Dispatch, outcome(items)]);
+        for items in ["0", "\"0\"", "0.0"] {
+            let record = fewer(items);
+            assert_eq!(record.state(), State::Booked);
+            assert_eq!(record.contradictions[0].why, Discrepancy::FewerItems { booked: 0, sold: 1 }, "{items}");
+        }
+        for items in ["1", "\"1\"", "1.0", "2", "null", "1e0", "\"many\""] {
+            assert!(fewer(items).contradictions.is_empty(), "{items}");
+        }
+        assert!(after(&[Event::Dispatch, Event::Outcome(Outcome::Booked(body("{}")))]).contradictions.is_empty());
+    }
+
+    #[test]
+    fn a_record_says_until_when_its_late_reply_was_listened_for() {
+        let mut record = after(&[Event::Dispatch, lost()]);
+        let revision = record.revision;
+        assert_eq!(record.apply(&Event::NotHeardAnyMore, 7), Ok(Effect::Noted));
+        assert_eq!(record.apply(&Event::NotHeardAnyMore, 8), Ok(Effect::Unchanged));
+        assert_eq!((record.times.listened_until_ms, record.revision), (Some(7), revision));
+        assert_eq!(after(&[Event::Dispatch, Event::Restart]).times.listened_until_ms, Some(1));
+        assert_eq!(after(&[Event::Dispatch, booked(), Event::NotHeardAnyMore]).times.listened_until_ms, None);
     }
 
     #[test]
@@ -359,6 +503,9 @@ mod tests {
                 if booked { Finding::Booked } else { Finding::NotBooked }
             )),
             (0..3i64, 0..3u32).prop_map(|(id, others)| found(id..id + 1, others)),
+            any::<bool>().prop_map(|key_used_again| late(reply(), key_used_again)),
+            any::<bool>().prop_map(|key_used_again| late(Outcome::Unknown(None), key_used_again)),
+            Just(Event::NotHeardAnyMore),
         ]
     }
 
@@ -371,6 +518,7 @@ mod tests {
                 (Reserved, Dispatching)
                     | (Dispatching, Booked | Released | Unknown)
                     | (Unknown, Booked | Released | Settled)
+                    | (Released, Booked)
             )
     }
 
@@ -382,7 +530,8 @@ mod tests {
                 let before = record.clone();
                 let effect = record.apply(&event, 5);
                 prop_assert!(is_an_arrow(before.state(), record.state()), "{event:?} on {before:?}");
-                prop_assert!(!before.frees_its_key() || record.frees_its_key(), "freed, then taken back");
+                let takes_back = matches!(event, Event::Late { key_used_again: false, .. });
+                prop_assert!(!before.frees_its_key() || record.frees_its_key() || takes_back, "freed, then taken back");
                 match effect {
                     Ok(Effect::Changed) => prop_assert_eq!(record.revision, before.revision + 1),
                     Ok(Effect::Contradicted) => prop_assert_eq!(&record.standing, &before.standing),

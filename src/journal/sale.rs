@@ -25,6 +25,24 @@ pub struct Key {
     pub idempotency_key: String,
 }
 
+/// Begins the keys that the bridge makes up for sales over the gateway's own protocol, which has none.
+const OF_TILL: &str = "native-";
+
+impl Key {
+    /// A key for a sale over the gateway's own protocol, used once.
+    #[must_use]
+    pub fn of_till(instance: &str, caller: &str) -> Self {
+        let idempotency_key = format!("{OF_TILL}{}", uuid::Uuid::now_v7());
+        Self { instance: instance.to_owned(), caller: caller.to_owned(), idempotency_key }
+    }
+
+    /// Whether nobody can repeat the sale under this key.
+    #[must_use]
+    pub fn is_of_till(&self) -> bool {
+        self.idempotency_key.starts_with(OF_TILL)
+    }
+}
+
 /// A sale as the gateway would book it. Kept in the record as evidence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sale {
@@ -37,6 +55,13 @@ pub struct Sale {
 }
 
 impl Sale {
+    /// How many different products are sold.
+    #[must_use]
+    pub fn products_sold(&self) -> u64 {
+        let sold = self.products.iter().filter(|(_, amount)| *amount > 0).map(|(id, _)| id);
+        sold.collect::<std::collections::BTreeSet<_>>().len() as u64
+    }
+
     /// The same for two sales exactly if they sell the same: order and products without an amount do not matter.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {

@@ -299,11 +299,13 @@ pub(super) enum News {
         /// Where it is.
         to: State,
     },
-    /// The gateway says something else than what was decided.
+    /// The gateway says something that does not agree with its record.
     Contradicted {
         /// The payment.
         id: RecordId,
-        /// Where it was, and stays.
+        /// Its instance.
+        instance: String,
+        /// Where it stands.
         state: State,
     },
 }
@@ -312,8 +314,8 @@ impl News {
     fn tell(self) {
         match self {
             Self::Moved { id, from, to } => tracing::info!(payment = %id, %from, %to, "payment"),
-            Self::Contradicted { id, state } => {
-                tracing::error!(%id, %state, "the gateway contradicts what was decided about a payment");
+            Self::Contradicted { id, instance, state } => {
+                tracing::error!(instance, payment = %id, %state, "the gateway contradicts the record of a payment");
             }
         }
     }
@@ -358,6 +360,11 @@ impl<'t> Batch<'t> {
     /// Adds a record and makes it the current one of its key.
     pub(super) fn insert(&mut self, record: &Record, age_ms: u64) -> Result<(), Fault> {
         self.put(None, record, age_ms)?;
+        self.make_current(record)
+    }
+
+    /// Makes a record the one that decides what a request with its key gets.
+    pub(super) fn make_current(&mut self, record: &Record) -> Result<(), Fault> {
         let Key { instance, caller, idempotency_key } = &record.key;
         self.keys.insert((instance.as_str(), caller.as_str(), idempotency_key.as_str()), record.id.as_u128())?;
         Ok(())
@@ -394,6 +401,8 @@ impl<'t> Batch<'t> {
             .collect::<Result<_, Fault>>()?;
         for (age_ms, id) in &due {
             match self.get((*id).into()) {
+                // It ended again since: a late reply took back its refusal. It is due by its later end.
+                Ok(Some(record)) if record.ended_age_ms.is_some_and(|later_ms| later_ms != *age_ms) => {}
                 Ok(Some(record)) => self.forget(&record)?,
                 Ok(None) => {}
                 // Its key is not known, so it stays taken: better than freeing the wrong one.

@@ -20,7 +20,7 @@ use super::inbox::{Applied, Inbox, Job};
 use super::live::{LiveKey, MAX_LIVE};
 use super::opening::Home;
 use super::payment::Dispatched;
-use super::record::{Outcome, Record, Release, State};
+use super::record::{Contradiction, Discrepancy, Outcome, Record, Release};
 use super::rules::{Effect, Event};
 use super::store::{self, Batch, Fault, News, Snapshot, View};
 
@@ -67,7 +67,8 @@ struct Down {
 
 struct Unwritten {
     id: RecordId,
-    outcome: Outcome,
+    /// An outcome, told at once or late.
+    event: Event,
     /// Held so that the key is not given out before the outcome is on disk.
     live: Option<LiveKey>,
 }
@@ -225,14 +226,14 @@ impl Writer {
                 Job::Dispatch { record, live, reply } => {
                     if attempted == Attempted::Yes {
                         // The failed commit may yet show in the reopened file, and nothing was sent.
-                        let outcome = Outcome::Released(Release::NeverWritten);
-                        self.unwritten.push(Unwritten { id: record.id, outcome, live: Some(live) });
+                        let event = Event::Outcome(Outcome::Released(Release::NeverWritten));
+                        self.unwritten.push(Unwritten { id: record.id, event, live: Some(live) });
                     }
                     drop(reply.send(Err(JournalError::Unavailable)));
                 }
                 Job::Apply { id, event, live, reply } => {
-                    if let Event::Outcome(outcome) = event {
-                        self.keep_unwritten(Unwritten { id, outcome, live });
+                    if matches!(event, Event::Outcome(_) | Event::Late { .. }) {
+                        self.keep_unwritten(Unwritten { id, event, live });
                     }
                     if let Some(reply) = reply {
                         drop(reply.send(Err(JournalError::Unavailable)));
@@ -277,13 +278,12 @@ impl Writer {
         let now_ms = self.clock.wall_ms();
         let age_ms = self.age.at_ms(self.clock.monotonic());
         let proof = store::commit(&database, |batch| {
-            for Unwritten { id, outcome, .. } in &self.unwritten {
-                match (batch.get(*id), outcome) {
-                    (Ok(Some(mut record)), outcome) => {
-                        let event = Event::Outcome(outcome.clone());
-                        let _ = apply(batch, &mut record, &event, now_ms, age_ms)?;
+            for Unwritten { id, event, .. } in &self.unwritten {
+                match (batch.get(*id), event) {
+                    (Ok(Some(mut record)), event) => {
+                        let _ = apply(batch, &mut record, event, now_ms, age_ms)?;
                     }
-                    (Ok(None), Outcome::Released(Release::NeverWritten)) => {}
+                    (Ok(None), Event::Outcome(Outcome::Released(Release::NeverWritten))) => {}
                     (Ok(None), _) => tracing::error!(%id, "the disk lost the record of a payment that was sent"),
                     (Err(Fault::Damaged { id, reason }), _) => log_damaged(id, &reason),
                     (Err(fault), _) => return Err(fault),
@@ -372,16 +372,57 @@ fn apply(
     now_ms: i64,
     age_ms: u64,
 ) -> Result<Result<Effect, JournalError>, Fault> {
-    let before: State = record.state();
+    match event {
+        Event::Late { outcome, .. } => late(batch, record, outcome, now_ms, age_ms),
+        event => step(batch, record, event, now_ms, age_ms),
+    }
+}
+
+/// What came after the caller was answered concerns all payments under the key.
+fn late(
+    batch: &mut Batch<'_>,
+    record: &mut Record,
+    outcome: &Outcome,
+    now_ms: i64,
+    age_ms: u64,
+) -> Result<Result<Effect, JournalError>, Fault> {
+    let later = batch.current(&record.key)?.filter(|current| current.id != record.id);
+    let key_used_again = later.as_ref().is_some_and(|later| !later.frees_its_key());
+    let event = Event::Late { outcome: outcome.clone(), key_used_again };
+    let effect = step(batch, record, &event, now_ms, age_ms)?;
+    let Some(mut later) = later else { return Ok(effect) };
+    match effect {
+        Ok(Effect::Contradicted) if key_used_again => {
+            let why = Discrepancy::KeyUsedAgain { of: Some(record.id) };
+            let event = Event::Contradicted(Contradiction { at_ms: now_ms, says: outcome.clone(), why });
+            let _ = step(batch, &mut later, &event, now_ms, age_ms)?;
+        }
+        // The key is taken by what was booked, not by a later attempt that was refused.
+        Ok(Effect::Changed) if !record.frees_its_key() => batch.make_current(record)?,
+        _ => {}
+    }
+    Ok(effect)
+}
+
+fn step(
+    batch: &mut Batch<'_>,
+    record: &mut Record,
+    event: &Event,
+    now_ms: i64,
+    age_ms: u64,
+) -> Result<Result<Effect, JournalError>, Fault> {
+    let (before, contradictions) = (record.state(), record.contradictions.len());
     let effect = match record.apply(event, now_ms) {
         Ok(effect) => effect,
         Err(rejection) => return Ok(Err(rejection.into())),
     };
-    if effect == Effect::Contradicted {
-        batch.news.push(News::Contradicted { id: record.id, state: before });
+    if effect == Effect::Contradicted || record.contradictions.len() > contradictions {
+        let instance = record.key.instance.clone();
+        batch.news.push(News::Contradicted { id: record.id, instance, state: record.state() });
     }
     if record.state() != before {
         batch.news.push(News::Moved { id: record.id, from: before, to: record.state() });
+        record.ended_age_ms = record.state().has_ended().then_some(age_ms);
     }
     if effect != Effect::Unchanged {
         batch.put(Some(before), record, age_ms)?;

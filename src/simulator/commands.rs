@@ -53,6 +53,11 @@ impl Verb {
         Self::TABLE.iter().find(|(verb, ..)| *verb == self).map_or("", |(_, name, _)| name)
     }
 
+    /// The event that answers it: the command's own name, but for sales.
+    pub(super) fn reply_event(self) -> &'static str {
+        if self == Self::PayItems { "payitem" } else { self.name() }
+    }
+
     pub(super) fn documented_cost(self) -> u32 {
         Self::TABLE.iter().find(|(verb, ..)| *verb == self).map_or(0, |(.., cost)| *cost)
     }

@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
-use super::desk::{Course, Desk, Order, Step};
+use super::desk::{Course, Desk, Step};
 use super::roster::{Delivery, Fate, Seat};
 
 /// A client that keeps the protocol has one command in progress; a benchmark without manners may have some more.
@@ -148,7 +148,7 @@ fn deal(desk: &Desk, text: &str, answer: &mpsc::Sender<Vec<Step>>) -> Vec<Step> 
                     tokio::select! {
                         biased;
                         () = stop.cancelled() => {}
-                        () = carry_out(*order, answer) => {}
+                        () = order.in_time(&answer) => {}
                     }
                     drop(room);
                 });
@@ -157,11 +157,6 @@ fn deal(desk: &Desk, text: &str, answer: &mpsc::Sender<Vec<Step>>) -> Vec<Step> 
             Err(_) => order.turned_away(),
         },
     }
-}
-
-async fn carry_out(order: Order, answer: mpsc::Sender<Vec<Step>>) {
-    // Where the connection is gone, so is whoever would hear the answer.
-    let _ = answer.send(order.in_time().await).await;
 }
 
 async fn perform<S: AsyncRead + AsyncWrite + Unpin>(

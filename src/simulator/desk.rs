@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tokio_tungstenite::tungstenite::{Bytes, Utf8Bytes};
 
 use super::commands::{Refusal, Reply, Verb, execute};
-use super::faults::{Action, Garbage, Occasion};
+use super::faults::{Action, Garbage, Occasion, Say, Scripted};
 use super::printer::{Format, message};
 use super::reader::read;
 use super::sale::Sale;
@@ -83,7 +84,7 @@ impl Desk {
             identified,
             action,
         };
-        if order.waits.any() { Course::Later(Box::new(order)) } else { Course::Now(order.at_once()) }
+        if order.takes_time() { Course::Later(Box::new(order)) } else { Course::Now(order.at_once()) }
     }
 
     /// Which instance may be asked, by the key that came with the command.
@@ -146,6 +147,12 @@ impl Waits {
     }
 }
 
+/// An error of this word and code; 0 where none is given.
+fn refusal(word: &str, code: Option<&serde_json::Value>) -> Refusal {
+    let code = code.and_then(|code| read(&code.to_string(), Format::Json));
+    Refusal { word: word.to_owned().into(), code: code.unwrap_or_else(|| 0.into()) }
+}
+
 /// Sleeps, but not for nothing: the shortest sleep of the runtime is a millisecond.
 async fn pause(length: Duration) {
     if !length.is_zero() {
@@ -179,18 +186,48 @@ impl Order {
         self.finish(outcome)
     }
 
-    /// Carries the command out in its own time.
-    pub(super) async fn in_time(self) -> Vec<Step> {
+    fn takes_time(&self) -> bool {
+        self.waits.any() || matches!(self.action, Some(Action::Script { .. }))
+    }
+
+    /// Carries the command out in its own time. Where the connection is gone, so is whoever would hear the answer.
+    pub(super) async fn in_time(self, answer: &mpsc::Sender<Vec<Step>>) {
         pause(self.waits.arrival).await;
         let outcome = match self.admit() {
             Ok(instance) => {
                 pause(self.waits.application).await;
+                if let Some(Action::Script { frames }) = &self.action {
+                    return self.play(instance, frames, answer).await;
+                }
                 self.act(instance)
             }
             Err(refusal) => self.refused(&refusal),
         };
         pause(self.waits.answer).await;
-        self.finish(outcome)
+        let _ = answer.send(self.finish(outcome)).await;
+    }
+
+    /// Says one frame after the other; those without a pause between them leave together.
+    async fn play(&self, instance: usize, frames: &[Scripted], answer: &mpsc::Sender<Vec<Step>>) {
+        let (mut reply, mut together, mut answered) = (None, Vec::new(), false);
+        for (at, Scripted { after_ms, say }) in frames.iter().enumerate() {
+            pause(Duration::from_millis(*after_ms)).await;
+            together.push(match say {
+                Say::Reply { parameters } => {
+                    let reply = reply.get_or_insert_with(|| self.applied(instance)).clone();
+                    let instead = parameters.as_ref().and_then(|value| read(&value.to_string(), Format::Json));
+                    let event = self.verb.map_or("", Verb::reply_event);
+                    instead.map_or(reply, |parameters| self.desk.event(event, &parameters))
+                }
+                Say::Error { word, code } => self.desk.error(&refusal(word, code.as_ref())),
+            });
+            if frames.get(at + 1).is_some_and(|next| next.after_ms == 0) {
+                continue;
+            }
+            let steps = std::mem::take(&mut together);
+            let steps = self.finish(Outcome { steps, answered: !std::mem::replace(&mut answered, true) });
+            let _ = answer.send(steps).await;
+        }
     }
 
     /// The answer of a server that has no room for another command.
@@ -232,11 +269,12 @@ impl Order {
         let silence = |steps| Outcome { steps, answered: false };
         let applied = || self.applied(instance);
         match &self.action {
-            // The first two do all they do by waiting; those about connecting never strike a command.
+            // The first two do all they do by waiting, a script is played; those about connecting never strike a command.
             None
             | Some(
                 Action::Latency { .. }
                 | Action::Late { .. }
+                | Action::Script { .. }
                 | Action::RefuseConnect
                 | Action::HangConnect
                 | Action::ConnectError { .. },
@@ -262,9 +300,7 @@ impl Order {
             }
             Some(Action::Unasked { event }) => answer(vec![self.desk.event(event, &Value::object([])), applied()]),
             Some(Action::Error { word, code, and_reply }) => {
-                let code = code.as_ref().and_then(|code| read(&code.to_string(), Format::Json));
-                let refusal = Refusal { word: word.clone().into(), code: code.unwrap_or_else(|| 0.into()) };
-                let mut steps = vec![self.desk.error(&refusal)];
+                let mut steps = vec![self.desk.error(&refusal(word, code.as_ref()))];
                 if *and_reply {
                     steps.push(applied());
                 }

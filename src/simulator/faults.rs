@@ -77,6 +77,11 @@ pub enum Action {
         #[serde(default)]
         and_reply: bool,
     },
+    /// Answers with these frames, one after the other. The command is applied with the first of them that is a reply.
+    Script {
+        /// The frames.
+        frames: Vec<Scripted>,
+    },
     /// Applies the command and answers with an error.
     ErrorAfterApply {
         /// The error's word.
@@ -97,6 +102,37 @@ pub enum Action {
     ConnectError {
         /// The error's word.
         word: String,
+    },
+}
+
+/// One frame of a [`Action::Script`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scripted {
+    /// Milliseconds after the frame before it.
+    #[serde(default)]
+    pub after_ms: u64,
+    /// What it says.
+    pub say: Say,
+}
+
+/// What a scripted frame says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Say {
+    /// The reply.
+    Reply {
+        /// What it carries instead of what it should.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        parameters: Option<serde_json::Value>,
+    },
+    /// An error.
+    Error {
+        /// The error's word.
+        word: String,
+        /// The error's code; 0 where not given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        code: Option<serde_json::Value>,
     },
 }
 

@@ -40,7 +40,7 @@ use tokio::time::{sleep, timeout};
 
 pub use config::{Config, Counting, DEFAULT_API_KEY, DEFAULT_INSTANCE, Instance, Limits};
 pub use counts::{CommandCounts, Counts, Payment, ShardCounts};
-pub use faults::{ACTIONS, Action, Fault, Garbage};
+pub use faults::{ACTIONS, Action, Fault, Garbage, Say, Scripted};
 pub use sale::Sold;
 pub use sample::{LOCKED_POS, LOCKED_POS_PASSWORD};
 

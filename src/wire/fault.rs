@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::command;
+use super::frame::Body;
 
 /// An error as the gateway said it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -104,11 +105,27 @@ impl GatewayError {
         }
     }
 
-    /// Whether this word proves that a `payitems` was not booked. Every other word leaves its outcome unknown.
+    /// The reply to a payment that says itself that it failed: an error under the reply's own name. `None` for any other.
+    #[must_use]
+    pub fn of_failed_reply(event: &str, parameters: &Body) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Success<'a> {
+            #[serde(borrow)]
+            success: &'a RawValue,
+        }
+        let Success { success } = serde_json::from_str(parameters.as_str()).ok()?;
+        let failed = matches!(success.get(), "false" | "\"false\"" | "0" | "\"0\"" | "null");
+        let code = || RawValue::from_string(parameters.as_str().to_owned()).ok();
+        if failed { Some(Self { error: event.to_owned(), code: code()? }) } else { None }
+    }
+
+    /// Whether this word proves that a `payitems` was not booked, if its reply does not come all the same. Every other word leaves its outcome unknown.
     #[must_use]
     pub fn refuses_payment(&self) -> bool {
         match self.meaning() {
-            Meaning::RateLimit { command: Some(name), .. } => name == command::PAYITEMS.name,
+            Meaning::RateLimit { command: Some(name), .. } => {
+                name == command::PAYITEMS.name || name == command::PAYITEMS.reply_event
+            }
             Meaning::Credentials
             | Meaning::PosPassword
             | Meaning::License
@@ -120,10 +137,15 @@ impl GatewayError {
         }
     }
 
-    /// Whether this is a `ratelimit` that names another command than `name`, and so cannot be its answer.
+    /// Whether this is a `ratelimit` that names another command than this one, and so cannot be its answer. A command goes
+    /// by its reply event too.
     #[must_use]
-    pub fn is_rate_limit_of_another(&self, name: &str) -> bool {
-        matches!(self.meaning(), Meaning::RateLimit { command: Some(named), .. } if named != name)
+    pub fn is_rate_limit_of_another(&self, command: &str, reply_event: &str) -> bool {
+        let named = match self.meaning() {
+            Meaning::RateLimit { command, .. } => command,
+            _ => None,
+        };
+        named.is_some_and(|named| named != command && named != reply_event)
     }
 }
 
@@ -175,7 +197,9 @@ mod tests {
         {
             assert!(!GatewayError::word(word).refuses_payment(), "{word}");
         }
-        assert!(ratelimit(r#"{"command":"payitems","retry_after":1}"#).refuses_payment());
+        for own in ["payitems", "payitem"] {
+            assert!(ratelimit(&format!(r#"{{"command":"{own}","retry_after":1}}"#)).refuses_payment(), "{own}");
+        }
         assert!(!ratelimit(r#"{"command":"listpm","retry_after":1}"#).refuses_payment());
     }
 }

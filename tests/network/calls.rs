@@ -7,11 +7,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use concertpos_bridge::gateway::{Cause, Config, Ending, Failure, Lost, Pool, Priority};
+use concertpos_bridge::gateway::{Cause, Config, Ending, Failure, LateFrames, Lost, Pool, Priority, Refusal};
 use concertpos_bridge::wire::{Body, Command, Parameters, command};
 use fastrand::Rng;
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -148,7 +147,7 @@ impl Caller {
     }
 
     /// Makes one call. Returns where its late reply may come.
-    async fn make(&mut self, call: &mut Call, avoid: &mut Option<usize>) -> Option<oneshot::Receiver<Ending>> {
+    async fn make(&mut self, call: &mut Call, avoid: &mut Option<usize>) -> Option<LateFrames> {
         let begun = Instant::now();
         let priority = if call.ask.books() { Priority::Payment } else { Priority::Ordinary };
         let checkout = self.pool.checkout(priority, begun + call.patience, *avoid);
@@ -175,14 +174,19 @@ impl Caller {
         self.told(call, outcome)
     }
 
-    fn told(&self, call: &mut Call, outcome: Result<Body, Failure>) -> Option<oneshot::Receiver<Ending>> {
+    fn told(&self, call: &mut Call, outcome: Result<Body, Failure>) -> Option<LateFrames> {
         let (told, late) = match outcome {
             Ok(body) => {
                 self.is_its_own(call, &body);
                 (Told::Replied, None)
             }
             Err(Failure::NotSent(why)) => (Told::NotSent(why.to_string()), None),
-            Err(Failure::Refused(error)) => (Told::Refused(error.error), None),
+            Err(Failure::Refused(Refusal { error, late })) => {
+                if (call.ask == Ask::Payment) != late.is_some() {
+                    wrong(&self.book, format!("a late reply can come: {}, of {call:?}", late.is_some()));
+                }
+                (Told::Refused(error.error), late)
+            }
             Err(Failure::Unknown(Lost { cause: Cause::Word(_), late })) => (Told::Unknown("word"), late),
             Err(Failure::Unknown(Lost { cause: Cause::NotUnderstood, late })) => {
                 (Told::Unknown("not understood"), late)
@@ -200,21 +204,21 @@ impl Caller {
     }
 
     /// Listens for a late reply. Some lose interest, as where a payment was settled by hand.
-    async fn listen(&mut self, call: &Call, late: oneshot::Receiver<Ending>) -> Option<bool> {
+    async fn listen(&mut self, call: &Call, mut late: LateFrames) -> Option<bool> {
         if self.dice.u8(..4) == 0 {
-            drop(timeout(Duration::from_millis(self.dice.u64(..2_000)), late).await);
+            drop(timeout(Duration::from_millis(self.dice.u64(..2_000)), late.next()).await);
             return None;
         }
         let begun = Instant::now();
-        let ending = late.await;
-        self.in_time("a late reply", call, begun, config().late_patience + GOODBYE);
-        match ending {
-            Ok(Ending::Reply(body)) => {
+        let mut replied = false;
+        while let Some(ending) = late.next().await {
+            if let Ending::Reply(body) = ending {
                 self.is_its_own(call, &body);
-                Some(true)
+                replied = true;
             }
-            Ok(Ending::Error(_)) | Err(_) => Some(false),
         }
+        self.in_time("a late reply", call, begun, config().late_patience + GOODBYE);
+        Some(replied)
     }
 
     fn in_time(&self, what: &str, call: &Call, begun: Instant, limit: Duration) {

@@ -47,6 +47,12 @@ impl Program {
         self.0.wait().unwrap();
     }
 
+    /// Stops it where it is with SIGSTOP, or lets it go on with SIGCONT.
+    pub(crate) fn pause(&self, paused: bool) {
+        let signal = if paused { "-STOP" } else { "-CONT" };
+        assert!(Command::new("kill").args([signal, &self.0.id().to_string()]).status().unwrap().success());
+    }
+
     /// Ends it in order.
     pub(crate) fn stop(mut self) {
         assert!(Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().unwrap().success());

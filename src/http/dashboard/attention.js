@@ -27,6 +27,7 @@ export function findings(status) {
       if (sign === "warn") add("warn", key, `${shard.shard} is failing${of}: new connections do not come about.`);
       if (sign === "out") add("info", key, `${shard.shard} is taken out by hand${of}.`);
     }
+    if (instance.contradictions > 0) add("grave", `${instance.instance} contradictions`, `The gateway contradicted the record of a payment${of}, ${count(instance.contradictions, "time")} since the start: look for “contradicts the record” in the log.`);
     const closed = instance.budgets.filter((window) => window.closed_for_ms > 0).map((window) => window.command);
     if (closed.length) add("warn", `${instance.instance} budget`, `The gateway refuses for a while${of}: ${closed.join(", ")}.`);
   }

@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use super::frame::{Order, spelled};
 use super::refusal::Refusal;
@@ -78,11 +77,7 @@ impl Desk {
     async fn pay(&self, spec: &'static Spec, parameters: Parameters) -> Result<Body, Refusal> {
         let sale = sale(&parameters)?;
         let sold = sale.products.len();
-        let key = journal::Key {
-            instance: self.instance.to_string(),
-            caller: self.caller.name().to_owned(),
-            idempotency_key: format!("native-{}", Uuid::now_v7()),
-        };
+        let key = journal::Key::of_till(&self.instance, self.caller.name());
         let command = Command::known(spec, parameters);
         let paid = self.bridge.pay(&self.instance, key, sale, command, self.deadline).await;
         let paid = paid.map_err(|error| self.refusal(error, spec))?;

@@ -16,7 +16,9 @@ use crate::http::preconditions::{self, Tags};
 use crate::http::problem::document::GatewayWords;
 use crate::http::problem::{Fault, Problem, table};
 use crate::journal::record::Contradiction;
-use crate::journal::{Clue, Filter, Finding, Outcome, Record, RecordId, Rejection, Search, State, Verdict};
+use crate::journal::{
+    Clue, Discrepancy, Filter, Finding, Outcome, Record, RecordId, Rejection, Search, State, Verdict,
+};
 use crate::wire::{Body, GatewayError, Parameters, model};
 
 /// Records answered at most; older ones are found by their key.
@@ -103,6 +105,11 @@ pub struct PaymentRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, format = DateTime)]
     ended_at: Option<String>,
+    /// Until when its connection to the gateway was listened to for a late reply; absent while it is, or where no late
+    /// reply can come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, format = DateTime)]
+    listened_until: Option<String>,
     /// The gateway's reply, as it came.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<model::PayItem>, nullable = false)]
@@ -115,7 +122,7 @@ pub struct PaymentRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     settlement: Option<SettlementView>,
-    /// What came of it after its outcome was decided, and says otherwise. Somebody has to look into it.
+    /// What the gateway said and does not agree with this record. Somebody has to look into it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     contradictions: Vec<ContradictionView>,
@@ -132,7 +139,7 @@ pub struct PaymentRecord {
     revision: u64,
 }
 
-/// A late word of the gateway that says otherwise than what was decided.
+/// Something that the gateway said and that does not agree with the record.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ContradictionView {
     /// When it came (RFC 3339).
@@ -140,6 +147,12 @@ pub struct ContradictionView {
     at: String,
     /// What it says: `booked` or `not-booked`.
     says: PaymentFinding,
+    /// Why it does not agree, for a person.
+    detail: String,
+    /// The other payment under the same key that it is about, where it is about another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    payment: Option<String>,
 }
 
 /// What the gateway's transactions tell. It decides nothing: another till may have sold the same.
@@ -250,6 +263,7 @@ impl From<&Record> for PaymentRecord {
             created_at: time(record.times.created_ms),
             dispatched_at: record.times.dispatched_ms.map(time),
             ended_at: record.times.ended_ms.map(time),
+            listened_until: record.times.listened_until_ms.map(time),
             reply: record.reply().and_then(raw),
             gateway: record.gateway_error().cloned(),
             settlement,
@@ -267,7 +281,20 @@ impl From<&Contradiction> for ContradictionView {
             Outcome::Booked(_) => PaymentFinding::Booked,
             Outcome::Released(_) | Outcome::Unknown(_) => PaymentFinding::NotBooked,
         };
-        Self { at: time(contradiction.at_ms), says }
+        let (detail, payment) = match contradiction.why {
+            Discrepancy::DecidedOtherwise => ("It came after the outcome was decided otherwise.".to_owned(), None),
+            Discrepancy::KeyUsedAgain { of } => (
+                "It came after the key had been used again: the sale may be booked twice.".to_owned(),
+                of.map(|id| id.to_string()),
+            ),
+            Discrepancy::TillWasRefused => {
+                ("It came after the till had been told that the sale was refused.".to_owned(), None)
+            }
+            Discrepancy::FewerItems { booked, sold } => {
+                (format!("The reply says that {booked} of {sold} products were booked."), None)
+            }
+        };
+        Self { at: time(contradiction.at_ms), says, detail, payment }
     }
 }
 

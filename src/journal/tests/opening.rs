@@ -323,7 +323,9 @@ async fn the_space_of_expired_records_is_given_back_at_start_and_nothing_else() 
     drop(opening::open_compact(&disk, 1).unwrap());
     assert!(disk.len() < before / 2, "{} of {before} bytes", disk.len());
     let journal = open(&disk, &clock);
-    assert_eq!(journal.get(lost.id).await, Ok(Some(lost)));
+    let mut found = journal.get(lost.id).await.unwrap().unwrap();
+    assert!(found.times.listened_until_ms.take().is_some(), "after a restart nobody listens for its reply");
+    assert_eq!(found, lost);
     assert_eq!(disk.bytes().len(), disk.len());
 }
 
