@@ -3,8 +3,15 @@
 //! What was booked is counted on the gateway's side. Whatever it says and whenever, a key is booked at most once as long as
 //! its caller repeats it after the answer, and the record comes to say what the gateway did.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on has failed"
+)]
 
+#[allow(dead_code, reason = "each test file uses its own part of this")]
 #[path = "native/client.rs"]
 mod client;
 mod support;
@@ -100,20 +107,20 @@ enum Door {
 }
 
 /// One word, one delay and one door: what is told at once, and what becomes of it.
-async fn check(world: &World, pos_id: i64, door: Door, (word, refused): (&str, u16), delay_ms: u64) {
+async fn check(bridge: &World, pos_id: i64, door: Door, (word, refused): (&str, u16), delay_ms: u64) {
     let key = format!("{word}-{delay_ms}-{door:?}");
-    script(world, pos_id, vec![error(word, 0), reply(delay_ms)]);
+    script(bridge, pos_id, vec![error(word, 0), reply(delay_ms)]);
     let in_grace = delay_ms < GRACE_MS;
-    let before = records(world, pos_id).await.len();
+    let before = records(bridge, pos_id).await.len();
     match door {
         Door::Rest => {
-            let (told, _) = pay(world, pos_id, &key).await;
+            let (told, _) = pay(bridge, pos_id, &key).await;
             // On a busy machine a short delay may become a longer one, and a silence too long to prove anything.
             assert!(told == 201 || (delay_ms > 0 && [refused, 504].contains(&told)), "{key}: {told}");
             assert!(in_grace || delay_ms == 400 || told != 201, "{key}: {told}");
         }
         Door::Till => {
-            let mut till = Till::open(world).await;
+            let mut till = Till::open(bridge).await;
             let sale = json!({"POSID": pos_id, "PaymentMethod": 1, "Products": [{"ID": 1, "Amount": 1}], "ref": key});
             let frame = till.ask("payitems", sale).await;
             let booked = frame["type"] == "event" && event(&frame) == "payitem";
@@ -123,14 +130,14 @@ async fn check(world: &World, pos_id: i64, door: Door, (word, refused): (&str, u
         }
     }
     eventually(&format!("{key} is recorded as booked"), async || {
-        let records = records(world, pos_id).await;
+        let records = records(bridge, pos_id).await;
         records.len() == before + 1 && records[0]["state"] == "booked"
     })
     .await;
     if door == Door::Rest {
-        assert_eq!(pay(world, pos_id, &key).await, (201, true), "{key}");
+        assert_eq!(pay(bridge, pos_id, &key).await, (201, true), "{key}");
     }
-    assert_eq!((received(world, &key), world.gateway.counts().bookings(&key)), (1, 1), "{key}");
+    assert_eq!((received(bridge, &key), bridge.gateway.counts().bookings(&key)), (1, 1), "{key}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

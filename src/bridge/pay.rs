@@ -102,17 +102,17 @@ impl Payments {
                 let begun = Arc::clone(&self).begin(reservation, pos_id, &command, (write_by, shown)).await;
                 match begun {
                     // A late reply took the key since it was reserved.
-                    Err(Begun::KeyTaken) => self.recorded(self.journal.reserve(key, sale)),
+                    Err(Begun::KeyTaken) => Self::recorded(self.journal.reserve(key, sale)),
                     Err(Begun::Failed(error)) => Err(error),
                     Ok(paid) => Ok(paid),
                 }
             }
-            recorded => self.recorded(recorded),
+            recorded => Self::recorded(recorded),
         }
     }
 
     /// What the record under a key answers.
-    fn recorded(&self, reserved: Reserve) -> Result<Paid, Error> {
+    fn recorded(reserved: Reserve) -> Result<Paid, Error> {
         match reserved {
             Reserve::Replay(record) => Ok(Paid { record: *record, replayed: true }),
             Reserve::Unknown(record) => Err(unknown(&record)),

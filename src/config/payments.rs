@@ -31,7 +31,4 @@ const LEAST_GRACE: Duration = Duration::from_millis(10);
 /// Reads how long nothing may follow an error to a payment, which is the gateway room's to keep.
 pub(super) fn read_refusal_grace(section: &mut Section<'_>, gateway: &mut gateway::Config) {
     gateway.refusal_grace = section.at_least("refusal_grace", gateway.refusal_grace, &LEAST_GRACE);
-    if gateway.refusal_grace >= gateway.request_timeout {
-        section.fault("refusal_grace", "must be shorter than gateway.request_timeout");
-    }
 }

@@ -69,7 +69,7 @@ impl Config {
     pub fn longest_silence(&self) -> Duration {
         // A command waits for its reply in silence, a late one for longer, and an idle link for its next ping; then each
         // must be answered, and a write may make no headway for as long again.
-        let waits = self.ping_interval.max(self.request_timeout * 2 + self.late_patience);
+        let waits = self.ping_interval.max(self.request_timeout * 2 + self.refusal_grace * 2 + self.late_patience);
         waits + self.connect_timeout * 2
     }
 

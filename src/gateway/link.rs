@@ -296,6 +296,7 @@ impl Link {
     }
 
     async fn frame(&mut self, frame: Frame) -> Result<(), Ended> {
+        let in_doubt = self.exchange.doubted().is_some();
         match self.exchange.frame(frame) {
             Step::Ends(ending) => {
                 let payload = self.exchange.settle();
@@ -308,6 +309,10 @@ impl Link {
                 self.write(limit, async |socket| socket.ping(payload).await).await
             }
             Step::Doubted(payload) => {
+                if self.waiter.is_some() && !in_doubt {
+                    // The gateway has answered in time, and has as much time again for what follows.
+                    self.limit.1 = Instant::now() + self.shared.config.request_timeout;
+                }
                 self.due = self.limit;
                 let limit = self.shared.config.connect_timeout;
                 self.write(limit, async |socket| socket.ping(payload).await).await

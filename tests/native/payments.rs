@@ -41,7 +41,7 @@ async fn whatever_happens_after_the_write_is_error_exec_and_never_a_second_comma
         ("late", Action::Late { ms: 900 }, 0),
         ("error-exec", Action::ErrorAfterApply { word: "error_exec".into() }, 1),
         ("new-word", Action::ErrorAfterApply { word: "never_heard_of".into() }, 1),
-        ("limit-of-another", Action::Error { word: "ratelimit".into(), code: Some(json!(0)), and_reply: true }, 1),
+        ("limit-of-nobody", Action::Error { word: "ratelimit".into(), code: Some(json!(0)), and_reply: false }, 0),
     ] {
         world.gateway.add_fault(Fault::new(action).on("payitems").times(1));
         let frame = till.ask("payitems", sale(reference)).await;

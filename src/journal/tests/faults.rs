@@ -174,5 +174,8 @@ async fn a_torn_last_write_costs_nothing_that_was_told() {
         assert!(matches!(after.reserve(key("b"), sale(1)), Reserve::Unknown(_) | Reserve::Replay(_)));
     }
     disk.release_syncs();
-    finishing.await.unwrap();
+    // On a busy machine its caller has given up by now; the outcome is recorded all the same.
+    let _ = finishing.await;
+    settled_down(&journal).await.unwrap();
+    assert!(matches!(journal.reserve(key("b"), sale(1)), Reserve::Replay(_)));
 }
