@@ -81,10 +81,16 @@ async fn pay(world: &World, pos_id: i64, key: &str) -> (u16, bool) {
 
 /// Records of this point of sale, newest first.
 async fn records(world: &World, pos_id: i64) -> Vec<Value> {
-    let response = world.http.get(world.path("/payments?limit=1000")).bearer_auth(OPERATOR).send().await.unwrap();
-    let records: Value = response.json().await.unwrap();
-    let records = records["payments"].as_array().unwrap().clone();
-    records.into_iter().filter(|record| record["POSID"] == pos_id).collect()
+    let (mut records, mut place) = (Vec::new(), world.path("/payments"));
+    loop {
+        let response = world.http.get(&place).bearer_auth(OPERATOR).send().await.unwrap();
+        let page: Value = response.json().await.unwrap();
+        records.extend(page["payments"].as_array().unwrap().iter().filter(|record| record["POSID"] == pos_id).cloned());
+        match page["next"].as_str() {
+            Some(cursor) => place = world.path(&format!("/payments?cursor={cursor}")),
+            None => return records,
+        }
+    }
 }
 
 async fn until_state(world: &World, pos_id: i64, states: &[&str]) {
@@ -179,10 +185,12 @@ async fn a_refusal_after_which_nothing_comes_is_one_and_frees_its_key() {
 async fn several_frames_for_one_sale_are_told_as_what_they_prove_together() {
     for format in ["json", "json5"] {
         let world = world(format, "1").await;
+        let garbage = Scripted { after_ms: 0, say: Say::Text("{\"type\":\"event\",\"res".to_owned()) };
         let cases = [
             ("error-error", vec![error("getlicense", 0), error("getlicense", 30)], 502, "released", 0),
             ("refusal-unclear", vec![error("getlicense", 0), error("error_exec", 30)], 504, "unknown", 0),
             ("unclear-refusal", vec![error("error_exec", 0), error("getlicense", 30)], 504, "unknown", 0),
+            ("refusal-garbage", vec![error("getlicense", 0), garbage.clone()], 504, "unknown", 0),
             ("error-error-reply", vec![error("getlicense", 0), error("error_exec", 0), reply(0)], 201, "booked", 1),
             ("reply-error", vec![reply(0), error("getlicense", 0)], 201, "booked", 1),
             ("reply-error-later", vec![reply(0), error("getlicense", 30)], 201, "booked", 1),

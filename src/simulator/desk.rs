@@ -220,6 +220,7 @@ impl Order {
                     instead.map_or(reply, |parameters| self.desk.event(event, &parameters))
                 }
                 Say::Error { word, code } => self.desk.error(&refusal(word, code.as_ref())),
+                Say::Text(text) => Step::Text(text.into()),
             });
             if frames.get(at + 1).is_some_and(|next| next.after_ms == 0) {
                 continue;

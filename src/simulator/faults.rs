@@ -134,6 +134,8 @@ pub enum Say {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         code: Option<serde_json::Value>,
     },
+    /// This text, whatever it is.
+    Text(String),
 }
 
 impl Action {
