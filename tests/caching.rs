@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use concertpos_bridge::simulator::{Action, Config, Counting, Fault, Garbage, Limits};
 use reqwest::Method;
+use support::events::Stream;
 use support::{World, eventually, problem, together};
 
 const PRODUCTS: &str = "/points-of-sale/1/products";
@@ -503,4 +504,63 @@ async fn where_pages_of_other_origins_may_read_every_answer_depends_on_the_origi
         // By the short way, if it were taken.
         assert_eq!(names(&world.get(PRODUCTS).await), expected);
     }
+}
+
+/// A read of the old price that is under way while `updatepos` comes, whose reply arrives only afterwards; and a listener
+/// that has heard the broadcast, and with it the cache.
+async fn overtaken() -> (Arc<World>, tokio::task::JoinHandle<String>) {
+    let world = Arc::new(World::start().await);
+    world.until_links_are_old(2).await;
+    let mut stream = Stream::of(world.get("/events").await);
+    assert_eq!(stream.next().await.name, "ready");
+    world.gateway.add_fault(Fault::new(Action::Latency { ms: 1500 }).on("listproducts").times(1));
+    let early = {
+        let world = Arc::clone(&world);
+        tokio::spawn(async move { world.get(PRODUCTS).await.text().await.unwrap() })
+    };
+    eventually("the command is out", async || world.gateway.counts().command("listproducts").received == 1).await;
+    world.gateway.change_product("demo", 1, 1, "{Price: 77.50}").unwrap();
+    world.gateway.broadcast("demo", "updatepos", "{}").unwrap();
+    assert_eq!(stream.next().await.message(), "updatepos");
+    (world, early)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_very_first_request_after_a_broadcast_joins_no_fetch_from_before_it() {
+    let (world, early) = overtaken().await;
+    let answer = world.get(PRODUCTS).await;
+    assert!(!early.is_finished(), "the fetch from before is still under way");
+    assert!(!header(&answer, "cache-status").contains("collapsed"), "{answer:?}");
+    assert!(answer.text().await.unwrap().contains("77.50"));
+    assert!(!early.await.unwrap().contains("77.50"), "its reply is from before");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_is_as_old_as_its_command_and_not_as_its_reply() {
+    let (world, early) = overtaken().await;
+    assert!(!early.await.unwrap().contains("77.50"), "its reply is from before");
+    // The very first request after the reply: a second one would be right even if this one is wrong.
+    let answer = world.get(PRODUCTS).await;
+    let status = header(&answer, "cache-status");
+    assert!(answer.text().await.unwrap().contains("77.50"), "an old price is called fresh: {status}");
+    assert_eq!(world.gateway.counts().command("listproducts").received, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_copy_is_judged_anew_when_it_stands_in() {
+    let settings = [("BRIDGE_SERVER__DEADLINE", "3s"), ("BRIDGE_GATEWAY__REQUEST_TIMEOUT", "3s")];
+    let world = World::with(Config::default(), &settings).await;
+    assert_eq!(world.get(PRODUCTS).await.status(), 200);
+    let mut stream = Stream::of(world.get("/events").await);
+    assert_eq!(stream.next().await.name, "ready");
+    world.gateway.add_fault(Fault::new(Action::Hang).on("listproducts"));
+    world.gateway.broadcast("demo", "updatepos", "{}").unwrap();
+    assert_eq!(stream.next().await.message(), "updatepos");
+    let ask =
+        async |most: &str| world.request(Method::GET, PRODUCTS).header("Cache-Control", most).send().await.unwrap();
+    // It is young enough when the fetch begins, and no longer when that is given up.
+    let (young, old) = tokio::join!(ask("max-stale=1"), ask("max-stale=60"));
+    assert_eq!(problem(young).await.code, "gateway-timeout");
+    assert_eq!(old.status(), 200);
+    assert!(header(&old, "cache-status").contains("detail=gateway-timeout"), "{old:?}");
 }

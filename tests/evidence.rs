@@ -167,8 +167,14 @@ async fn looking_ends_when_the_payment_is_decided() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_payment_never_waits_for_what_evidence_asks() {
-    let world = world().await;
+    // Nothing is known of the point of sale, so its first payment leaves word that its transactions are to be asked for.
+    let world = World::with(Config::default(), QUICK).await;
     world.gateway.add_fault(Fault::new(Action::Hang).on("listtransactions"));
+    assert_eq!(world.sale("first").send().await.unwrap().status(), 201);
+    eventually("its transactions are asked for", async || {
+        world.gateway.counts().command("listtransactions").received > 0
+    })
+    .await;
     for number in 0..20 {
         let key = format!("sale-{number}");
         let booked = world.sale(&key).timeout(std::time::Duration::from_millis(250)).send().await;

@@ -51,15 +51,15 @@ async fn a_hung_command_costs_its_caller_one_timeout_and_no_other_caller_anythin
     );
     world.gateway.add_fault(Fault::new(Action::Hang).on("listproducts"));
     // One less than max_links: the last link is what the others use.
-    let hung = (10..17).map(|pos| {
+    let ask_in_vain = |pos: usize| {
         let world = Arc::clone(&world);
-        async move {
+        tokio::spawn(async move {
             let asked = Instant::now();
             let problem = problem(world.get(&format!("/points-of-sale/{pos}/products")).await).await;
             (problem.status, problem.code, asked.elapsed())
-        }
-    });
-    let hung: Vec<_> = hung.map(tokio::spawn).collect();
+        })
+    };
+    let hung: Vec<_> = (10..17).map(ask_in_vain).collect();
     eventually("they hang", async || world.gateway.counts().command("listproducts").received == 7).await;
     let asked = Instant::now();
     for pos in 1..=20 {
@@ -71,7 +71,16 @@ async fn a_hung_command_costs_its_caller_one_timeout_and_no_other_caller_anythin
         assert_eq!((status, code.as_str()), (504, "gateway-timeout"));
         assert!((Duration::from_millis(1900)..Duration::from_millis(3500)).contains(&took), "one timeout: {took:?}");
     }
-    // Their links are replaced: as many may hang again.
+    // Their links are replaced: as many may hang again, and the others are served all the same.
+    let before = world.gateway.counts().command("listproducts").received;
+    let hung: Vec<_> = (20..27).map(ask_in_vain).collect();
+    eventually("they hang again", async || world.gateway.counts().command("listproducts").received >= before + 7).await;
+    for pos in 1..=20 {
+        assert_eq!(world.get(&format!("/points-of-sale/{pos}/transactions?limit=1")).await.status(), 200);
+    }
+    for hung in hung {
+        assert_eq!(hung.await.unwrap().0, 504);
+    }
     world.gateway.clear_faults();
     assert_eq!(world.get("/points-of-sale/1/products").await.status(), 200);
 }

@@ -12,6 +12,8 @@ use support::{ANY, World, eventually, problem};
 
 const QUICK: &[(&str, &str)] = &[("BRIDGE_GATEWAY__REQUEST_TIMEOUT", "300ms")];
 
+const SHARDS: [&str; 3] = ["exon", "cyton", "zeus"];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sale_is_booked_once_and_answered_with_the_gateway_s_reply() {
     let world = World::start().await;
@@ -179,6 +181,35 @@ async fn a_refused_or_unwritten_payment_frees_its_key() {
     assert_eq!(problem(world.sale("k").send().await.unwrap()).await.code, "pos-password-rejected");
     assert_eq!(world.sale("k").send().await.unwrap().status(), 201);
     assert_eq!(world.gateway.counts().bookings("k"), 1);
+
+    for shard in SHARDS {
+        world.gateway.kill(shard).unwrap();
+    }
+    eventually("the bridge knows", async || world.get(ANY).await.status() == 503).await;
+    assert_eq!(problem(world.sale("unwritten").send().await.unwrap()).await.code, "gateway-unavailable");
+    for shard in SHARDS {
+        world.gateway.revive(shard).unwrap();
+    }
+    eventually("the gateway is back", async || world.get(ANY).await.status() == 200).await;
+    assert_eq!(world.sale("unwritten").send().await.unwrap().status(), 201, "and not what was said before");
+    let counts = world.gateway.counts();
+    assert_eq!((counts.payitems_received["unwritten"], counts.bookings("unwritten")), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_for_payments_is_there_for_them_when_reads_have_spent_the_rest() {
+    let settings = [
+        ("BRIDGE_LIMITS__SCOPE", "instance"),
+        ("BRIDGE_LIMITS__CAPACITY", "100"),
+        ("BRIDGE_LIMITS__PAY_RESERVE", "20"),
+        ("BRIDGE_LIMITS__MAX_WAIT", "10ms"),
+        ("BRIDGE_LIMITS__PAY_MAX_WAIT", "500ms"),
+    ];
+    let world = World::with(Config::default(), &settings).await;
+    eventually("reads have spent what is there for them", async || world.get(ANY).await.status() == 429).await;
+    let booked = world.sale("reserved").send().await.unwrap();
+    assert_eq!(booked.status(), 201, "{}", booked.text().await.unwrap());
+    assert_eq!(problem(world.get(ANY).await).await.code, "rate-limited");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -192,13 +223,17 @@ async fn a_person_settles_an_unknown_payment_as_it_was_seen_and_its_key_answers_
             let decision = serde_json::json!({"outcome": outcome, "reason": "looked at the till"});
             world.http.put(format!("{place}/outcome")).bearer_auth(token).header("If-Match", tag).json(&decision).send()
         };
-        assert_eq!(problem(settle(support::KEY, "\"0\"").await.unwrap()).await.code, "forbidden");
-        assert_eq!(problem(settle(support::OPERATOR, "\"77\"").await.unwrap()).await.code, "precondition-failed");
+        let case = format!("{key} as {outcome}");
+        assert_eq!(problem(settle(support::KEY, "\"0\"").await.unwrap()).await.code, "forbidden", "{case}");
+        let changed = problem(settle(support::OPERATOR, "\"77\"").await.unwrap()).await;
+        assert_eq!(changed.code, "precondition-failed", "{case}");
         for mistake in ["", ",", "2", "w/\"2\"", "\"2", "\"1\" \"2\"", "*, \"2\""] {
-            assert_eq!(problem(settle(support::OPERATOR, mistake).await.unwrap()).await.code, "invalid-request");
+            let code = problem(settle(support::OPERATOR, mistake).await.unwrap()).await.code;
+            assert_eq!(code, "invalid-request", "{case}: {mistake}");
         }
         for other in ["\"two\"", "\"0\", W/\"1\"", "\"*\""] {
-            assert_eq!(problem(settle(support::OPERATOR, other).await.unwrap()).await.code, "precondition-failed");
+            let code = problem(settle(support::OPERATOR, other).await.unwrap()).await.code;
+            assert_eq!(code, "precondition-failed", "{case}: {other}");
         }
         let unseen = world.http.put(format!("{place}/outcome")).bearer_auth(support::OPERATOR);
         let decision = serde_json::json!({"outcome": outcome, "reason": "unseen"});
@@ -206,13 +241,14 @@ async fn a_person_settles_an_unknown_payment_as_it_was_seen_and_its_key_answers_
         let seen = world.http.get(&place).bearer_auth(support::OPERATOR).send().await.unwrap();
         let tag: &'static str = Box::leak(seen.headers()["etag"].to_str().unwrap().to_owned().into_boxed_str());
         let settled = settle(support::OPERATOR, tag).await.unwrap();
-        assert_eq!(settled.status(), 200);
+        assert_eq!(settled.status(), 200, "{case}");
         let settled: serde_json::Value = settled.json().await.unwrap();
-        assert_eq!((&settled["state"], &settled["settlement"]["by"]), (&"settled".into(), &"operator".into()));
-        assert_eq!(problem(settle(support::OPERATOR, tag).await.unwrap()).await.status / 100, 4);
+        let decided = (&settled["state"], &settled["settlement"]["by"]);
+        assert_eq!(decided, (&"settled".into(), &"operator".into()), "{case}");
+        assert_eq!(problem(settle(support::OPERATOR, tag).await.unwrap()).await.code, "outcome-conflict", "{case}");
         let again = world.sale(key).send().await.unwrap();
-        assert_eq!(again.status(), then, "{key}");
-        assert_eq!(again.headers().contains_key("idempotent-replayed"), key == "yes");
+        assert_eq!(again.status(), then, "{case}");
+        assert_eq!(again.headers().contains_key("idempotent-replayed"), key == "yes", "{case}");
     }
     let counts = world.gateway.counts();
     assert_eq!((counts.bookings("yes"), counts.bookings("no")), (0, 1));

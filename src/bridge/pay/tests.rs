@@ -215,6 +215,48 @@ async fn at_whatever_point_the_disk_fails_nothing_is_sent_unrecorded_and_no_answ
     }
 }
 
+/// What a restart would find after a power cut now.
+async fn after_a_power_cut(world: &World, key: &str) -> Option<State> {
+    let journal = on_disk(&world.disk.after_crash(0));
+    let filter = Filter { idempotency_key: Some(key.to_owned()), limit: 1, ..Filter::default() };
+    journal.list(filter).await.unwrap().pop().map(|record| record.state())
+}
+
+/// Fails at every operation of the disk in turn while a payment is made that the gateway refuses.
+#[tokio::test(flavor = "multi_thread")]
+async fn at_whatever_point_the_disk_fails_a_refusal_is_told_only_once_the_release_is_on_disk() {
+    let world = World::start().await;
+    let mut unknown = 0;
+    for failure in [Failure::Write, Failure::Sync] {
+        for point in 0.. {
+            let (key, failures) = (format!("{failure:?} {point}"), world.disk.failures());
+            let refusal = simulator::Action::Error { word: "invalid_password".into(), code: None, and_reply: false };
+            world.gateway.add_fault(simulator::Fault::new(refusal).on("payitems"));
+            world.disk.fail_after(failure, point);
+            let told = world.pay(&key).await;
+            let found = after_a_power_cut(&world, &key).await;
+            let has_failed = world.disk.failures() > failures;
+            world.disk.heal();
+            world.gateway.clear_faults();
+            let case = format!("{key}: {told:?}, after a power cut {found:?}");
+            match &told {
+                Err(Error::Refused(_)) => assert_eq!(found, Some(State::Released), "{case}"),
+                Err(Error::OutcomeUnknown { payment: Some(_), .. }) => unknown += 1,
+                Err(Error::JournalUnavailable { .. }) => assert_eq!(world.sent_and_booked(&key).0, 0, "{case}"),
+                _ => panic!("{case}"),
+            }
+            world.eventually("the journal recovers", async || world.journal.is_available()).await;
+            world.eventually("its key is free again", async || world.pay(&key).await.is_ok()).await;
+            assert_eq!(world.sent_and_booked(&key).1, 1, "{case}");
+            if !has_failed {
+                assert!(matches!(told, Err(Error::Refused(_))) && point > 3, "{case}");
+                break;
+            }
+        }
+    }
+    assert!(unknown > 0, "no failure came between the refusal and its release");
+}
+
 fn verdict() -> Verdict {
     Verdict { outcome: Finding::NotBooked, reason: "counted".into(), by: "ops".into() }
 }
