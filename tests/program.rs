@@ -5,6 +5,7 @@
 mod running;
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Duration;
 
@@ -61,11 +62,10 @@ fn where_it_cannot_begin_it_says_once_what_and_where() {
     {
         assert!(told(arguments, "").contains(&format!("cannot listen on {address}: ")), "{arguments:?}");
     }
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("file");
-    std::fs::write(&file, "").unwrap();
-    let said = told(&["serve"], file.to_str().unwrap());
-    assert!(said.contains(file.to_str().unwrap()), "{said}");
+    // Nobody can make a folder there, which no configuration tells.
+    let journal = "/proc/nowhere";
+    let said = told(&["serve"], journal);
+    assert!(said.contains(journal), "{said}");
     assert_eq!(said.matches("os error").count(), 1, "{said}");
 }
 
@@ -107,6 +107,87 @@ fn a_journal_that_is_missing_is_refused_by_validate_and_serve_alike_and_a_new_on
     std::fs::rename(journal.join("payments.redb"), folder.path().join("aside")).unwrap();
     refused_alike("if-empty", "missing");
     assert!(!journal.join("payments.redb").exists());
+}
+
+#[test]
+fn healthcheck_reads_addresses_as_the_bridge_does() {
+    let port = free_address().rsplit_once(':').unwrap().1.to_owned();
+    for listen in [format!(" 127.0.0.1:{port} "), format!("0.0.0.0:{port}"), format!("[::]:{port}")] {
+        let data = tempfile::tempdir().unwrap();
+        let environment = [
+            ("BRIDGE_PAYMENTS__JOURNAL", data.path().to_str().unwrap()),
+            ("BRIDGE_CACHE__STORE", ""),
+            ("BRIDGE_SERVER__LISTEN", listen.as_str()),
+            ("BRIDGE_SERVER__ADMIN_LISTEN", " "),
+            ("BRIDGE_GATEWAY__URL", "ws://127.0.0.1:9/{shard}/?instance={instance}"),
+            ("BRIDGE_INSTANCES__DEMO__API_KEY", "key"),
+        ];
+        let bridge = Running::start(&["serve"], &environment);
+        wait_until("it is ready", || run(&["healthcheck"], &environment).status.success());
+        bridge.signal("-TERM");
+        assert_eq!(bridge.end(Duration::from_secs(15)).0, Some(0), "{listen:?}");
+    }
+    let output = run(&["healthcheck"], &[("BRIDGE_SERVER__LISTEN", "nowhere")]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("BRIDGE_SERVER__LISTEN"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn credentials_in_a_url_are_not_printed() {
+    let environment = [
+        ("BRIDGE_INSTANCES__DEMO__API_KEY", "key"),
+        ("BRIDGE_GATEWAY__URL", "wss://me:hush@{shard}.example/?instance={instance}&access_token=hush"),
+        ("BRIDGE_TELEMETRY__OTLP_ENDPOINT", "https://me:hush@collector.example:4318"),
+    ];
+    let output = run(&["validate", "--print"], &environment);
+    let (printed, warnings) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{warnings}");
+    assert!(
+        printed.contains("wss://(redacted)@{shard}.example/?instance={instance}&access_token=(redacted)"),
+        "{printed}"
+    );
+    assert!(printed.contains("https://(redacted)@collector.example:4318"), "{printed}");
+    assert!(!printed.contains("hush") && !warnings.contains("hush"));
+    for key in ["gateway.url", "telemetry.otlp_endpoint"] {
+        assert!(warnings.contains(&format!("{key}: holds a name and a password")), "{warnings}");
+    }
+}
+
+#[test]
+fn a_secret_that_every_user_of_the_machine_may_read_is_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str, mode: u32| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let certificate = write("tls.pem", &made.cert.pem(), 0o644);
+    let told = |mode: u32| {
+        let tls_key = write("tls.key", &made.signing_key.serialize_pem(), mode);
+        let key = write("demo.key", "the-key", mode);
+        let config = write("bridge.toml", "[instances.other]\napi_key = \"another-key\"\n", mode);
+        let journal = folder.path().join("journal");
+        std::fs::create_dir_all(&journal).unwrap();
+        write("journal/payments.redb", "", mode);
+        let environment = [
+            ("BRIDGE_SERVER__TLS__CERTIFICATE", certificate.as_str()),
+            ("BRIDGE_SERVER__TLS__KEY", &tls_key),
+            ("BRIDGE_INSTANCES__DEMO__API_KEY_FILE", &key),
+            ("BRIDGE_PAYMENTS__JOURNAL", journal.to_str().unwrap()),
+        ];
+        let output = run(&["validate", "--config", &config], &environment);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stderr)
+    };
+    assert_eq!(told(0o640), "", "a group may be meant");
+    let warnings = told(0o644);
+    for name in ["tls.key", "demo.key", "bridge.toml", "payments.redb"] {
+        assert!(warnings.contains(&format!("{name} may be read by every user")), "{name}: {warnings}");
+    }
+    assert_eq!(warnings.lines().count(), 4, "the certificate is for everybody: {warnings}");
+    assert!(!warnings.contains("the-key") && !warnings.contains("another-key"));
 }
 
 #[test]

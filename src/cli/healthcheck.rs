@@ -8,6 +8,8 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 
+use crate::settings::Settings;
+
 /// A bridge that needs longer than this to say that it is ready is not.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -25,15 +27,9 @@ pub(super) struct Healthcheck {
 
 pub(super) fn run(flags: &Healthcheck) -> anyhow::Result<ExitCode> {
     // The operator's listener first: it never speaks TLS, which this check does not.
-    let names = ["BRIDGE_SERVER__ADMIN_LISTEN", "BRIDGE_SERVER__LISTEN"];
-    let configured = names.into_iter().find_map(|name| std::env::var(name).ok().map(|text| (name, text)));
-    let address = match (flags.address, configured) {
-        (Some(address), _) => address,
-        (None, Some((name, text))) => text.parse().context(name)?,
-        (None, None) => SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
-    };
+    let address = flags.address.map_or_else(configured, Ok)?;
     let path = if flags.live { "/livez" } else { "/readyz" };
-    let status = ask(reachable(address), path).with_context(|| format!("http://{address}{path}"))?;
+    let status = ask_any(&reachable(address), path).with_context(|| format!("http://{address}{path}"))?;
     if status == "200" {
         return Ok(ExitCode::SUCCESS);
     }
@@ -41,13 +37,41 @@ pub(super) fn run(flags: &Healthcheck) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-/// Who listens on all addresses is asked on loopback.
-fn reachable(address: SocketAddr) -> SocketAddr {
+/// Where a bridge with this environment listens, read as the bridge itself reads it.
+fn configured() -> anyhow::Result<SocketAddr> {
+    let mut settings = Settings::load(None, std::env::vars_os())?;
+    let mut root = settings.root();
+    let mut server = root.section("server");
+    let before = server.faults();
+    let admin = server.optional("admin_listen");
+    let listen = server.get("listen", SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)));
+    anyhow::ensure!(
+        server.faults() == before,
+        "BRIDGE_SERVER__LISTEN or BRIDGE_SERVER__ADMIN_LISTEN is no address with a port"
+    );
+    Ok(admin.unwrap_or(listen))
+}
+
+/// Where to ask one who listens on `address`: on all addresses means on loopback, of IPv4 too where there is no IPv6.
+fn reachable(address: SocketAddr) -> Vec<SocketAddr> {
+    let (port, v4) = (address.port(), SocketAddr::from((Ipv4Addr::LOCALHOST, address.port())));
     match address {
-        SocketAddr::V4(v4) if v4.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, v4.port()).into(),
-        SocketAddr::V6(v6) if v6.ip().is_unspecified() => (Ipv6Addr::LOCALHOST, v6.port()).into(),
-        other => other,
+        SocketAddr::V4(any) if any.ip().is_unspecified() => vec![v4],
+        SocketAddr::V6(any) if any.ip().is_unspecified() => vec![(Ipv6Addr::LOCALHOST, port).into(), v4],
+        other => vec![other],
     }
+}
+
+/// The answer of the first that can be connected to.
+fn ask_any(addresses: &[SocketAddr], path: &str) -> anyhow::Result<String> {
+    let mut answer = Err(anyhow::anyhow!("there is no address"));
+    for address in addresses {
+        answer = ask(*address, path);
+        if answer.is_ok() {
+            break;
+        }
+    }
+    answer
 }
 
 fn ask(address: SocketAddr, path: &str) -> anyhow::Result<String> {
@@ -59,4 +83,17 @@ fn ask(address: SocketAddr, path: &str) -> anyhow::Result<String> {
     let length = stream.read(&mut head)?;
     let head = String::from_utf8_lossy(head.get(..length).unwrap_or_default()).into_owned();
     head.split(' ').nth(1).map(str::to_owned).context("the answer is no HTTP")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_listens_on_all_addresses_is_asked_on_loopback_of_both_kinds() {
+        let asked = |text: &str| reachable(text.parse().unwrap()).iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(asked("0.0.0.0:80"), ["127.0.0.1:80"]);
+        assert_eq!(asked("[::]:80"), ["[::1]:80", "127.0.0.1:80"]);
+        assert_eq!(asked("192.0.2.1:80"), ["192.0.2.1:80"]);
+    }
 }

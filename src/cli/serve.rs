@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::config::Config;
 use crate::gateway;
 use crate::reload::{self, Reload};
-use crate::settings::Printed;
+use crate::settings::{Fault, Printed};
 use crate::telemetry::{self, Traces};
 
 pub(super) fn run(file: Option<&Path>) -> Result<ExitCode, Failure> {
@@ -21,6 +21,7 @@ pub(super) fn run(file: Option<&Path>) -> Result<ExitCode, Failure> {
     let filter = telemetry::filter(&config.telemetry.log).context("telemetry.log")?;
     let traces = traces(&config)?;
     telemetry::start(filter, config.telemetry.log_format, traces.as_ref());
+    warn_of(&printed);
     raise_open_files();
     let file = file.map(Path::to_owned);
     let ended = until_stopped(async |drain| {
@@ -45,6 +46,12 @@ fn traces(config: &Config) -> anyhow::Result<Option<Traces>> {
     Ok(Some(Traces::to(endpoint, tls).map_err(|why| anyhow!("telemetry.otlp_endpoint: {why}"))?))
 }
 
+fn warn_of(printed: &Printed) {
+    for Fault { origin, key, message } in printed.warnings() {
+        tracing::warn!(setting = key, place = %origin, "{message}");
+    }
+}
+
 /// Each connection is an open file, and the usual soft limit of 1024 is there only for programs older than this one.
 fn raise_open_files() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
@@ -65,6 +72,7 @@ async fn reload_on(mut hangups: Signal, reload: Reload, started: (Option<PathBuf
         let reread = tokio::task::spawn_blocking(move || {
             let (config, printed) = load(started.0.as_deref()).map_err(|failure| failure.to_string())?;
             reload.apply(&config)?;
+            warn_of(&printed);
             let changed = printed.changed_since(&started.1).into_iter();
             Ok(changed.filter(|key| !reload::is_reread(key)).collect::<Vec<_>>().join(", "))
         });

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use sha2::{Digest, Sha256};
 
-use crate::http::auth::Scope;
+use crate::http::auth::{EVERY_INSTANCE, Scope};
 
 /// 256 bits: nobody guesses it, and a plain SHA-256 of it is safe to keep.
 const RANDOM_BYTES: usize = 32;
@@ -23,8 +23,8 @@ pub(super) struct New {
     /// Name of the token: stays the same while its secret is rotated, and with it the caller's payments
     #[arg(long, value_name = "N", value_parser = name)]
     name: String,
-    /// Instances it may use, comma-separated
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', required = true, value_parser = name)]
+    /// Instances it may use, comma-separated; * for all there are
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', required = true, value_parser = instance)]
     instances: Vec<String>,
     /// What it may do, comma-separated: read, pay, devices, events, raw, operate
     #[arg(long, value_name = "SCOPES", value_delimiter = ',', default_value = "read", value_parser = scope)]
@@ -64,6 +64,10 @@ fn name(text: &str) -> Result<String, String> {
     let fits =
         !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b));
     if fits { Ok(text.to_owned()) } else { Err("use a-z, 0-9, - and _".to_owned()) }
+}
+
+fn instance(text: &str) -> Result<String, String> {
+    if text == EVERY_INSTANCE { Ok(text.to_owned()) } else { name(text) }
 }
 
 fn scope(text: &str) -> Result<Scope, String> {

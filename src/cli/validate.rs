@@ -23,6 +23,9 @@ pub(super) struct Validate {
 
 pub(super) fn run(flags: &Validate) -> Result<ExitCode, Failure> {
     let (config, printed) = load(flags.file.config.as_deref())?;
+    for warning in printed.warnings() {
+        eprintln!("warning: {warning}");
+    }
     config.payments.inspect().map_err(anyhow::Error::from)?;
     if flags.print {
         print(&printed.to_string()).map_err(anyhow::Error::from)?;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::instances::Instance;
-use crate::http::auth::{Config, Limits, Mode, Scope, Token};
+use crate::http::auth::{Config, EVERY_INSTANCE, Limits, Mode, Scope, Token};
 use crate::settings::{Choice, Section};
 
 impl Choice for Mode {
@@ -41,7 +41,11 @@ fn token(section: &mut Section<'_>, instances: &BTreeMap<String, Instance>) -> T
     if reachable.is_empty() {
         section.fault("instances", "names no instance that the token may use");
     }
-    for name in &reachable {
+    let reaches_all = reachable.iter().any(|name| name == EVERY_INSTANCE);
+    if reaches_all && reachable.len() > 1 {
+        section.fault("instances", "names instances beside \"*\", which means all of them");
+    }
+    for name in reachable.iter().filter(|_| !reaches_all) {
         if !instances.contains_key(name) {
             section.fault("instances", format_args!("names `{name}`, which is not configured"));
         }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::folders;
 use crate::cache::{Config, Rule};
 use crate::settings::{Section, Size};
 
@@ -41,10 +42,13 @@ pub(super) fn read(section: &mut Section<'_>) -> Config {
     let max_size = section.get("max_size", MAX_SIZE).in_bytes();
     let min_age = section.get("min_age", MIN_AGE);
     let store = section.get("store", PathBuf::from(STORE));
+    let store = Some(store).filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(Err(why)) = store.as_deref().map(folders::check) {
+        section.fault("store", why);
+    }
     let rule = |(command, fresh, stale): (&str, Duration, Duration)| {
         let mut one = section.section(command);
         (command.to_owned(), Rule { fresh: one.get("fresh", fresh), stale: one.get("stale", stale) })
     };
-    let store = Some(store).filter(|folder| !folder.as_os_str().is_empty());
     Config { max_size, min_age, rules: RULES.into_iter().map(rule).collect(), store }
 }

@@ -83,7 +83,10 @@ fn api_key(section: &mut Section<'_>) -> SecretString {
     match (given, file) {
         (Some(key), None) => return key,
         (None, Some(path)) => match std::fs::read_to_string(&path) {
-            Ok(text) if !text.trim().is_empty() => return text.trim().into(),
+            Ok(text) if !text.trim().is_empty() => {
+                section.warn_of_readers("api_key_file", &path);
+                return text.trim().into();
+            }
             Ok(_) => section.fault("api_key_file", format_args!("{} is empty", path.display())),
             Err(why) => section.fault("api_key_file", format_args!("{} cannot be read: {why}", path.display())),
         },

@@ -5,6 +5,7 @@
 mod auth;
 mod cache;
 mod events;
+mod folders;
 mod instances;
 mod limits;
 mod payments;
@@ -23,8 +24,8 @@ pub use telemetry::{LogFormat, Telemetry};
 
 use crate::gateway;
 use crate::http;
-use crate::http::auth::{Config as Auth, Mode};
-use crate::settings::{Faults, Printed, Settings};
+use crate::http::auth::{Config as Auth, Mode, Refusal};
+use crate::settings::{Faults, Printed, Section, Settings};
 
 /// Everything an operator can set.
 #[derive(Debug)]
@@ -84,6 +85,12 @@ impl Config {
             root.section("server")
                 .fault("shutdown_grace", "must exceed gateway.request_timeout, so that a command under way can end");
         }
+        for refusal in auth.refusals(&accepted_gateway_keys(&instances)) {
+            refused(&mut root.section("auth"), &refusal);
+        }
+        if cache.store.as_deref().is_some_and(|store| folders::is_same(store, payments.directory())) {
+            root.section("cache").fault("store", "must be another folder than payments.journal");
+        }
         let config = Self { server, gateway, instances, auth, limits, cache, events, payments, telemetry };
         settings.finish().map(|printed| (config, printed))
     }
@@ -91,7 +98,25 @@ impl Config {
     /// The gateway keys of those instances that accept theirs as a token.
     #[must_use]
     pub fn accepted_gateway_keys(&self) -> BTreeMap<String, SecretString> {
-        let accepting = self.instances.iter().filter(|(_, instance)| instance.accept_gateway_key);
-        accepting.map(|(name, instance)| (name.clone(), instance.api_key.clone())).collect()
+        accepted_gateway_keys(&self.instances)
+    }
+}
+
+fn accepted_gateway_keys(instances: &BTreeMap<String, Instance>) -> BTreeMap<String, SecretString> {
+    let accepting = instances.iter().filter(|(_, instance)| instance.accept_gateway_key);
+    accepting.map(|(name, instance)| (name.clone(), instance.api_key.clone())).collect()
+}
+
+/// Why callers cannot be told apart, at its place. That nobody could call was told when the section was read.
+fn refused(auth: &mut Section<'_>, refusal: &Refusal) {
+    let mut tokens = auth.section("tokens");
+    match refusal {
+        Refusal::Nobody => {}
+        Refusal::Reserved(name) => {
+            tokens.section(name).fault("", "has a name that the bridge uses itself; name it otherwise")
+        }
+        Refusal::Shared(other, name) => {
+            tokens.section(name).fault("sha256", format_args!("holds a digest that auth.tokens.{other} has too"));
+        }
     }
 }

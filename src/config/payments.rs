@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::folders;
 use crate::gateway;
 use crate::journal::{Config, Create};
 use crate::settings::{Choice, Section};
@@ -14,6 +15,12 @@ impl Choice for Create {
 pub(super) fn read(section: &mut Section<'_>) -> Config {
     let default = Config::default();
     let journal = section.get("journal", default.directory().to_owned());
+    if let Err(why) = folders::check(&journal) {
+        section.fault("journal", why);
+    }
+    for file in folders::files(&journal) {
+        section.warn_of_readers("journal", &file);
+    }
     let create = section.get("create", default.create());
     let keep: Duration = section.at_least("keep", default.keep(), &Config::LEAST_KEEP);
     match Config::new(journal, keep) {

@@ -7,13 +7,16 @@ use std::time::Duration;
 use crate::http;
 use crate::http::client::Network;
 use crate::http::tls::Files;
-use crate::settings::{Section, Size};
+use crate::settings::{Section, Size, url};
 
 /// A sale of every product of a point of sale is a hundredth of it.
 const MAX_BODY: Size = Size::mib(1);
 
 /// The smallest body limit that leaves room for a sale.
 const LEAST_BODY: Size = Size::bytes(1024);
+
+/// How an address that browsers know begins.
+const WEB: [&str; 2] = ["http", "https"];
 
 /// Listeners and limits towards callers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,21 +57,38 @@ impl Server {
             untaken: default.untaken,
             native: default.native,
         };
-        if let Some(url) = &http.public_url
-            && !(url.starts_with("http://") || url.starts_with("https://"))
-        {
-            section.fault("public_url", "must begin with http:// or https://");
-        }
-        for origin in &http.cors_origins {
-            if !(origin.starts_with("http://") || origin.starts_with("https://")) || origin.ends_with('/') {
-                section.fault("cors_origins", format_args!("`{origin}` is no origin, such as https://shop.example"));
+        if let Some(public_url) = &http.public_url {
+            if let Err(why) = url::check(public_url, &WEB) {
+                section.fault("public_url", why);
+            } else if public_url.contains(['?', '#']) || url::names_a_user(public_url) {
+                section.fault("public_url", "must be a host and, if any, a port and a path, and nothing else");
             }
         }
-        if admin_listen == Some(listen) && listen.port() != 0 {
+        for origin in http.cors_origins.iter().filter(|origin| !is_origin(origin)) {
+            section.fault(
+                "cors_origins",
+                format_args!("`{}` is no origin, such as https://shop.example", url::redacted(origin)),
+            );
+        }
+        if admin_listen.is_some_and(|admin| collide(listen, admin)) {
             section.fault("admin_listen", "must differ from listen");
         }
         Self { listen, admin_listen, tls, shutdown_delay, shutdown_grace, http }
     }
+}
+
+/// Whether a browser would spell an origin so: it compares the text.
+fn is_origin(origin: &str) -> bool {
+    url::check(origin, &WEB).is_ok()
+        && url::after_authority(origin).is_empty()
+        && !url::names_a_user(origin)
+        && !origin.bytes().any(|byte| byte.is_ascii_uppercase())
+}
+
+/// Whether two listeners want the same port of the same address.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let same_address = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() != 0 && one.port() == other.port() && same_address
 }
 
 fn tls(section: &mut Section<'_>) -> Option<Files> {
@@ -76,6 +96,7 @@ fn tls(section: &mut Section<'_>) -> Option<Files> {
     let key: Option<PathBuf> = section.optional("key");
     match (certificate, key) {
         (Some(certificate), Some(key)) => {
+            section.warn_of_readers("key", &key);
             let files = Files { certificate, key };
             if let Err(why) = files.read() {
                 section.fault("certificate", format_args!("cannot be used: {why}"));

@@ -1,6 +1,8 @@
 //! The section `telemetry`.
 
-use crate::settings::{Choice, Section};
+use std::fmt;
+
+use crate::settings::{Choice, Section, url};
 use crate::telemetry;
 
 pub use telemetry::LogFormat;
@@ -10,7 +12,7 @@ impl Choice for LogFormat {
 }
 
 /// What the bridge tells.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Telemetry {
     /// The filter of log lines: a level, or targets with levels.
     pub log: String,
@@ -20,17 +22,32 @@ pub struct Telemetry {
     pub otlp_endpoint: Option<String>,
 }
 
+/// The endpoint may hold credentials.
+impl fmt::Debug for Telemetry {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let endpoint = self.otlp_endpoint.as_deref().map(url::redacted);
+        formatter
+            .debug_struct("Telemetry")
+            .field("log", &self.log)
+            .field("otlp_endpoint", &endpoint)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Telemetry {
     /// Reads the section.
     pub(super) fn read(section: &mut Section<'_>) -> Self {
         let log: String = section.get("log", "info".to_owned());
         if let Err(why) = telemetry::filter(&log) {
-            section.fault("log", format_args!("is no filter: {why}"));
+            section.fault("log", why);
         }
         let log_format = section.get("log_format", LogFormat::Text);
         let otlp_endpoint: Option<String> = section.optional("otlp_endpoint");
-        if otlp_endpoint.as_ref().is_some_and(|url| !(url.starts_with("http://") || url.starts_with("https://"))) {
-            section.fault("otlp_endpoint", "must begin with http:// or https://");
+        if let Some(Err(why)) = otlp_endpoint.as_ref().map(|endpoint| url::check(endpoint, &["http", "https"])) {
+            section.fault("otlp_endpoint", why);
+        }
+        if otlp_endpoint.as_deref().is_some_and(url::names_a_user) {
+            section.warn("otlp_endpoint", "holds a name and a password, which are not sent");
         }
         Self { log, log_format, otlp_endpoint }
     }

@@ -1,11 +1,12 @@
 //! The settings of the gateway room.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::settings::{Choice, Section};
+use crate::settings::{Choice, Section, url};
 use crate::wire::Format;
 
 /// Nothing waits less than this: a shorter limit fails before a healthy gateway can answer.
@@ -15,11 +16,14 @@ impl Choice for Format {
     const ALL: &'static [(&'static str, Self)] = &[("json", Self::Json), ("json5", Self::Json5)];
 }
 
+/// More connections of one instance than a gateway can be asked to hold; 32 carry thousands of reads a second.
+const MOST_LINKS: usize = 256;
+
 /// Everything but RFC 3986's unreserved characters, so that a slug cannot end its place in the URL.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// How the gateway is reached.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Config {
     /// A template with `{shard}`, `{instance}` and `{format}`.
     pub url: String,
@@ -43,6 +47,14 @@ pub struct Config {
     pub ping_interval: Duration,
     /// Certificates trusted beside the system's.
     pub ca_file: Option<PathBuf>,
+}
+
+/// The URL may hold credentials.
+impl fmt::Debug for Config {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let url = url::redacted(&self.url);
+        formatter.debug_struct("Config").field("url", &url).field("shards", &self.shards).finish_non_exhaustive()
+    }
 }
 
 impl Default for Config {
@@ -94,8 +106,14 @@ impl Config {
     }
 
     fn check(&self, section: &mut Section<'_>) {
-        if !(self.url.starts_with("ws://") || self.url.starts_with("wss://")) {
-            section.fault("url", "must begin with ws:// or wss://");
+        if url::names_a_user(&self.url) {
+            section.warn("url", "holds a name and a password, which are not sent");
+        }
+        // The shards' own faults are told below.
+        if self.url_of("shard", "slug").contains(['{', '}']) {
+            section.fault("url", "may hold {shard}, {instance} and {format}, and no other place in braces");
+        } else if let Err(why) = url::check(&self.url_of("shard", "slug"), &["ws", "wss"]) {
+            section.fault("url", why);
         }
         if !self.url.contains("{instance}") {
             section.fault("url", "must contain {instance}");
@@ -113,6 +131,9 @@ impl Config {
             if self.shards.iter().take(index).any(|earlier| earlier == shard) {
                 section.fault("shards", format_args!("names `{shard}` twice"));
             }
+        }
+        if self.max_links > MOST_LINKS {
+            section.fault("max_links", format_args!("must be at most {MOST_LINKS}"));
         }
         if self.max_links < self.min_links {
             section.fault("max_links", "must be at least min_links");

@@ -17,6 +17,7 @@ mod size;
 mod tests;
 mod tree;
 mod unknown;
+pub mod url;
 mod value;
 
 use std::ffi::OsString;
@@ -39,6 +40,7 @@ pub struct Settings {
     known: Known,
     printed: Vec<Entry>,
     faults: Vec<Fault>,
+    warnings: Vec<Fault>,
 }
 
 impl Settings {
@@ -53,7 +55,7 @@ impl Settings {
         let mut tree = file.map_or_else(|| Ok(Table::empty(Origin::Default)), read)?;
         let mut faults = Vec::new();
         tree::overlay(&mut tree, environment, &mut faults);
-        Ok(Self { tree, known: Known::default(), printed: Vec::new(), faults })
+        Ok(Self { tree, known: Known::default(), printed: Vec::new(), faults, warnings: Vec::new() })
     }
 
     /// The root, under which the sections stand.
@@ -66,7 +68,7 @@ impl Settings {
         self.faults.extend(self.known.left_over(&self.tree));
         match Faults::collect(self.faults) {
             Some(faults) => Err(faults),
-            None => Ok(Printed(self.printed)),
+            None => Ok(Printed { entries: self.printed, warnings: self.warnings }),
         }
     }
 }

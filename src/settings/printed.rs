@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use super::fault::Origin;
+use super::fault::{Fault, Origin};
 
 /// One key that the program knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,15 +16,23 @@ pub struct Entry {
     pub origin: Origin,
 }
 
-/// Every key that was read, in the order in which the rooms read them. Displays as one line a key; secrets are
-/// redacted before they get here.
+/// Every key that was read, in the order in which the rooms read them, and what is no fault and yet worth a look. Displays
+/// as one line a key; secrets are redacted before they get here.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Printed(pub(super) Vec<Entry>);
+pub struct Printed {
+    pub(super) entries: Vec<Entry>,
+    pub(super) warnings: Vec<Fault>,
+}
 
 impl Printed {
     /// The keys in the order in which they were read.
     pub fn iter(&self) -> impl Iterator<Item = &Entry> {
-        self.0.iter()
+        self.entries.iter()
+    }
+
+    /// What the operator should look at, though it stops nothing.
+    pub fn warnings(&self) -> impl Iterator<Item = &Fault> {
+        self.warnings.iter()
     }
 
     /// The keys that both know and whose value is not what it was in `earlier`. Of secrets nothing can be told.
@@ -42,10 +50,10 @@ impl fmt::Display for Printed {
             Some(shown) => format!("{} = {shown}", entry.key),
             None => format!("# {} is not set", entry.key),
         };
-        let lines: Vec<_> = self.0.iter().map(line).collect();
+        let lines: Vec<_> = self.entries.iter().map(line).collect();
         // Longer lines push their own origin to the right and leave the rest aligned.
         let width = lines.iter().map(|line| line.chars().count()).filter(|width| *width <= 60).max().unwrap_or(0);
-        for (entry, line) in self.0.iter().zip(&lines) {
+        for (entry, line) in self.entries.iter().zip(&lines) {
             match entry.origin {
                 Origin::Default if entry.shown.is_none() => writeln!(formatter, "{line}")?,
                 _ => writeln!(formatter, "{line:width$}  # {}", entry.origin)?,

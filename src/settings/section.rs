@@ -1,6 +1,8 @@
 //! The face of one section of the configuration, as the rooms see it.
 
 use std::fmt::Display;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use secrecy::SecretString;
 
@@ -8,10 +10,14 @@ use super::Settings;
 use super::fault::{Fault, Origin};
 use super::printed::Entry;
 use super::tree::Node;
+use super::url;
 use super::value::{Setting, Value};
 
 /// What `--print` shows in place of a secret.
 const REDACTED: &str = "(redacted)";
+
+/// The bit of a file's mode that lets everybody read it.
+const READ_BY_OTHERS: u32 = 0o004;
 
 /// A section of the configuration, whether anything was set in it or not. Reading never fails: what is wrong is
 /// recorded, and the default stands in until [`Settings::finish`] refuses the whole.
@@ -91,6 +97,9 @@ impl Section<'_> {
             self.note(key, None, Origin::Default);
             return None;
         };
+        if let Origin::File(file, _) = &origin {
+            self.warn_of_readers(key, &file.clone());
+        }
         self.note(key, Some(REDACTED.to_owned()), origin);
         match value.text().map(str::trim) {
             Some("") => self.fault(key, "is empty"),
@@ -106,6 +115,24 @@ impl Section<'_> {
         let path = if key.is_empty() { self.path.clone() } else { self.path_to(key) };
         let origin = self.settings.tree.nearest_origin(&path);
         self.settings.faults.push(Fault { origin, key: path.join("."), message: message.to_string() });
+    }
+
+    /// As [`Section::fault`], for what is worth a look and stops nothing.
+    pub fn warn(&mut self, key: &str, message: impl Display) {
+        let path = self.path_to(key);
+        let origin = self.settings.tree.nearest_origin(&path);
+        self.settings.warnings.push(Fault { origin, key: path.join("."), message: message.to_string() });
+    }
+
+    /// Warns where `file`, which holds a secret, may be read by every user of the machine.
+    pub fn warn_of_readers(&mut self, key: &str, file: &Path) {
+        let mode = file.metadata().map_or(0, |found| found.permissions().mode());
+        if mode & READ_BY_OTHERS != 0 {
+            self.warn(
+                key,
+                format_args!("{} may be read by every user of this machine; take that right away", file.display()),
+            );
+        }
     }
 
     /// How many faults have been recorded so far, in this and all other sections.
@@ -140,6 +167,7 @@ impl Section<'_> {
         let key = self.path_to(key).join(".");
         let entries = &mut self.settings.printed;
         if entries.iter().all(|entry| entry.key != key) {
+            let shown = shown.map(|shown| url::redacted(&shown));
             entries.push(Entry { key, shown, origin });
         }
     }

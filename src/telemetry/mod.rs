@@ -29,10 +29,47 @@ pub enum LogFormat {
 /// What the web server tells of its own threads at the level `info`, which helps nobody who runs the bridge.
 const CHATTER: &str = "actix_server=warn";
 
+/// The target of the bridge's own lines.
+const OWN_TARGET: &str = env!("CARGO_CRATE_NAME");
+
+/// Why a text is no filter of log lines.
+#[derive(Debug, thiserror::Error)]
+pub enum FilterError {
+    /// Its grammar is wrong.
+    #[error("is no filter: {0}")]
+    Grammar(#[from] ParseError),
+    /// A word stands alone and is no level.
+    #[error("must hold levels (off, error, warn, info, debug, trace) and targets with levels (hyper=warn)")]
+    NoLevel,
+    /// No line of the bridge would pass.
+    #[error("hides every line of the bridge: begin with a level, or name concertpos_bridge; \"off\" hides all lines")]
+    Silent,
+}
+
+fn is_level(word: &str) -> bool {
+    word.parse::<LevelFilter>().is_ok()
+}
+
+/// Whether a directive is about lines of the bridge, be it to hide them. One about spans may be.
+fn reaches_the_bridge(directive: &str) -> bool {
+    let target = directive.split_once('=').map_or("", |(target, _)| target);
+    is_level(directive)
+        || directive.contains('[')
+        || (!target.is_empty() && (target.starts_with(OWN_TARGET) || OWN_TARGET.starts_with(target)))
+}
+
 /// A filter from its text: a level, or targets with levels, as `tracing` reads them. Whoever wants to hear the web server's
 /// threads too asks for a level beyond `info`, or names `actix_server`.
-pub fn filter(text: &str) -> Result<EnvFilter, ParseError> {
+pub fn filter(text: &str) -> Result<EnvFilter, FilterError> {
     let filter = EnvFilter::try_new(text)?;
+    // `tracing` takes a misspelt level for the name of a target, and hides everything else.
+    let directives = || text.split(',').map(str::trim);
+    if directives().any(|directive| !directive.contains(['=', '[', ']', '{', '}']) && !is_level(directive)) {
+        return Err(FilterError::NoLevel);
+    }
+    if !directives().any(reaches_the_bridge) {
+        return Err(FilterError::Silent);
+    }
     let hears_it = filter.max_level_hint() == Some(LevelFilter::INFO) && !text.contains("actix_server");
     Ok(if hears_it { filter.add_directive(CHATTER.parse()?) } else { filter })
 }

@@ -57,7 +57,9 @@ fn exchange(mut stream: impl Read + Write, request: &Request<Bytes>) -> io::Resu
     let uri = request.uri();
     let target = uri.path_and_query().map_or("/", |target| target.as_str());
     let authority = uri.authority().map_or("", |authority| authority.as_str());
-    let mut head = format!("POST {target} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n").into_bytes();
+    // A name and a password are no part of the host's name.
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let mut head = format!("POST {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n").into_bytes();
     for (name, value) in request.headers() {
         head.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
     }

@@ -2,19 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::allowance::{Allowance, Limited, Limits, Place, Purpose};
-use super::suspects::SeenFrom;
 use crate::http::problem::{Problem, table};
 
 /// The caller name of everyone who presents an instance's own gateway key.
 pub const GATEWAY_KEY: &str = "gateway-key";
 /// The caller name of everyone where no tokens are asked for.
 pub const ANYONE: &str = "anyone";
+
+/// What a token's configuration names in place of instances, where it may use all there are.
+pub const EVERY_INSTANCE: &str = "*";
 
 /// What a token may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -76,7 +77,6 @@ struct Rights {
 #[derive(Debug, Clone)]
 pub(super) struct Account {
     pub(super) allowance: Arc<Allowance>,
-    pub(super) seen_from: Arc<SeenFrom>,
 }
 
 impl Account {
@@ -84,10 +84,7 @@ impl Account {
     pub(super) fn new(limits: Limits, known: Option<&Self>) -> Self {
         match known {
             Some(known) if known.allowance.limits() == limits => known.clone(),
-            _ => Self {
-                allowance: Arc::new(Allowance::new(limits)),
-                seen_from: known.map_or_else(Arc::default, |known| Arc::clone(&known.seen_from)),
-            },
+            _ => Self { allowance: Arc::new(Allowance::new(limits)) },
         }
     }
 }
@@ -109,18 +106,6 @@ impl Caller {
 
     pub(super) fn account(&self) -> Option<&Account> {
         self.0.account.as_ref()
-    }
-
-    /// Notes from where it showed a right token.
-    pub(super) fn seen_from(&self, address: IpAddr) {
-        if let Some(account) = &self.0.account {
-            account.seen_from.note(address);
-        }
-    }
-
-    /// Whether it has shown a right token from there.
-    pub(super) fn was_seen_from(&self, address: IpAddr) -> bool {
-        self.0.account.as_ref().is_none_or(|account| account.seen_from.has(address))
     }
 
     /// A place for one request, held until its answer has ended; or when to come back, for one who sends too much.
@@ -150,6 +135,11 @@ impl Caller {
     #[must_use]
     pub fn may_reach(&self, instance: &str) -> bool {
         self.0.instances.as_ref().is_none_or(|instances| instances.contains(instance))
+    }
+
+    /// Whether it may reach all of `instances`, and so may see what is told of the bridge as a whole.
+    pub fn may_reach_all<'a>(&self, instances: impl IntoIterator<Item = &'a str>) -> bool {
+        instances.into_iter().all(|instance| self.may_reach(instance))
     }
 
     /// Refuses what it may not do. Whether the instance exists is not told to those who may not reach it.

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::allowance::Limits;
-use super::caller::{ANYONE, Account, Caller, GATEWAY_KEY, Scope};
+use super::caller::{ANYONE, Account, Caller, EVERY_INSTANCE, GATEWAY_KEY, Scope};
 use super::{Config, Mode, Refusal};
 
 /// Who is known, and whether anybody is asked.
@@ -38,11 +38,12 @@ impl Known {
             if [GATEWAY_KEY, ANYONE].contains(&name.as_str()) {
                 refusals.push(Refusal::Reserved(name.clone()));
             }
-            let instances = token.instances.iter().cloned().collect();
+            let reaches_all = token.instances.iter().any(|instance| instance == EVERY_INSTANCE);
+            let instances = (!reaches_all).then(|| token.instances.iter().cloned().collect());
             let limits = Limits { max_in_flight: token.max_in_flight, per_second: token.per_second };
             let known = before.and_then(|before| before.callers().find(|caller| caller.name() == name));
             let account = Account::new(limits, known.and_then(Caller::account));
-            let caller = Caller::new(name, Some(instances), token.scopes.clone(), Some(account));
+            let caller = Caller::new(name, instances, token.scopes.clone(), Some(account));
             for digest in &token.sha256 {
                 match owners.insert(*digest, name) {
                     Some(other) if other != name => refusals.push(Refusal::Shared(other.to_owned(), name.clone())),
@@ -62,14 +63,15 @@ impl Known {
         self.callers.iter().map(|(_, caller)| caller)
     }
 
-    pub(super) fn find(&self, token: &str) -> Option<&Caller> {
-        let digest = digest(token);
+    pub(super) fn find(&self, digest: &[u8; 32]) -> Option<&Caller> {
         // No early exit: how long it takes says nothing about which digests are near. Tokens stand before gateway
         // keys, and the first wins.
-        self.callers.iter().fold(None, |found, (known, caller)| {
-            let matches = bool::from(known.ct_eq(&digest));
-            if matches && !token.is_empty() { found.or(Some(caller)) } else { found }
-        })
+        self.callers.iter().fold(
+            None,
+            |found, (known, caller)| {
+                if bool::from(known.ct_eq(digest)) { found.or(Some(caller)) } else { found }
+            },
+        )
     }
 }
 

@@ -5,6 +5,7 @@
 //! the same way. A refusal never says whether an instance exists. An address that guesses is slowed ([`suspects`]), and a
 //! caller that floods is limited ([`allowance`]).
 
+mod accepted;
 pub mod allowance;
 mod caller;
 mod known;
@@ -22,9 +23,10 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use accepted::Accepted;
 pub use allowance::{Allowance, Limited, Limits, Place, Purpose};
-pub use caller::{ANYONE, Caller, GATEWAY_KEY, Scope};
-use known::Known;
+pub use caller::{ANYONE, Caller, EVERY_INSTANCE, GATEWAY_KEY, Scope};
+use known::{Known, digest};
 use suspects::Suspects;
 
 use super::problem::{Problem, table};
@@ -45,7 +47,7 @@ pub enum Mode {
 pub struct Token {
     /// SHA-256 of the tokens that go by this name; several while one replaces another.
     pub sha256: Vec<[u8; 32]>,
-    /// The instances it may reach.
+    /// The instances it may reach; [`EVERY_INSTANCE`] stands for all there are.
     pub instances: Vec<String>,
     /// What it may do there.
     pub scopes: BTreeSet<Scope>,
@@ -72,6 +74,14 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// Every reason why callers could not be told apart with these settings, or nobody could call.
+    #[must_use]
+    pub fn refusals(&self, gateway_keys: &BTreeMap<String, SecretString>) -> Vec<Refusal> {
+        Known::new(self, gateway_keys, None).err().unwrap_or_default()
+    }
+}
+
 /// Why a configuration of callers is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -91,6 +101,7 @@ pub enum Refusal {
 pub struct Auth {
     known: ArcSwap<Known>,
     suspects: Suspects,
+    accepted: Accepted,
 }
 
 /// Why a token is not taken.
@@ -98,7 +109,7 @@ pub struct Auth {
 pub enum Stranger {
     /// It is not known here.
     Unknown,
-    /// Too many from this address were not known: it was not looked at.
+    /// Too many from this address were not known, and this one was never accepted from there.
     Unheard {
         /// When the address is listened to again.
         retry_after: Duration,
@@ -122,7 +133,7 @@ impl Auth {
     /// Callers by their tokens, and by the gateway keys of those instances that accept theirs.
     pub fn new(config: &Config, gateway_keys: &BTreeMap<String, SecretString>) -> Result<Self, Vec<Refusal>> {
         let known = ArcSwap::from_pointee(Known::new(config, gateway_keys, None)?);
-        Ok(Self { known, suspects: Suspects::default() })
+        Ok(Self { known, suspects: Suspects::default(), accepted: Accepted::default() })
     }
 
     /// Takes a new configuration into force, or says what is wrong with it and stays as it is. Whoever keeps its name
@@ -145,25 +156,24 @@ impl Auth {
         if known.mode == Mode::None {
             return Ok(Caller::anyone());
         }
-        let now = Instant::now();
-        let deaf_for = self.suspects.deaf_to(address, now);
-        match (known.find(token), deaf_for) {
-            (Some(caller), None) => {
-                caller.seen_from(address);
-                Ok(caller.clone())
-            }
-            (Some(caller), Some(_)) if caller.was_seen_from(address) => Ok(caller.clone()),
-            (_, Some(retry_after)) => {
+        let (now, digest) = (Instant::now(), digest(token));
+        let caller = known.find(&digest).filter(|_| !token.is_empty());
+        if let Some(retry_after) = self.suspects.deaf_to(address, now) {
+            // Looked up for every token, so that how long a refusal takes tells nothing either.
+            let was_accepted = self.accepted.has(digest, address);
+            return caller.filter(|_| was_accepted).cloned().ok_or_else(|| {
                 self.suspects.unheard.count();
-                Err(Stranger::Unheard { retry_after })
-            }
-            (None, None) => {
-                if self.suspects.failed(address, now) {
-                    tracing::warn!(%address, "too many unknown tokens: this address is not listened to for a while");
-                }
-                Err(Stranger::Unknown)
-            }
+                Stranger::Unheard { retry_after }
+            });
         }
+        let Some(caller) = caller else {
+            if self.suspects.failed(address, now) {
+                tracing::warn!(%address, "too many unknown tokens: this address is not listened to for a while");
+            }
+            return Err(Stranger::Unknown);
+        };
+        self.accepted.note(digest, address, now);
+        Ok(caller.clone())
     }
 
     /// Those who failed to authenticate.

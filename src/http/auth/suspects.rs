@@ -1,16 +1,15 @@
 //! Addresses that failed to authenticate: how often each may try on, within bounded memory.
 //!
 //! Tokens of the bridge's own making cannot be guessed, but an instance's key was chosen by somebody else and may be
-//! short. So an address that fails again and again is no longer listened to for a while. A festival's tills share an
-//! address, and one of them with an old key must not lock the others out: who has shown a right token from an address
-//! is remembered with the token, and let in all the same.
+//! short. So an address that fails again and again is no longer listened to for a while; only a token that was accepted
+//! from there before is let in all the same ([`super::accepted`]).
 //!
 //! A bridge that nobody fails at pays one atomic load a request for this.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,9 +30,6 @@ const MAX_ADDRESSES: usize = 10_000;
 
 /// Refusals of strangers a second that are told at once, of all addresses together.
 const TOLD_AT_ONCE: NonZeroU32 = NonZeroU32::new(200).expect("it is not zero");
-
-/// Words of a filter. 4096 places tell the addresses of a festival's tills apart well enough.
-const FILTER_WORDS: usize = 64;
 
 /// Who failed, and until when all of its failures are paid for.
 #[derive(Debug)]
@@ -103,51 +99,11 @@ impl Suspects {
 const EVERYBODY_ELSE: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// Whoever has one IPv6 address has the whole network of 64 bits.
-fn account(address: IpAddr) -> IpAddr {
+pub(super) fn account(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
         v4 @ IpAddr::V4(_) => v4,
     }
-}
-
-/// The addresses from which a caller has shown a right token. It never forgets one, and may take one for another.
-#[derive(Debug)]
-pub struct SeenFrom([AtomicU64; FILTER_WORDS]);
-
-impl Default for SeenFrom {
-    fn default() -> Self {
-        Self(std::array::from_fn(|_| AtomicU64::new(0)))
-    }
-}
-
-impl SeenFrom {
-    /// It was seen from there.
-    pub fn note(&self, address: IpAddr) {
-        let (word, bit) = place(address);
-        if let Some(word) = self.0.get(word)
-            && word.load(Ordering::Relaxed) & bit == 0
-        {
-            word.fetch_or(bit, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether it was seen from there before.
-    #[must_use]
-    pub fn has(&self, address: IpAddr) -> bool {
-        let (word, bit) = place(address);
-        self.0.get(word).is_some_and(|word| word.load(Ordering::Relaxed) & bit != 0)
-    }
-}
-
-/// Where an address stands in a filter.
-fn place(address: IpAddr) -> (usize, u64) {
-    let bits = match account(address) {
-        IpAddr::V4(v4) => u64::from(v4.to_bits()),
-        IpAddr::V6(v6) => u64::try_from(v6.to_bits() >> 64).unwrap_or_default(),
-    };
-    // Fibonacci hashing: the top twelve bits of the product depend on all of the address.
-    let mixed = bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52;
-    (usize::try_from(mixed >> 6).unwrap_or_default() % FILTER_WORDS, 1 << (mixed & 63))
 }
 
 #[cfg(test)]
@@ -192,14 +148,5 @@ mod tests {
 
     fn bad_later() -> IpAddr {
         address("198.51.100.2")
-    }
-
-    #[test]
-    fn where_a_caller_was_seen_is_remembered() {
-        let seen = SeenFrom::default();
-        seen.note(address("10.0.0.7"));
-        assert!(seen.has(address("10.0.0.7")) && seen.has(address("::ffff:10.0.0.7")));
-        let others = (0..250_u8).filter(|host| seen.has(IpAddr::from([10, 0, 1, *host]))).count();
-        assert!(others <= 1, "{others}");
     }
 }

@@ -161,6 +161,34 @@ fn an_address_that_guesses_is_not_listened_to_and_tells_a_right_guess_from_a_wro
 }
 
 #[test]
+fn while_an_address_is_slowed_only_a_token_that_was_accepted_there_is_told_from_a_wrong_one() {
+    let mut shop = token("old", &["demo"], &[Scope::Read]);
+    shop.sha256.push(digest("new"));
+    let auth = Auth::new(&config([("shop", shop)]), &keys(&[("demo", "k")])).unwrap();
+    assert!(auth.by_token("old", HERE).is_ok());
+    for guess in 0..50 {
+        assert!(auth.by_token(&guess.to_string(), HERE).is_err());
+    }
+    let refusals = ["wrong", "new", "k", ""].map(|token| auth.by_token(token, HERE).unwrap_err());
+    for refusal in refusals {
+        let Stranger::Unheard { retry_after } = refusal else { panic!("{refusal:?}") };
+        assert!(!retry_after.is_zero());
+    }
+    assert!(auth.by_token("old", HERE).is_ok(), "this very token was accepted there");
+    auth.reload(&config([("shop", token("new", &["demo"], &[Scope::Read]))]), &keys(&[])).unwrap();
+    assert!(auth.by_token("old", HERE).is_err(), "what is known no more is remembered for nothing");
+}
+
+#[test]
+fn a_token_for_every_instance_reaches_those_that_come_later() {
+    let tokens = [("all", token("s3cret", &[EVERY_INSTANCE], &[Scope::Operate])), ("one", token("x", &["a"], &[]))];
+    let auth = Auth::new(&config(tokens), &keys(&[])).unwrap();
+    let (all, one) = (auth.by_token("s3cret", HERE).unwrap(), auth.by_token("x", HERE).unwrap());
+    assert!(all.permit("whatever", Scope::Operate).is_ok() && all.may_reach_all(["a", "b"]));
+    assert!(one.may_reach_all(["a"]) && !one.may_reach_all(["a", "b"]) && !one.may_reach(EVERY_INSTANCE));
+}
+
+#[test]
 fn a_reload_leaves_what_is_in_flight_counted() {
     let shop = |secret| Token { max_in_flight: 1, ..token(secret, &[], &[]) };
     let auth = Auth::new(&config([("shop", shop("old"))]), &keys(&[])).unwrap();
