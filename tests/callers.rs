@@ -1,6 +1,6 @@
 //! Who may call how much: one token's flood and one address's guesses are its own affair.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
 
 mod support;
 
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use concertpos_bridge::simulator::{Action, Config, Fault};
 use reqwest::{Method, StatusCode};
-use support::{ANY, KEY, OPERATOR, World, eventually, problem, together};
+use support::{ANY, KEY, OPERATOR, Problem, World, eventually, problem, together};
 
 const MAX_IN_FLIGHT: &str = "BRIDGE_AUTH__TOKENS__OPERATOR__MAX_IN_FLIGHT";
 const PER_SECOND: &str = "BRIDGE_AUTH__TOKENS__OPERATOR__PER_SECOND";
@@ -147,4 +147,36 @@ async fn a_forwarded_address_is_believed_from_nobody_unless_configured() {
         last = ask(guess, "guess").await.status().as_u16();
     }
     assert_eq!(last, 429, "a new address in the header is not a new address");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_an_address_is_slowed_right_and_wrong_tokens_are_answered_alike() {
+    let world = World::with(Config::default(), &[("BRIDGE_SERVER__TRUSTED_PROXIES", "127.0.0.0/8")]).await;
+    let ask = async |from: &str, token: &str| {
+        let request = world.http.request(Method::GET, world.path("/config")).bearer_auth(token);
+        request.header("X-Forwarded-For", from).header("X-Request-Id", "one").send().await.unwrap()
+    };
+    let (guesser, tills) = ("198.51.100.9", "192.0.2.1");
+    assert_eq!(ask(guesser, OPERATOR).await.status(), 200);
+    assert_eq!(ask(tills, KEY).await.status(), 200, "known, and from elsewhere");
+    // All at once: what each failure adds to the time that the address is slowed is short.
+    let attempts = (0..60).map(|guess| {
+        let request = world.http.get(world.path("/config")).bearer_auth(format!("guess-{guess}"));
+        request.header("X-Forwarded-For", guesser).send()
+    });
+    together(attempts.collect::<Vec<_>>()).await;
+    let mut answers = Vec::new();
+    let (wrong, right) = tokio::join!(ask(guesser, "guess"), ask(guesser, KEY));
+    for answer in [wrong, right] {
+        let mut headers = answer.headers().clone();
+        for changing in ["date", "retry-after"] {
+            headers.remove(changing);
+        }
+        let Problem { status, code, mut body, .. } = problem(answer).await;
+        body["retry_after"].take();
+        answers.push((status, code, headers, body));
+    }
+    assert_eq!(answers[0], answers[1], "a right guess looks like a wrong one");
+    assert_eq!(answers[0].0, 429);
+    assert_eq!(ask(guesser, OPERATOR).await.status(), 200, "this token was accepted from there before");
 }

@@ -8,14 +8,14 @@ mod running;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use concertpos_bridge::simulator::{Config, Instance, Simulator};
-use reqwest::{Client, Method, Response};
+use reqwest::{Client, Method, RequestBuilder, Response};
 use running::{Running, free_address, run, wait_until};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -27,7 +27,20 @@ const KEY: &str = "the-key-of-the-festival";
 /// The scopes, each of which is also the secret of a token with that scope alone.
 const SCOPES: [&str; 6] = ["read", "pay", "devices", "events", "raw", "operate"];
 
-/// The program over a simulated gateway, with two instances and a token for each scope at one of them.
+/// The secret of a token with this scope at every instance.
+fn every_instance(scope: &str) -> &'static str {
+    match scope {
+        "read" => "every-read",
+        "pay" => "every-pay",
+        "devices" => "every-devices",
+        "events" => "every-events",
+        "raw" => "every-raw",
+        _ => "every-operate",
+    }
+}
+
+/// The program over a simulated gateway, with two instances, and two tokens for each scope: one at `demo`, one at every
+/// instance.
 struct World {
     gateway: Simulator,
     listen: String,
@@ -59,6 +72,10 @@ impl World {
             environment.push((name("SHA256"), sha256_hex(scope)));
             environment.push((name("INSTANCES"), "demo".to_owned()));
             environment.push((name("SCOPES"), scope.to_owned()));
+            let name = |key: &str| format!("AUTH__TOKENS__EVERY_{}__{key}", scope.to_uppercase());
+            environment.push((name("SHA256"), sha256_hex(every_instance(scope))));
+            environment.push((name("INSTANCES"), "*".to_owned()));
+            environment.push((name("SCOPES"), scope.to_owned()));
         }
         let mut environment: Vec<(String, String)> =
             environment.into_iter().map(|(name, value)| (format!("BRIDGE_{name}"), value)).collect();
@@ -86,29 +103,46 @@ impl World {
     }
 }
 
-/// Every operation of the document: its method, its path with something in each place, and its name.
-fn operations() -> Vec<(Method, String, String)> {
+/// An operation of the document.
+struct Operation {
+    method: Method,
+    /// With something in each place; the instance is `demo`.
+    path: String,
+    name: String,
+    /// The scopes of which a token must have one; none where any token will do.
+    wanted: Vec<String>,
+}
+
+/// Every operation of the document.
+fn operations() -> Vec<Operation> {
     let document: Value = serde_json::from_str(include_str!("../openapi/openapi.json")).unwrap();
     let mut found = Vec::new();
     for (path, item) in document["paths"].as_object().unwrap() {
-        let filled = [("{instance}", "demo"), ("{pos_id}", "1"), ("{command}", "x"), ("{uuid}", "d")]
+        let path = [("{instance}", "demo"), ("{pos_id}", "1"), ("{command}", "getdeposit"), ("{uuid}", "d")]
             .into_iter()
             .chain([("{payment_id}", "0190b7a4-0000-7000-8000-000000000000"), ("{shard}", "exon")])
             .fold(path.clone(), |path, (place, value)| path.replace(place, value));
-        assert!(!filled.contains('{'), "{filled}");
+        assert!(!path.contains('{'), "{path}");
         for (method, operation) in item.as_object().unwrap().iter().filter(|(name, _)| *name != "parameters") {
             let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
-            found.push((method, filled.clone(), operation["operationId"].as_str().unwrap().to_owned()));
+            let security = operation.get("security").unwrap_or(&document["security"]).as_array().unwrap();
+            let wanted = security.iter().flat_map(|one| one["bearer"].as_array().unwrap().iter());
+            found.push(Operation {
+                method,
+                path: path.clone(),
+                name: operation["operationId"].as_str().unwrap().to_owned(),
+                wanted: wanted.map(|scope| scope.as_str().unwrap().to_owned()).collect(),
+            });
         }
     }
-    assert!(found.len() >= 20, "{found:?}");
+    assert!(found.len() >= 20, "{}", found.len());
     found
 }
 
 #[tokio::test]
 async fn without_a_token_nothing_answers_but_what_is_open_to_all() {
     let world = World::start(&[("BRIDGE_SERVER__TRUSTED_PROXIES", "127.0.0.0/8")]).await;
-    for (number, (method, path, name)) in operations().into_iter().enumerate() {
+    for (number, Operation { method, path, name, .. }) in operations().into_iter().enumerate() {
         for token in [None, Some("no-token-of-this-bridge")] {
             // An address for each: one that guesses so often would no longer be listened to.
             let request = Client::new().request(method.clone(), world.url(&path));
@@ -129,38 +163,176 @@ async fn without_a_token_nothing_answers_but_what_is_open_to_all() {
     assert_eq!(world.gateway.counts().command("getconfig").received, 0, "nothing was sent for strangers");
 }
 
-/// Which scope an operation wants; nothing where any token will do.
-fn needed(operation: &str) -> Option<&'static str> {
-    Some(match operation {
-        "payitems" | "listPayments" | "getPayment" => "pay",
-        "registerdevice" => "devices",
-        "streamEvents" => "events",
-        "sendCommand" => "raw",
-        "settlePayment" | "getBridge" | "cordonShard" => "operate",
-        "listInstances" => return None,
-        _ => "read",
-    })
+/// What an operation of the document is asked with, so that nothing but the token can be wrong with it, and what it answers
+/// where the token is right and the instance is there.
+fn sound(operation: &str, request: RequestBuilder) -> (RequestBuilder, u16) {
+    match operation {
+        "payitems" => {
+            let sale = json!({"PaymentMethod": 1, "Products": [{"ID": 1, "Amount": 1}]});
+            (request.header("Idempotency-Key", "a-key").json(&sale), 201)
+        }
+        // No payment has the id of the path.
+        "settlePayment" => {
+            let decision = json!({"outcome": "booked", "reason": "a test"});
+            (request.header("If-Match", "\"1\"").json(&decision), 404)
+        }
+        "getPayment" => (request, 404),
+        "verifyauth" => (request.json(&json!({"password": "cashier-secret"})), 200),
+        "registerdevice" | "sendCommand" => (request.json(&json!({})), 200),
+        "cordonShard" => (request.json(&json!({"cordoned": false})), 200),
+        _ => (request, 200),
+    }
+}
+
+/// The code of an answer that is a problem. A stream is not read.
+async fn outcome(answer: Response) -> (u16, String) {
+    let status = answer.status().as_u16();
+    let is_problem = answer.headers()["content-type"] == "application/problem+json";
+    let code = if is_problem {
+        answer.json::<Value>().await.unwrap()["code"].as_str().unwrap().to_owned()
+    } else {
+        String::new()
+    };
+    (status, code)
+}
+
+/// A token of the table: its secret, its one scope, and whether it may use every instance. `None` is no right token.
+type Holder = (Option<&'static str>, Option<(&'static str, bool)>);
+
+/// What the document says of a token at an instance.
+fn expected(wanted: &[String], holder: Holder, instance: Option<&str>, success: u16) -> (u16, &'static str) {
+    let Some((scope, every_instance)) = holder.1 else { return (401, "unauthenticated") };
+    let reaches = every_instance || instance.is_none_or(|instance| instance == "demo");
+    if !reaches || !(wanted.is_empty() || wanted.iter().any(|wanted| wanted == scope)) {
+        return (403, "forbidden");
+    }
+    match (instance, success) {
+        (Some("nowhere"), _) => (404, "unknown-instance"),
+        (_, 404) => (404, "unknown-payment"),
+        (_, success) => (success, ""),
+    }
 }
 
 #[tokio::test]
 async fn a_token_opens_what_its_scope_says_at_its_instances_and_nothing_else() {
-    let world = World::start(&[]).await;
-    for (method, path, name) in operations() {
-        for scope in SCOPES {
-            let status = world.ask(&method, &path, Some(scope)).await.status();
-            // Who operates sees everybody's payments.
-            let sees_all = scope == "operate" && matches!(&*name, "listPayments" | "getPayment");
-            let may = needed(&name).is_none_or(|needed| needed == scope) || sees_all;
-            assert_eq!(status != 403, may, "{name} with {scope}: {status}");
-            assert_ne!(status, 401, "{name} with {scope}");
-        }
-        if let Some(needed) = needed(&name).filter(|_| path.contains("/demo/")) {
-            let elsewhere = world.ask(&method, &path.replace("/demo/", "/other/"), Some(needed)).await;
-            assert_eq!(elsewhere.status(), 403, "{name} at an instance that is not the token's");
+    let settings = [
+        ("BRIDGE_LIMITS__CAPACITY", "1000000"),
+        ("BRIDGE_SERVER__TRUSTED_PROXIES", "127.0.0.0/8"),
+        // Nobody reads what it logs meanwhile.
+        ("BRIDGE_TELEMETRY__LOG", "error"),
+    ];
+    let world = World::start(&settings).await;
+    let strangers: [Holder; 2] = [(None, None), (Some("no-token-of-this-bridge"), None)];
+    let one = SCOPES.map(|scope| (Some(scope), Some((scope, false))));
+    let every = SCOPES.map(|scope| (Some(every_instance(scope)), Some((scope, true))));
+    let holders: Vec<Holder> = strangers.into_iter().chain(one).chain(every).collect();
+    let mut asked = 0_u32;
+    for Operation { method, path, name, wanted } in operations() {
+        let instances: &[Option<&str>] =
+            if path.contains("/demo/") { &[Some("demo"), Some("other"), Some("nowhere")] } else { &[None] };
+        for (holder, instance) in holders.iter().flat_map(|holder| instances.iter().map(move |one| (*holder, *one))) {
+            let path = instance.map_or(path.clone(), |instance| path.replace("/demo/", &format!("/{instance}/")));
+            let request = Client::new().request(method.clone(), world.url(&path));
+            let request = holder.0.into_iter().fold(request, RequestBuilder::bearer_auth);
+            // An address for each: one that guesses so often would no longer be listened to.
+            asked += 1;
+            let (request, success) =
+                sound(&name, request.header("X-Forwarded-For", Ipv4Addr::from_bits(asked).to_string()));
+            let (status, code) = outcome(request.send().await.unwrap()).await;
+            let expected = expected(&wanted, holder, instance, success);
+            assert_eq!((status, code.as_str()), expected, "{name} at {instance:?} by {holder:?}");
         }
     }
+    assert!(asked > 700, "{asked}");
     let listed = world.ask(&Method::GET, "/v1/instances", Some("read")).await.text().await.unwrap();
     assert!(listed.contains("demo") && !listed.contains("other"), "{listed}");
+}
+
+#[tokio::test]
+async fn who_operates_one_instance_neither_sees_nor_steers_another() {
+    let world = World::start(&[]).await;
+    let whole = every_instance("operate");
+    let sale = json!({"PaymentMethod": 1, "Products": [{"ID": 1, "Amount": 1}]});
+    let pay = Client::new().post(world.url("/v1/instances/other/points-of-sale/1/payments")).json(&sale);
+    let pay = pay.bearer_auth(every_instance("pay")).header("Idempotency-Key", "of-another").send().await.unwrap();
+    assert_eq!(pay.status(), 201);
+    let status = async |token: &str| {
+        let answer = world.ask(&Method::GET, "/v1/bridge", Some(token)).await;
+        assert_eq!(answer.status(), 200);
+        answer.json::<Value>().await.unwrap()
+    };
+    let (all, mine) = (status(whole).await, status("operate").await);
+    assert_eq!((&all["whole"], &all["payments"]["booked"]), (&json!(true), &json!(1)));
+    assert_eq!((all["instances"].as_array().unwrap().len(), all["cache"].is_object()), (2, true));
+    assert_eq!((&mine["whole"], mine["instances"].as_array().unwrap().len()), (&json!(false), 1));
+    for untold in ["payments", "cache", "subscribers"] {
+        assert!(mine.get(untold).is_none(), "{untold} is told of all instances together: {mine}");
+    }
+    assert!(!mine.to_string().contains("other"), "{mine}");
+    let metrics = async |token: &str| {
+        let answer = world.ask(&Method::GET, "/metrics", Some(token)).await;
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    let (refused, told) = metrics("operate").await;
+    assert_eq!(refused, 403, "{told}");
+    assert!(!told.contains("other"), "{told}");
+    let (given, told) = metrics(whole).await;
+    assert_eq!((given, told.contains("pos_instance=\"other\"")), (200, true), "{told}");
+
+    let cordon = async |token: &str, cordoned: bool| {
+        let url = world.url("/v1/bridge/shards/exon");
+        let answer = Client::new().put(url).bearer_auth(token).json(&json!({"cordoned": cordoned}));
+        assert_eq!(answer.send().await.unwrap().status(), 200);
+    };
+    let cordoned = async || {
+        let of_each = status(whole).await["instances"].as_array().unwrap().clone();
+        let exon =
+            |one: &Value| one["shards"].as_array().unwrap().iter().find(|shard| shard["shard"] == "exon").cloned();
+        of_each.iter().map(|one| exon(one).unwrap()["cordoned"] == true).collect::<Vec<_>>()
+    };
+    cordon("operate", true).await;
+    assert_eq!(cordoned().await, [true, false], "only for demo");
+    cordon(whole, true).await;
+    assert_eq!(cordoned().await, [true, true]);
+    cordon("operate", false).await;
+    assert_eq!(cordoned().await, [false, true]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_is_not_trusted_is_told_of_once() {
+    for (trusted, lines) in [("", 1), ("127.0.0.0/8", 0)] {
+        let world = World::start(&[("BRIDGE_SERVER__TRUSTED_PROXIES", trusted)]).await;
+        for forwarded in ["192.0.2.1", "192.0.2.2"] {
+            let request = Client::new().get(world.url("/v1/instances")).bearer_auth("read");
+            assert_eq!(request.header("X-Forwarded-For", forwarded).send().await.unwrap().status(), 200);
+        }
+        world.bridge.signal("-TERM");
+        let (status, log) = world.bridge.end(Duration::from_secs(20));
+        assert_eq!(status, Some(0));
+        assert_eq!(log.lines().filter(|line| line.contains("trusted_proxies")).count(), lines, "{log}");
+        assert!(!log.contains("192.0.2."), "what anybody can write is not in the log: {log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_debug_no_frame_is_a_line_of_the_log() {
+    let world = World::start(&[("BRIDGE_TELEMETRY__LOG", "debug")]).await;
+    let links = async || {
+        let answer = world.ask(&Method::GET, "/readyz?require=gateway", None).await;
+        answer.status() == 200
+    };
+    while !links().await {}
+    for number in 0..50 {
+        world.gateway.broadcast("demo", &format!("broadcast-{number}-of-the-test"), "{}").unwrap();
+        let read = world.ask(&Method::GET, "/v1/instances/demo/points-of-sale/1/transactions", Some("read")).await;
+        assert_eq!(read.status(), 200);
+    }
+    world.bridge.signal("-TERM");
+    let (status, log) = world.bridge.end(Duration::from_secs(20));
+    assert_eq!(status, Some(0));
+    assert!(!log.contains("of-the-test"), "{log}");
+    // One a request, and what the start and the end have to say.
+    assert!((50..150).contains(&log.lines().count()), "{} lines:\n{log}", log.lines().count());
 }
 
 #[tokio::test]
@@ -223,6 +395,18 @@ async fn without_tokens_no_web_page_can_use_a_bridge_on_its_reader_s_machine() {
     assert_eq!(ask(Some("evil.example"), None).await, 403, "a name that was pointed at this machine");
     assert_eq!(ask(None, Some("https://evil.example")).await, 403, "a page that calls across");
     assert_eq!(ask(None, Some("null")).await, 403, "a page without an origin");
+    for site in ["cross-site", "same-site"] {
+        let image = Client::new().get(world.url("/v1/instances/demo/deposit")).header("Sec-Fetch-Site", site);
+        assert_eq!(image.send().await.unwrap().status(), 403, "an image in a page, without an origin");
+    }
+}
+
+#[test]
+fn the_unit_leaves_no_dump_of_secrets_and_bounds_memory() {
+    let unit = include_str!("../deploy/systemd/concertpos-bridge.service");
+    for line in ["LimitCORE=0", "MemoryMax=1G"] {
+        assert!(unit.lines().any(|given| given == line), "{line}");
+    }
 }
 
 /// Every file below a folder.

@@ -362,12 +362,13 @@ impl Bridge {
         self.shared.drain.has_begun()
     }
 
-    /// Takes a shard out by hand for every instance, or puts it back. False where there is no such shard.
+    /// Takes a shard out by hand for the instances that are `wanted`, or puts it back. The names of those instances; none
+    /// where there is no such shard.
     #[must_use]
-    pub fn cordon(&self, shard: &str, cordoned: bool) -> bool {
-        let cordon = |instance: &Arc<Instance>| instance.dispatch.pool.cordon(shard, cordoned);
-        // Every pool must hear of it, so no shortcut at the first.
-        self.shared.instances.values().filter(|instance| cordon(instance)).count() > 0
+    pub fn cordon(&self, shard: &str, cordoned: bool, wanted: impl Fn(&str) -> bool) -> Vec<String> {
+        let concerned = self.shared.instances.iter().filter(|(name, _)| wanted(name));
+        let done = concerned.filter(|(_, instance)| instance.dispatch.pool.cordon(shard, cordoned));
+        done.map(|(name, _)| name.clone()).collect()
     }
 
     /// Waits for everything that must not be cut off. Bounded by what each of them is bounded by.

@@ -53,7 +53,7 @@ impl Relay {
             Upward::Opened { link, at } => (matcher.opened(*link, *at), true),
             Upward::Closed { link, last_heard } => (matcher.closed(*link, *last_heard), true),
             Upward::Broadcast { link, at, message, parameters } => {
-                tracing::debug!(instance = &*self.instance, link, message, "broadcast");
+                tracing::trace!(instance = &*self.instance, link, message, "broadcast");
                 (matcher.heard(*link, *at, message, parameters, Timestamp::now()), message == UPDATEPOS)
             }
             Upward::Unreadable { link, at, digest } => {

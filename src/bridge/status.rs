@@ -9,7 +9,7 @@ use crate::budget::{Waits, WindowStatus};
 use crate::gateway::{ShardStatus, Tally};
 use crate::journal::State;
 
-/// The whole bridge.
+/// The bridge, or what a token sees of it that may not use all of its instances.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct BridgeStatus {
     /// The program's version.
@@ -20,16 +20,23 @@ pub struct BridgeStatus {
     /// `serving`, or `draining` once it was told to stop.
     #[schema(example = "serving")]
     pub state: &'static str,
-    /// Each instance, in order of name.
+    /// Whether the token may use every instance. Where it may not, what is told of all instances together is left out:
+    /// `cache`, `payments` and `subscribers`.
+    pub whole: bool,
+    /// Each instance that the token may use, in order of name.
     pub instances: Vec<InstanceStatus>,
     /// Copies of replies, of all instances together.
-    pub cache: CacheStatus,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub cache: Option<CacheStatus>,
     /// Payments by state, of all instances together; absent while the journal cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub payments: Option<PaymentCounts>,
     /// Event streams that are open.
-    pub subscribers: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub subscribers: Option<u64>,
 }
 
 /// One instance.
@@ -104,8 +111,10 @@ pub struct InstanceTally<'a> {
 }
 
 impl Bridge {
-    /// The bridge at this moment. Instances for which `wanted` is false are left out.
+    /// The bridge at this moment. Instances for which `wanted` is false are left out, and with them whatever is told of all
+    /// instances together.
     pub async fn overview(&self, wanted: impl Fn(&str) -> bool) -> BridgeStatus {
+        let whole = self.shared.instances.keys().all(|name| wanted(name));
         let instances = self.shared.instances.iter().filter(|(name, _)| wanted(name)).map(|(name, instance)| {
             let pool = instance.dispatch.pool.status();
             let budgets = instance.dispatch.ledger.status();
@@ -122,11 +131,13 @@ impl Bridge {
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: self.shared.started.elapsed().as_secs(),
             state: if self.is_draining() { "draining" } else { "serving" },
+            whole,
             instances: instances.collect(),
-            cache: CacheStatus { copies, bytes },
-            payments: self.payment_counts().await,
+            cache: whole.then_some(CacheStatus { copies, bytes }),
+            payments: if whole { self.payment_counts().await } else { None },
             // The hubs share their places.
-            subscribers: self.shared.instances.values().next().map_or(0, |one| one.hub.listeners() as u64),
+            subscribers: whole
+                .then(|| self.shared.instances.values().next().map_or(0, |one| one.hub.listeners() as u64)),
         }
     }
 

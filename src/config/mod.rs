@@ -113,7 +113,7 @@ fn refused(auth: &mut Section<'_>, refusal: &Refusal) {
     match refusal {
         Refusal::Nobody => {}
         Refusal::Reserved(name) => {
-            tokens.section(name).fault("", "has a name that the bridge uses itself; name it otherwise")
+            tokens.section(name).fault("", "has a name that the bridge uses itself; name it otherwise");
         }
         Refusal::Shared(other, name) => {
             tokens.section(name).fault("sha256", format_args!("holds a digest that auth.tokens.{other} has too"));

@@ -327,7 +327,7 @@ impl Link {
                 Ok(())
             }
             Step::Stray => {
-                tracing::debug!(instance = self.shared.instance, shard = self.name, link = self.id, "a stray frame");
+                tracing::trace!(instance = self.shared.instance, shard = self.name, link = self.id, "a stray frame");
                 Ok(())
             }
             Step::Close(untrusted) => Err(Ended::Untrusted(match untrusted {

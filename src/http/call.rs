@@ -68,7 +68,7 @@ pub fn examine(request: &HttpRequest) -> Result<Admitted, Problem> {
     if shared.auth.mode() == Mode::None {
         local::guard(request.uri(), request.headers(), &shared.config.cors_origins)?;
     }
-    let address = address(request, &shared.config.trusted_proxies);
+    let address = address(request, shared);
     let caller = shared.auth.by_header(request.headers(), address).inspect_err(|_| {
         hold_back(request, shared.auth.suspects().held_back());
     })?;
@@ -105,7 +105,7 @@ fn hold_back(request: &HttpRequest, wait: Option<Duration>) {
 /// Queries end up in logs and histories, so only a token that can do nothing but listen is taken from one.
 fn listener(request: &HttpRequest) -> Result<Caller, Problem> {
     let shared = shared(request)?;
-    let address = address(request, &shared.config.trusted_proxies);
+    let address = address(request, shared);
     if shared.auth.mode() == Mode::None {
         local::guard(request.uri(), request.headers(), &shared.config.cors_origins)?;
         return shared.auth.by_header(request.headers(), address);
@@ -128,9 +128,11 @@ fn listener(request: &HttpRequest) -> Result<Caller, Problem> {
 
 /// Whom to hold to account for a request.
 #[must_use]
-pub fn address(request: &HttpRequest, trusted: &[client::Network]) -> IpAddr {
+pub fn address(request: &HttpRequest, shared: &Shared) -> IpAddr {
     // Only a test has no peer.
     let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
+    let trusted = &shared.config.trusted_proxies;
+    shared.untrusted.look(peer, request.headers(), trusted);
     client::address(peer, request.headers(), trusted)
 }
 

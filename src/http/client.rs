@@ -4,9 +4,12 @@
 //! is trusted, read from the end.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::str::FromStr;
+use std::time::Duration;
 
 use actix_web::http::header::{HeaderMap, X_FORWARDED_FOR};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 /// A network of trusted proxies: one address, or an address and how many of its bits matter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,12 +43,42 @@ impl Network {
     }
 }
 
+/// How often a proxy that is not trusted is told of: often enough to be found in a log that is looked at.
+const TOLD_EVERY: Duration = Duration::from_mins(10);
+
+/// Tells of proxies that forward addresses and are not trusted, now and then. Anybody can send the header, so the log must
+/// not grow with each.
+#[derive(Debug)]
+pub struct Untrusted(DefaultDirectRateLimiter);
+
+impl Default for Untrusted {
+    fn default() -> Self {
+        Self(RateLimiter::direct(Quota::with_period(TOLD_EVERY).unwrap_or(Quota::per_hour(NonZeroU32::MIN))))
+    }
+}
+
+impl Untrusted {
+    /// Says so where `peer` forwards an address and is not trusted.
+    pub fn look(&self, peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) {
+        if headers.contains_key(X_FORWARDED_FOR) && !is_trusted(peer, trusted) && self.0.check().is_ok() {
+            tracing::warn!(
+                address = %peer.to_canonical(),
+                "X-Forwarded-For comes from an address that is not in server.trusted_proxies, and is not believed: a \
+                 proxy's callers then count as one address"
+            );
+        }
+    }
+}
+
+fn is_trusted(address: IpAddr, trusted: &[Network]) -> bool {
+    trusted.iter().any(|network| network.contains(address))
+}
+
 /// Whom to hold to account for a request that came from `peer` with these headers.
 #[must_use]
 pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
-    let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
     let mut address = peer.to_canonical();
-    if !is_trusted(address) {
+    if !is_trusted(address, trusted) {
         return address;
     }
     let lines: Vec<&str> = headers.get_all(X_FORWARDED_FOR).filter_map(|line| line.to_str().ok()).collect();
@@ -53,7 +86,7 @@ pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr
         // What cannot be read was not written by a proxy of ours: the last that could be is held to account.
         let Some(forwarded) = parse(entry.trim()) else { break };
         address = forwarded;
-        if !is_trusted(address) {
+        if !is_trusted(address, trusted) {
             break;
         }
     }

@@ -39,7 +39,7 @@ fn process(page: &mut Exposition, status: &BridgeStatus, tasks: usize) {
     page.gauge("uptime_seconds", "How long the bridge has been running.").sample(&[], status.uptime_seconds);
     let draining = u8::from(status.state == "draining");
     page.gauge("draining", "1 once the bridge was told to stop.").sample(&[], draining);
-    page.gauge("subscribers", "Event streams that are open.").sample(&[], status.subscribers);
+    page.gauge("subscribers", "Event streams that are open.").sample(&[], status.subscribers.unwrap_or_default());
     page.gauge("tasks", "Tasks that were begun and have not ended.").sample(&[], tasks as u64);
 }
 
@@ -231,8 +231,9 @@ fn reads(page: &mut Exposition, shared: &Shared, status: &BridgeStatus) {
             family.sample(&[("pos_instance", instance), ("answer", name)], tally.answers.of(answer));
         }
     }
-    page.gauge("cache_copies", "Copies of replies.").sample(&[], status.cache.copies);
-    page.gauge("cache_size_bytes", "What the copies take, roughly.").sample(&[], status.cache.bytes);
+    let Some(cache) = &status.cache else { return };
+    page.gauge("cache_copies", "Copies of replies.").sample(&[], cache.copies);
+    page.gauge("cache_size_bytes", "What the copies take, roughly.").sample(&[], cache.bytes);
 }
 
 fn payments(page: &mut Exposition, status: &BridgeStatus) {

@@ -22,6 +22,7 @@ pub mod metrics;
 pub mod native;
 pub mod negotiate;
 pub mod openapi;
+mod page;
 pub mod pattern;
 pub mod preconditions;
 pub mod problem;

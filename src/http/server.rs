@@ -18,14 +18,14 @@ use actix_web::{App, Error, HttpServer};
 use rustix::process::{Resource, getrlimit};
 use utoipa_actix_web::AppExt;
 
-use super::auth::Auth;
+use super::auth::{Auth, local};
 use super::connections::Connections;
 use super::doorway::{self, Spoken, Staff};
 use super::fallback::{self, Methods};
 use super::queries::Queries;
 use super::tally::Tally;
 use super::tls::Certificates;
-use super::{Config, edge, native, openapi, routes};
+use super::{Config, client, edge, native, openapi, routes};
 use crate::bridge::Bridge;
 use crate::telemetry::runtimes::Runtimes;
 
@@ -99,13 +99,18 @@ pub struct Shared {
     pub runtimes: Runtimes,
     /// Callers' connections.
     pub connections: Arc<Connections>,
+    /// Tells of proxies that are not trusted.
+    pub untrusted: client::Untrusted,
 }
 
 impl Shared {
     /// Shared state over a bridge and its callers.
     #[must_use]
     pub fn new(bridge: Bridge, auth: Arc<Auth>, config: Config) -> Self {
-        let document = openapi::document();
+        let mut document = openapi::document();
+        if let Some(public_url) = &config.public_url {
+            openapi::served_at(&mut document, public_url);
+        }
         let (methods, tally) = (Methods::of(&document), Tally::of(&document));
         let native = native::Room::new(&config.native);
         let queries = Queries::of(&document);
@@ -120,6 +125,7 @@ impl Shared {
             tally,
             runtimes: Runtimes::default(),
             connections: Arc::new(Connections::new(room())),
+            untrusted: client::Untrusted::default(),
         }
     }
 }
@@ -214,6 +220,7 @@ pub fn app(
     app.app_data(shared)
         .default_service(web::to(fallback::answer))
         .wrap(from_fn(edge::complete))
+        .wrap(from_fn(local::refuse_foreign_pages))
         .wrap(Compress::default())
         .wrap(Condition::new(!origins.is_empty(), cors(&origins)))
         .wrap(from_fn(edge::observe))

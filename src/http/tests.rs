@@ -347,6 +347,67 @@ async fn a_problem_s_type_is_absolute_under_a_public_address() {
 }
 
 #[actix_web::test]
+async fn the_document_names_the_public_address_with_its_path_as_the_server() {
+    let server = async |public_url: Option<&str>| {
+        let config = Config { public_url: public_url.map(str::to_owned), ..Config::default() };
+        ask_with(config, auth(), get("/openapi.json")).await.json()["servers"][0]["url"].clone()
+    };
+    assert_eq!(server(None).await, "/");
+    assert_eq!(server(Some("https://pos.example/bridge")).await, "https://pos.example/bridge");
+}
+
+#[actix_web::test]
+async fn every_page_forbids_frames_and_other_origins() {
+    let html = |uri: &str| TestRequest::get().uri(uri).insert_header(("Accept", "text/html"));
+    let pages = ["/", "/docs/", "/docs/index.html", "/docs/swagger-ui-bundle.js", "/problems", "/problems/forbidden"];
+    for uri in pages {
+        let page = ask(html(uri)).await;
+        assert_eq!(page.status, 200, "{uri}");
+        for (name, value) in [
+            ("x-frame-options", "DENY"),
+            ("cross-origin-resource-policy", "same-origin"),
+            ("cross-origin-opener-policy", "same-origin"),
+            ("referrer-policy", "no-referrer"),
+            ("x-content-type-options", "nosniff"),
+        ] {
+            assert_eq!(page.header(name), value, "{uri}");
+        }
+        let policy = page.header("content-security-policy");
+        for part in ["default-src 'none'", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"] {
+            assert!(policy.split("; ").any(|given| given == part), "{uri}: {policy}");
+        }
+        let scripts = policy.split("; ").find(|part| part.starts_with("script-src"));
+        assert!(scripts.is_none_or(|scripts| scripts == "script-src 'self'"), "{uri}: {policy}");
+        assert!(!policy.contains('*') && !policy.contains("http"), "{uri}: {policy}");
+    }
+}
+
+#[actix_web::test]
+async fn without_tokens_a_page_of_another_origin_is_answered_on_no_route_unless_it_is_invited() {
+    let open =
+        || Arc::new(Auth::new(&auth::Config { mode: Mode::None, ..auth::Config::default() }, &[].into()).unwrap());
+    let invited = || Config { cors_origins: vec!["https://shop.example".into()], ..Config::default() };
+    let routes = ["/", "/docs/", "/problems", "/livez", "/readyz", "/openapi.json", "/metrics", "/nowhere", PRODUCTS];
+    for uri in routes {
+        for site in ["cross-site", "same-site"] {
+            let page = || get(uri).insert_header(("Host", "localhost")).insert_header(("Sec-Fetch-Site", site));
+            assert_problem(&ask_with(invited(), open(), page()).await, 403, "forbidden");
+            let page = page().insert_header(("Origin", "https://shop.example"));
+            assert_ne!(ask_with(invited(), open(), page).await.status, 403, "{uri}, invited");
+        }
+        for site in ["same-origin", "none"] {
+            let own = get(uri).insert_header(("Host", "localhost")).insert_header(("Sec-Fetch-Site", site));
+            assert_ne!(ask_with(invited(), open(), own).await.status, 403, "{uri}, {site}");
+        }
+    }
+    let link = get("/docs/").insert_header(("Host", "localhost")).insert_header(("Sec-Fetch-Site", "cross-site"));
+    let link = link.insert_header(("Sec-Fetch-Mode", "navigate")).insert_header(("Sec-Fetch-Dest", "document"));
+    assert_eq!(ask_with(Config::default(), open(), link).await.status, 200);
+    let asked = get("/openapi.json").insert_header(("Sec-Fetch-Site", "cross-site"));
+    assert_eq!(ask(asked).await.status, 200, "with tokens a page may look, since it has none");
+}
+
+#[actix_web::test]
 async fn every_problem_is_explained_to_people_and_to_programs() {
     for entry in table::TABLE {
         let uri = format!("/problems/{}", entry.code);
@@ -516,7 +577,7 @@ async fn a_request_is_logged_in_one_line_that_holds_no_secret() {
         ask(request.insert_header(("X-Request-Id", "till-7"))).await;
     }
     let log = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-    assert_eq!(log.lines().count(), 1, "{log}");
+    assert_eq!(log.lines().filter(|line| line.contains("answered")).count(), 1, "{log}");
     let route = "route=\"/v1/instances/{instance}/points-of-sale/{pos_id}/products\"";
     for part in ["method=\"GET\"", route, "status=400", "duration_us=", "request_id=\"till-7\"", "caller=\"all\""] {
         assert!(log.contains(part), "{part}: {log}");

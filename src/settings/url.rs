@@ -27,14 +27,14 @@ pub fn host_and_port(authority: &str) -> Option<(&str, Option<u16>)> {
     let is_host =
         !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~:%".contains(&byte));
     let port = match rest.strip_prefix(':') {
+        None => None,
         Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
             Some(digits.parse().ok().filter(|port| *port != 0)?)
         }
         Some(_) => return None,
-        None if rest.is_empty() => None,
-        None => return None,
     };
-    is_host.then_some((host, port))
+    let is_whole = rest.is_empty() || port.is_some();
+    (is_host && is_whole).then_some((host, port))
 }
 
 /// What is wrong with a URL that has to begin with one of `schemes`, as a clause that follows its key.

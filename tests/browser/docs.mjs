@@ -29,6 +29,8 @@ try {
     if (!["data:", "blob:"].includes(url.protocol) && url.host !== listen) elsewhere.push(request.url());
   });
   page.on("pageerror", (error) => faults.push(String(error)));
+  // What the page's policy forbids is told on the console.
+  page.on("console", (message) => { if (message.type() === "error") faults.push(message.text()); });
   await page.goto(`http://${listen}/docs/`);
   await page.waitForSelector(".opblock");
   const document = await (await fetch(`http://${listen}/openapi.json`)).json();

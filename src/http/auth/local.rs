@@ -14,7 +14,7 @@ use actix_web::http::uri::Authority;
 use actix_web::http::{Method, Uri};
 use actix_web::middleware::Next;
 use actix_web::web::Data;
-use actix_web::{Error, ResponseError};
+use actix_web::{Error, HttpResponse};
 
 use super::{Mode, Problem, table};
 use crate::http::server::Shared;
@@ -59,7 +59,9 @@ pub async fn refuse_foreign_pages(
             && !opens_a_page(request.method(), request.path(), request.headers())
     });
     if refused {
-        return Ok(request.into_response(foreign_page().error_response()));
+        // `ServiceRequest::into_response` would lose the problem, which is written out where the request's id is known.
+        let (request, _) = request.into_parts();
+        return Ok(ServiceResponse::new(request, HttpResponse::from_error(foreign_page())));
     }
     Ok(next.call(request).await?.map_into_boxed_body())
 }

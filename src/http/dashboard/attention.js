@@ -11,7 +11,7 @@ export function findings(status) {
   const many = status.instances.length > 1;
   const add = (grade, key, text) => found.push({ grade, key, text });
   if (status.state === "draining") add("grave", "draining", "The bridge is stopping: it takes nothing new.");
-  if (!status.payments) add("grave", "journal", "The journal cannot be read: no payment can be made.");
+  if (status.whole && !status.payments) add("grave", "journal", "The journal cannot be read: no payment can be made.");
   const unknown = status.payments?.unknown ?? 0;
   if (unknown > 0) add("grave", "unknown", `${count(unknown, "payment")} of unknown outcome: somebody has to settle ${unknown === 1 ? "it" : "them"}.`);
   for (const instance of status.instances) {
@@ -59,13 +59,14 @@ export function showFigures(status) {
   const counts = status.payments;
   const under = counts ? counts.dispatching + counts.reserved : 0;
   say(byId("figure-unknown"), counts ? String(counts.unknown) : "–");
-  say(byId("figure-unknown-note"), counts ? `${under} under way` : "journal not readable");
+  const untold = status.whole ? "journal not readable" : "told to those who may use every instance";
+  say(byId("figure-unknown-note"), counts ? `${under} under way` : untold);
   mark(byId("figure-unknown").parentElement, "grade", counts?.unknown ? "grave" : "well");
   say(byId("figure-booked"), counts ? String(counts.booked) : "–");
   say(byId("figure-booked-note"), counts ? `${counts.settled} settled by hand` : "");
-  say(byId("figure-copies"), String(status.cache.copies));
-  say(byId("figure-copies-note"), `of replies, ${bytes(status.cache.bytes)}`);
-  say(byId("figure-subscribers"), String(status.subscribers));
+  say(byId("figure-copies"), status.cache ? String(status.cache.copies) : "–");
+  say(byId("figure-copies-note"), status.cache ? `of replies, ${bytes(status.cache.bytes)}` : "");
+  say(byId("figure-subscribers"), status.whole ? String(status.subscribers) : "–");
 }
 
 export function forgetAttention() {

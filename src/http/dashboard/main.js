@@ -78,7 +78,7 @@ async function showStatus(status, mine) {
   showFigures(status);
   pulse(status.state === "serving" ? "live" : "away", status.state === "serving" ? "Live" : "Stopping");
   if (first) announce("Signed in. The page updates by itself.");
-  await showPayments(status.payments, names, true);
+  await showPayments(status.payments, names, true, status.whole);
   if (mine === round) say(byId("as-of"), `As of ${time(Date.now())}`);
   return EVERY_MS;
 }

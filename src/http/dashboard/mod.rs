@@ -11,13 +11,11 @@ mod assets;
 
 use actix_web::HttpResponse;
 use actix_web::guard;
-use actix_web::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CROSS_ORIGIN_OPENER_POLICY, CROSS_ORIGIN_RESOURCE_POLICY, ETAG,
-    REFERRER_POLICY, X_FRAME_OPTIONS,
-};
+use actix_web::http::header::{CACHE_CONTROL, ETAG};
 use actix_web::web::{self, Path, ServiceConfig};
 
 use super::native;
+use super::page;
 use super::problem::{Problem, table};
 use assets::Asset;
 
@@ -43,14 +41,8 @@ async fn part(name: Path<String>) -> Result<HttpResponse, Problem> {
 
 fn answer(asset: &'static Asset) -> HttpResponse {
     let mut response = HttpResponse::Ok();
-    response
-        .insert_header((ETAG, asset.etag.as_str()))
-        .insert_header((CACHE_CONTROL, "no-cache"))
-        .insert_header((CONTENT_SECURITY_POLICY, POLICY))
-        .insert_header((X_FRAME_OPTIONS, "DENY"))
-        .insert_header((REFERRER_POLICY, "no-referrer"))
-        .insert_header((CROSS_ORIGIN_OPENER_POLICY, "same-origin"))
-        .insert_header((CROSS_ORIGIN_RESOURCE_POLICY, "same-origin"));
+    response.insert_header((ETAG, asset.etag.as_str())).insert_header((CACHE_CONTROL, "no-cache"));
+    page::guard(&mut response, POLICY);
     response.content_type(asset.media_type).body(asset.text)
 }
 

@@ -42,13 +42,13 @@ async function listOf(instances, query) {
 }
 
 /** Shows the counts, and the lists where they may have changed. */
-export async function showPayments(counts, instances, operates) {
+export async function showPayments(counts, instances, operates, whole = false) {
   const known = JSON.stringify([counts, instances]);
   keep(byId("payment-states"), counts ? STATES : [], ([state]) => state, () => el("span"), (box, [state, words]) => {
     say(box, `${counts[state]} ${words}`);
     mark(box, "state", state);
   });
-  if (!counts && operates) say(byId("payment-states"), "The journal cannot be read: payments are refused until it can.");
+  if (!counts && whole) say(byId("payment-states"), "The journal cannot be read: payments are refused until it can.");
   const now = Date.now();
   if (known !== lists.counts || now - lists.at > LIST_MS) {
     lists = { at: now, counts: known };

@@ -98,8 +98,8 @@ function confirmCordon(shard, others) {
   const out = asked.cordoned;
   say(byId("cordon-heading"), out ? `Take ${shard.shard} out?` : `Put ${shard.shard} back?`);
   say(byId("cordon-words"), out
-    ? "It gets no new connections and gives up those it has as soon as another shard serves. What is under way on them ends as ever. This holds for every instance, until it is put back or the bridge restarts."
-    : "It may be connected to again, for every instance.");
+    ? "It gets no new connections and gives up those it has as soon as another shard serves. What is under way on them ends as ever. This holds for every instance that your token may use, until it is put back or the bridge restarts."
+    : "It may be connected to again, for every instance that your token may use.");
   say(byId("cordon-warning"), out && others.length === 0 ? "No other shard has a link at this moment: its links stay until another has." : "");
   say(byId("cordon-yes"), out ? "Take it out" : "Put it back");
   say(byId("cordon-problem"), "");

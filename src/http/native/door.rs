@@ -40,7 +40,7 @@ pub(super) async fn enter(
     }
     let segment = request.match_info().get("name").unwrap_or_default();
     let target = Target::of(segment, request.query_string(), &shared.config.native.shards);
-    let address = call::address(&request, &shared.config.trusted_proxies);
+    let address = call::address(&request, &shared);
     let standing = standing(&target, &shared, address);
     let place = if asks_nobody || standing.listens {
         None

@@ -6,6 +6,7 @@
 
 pub mod answers;
 mod copies;
+mod scopes;
 
 use actix_web::web::Bytes;
 use serde_json::json;
@@ -14,7 +15,7 @@ use utoipa::OpenApi as _;
 use utoipa::openapi::extensions::Extensions;
 use utoipa::openapi::schema::{AdditionalProperties, Object, Schema, SchemaType, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{Components, OpenApi, RefOr};
+use utoipa::openapi::{Components, OpenApi, RefOr, ServerBuilder};
 use utoipa_actix_web::AppExt;
 
 use super::problem::Document;
@@ -51,7 +52,8 @@ pub fn document() -> OpenApi {
     let app = actix_web::App::new().into_utoipa_app().openapi(Frame::openapi()).configure(routes::configure);
     let (_, mut document) = app.split_for_parts();
     let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(
-        "A token issued by the bridge's operator or, where the operator allows it, the instance's own gateway key.",
+        "A token issued by the bridge's operator or, where the operator allows it, the instance's own gateway key. \
+         Operations name the scope that the token must have, or several of which one is enough.",
     ));
     let components = document.components.get_or_insert_default();
     components.security_schemes.insert(BEARER.to_owned(), SecurityScheme::Http(scheme.build()).into());
@@ -59,7 +61,13 @@ pub fn document() -> OpenApi {
     open_objects(components);
     ask_for_something_sold(components);
     answers::complete(&mut document);
+    scopes::describe(&mut document);
     document
+}
+
+/// Says where callers reach the bridge: behind a proxy that adds a path, `/` would lead beside it.
+pub fn served_at(document: &mut OpenApi, public_url: &str) {
+    document.servers = Some(vec![ServerBuilder::new().url(public_url).description(Some("This bridge")).build()]);
 }
 
 /// The document as it is committed and printed.

@@ -47,7 +47,7 @@ pub struct CordonedShard {
 /// Status of the bridge
 ///
 /// Shards and their links, budgets, copies, payments by state and subscribers, as they are at this moment. Instances
-/// that the token may not use are left out.
+/// that the token may not use are left out, and then so is what is told of all instances together.
 #[utoipa::path(tag = "Operations", operation_id = "getBridge",
     responses((status = 200, description = "The bridge at this moment.", body = BridgeStatus)))]
 #[get("/v1/bridge")]
@@ -60,7 +60,8 @@ pub(super) async fn get_bridge(call: Call) -> Result<HttpResponse, Problem> {
 /// Take a shard out, or put it back
 ///
 /// A shard that is taken out gets no new connections, and gives up those it has as soon as another shard serves; what is
-/// under way on them ends as ever. Holds for every instance, until the shard is put back or the bridge restarts.
+/// under way on them ends as ever. Holds for the instances that the token may use, until the shard is put back or the bridge
+/// restarts.
 #[utoipa::path(tag = "Operations", operation_id = "cordonShard", params(InShard),
     request_body(content = Cordon, description = "Whether the shard is to be taken out."),
     responses((status = 200, description = "The shard as it stands now.", body = CordonedShard)))]
@@ -72,10 +73,17 @@ pub(super) async fn cordon_shard(call: Call, payload: web::Payload) -> Result<Ht
         Problem::new(&table::INVALID_REQUEST).detail("The body has a fault. Nothing was changed.").errors(vec![fault])
     })?;
     let shard = call.segment("shard");
-    if !call.shared().bridge.cordon(shard, cordoned) {
+    let instances = call.shared().bridge.cordon(shard, cordoned, |instance| call.caller().may_reach(instance));
+    if instances.is_empty() {
         return Err(Problem::new(&table::NOT_FOUND).detail("The gateway has no shard of this name."));
     }
-    tracing::info!(shard, cordoned, by = call.caller().name(), "shard taken out or put back by hand");
+    tracing::info!(
+        shard,
+        cordoned,
+        instances = instances.join(","),
+        by = call.caller().name(),
+        "shard taken out or put back by hand"
+    );
     let shard = shard.to_owned();
     Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(CordonedShard { shard, cordoned }))
 }

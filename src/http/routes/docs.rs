@@ -10,8 +10,13 @@ use actix_web::{HttpRequest, HttpResponse, get};
 use flate2::read::GzDecoder;
 use utoipa_swagger_ui::{Config, serve};
 
+use crate::http::page;
 use crate::http::problem::{Problem, table};
 use crate::http::server::Shared;
+
+/// The browser is files of its own, but for the styles that its script sets and its pictures.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+    connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Adds the document and the browser.
 pub fn configure(config: &mut ServiceConfig) -> &mut ServiceConfig {
@@ -44,6 +49,7 @@ async fn browser_file(
     let file = serve(&path, config.into_inner()).map_err(|_| Problem::new(&table::INTERNAL_ERROR))?;
     let file = file.ok_or_else(|| Problem::new(&table::NOT_FOUND))?;
     let mut response = HttpResponse::Ok();
+    page::guard(&mut response, POLICY);
     response.content_type(file.content_type).insert_header((VARY, "Accept-Encoding"));
     if !file.gzpipped {
         return Ok(response.body(Bytes::from(file.bytes.into_owned())));

@@ -1,5 +1,5 @@
-//! Metrics for Prometheus. They name instances and callers, so they want the scope `operate`, or a listener that only
-//! the operator reaches.
+//! Metrics for Prometheus. They name instances and callers, so they want the scope `operate` at every instance, or a
+//! listener that only the operator reaches.
 
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::web::{Data, ServiceConfig};
@@ -7,7 +7,7 @@ use actix_web::{HttpResponse, get};
 
 use crate::http::auth::{Caller, Scope};
 use crate::http::metrics;
-use crate::http::problem::Problem;
+use crate::http::problem::{Problem, table};
 use crate::http::server::Shared;
 use crate::telemetry::exposition::MEDIA_TYPE;
 
@@ -19,6 +19,10 @@ pub fn configure(config: &mut ServiceConfig) -> &mut ServiceConfig {
 #[get("/metrics")]
 async fn guarded(caller: Caller, shared: Data<Shared>) -> Result<HttpResponse, Problem> {
     caller.require(Scope::Operate)?;
+    // They tell of every instance and every caller.
+    if !caller.may_reach_all(shared.bridge.instances().iter().map(String::as_str)) {
+        return Err(Problem::new(&table::FORBIDDEN).detail("Metrics want a token that may use every instance."));
+    }
     Ok(answer(&shared).await)
 }
 

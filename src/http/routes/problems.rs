@@ -1,15 +1,17 @@
 //! What an error means and what to do: the page that a problem's `type` points to, and a list of them all.
 
-use actix_web::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, VARY};
+use actix_web::http::header::{CACHE_CONTROL, VARY};
 use actix_web::web::{Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, get};
 use serde_json::{Value, json};
 
 use crate::http::negotiate;
+use crate::http::page;
 use crate::http::problem::{Entry, Problem, table};
 
 /// The page loads nothing and runs nothing; only its own few lines of style are let in.
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; \
+    frame-ancestors 'none'";
 
 /// Adds the pages.
 pub fn configure(config: &mut ServiceConfig) -> &mut ServiceConfig {
@@ -37,11 +39,9 @@ fn answer(
 ) -> Result<HttpResponse, Problem> {
     let mut response = HttpResponse::Ok();
     response.insert_header((CACHE_CONTROL, "no-cache")).insert_header((VARY, "Accept"));
+    page::guard(&mut response, POLICY);
     if negotiate::prefers_html(request.headers()) {
-        return Ok(response
-            .content_type("text/html; charset=utf-8")
-            .insert_header((CONTENT_SECURITY_POLICY, POLICY))
-            .body(page()));
+        return Ok(response.content_type("text/html; charset=utf-8").body(page()));
     }
     if !negotiate::accepts(request.headers(), "application/json") {
         return Err(Problem::new(&table::NOT_ACCEPTABLE));
