@@ -259,6 +259,7 @@ mod tests {
             let mut left = Duration::from_millis(left_ms);
             let first = share(left, false);
             prop_assert!(first * 3 >= left * 2, "a slow gateway is given most of the time");
+            prop_assert_eq!(first < left, left >= LEAST_TRY * 3, "and another try the rest, where that is enough");
             for tried in 1..=TRIES {
                 let one = share(left, tried == TRIES);
                 prop_assert!(one <= left);

@@ -71,8 +71,13 @@ impl Stream {
         Self { status, headers, comments: 0, response, unread: Vec::new() }
     }
 
-    /// The next event. Fails when none comes.
+    /// The next event. Fails when none comes: signs of life are no events.
     pub(crate) async fn next(&mut self) -> Event {
+        let next = tokio::time::timeout(PATIENCE + Duration::from_secs(10), self.dispatched()).await;
+        next.expect("an event comes")
+    }
+
+    async fn dispatched(&mut self) -> Event {
         let mut event = Event::default();
         while let Some(line) = self.line().await {
             if line.is_empty() {
