@@ -1,5 +1,7 @@
 //! Reads stay under the gateway's limits, and never pass off as fresh what a broadcast has ended.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod support;
 
 use std::sync::Arc;
