@@ -180,6 +180,7 @@ fn sound(operation: &str, request: RequestBuilder) -> (RequestBuilder, u16) {
         "verifyauth" => (request.json(&json!({"password": "cashier-secret"})), 200),
         "registerdevice" | "sendCommand" => (request.json(&json!({})), 200),
         "cordonShard" => (request.json(&json!({"cordoned": false})), 200),
+        "openBudget" => (request.json(&json!({"open": true})), 200),
         _ => (request, 200),
     }
 }

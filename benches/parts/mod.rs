@@ -78,7 +78,7 @@ fn full_window() -> Window {
     for at in 0..100 {
         let at = Tick(at * HOLD / 100);
         let grant = window.try_grant(at, PRICE).unwrap();
-        window.ended(grant, at);
+        window.ended(grant, at, true);
     }
     window
 }
@@ -89,7 +89,7 @@ pub(crate) fn grant_and_end() -> impl FnMut() {
     move || {
         now += HOLD / 100 + 1;
         let grant = window.try_grant(Tick(now), PRICE).unwrap();
-        window.ended(grant, Tick(now));
+        window.ended(grant, Tick(now), true);
     }
 }
 

@@ -94,7 +94,7 @@ impl Dispatch {
             match self.write(command, lease.within(limit), permit, deadline).await {
                 Ok(body) if body.is_object() => return Ok(body),
                 Ok(_) => return Err(Error::Violation("a reply whose parameters are not an object".to_owned())),
-                Err(Failure::Refused(refusal)) => return Err(refused(refusal.error)),
+                Err(Failure::Refused(refusal)) => return Err(self.refused(command, refusal.error)),
                 Err(Failure::NotSent(NotSent::LinkGone)) => {}
                 Err(Failure::NotSent(why)) => return Err(failed.unwrap_or_else(|| why.into())),
                 Err(Failure::Unknown(lost)) => {
@@ -138,7 +138,9 @@ impl Dispatch {
                 Ok(body) => return Ok(body),
                 Err(Failure::NotSent(NotSent::LinkGone)) => {}
                 Err(Failure::NotSent(why)) => return Err(Unfinished::Nothing(why.into())),
-                Err(Failure::Refused(refusal)) => return Err(Unfinished::Nothing(refused(refusal.error))),
+                Err(Failure::Refused(refusal)) => {
+                    return Err(Unfinished::Nothing(self.refused(command, refusal.error)));
+                }
                 Err(Failure::Unknown(lost)) => return Err(Unfinished::Unknown(lost)),
             }
         }
@@ -181,23 +183,42 @@ impl Dispatch {
     pub(super) fn account(&self, command: &Command, permit: Permit, outcome: &Result<Body, Failure>) {
         match outcome {
             Err(Failure::NotSent(_)) => permit.never_written(),
-            Err(Failure::Refused(Refusal { error, .. })) => {
-                let instance = self.pool.instance();
-                match error.meaning() {
-                    Meaning::RateLimit { retry_after, .. } => {
-                        tracing::warn!(instance, command = %command.name, ?retry_after, "the gateway's limit was reached");
-                        self.ledger.closed_by_gateway(&command.name, retry_after);
-                    }
-                    // No caller can mend that, and whoever can reads the log.
-                    Meaning::Credentials | Meaning::License => {
-                        tracing::warn!(instance, command = %command.name, gateway = error.error,
-                            "the gateway refuses the key or the licence of the instance");
-                    }
-                    _ => {}
-                }
-                permit.ended();
+            Err(Failure::Refused(Refusal { error, .. }) | Failure::Unknown(Lost { cause: Cause::Word(error), .. })) => {
+                self.heed(command, error);
+                permit.answered();
             }
-            Ok(_) | Err(Failure::Unknown(_)) => permit.ended(),
+            Ok(_) => permit.answered(),
+            Err(Failure::Unknown(_)) => permit.ended(),
+        }
+    }
+
+    fn heed(&self, command: &Command, error: &GatewayError) {
+        let instance = self.pool.instance();
+        match error.meaning() {
+            Meaning::RateLimit { retry_after, .. } => {
+                self.ledger.closed_by_gateway(&command.name, retry_after);
+                let closed_for = self.ledger.closed_for(&command.name);
+                tracing::warn!(instance, command = %command.name, ?retry_after, ?closed_for,
+                    "the gateway's limit was reached");
+            }
+            // No caller can mend that, and whoever can reads the log.
+            Meaning::Credentials | Meaning::License => {
+                tracing::warn!(instance, command = %command.name, gateway = error.error,
+                    "the gateway refuses the key or the licence of the instance");
+            }
+            _ => {}
+        }
+    }
+
+    /// What the gateway's refusal, which was accounted for, means for the caller. How long to wait is what the ledger
+    /// holds, so that whoever comes back then is let in.
+    pub(super) fn refused(&self, command: &Command, error: GatewayError) -> Error {
+        match error.meaning() {
+            Meaning::RateLimit { .. } => {
+                let retry_after = self.ledger.closed_for(&command.name);
+                Error::RateLimited { retry_after, gateway: Some(error) }
+            }
+            _ => Error::Refused(error),
         }
     }
 }
@@ -216,16 +237,6 @@ fn unanswered(cause: &Cause) -> Error {
         Cause::Timeout => Error::Timeout,
         Cause::NotUnderstood | Cause::Word(_) => Error::Violation(cause.to_string()),
         Cause::Disconnected => Error::Lost { retry_after: SHORTLY },
-    }
-}
-
-/// What the gateway's refusal means for the caller.
-pub(super) fn refused(error: GatewayError) -> Error {
-    match error.meaning() {
-        Meaning::RateLimit { retry_after, .. } => {
-            Error::RateLimited { retry_after: retry_after.unwrap_or(SHORTLY), gateway: Some(error) }
-        }
-        _ => Error::Refused(error),
     }
 }
 

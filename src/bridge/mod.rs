@@ -34,7 +34,7 @@ pub use status::{BridgeStatus, InstanceStatus, PaymentCounts};
 use tally::Answers;
 use turns::{Turn, Turns};
 
-use crate::budget::{Ledger, Quota};
+use crate::budget::{Ledger, Quota, WindowStatus};
 use crate::cache::{Cache, Key as CopyKey, PasswordKey, PlainKey};
 use crate::drain::Drain;
 use crate::gateway::{Cause, Pool};
@@ -329,6 +329,11 @@ impl Bridge {
     #[must_use]
     pub fn quota(&self, instance: &str, command: &str) -> Option<Quota> {
         Some(self.shared.instances.get(instance)?.dispatch.ledger.budget(command))
+    }
+
+    /// Opens a command that the gateway closed, and says how its budget stands; none where there is no such command.
+    pub fn open_budget(&self, instance: &str, command: &str) -> Result<Option<WindowStatus>, Error> {
+        Ok(self.instance(instance)?.dispatch.ledger.open(command))
     }
 
     /// An instance's broadcasts, to listen to.

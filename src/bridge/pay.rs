@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::dispatch::{Dispatch, refused};
+use super::dispatch::Dispatch;
 use super::error::Error;
 use super::evidence::Evidence;
 use crate::budget::{Ask, Class, Permit};
@@ -156,7 +156,7 @@ impl Payments {
             Err(Unwritten::Refused(Refusal { error, late })) => {
                 let release = Outcome::Released(Release::Refused(error.clone()));
                 let listening = late.map(|late| (late, self.listen(id)));
-                let told = self.ended_in_nothing(dispatched, release, refused(error)).await;
+                let told = self.ended_in_nothing(dispatched, release, self.dispatch.refused(command, error)).await;
                 self.hear_late_frames(id, pos_id, listening);
                 told
             }

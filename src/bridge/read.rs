@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use super::dispatch::{Dispatch, refused};
+use super::dispatch::Dispatch;
 use super::error::Error;
 use super::freshness::{Decision, Forward, Wish, decide};
 use super::turns::{Turn, Turns};
@@ -109,7 +109,7 @@ impl Reader {
             }
             (Decision::Fetch { forward, fallback }, _) => {
                 let (result, collapsed) = match refusal {
-                    Some(refusal) => (Err(refused(refusal)), false),
+                    Some(refusal) => (Err(Error::Refused(refusal)), false),
                     None => self.fetch(&ask, fallback.then(|| staleness(seen))).await,
                 };
                 self.told(&ask, result, forward, collapsed, fallback)

@@ -93,8 +93,8 @@ impl Gate {
         self.scribe.spent(&self.window, grant.points());
     }
 
-    pub(super) fn ended(&self, grant: Grant) {
-        self.with(|turnstile, now| turnstile.ended(now, grant));
+    pub(super) fn ended(&self, grant: Grant, answered: bool) {
+        self.with(|turnstile, now| turnstile.ended(now, grant, answered));
     }
 
     pub(super) fn give_back(&self, grant: Grant) {

@@ -25,10 +25,6 @@ use super::{Config, Payments, Scope, is_payment};
 /// Windows for commands that are not in the configuration.
 pub const MAX_OTHERS: usize = 256;
 
-/// The longest that one word of the gateway closes a window. Nothing bounds `retry_after` on the wire, and a slip in
-/// one number must not close the tills for the rest of a festival.
-pub const MAX_CLOSED: Duration = Duration::from_hours(1);
-
 /// An ask for the points of one command.
 #[derive(Debug, Clone, Copy)]
 pub struct Ask<'a> {
@@ -67,6 +63,9 @@ pub struct WindowStatus {
     pub in_flight_points: u64,
     /// Milliseconds for which a `ratelimit` of the gateway keeps it closed; 0 where it is open.
     pub closed_for_ms: u64,
+    /// Whether it was closed by a `ratelimit` and no command was answered since: the next one is sent alone, and the
+    /// others wait for its answer.
+    pub probing: bool,
     /// Payments that wait.
     pub waiting_payments: usize,
     /// Callers' asks that wait.
@@ -140,13 +139,38 @@ impl Ledger {
     }
 
     /// The gateway answered `ratelimit`: grants nothing more for this command (in [`Scope::Instance`], for any) until
-    /// `retry_after` from now, at most [`MAX_CLOSED`]. Where the gateway named none, a whole window and guard.
+    /// `retry_after` from now, and then one command alone until it is answered. Where the gateway named no time, a whole
+    /// window and guard; and never longer, for by then everything that it counted has lapsed, and a slip in one number
+    /// must not close the tills.
     pub fn closed_by_gateway(&self, command: &str, retry_after: Option<Duration>) {
-        let pause = retry_after.unwrap_or(self.shared.config.hold()).min(MAX_CLOSED);
+        let hold = self.shared.config.hold();
+        let pause = retry_after.unwrap_or(hold).min(hold);
         self.shared.waits.closed.count();
         if let Some((gate, _)) = self.gate(command) {
             gate.closed_by_gateway(pause);
         }
+    }
+
+    /// For how long the gateway's `ratelimit` keeps `command` closed; nothing where it does not.
+    #[must_use]
+    pub fn closed_for(&self, command: &str) -> Duration {
+        let Some((gate, _)) = self.existing_gate(command) else { return Duration::ZERO };
+        gate.with(|turnstile, now| {
+            let until = turnstile.window().closed_until(now);
+            until.map_or(Duration::ZERO, |until| Duration::from_micros(now.until(until)))
+        })
+    }
+
+    /// Takes back what [`Self::closed_by_gateway`] did to the window named `window` in [`Self::status`] and says how that
+    /// stands now; none where there is no such window. In [`Scope::Instance`] every command names the one there is.
+    #[must_use]
+    pub fn open(&self, window: &str) -> Option<WindowStatus> {
+        let gates = self.gates();
+        let name =
+            if self.shared.whole.is_some() && self.shared.known.contains_key(window) { ALL_COMMANDS } else { window };
+        let gate = gates.get(name)?;
+        gate.with(Turnstile::open);
+        Some(self.status_of(name.to_owned(), gate))
     }
 
     /// What a caller who asks for `command` now can count on.
@@ -179,24 +203,25 @@ impl Ledger {
     /// Every window, by name. Those of commands that are not configured are shown while they hold something.
     #[must_use]
     pub fn status(&self) -> Vec<WindowStatus> {
-        let capacity_points = u64::from(self.shared.config.capacity);
-        let status = |(command, gate): (String, Arc<Gate>)| {
-            gate.with(|turnstile, now| {
-                let waiting = turnstile.lengths();
-                let window = turnstile.window();
-                WindowStatus {
-                    command,
-                    capacity_points,
-                    used_points: window.used(now),
-                    in_flight_points: window.in_flight(),
-                    closed_for_ms: window.closed_until(now).map_or(0, |until| now.until(until).div_ceil(1000)),
-                    waiting_payments: waiting.payments,
-                    waiting_callers: waiting.callers,
-                    waiting_refreshes: waiting.refreshes,
-                }
-            })
-        };
-        self.gates().into_iter().map(status).collect()
+        self.gates().into_iter().map(|(command, gate)| self.status_of(command, &gate)).collect()
+    }
+
+    fn status_of(&self, command: String, gate: &Gate) -> WindowStatus {
+        gate.with(|turnstile, now| {
+            let waiting = turnstile.lengths();
+            let window = turnstile.window();
+            WindowStatus {
+                command,
+                capacity_points: u64::from(self.shared.config.capacity),
+                used_points: window.used(now),
+                in_flight_points: window.in_flight(),
+                closed_for_ms: window.closed_until(now).map_or(0, |until| now.until(until).div_ceil(1000)),
+                probing: window.needs_probe(),
+                waiting_payments: waiting.payments,
+                waiting_callers: waiting.callers,
+                waiting_refreshes: waiting.refreshes,
+            }
+        })
     }
 
     /// How long points were waited for.

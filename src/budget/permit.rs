@@ -18,11 +18,12 @@ pub struct Permit {
     gate: Arc<Gate>,
     grant: Option<Grant>,
     written: bool,
+    answered: bool,
 }
 
 impl Permit {
     pub(super) fn new(gate: Arc<Gate>, grant: Grant) -> Self {
-        Self { gate, grant: Some(grant), written: false }
+        Self { gate, grant: Some(grant), written: false, answered: false }
     }
 
     /// Any byte of the command may leave from now on: call it before the write. The points are held until one window
@@ -41,6 +42,12 @@ impl Permit {
         self.written = false;
     }
 
+    /// The gateway answered the command, with its reply or with an error. After a `ratelimit` say that first
+    /// ([`Ledger::closed_by_gateway`](super::Ledger::closed_by_gateway)).
+    pub fn answered(mut self) {
+        (self.written, self.answered) = (true, true);
+    }
+
     /// The command was answered, timed out, or lost its link. The same as dropping a permit that was
     /// [`written`](Self::written), and safe where that was forgotten.
     pub fn ended(mut self) {
@@ -52,7 +59,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let Some(grant) = self.grant.take() else { return };
         if self.written {
-            self.gate.ended(grant);
+            self.gate.ended(grant, self.answered);
         } else {
             self.gate.give_back(grant);
         }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::queue::{Class, Fate, Lengths, Queue, Rank};
-use super::window::{Forecast, Grant, Price, Spent, Tick, Window};
+use super::window::{Forecast, Grant, Price, Spent, Tick, Wait, Window};
 
 /// One ask, in the window's own terms.
 #[derive(Debug, Clone, Copy)]
@@ -120,8 +120,8 @@ impl Turnstile {
     }
 
     /// See [`Window::ended`].
-    pub(super) fn ended(&mut self, now: Tick, grant: Grant) {
-        self.window.ended(grant, now);
+    pub(super) fn ended(&mut self, now: Tick, grant: Grant, answered: bool) {
+        self.window.ended(grant, now, answered);
         self.settle(now);
     }
 
@@ -134,6 +134,12 @@ impl Turnstile {
     /// See [`Window::close_until`].
     pub(super) fn close_until(&mut self, now: Tick, until: Tick) {
         self.window.close_until(until);
+        self.settle(now);
+    }
+
+    /// See [`Window::open`].
+    pub(super) fn open(&mut self, now: Tick) {
+        self.window.open();
         self.settle(now);
     }
 
@@ -188,10 +194,17 @@ impl Turnstile {
         let mut forecast = window.forecast(now);
         let mut next = None;
         queue.decide(|rank, waiter| {
+            let mut no_sooner = now;
             let (fate, verdict) = match forecast.earliest(waiter.price) {
                 Some(at) if at <= now => match window.try_grant(now, waiter.price) {
                     Ok(grant) => (Fate::Served, Some(Verdict::Granted(grant))),
-                    Err(_) => (Fate::Waits, None),
+                    Err(wait) => {
+                        // A probe was granted to the one before.
+                        if let Wait::Until(at) | Wait::InFlight { no_sooner: at } = wait {
+                            no_sooner = at;
+                        }
+                        (Fate::Waits, None)
+                    }
                 },
                 Some(at) if at <= waiter.deadline => (Fate::Waits, None),
                 Some(at) => (Fate::SentAway, Some(Verdict::Denied { wait: now.until(at) })),
@@ -200,7 +213,7 @@ impl Turnstile {
             if fate != Fate::SentAway {
                 let at = forecast.place(waiter.price);
                 if fate == Fate::Waits {
-                    next = next.or(at);
+                    next = next.or(at.map(|at| at.max(no_sooner)));
                 }
             }
             if let Some(verdict) = verdict {

@@ -22,6 +22,9 @@ const MAX_ENDED: usize = 4096;
 
 const MICROS_PER_MS: u64 = 1000;
 
+/// How soon whoever waits for the answer of a probe looks again, in microseconds: 100 ms. The answer itself calls sooner.
+const PROBE_LOOK: u64 = 100_000;
+
 /// An instant in whole microseconds since an origin of the caller's choosing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Tick(pub u64);
@@ -56,6 +59,8 @@ pub struct Price {
 pub struct Grant {
     points: u64,
     at: Tick,
+    /// Whether its command asks if the gateway takes commands again.
+    probe: bool,
 }
 
 impl Grant {
@@ -78,6 +83,17 @@ pub enum Wait {
     },
     /// Never: the points exceed the limit.
     Never,
+}
+
+/// Whether one command alone has to find out that the gateway takes commands again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Probe {
+    /// The gateway did not close the window, or has answered since.
+    NotNeeded,
+    /// The next command is the probe.
+    Due,
+    /// It is on its way, and no other command is granted.
+    InFlight,
 }
 
 /// Points that an ended command still holds.
@@ -113,6 +129,7 @@ pub struct Window {
     hold: u64,
     latest: Tick,
     closed_until: Tick,
+    probe: Probe,
     in_flight: u64,
     /// Sum of `ended`.
     lingering: u64,
@@ -128,6 +145,7 @@ impl Window {
             hold,
             latest: Tick::default(),
             closed_until: Tick::default(),
+            probe: Probe::NotNeeded,
             in_flight: 0,
             lingering: 0,
             ended: VecDeque::new(),
@@ -140,13 +158,20 @@ impl Window {
             return Err(wait);
         }
         self.in_flight = self.in_flight.saturating_add(price.points);
-        Ok(Grant { points: price.points, at: self.latest })
+        let probe = self.probe == Probe::Due;
+        if probe {
+            self.probe = Probe::InFlight;
+        }
+        Ok(Grant { points: price.points, at: self.latest, probe })
     }
 
     /// When `price` could be granted; `None` is now.
     pub fn free_at(&mut self, now: Tick, price: Price) -> Option<Wait> {
         let now = self.advance(now);
         let Some(room) = price.limit.checked_sub(price.points) else { return Some(Wait::Never) };
+        if self.probe == Probe::InFlight {
+            return Some(Wait::InFlight { no_sooner: self.opens(now) });
+        }
         let mut used = self.in_flight.saturating_add(self.lingering);
         let mut at = now.max(self.closed_until);
         let mut ended = self.ended.iter();
@@ -160,10 +185,15 @@ impl Window {
         (at > now).then_some(Wait::Until(at))
     }
 
-    /// The command of `grant` ended at `at`, which has come: its points are held for one more window and guard.
+    /// The command of `grant` ended at `at`, which has come: its points are held for one more window and guard. A probe
+    /// that was `answered` opens the window; after one that was not, the next command is one.
     #[expect(clippy::needless_pass_by_value, reason = "a grant is handed back once: taking it is the point")]
-    pub fn ended(&mut self, grant: Grant, at: Tick) {
+    pub fn ended(&mut self, grant: Grant, at: Tick, answered: bool) {
         self.advance(at);
+        // Closed anew meanwhile, or opened by hand, it has nothing to say.
+        if grant.probe && self.probe == Probe::InFlight {
+            self.probe = if answered { Probe::NotNeeded } else { Probe::Due };
+        }
         self.in_flight = self.in_flight.saturating_sub(grant.points);
         self.linger(grant.points, at.max(grant.at).after(self.hold));
     }
@@ -171,12 +201,29 @@ impl Window {
     /// The command of `grant` was provably never written: its points are free at once.
     #[expect(clippy::needless_pass_by_value, reason = "a grant is handed back once: taking it is the point")]
     pub fn give_back(&mut self, grant: Grant) {
+        if grant.probe && self.probe == Probe::InFlight {
+            self.probe = Probe::Due;
+        }
         self.in_flight = self.in_flight.saturating_sub(grant.points);
     }
 
-    /// Grants nothing before `until`, whatever the count says. Never shortens an earlier closing.
+    /// Grants nothing before `until`, whatever the count says, and then one command alone until it is answered. Never
+    /// shortens an earlier closing.
     pub fn close_until(&mut self, until: Tick) {
         self.closed_until = self.closed_until.max(until);
+        self.probe = Probe::Due;
+    }
+
+    /// Takes back every closing. What is held stays held.
+    pub fn open(&mut self) {
+        self.closed_until = Tick::default();
+        self.probe = Probe::NotNeeded;
+    }
+
+    /// Whether the next command, or one in flight, has to find out that the gateway takes commands again.
+    #[must_use]
+    pub fn needs_probe(&self) -> bool {
+        self.probe != Probe::NotNeeded
     }
 
     /// Points held now, those in flight included.
@@ -226,7 +273,10 @@ impl Window {
         }
         self.linger(spent.in_flight, now.after(self.hold));
         let closed_ms = spent.closed_for_ms.saturating_sub(away_ms);
-        self.close_until(now.after(closed_ms.saturating_mul(MICROS_PER_MS)));
+        if closed_ms > 0 {
+            // An earlier release may have been closed for longer.
+            self.close_until(now.after(closed_ms.saturating_mul(MICROS_PER_MS).min(self.hold)));
+        }
     }
 
     /// How the window goes on if asks are granted in a given order and nothing else happens.
@@ -236,11 +286,17 @@ impl Window {
         let in_flight = Ended { free_at: now.after(self.hold), points: self.in_flight };
         Forecast {
             used: self.in_flight.saturating_add(self.lingering),
-            at: now.max(self.closed_until),
+            at: self.opens(now),
             hold: self.hold,
             passed: 0,
             frees: self.ended.iter().copied().chain(iter::once(in_flight)).collect(),
         }
+    }
+
+    /// The earliest instant at which the gateway's closing lets another command through.
+    fn opens(&self, now: Tick) -> Tick {
+        let probed = if self.probe == Probe::InFlight { now.after(PROBE_LOOK) } else { now };
+        probed.max(self.closed_until)
     }
 
     fn linger(&mut self, points: u64, free_at: Tick) {

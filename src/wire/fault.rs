@@ -91,17 +91,19 @@ impl GatewayError {
     }
 
     fn rate_limit(&self) -> Meaning {
-        #[derive(Deserialize)]
-        struct Code {
-            command: Option<String>,
-            retry_after: Option<f64>,
+        /// Each member by itself, so that one that is not understood hides none of the others.
+        #[derive(Deserialize, Default)]
+        #[serde(default)]
+        struct Code<'a> {
+            #[serde(borrow)]
+            command: Option<&'a RawValue>,
+            #[serde(borrow)]
+            retry_after: Option<&'a RawValue>,
         }
-        let code: Option<Code> = serde_json::from_str(self.code.get()).ok();
+        let code: Code<'_> = serde_json::from_str(self.code.get()).unwrap_or_default();
         Meaning::RateLimit {
-            command: code.as_ref().and_then(|code| code.command.clone()),
-            retry_after: code
-                .and_then(|code| code.retry_after)
-                .and_then(|ms| Duration::try_from_secs_f64(ms / 1000.0).ok()),
+            command: code.command.and_then(|name| serde_json::from_str(name.get()).ok()),
+            retry_after: code.retry_after.and_then(milliseconds),
         }
     }
 
@@ -149,6 +151,14 @@ impl GatewayError {
     }
 }
 
+/// A number of milliseconds, or a text that spells one: the gateway is loose about which it sends. More than can be
+/// counted is as long as can be; less than none, and what is no number, is nothing said.
+fn milliseconds(raw: &RawValue) -> Option<Duration> {
+    let text: Option<String> = serde_json::from_str(raw.get()).ok();
+    let ms: f64 = text.as_deref().unwrap_or(raw.get()).trim().parse().ok()?;
+    (ms >= 0.0).then(|| Duration::try_from_secs_f64(ms / 1000.0).unwrap_or(Duration::MAX))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,11 +177,36 @@ mod tests {
 
     #[test]
     fn absurd_rate_limit_codes_are_survived() {
-        for code in ["0", "null", r#"{"retry_after":-1}"#, r#"{"retry_after":1e300}"#, "[]", r#"{"command":7}"#] {
+        for code in ["0", "null", r#"{"retry_after":-1}"#, "[]", r#"{"command":7}"#, r#"{"retry_after":null}"#] {
             assert!(
                 matches!(ratelimit(code).meaning(), Meaning::RateLimit { command: None, retry_after: None }),
                 "{code}"
             );
+        }
+    }
+
+    #[test]
+    fn a_rate_limit_s_time_may_be_a_text_and_a_strange_one_does_not_hide_the_command() {
+        let rows = [
+            ("500", Some(Duration::from_millis(500))),
+            (r#""500""#, Some(Duration::from_millis(500))),
+            (r#"" 1.5e3 ""#, Some(Duration::from_millis(1500))),
+            ("0", Some(Duration::ZERO)),
+            ("1e300", Some(Duration::MAX)),
+            (r#""Infinity""#, Some(Duration::MAX)),
+            ("-1", None),
+            (r#""-1""#, None),
+            (r#""NaN""#, None),
+            (r#""soon""#, None),
+            ("null", None),
+            ("[1]", None),
+            (r#"{"ms":1}"#, None),
+        ];
+        for (spelled, retry_after) in rows {
+            let error = ratelimit(&format!(r#"{{"command":"payitems","retry_after":{spelled}}}"#));
+            let command = Some("payitems".into());
+            assert_eq!(error.meaning(), Meaning::RateLimit { command, retry_after }, "{spelled}");
+            assert!(error.refuses_payment(), "{spelled}");
         }
     }
 

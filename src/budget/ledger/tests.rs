@@ -217,8 +217,10 @@ async fn whoever_waits_is_told_as_soon_as_it_is_in_vain() {
 
     let task = wait(HOLD + second);
     until_waiting(&ledger, 1).await;
+    advance(2 * second).await;
+    let start = Instant::now();
     ledger.closed_by_gateway("version", Some(2 * HOLD));
-    assert_eq!(task.await.unwrap(), Err(Denied { retry_after: 2 * HOLD }));
+    assert_eq!(task.await.unwrap(), Err(Denied { retry_after: HOLD }));
     assert_eq!(Instant::now(), start);
 }
 
@@ -289,11 +291,49 @@ async fn a_rate_limit_of_the_gateway_closes_its_command_and_no_other() {
     ledger.closed_by_gateway("listpm", None);
     assert_eq!(read_now(&ledger, "listpm").await.unwrap_err().retry_after, HOLD);
     ledger.closed_by_gateway("listpm", Some(Duration::MAX));
-    assert_eq!(read_now(&ledger, "listpm").await.unwrap_err().retry_after, MAX_CLOSED);
+    assert_eq!(read_now(&ledger, "listpm").await.unwrap_err().retry_after, HOLD);
+    assert_eq!(ledger.closed_for("listpm"), HOLD, "callers are told what is held");
 
     let shared = shared_window();
     shared.closed_by_gateway("listpm", Some(Duration::from_secs(1)));
     assert_eq!(pay_now(&shared).await.unwrap_err().retry_after, Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_rate_limit_one_payment_probes_and_the_others_follow_its_answer() {
+    let ledger = ledger();
+    ledger.closed_by_gateway("payitems", Some(Duration::from_secs(3)));
+    advance(Duration::from_secs(3)).await;
+    let mut probe = pay_now(&ledger).await.unwrap();
+    probe.written();
+    assert!(pay_now(&ledger).await.is_err());
+    assert!(ledger.status().iter().any(|window| window.command == "payitems" && window.probing));
+    let mut other = Box::pin(ledger.acquire(ask("payitems", Class::Payment, Duration::from_secs(5))));
+    assert!(is_pending(&mut other));
+    advance(Duration::from_secs(1)).await;
+    probe.answered();
+    other.await.unwrap().answered();
+    pay_now(&ledger).await.unwrap().answered();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_command_is_opened_by_hand_by_the_name_that_the_status_shows() {
+    let ledger = ledger();
+    ledger.closed_by_gateway("payitems", None);
+    ledger.closed_by_gateway("a_raw_one", None);
+    for command in ["payitems", "a_raw_one"] {
+        let open = ledger.open(command).unwrap();
+        assert_eq!((open.command.as_str(), open.closed_for_ms, open.probing), (command, 0, false));
+        read_now(&ledger, command).await.unwrap().answered();
+    }
+    assert_eq!(ledger.open("never_used"), None);
+    let shared = shared_window();
+    for name in ["*", "payitems"] {
+        shared.closed_by_gateway("listpm", None);
+        assert_eq!(shared.open(name).unwrap().command, "*");
+        pay_now(&shared).await.unwrap().answered();
+    }
+    assert_eq!(shared.open("never_used"), None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -324,7 +364,7 @@ async fn the_quota_counts_requests_and_names_the_second_at_which_there_is_one_mo
     spend(&ledger, "getconfig", 1).await;
     assert_eq!(ledger.budget("getconfig"), quota(0, 12));
     ledger.closed_by_gateway("getconfig", Some(Duration::from_mins(1)));
-    assert_eq!(ledger.budget("getconfig"), quota(0, 60));
+    assert_eq!(ledger.budget("getconfig"), quota(0, 31));
     assert_eq!(ledger.budget("never_used").requests, 10);
 
     let shared = shared_window();

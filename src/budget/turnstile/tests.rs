@@ -47,7 +47,7 @@ fn denied(entered: &Entered) -> u64 {
 fn spent() -> Turnstile {
     let mut turnstile = turnstile();
     let grant = granted(turnstile.enter(Tick(0), read(CAPACITY, FOREVER)));
-    turnstile.ended(Tick(0), grant);
+    turnstile.ended(Tick(0), grant, true);
     turnstile
 }
 
@@ -120,6 +120,19 @@ fn a_closing_sends_away_at_once_whoever_cannot_outlast_it() {
 }
 
 /// Whether a waiter has been called since it was asked last.
+#[test]
+fn while_a_probe_is_under_way_the_others_wait_for_its_answer_and_are_called_by_it() {
+    let mut turnstile = turnstile();
+    turnstile.close_until(Tick(0), Tick(10));
+    let first = waits(turnstile.enter(Tick(1), read(1, FOREVER)));
+    let second = waits(turnstile.enter(Tick(1), read(1, FOREVER)));
+    let Look::Decided(Verdict::Granted(probe)) = turnstile.look(Tick(10), first) else { panic!("it is open") };
+    let Look::AgainAt(at) = turnstile.look(Tick(10), second) else { panic!("two probes") };
+    assert!(at > Tick(10), "it looks without end");
+    turnstile.ended(Tick(12), probe, true);
+    assert!(matches!(turnstile.look(Tick(12), second), Look::Decided(Verdict::Granted(_))));
+}
+
 fn called(call: &Notify) -> bool {
     std::pin::pin!(call.notified()).as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready()
 }
@@ -135,7 +148,7 @@ fn the_first_in_the_queue_is_called_when_its_alarm_would_ring_too_late_and_never
         assert_eq!(turnstile.look(Tick(now), rank), Look::AgainAt(Tick(now + HOLD)), "no sooner, as far as is known");
         assert!(!called(&call), "it would look without end");
     }
-    turnstile.ended(Tick(6), in_flight);
+    turnstile.ended(Tick(6), in_flight, true);
     assert!(!called(&call), "the alarm at {} rings before the points are free", 4 + HOLD);
     assert_eq!(turnstile.look(Tick(4 + HOLD), rank), Look::AgainAt(Tick(6 + HOLD)));
     turnstile.give_back(Tick(5 + HOLD), other);
@@ -155,7 +168,7 @@ fn points_given_back_are_told_to_whoever_sleeps_until_later() {
     let mut turnstile = turnstile();
     let first = granted(turnstile.enter(Tick(0), read(60, FOREVER)));
     let second = granted(turnstile.enter(Tick(0), read(40, FOREVER)));
-    turnstile.ended(Tick(0), first);
+    turnstile.ended(Tick(0), first, true);
     let Entered::Waits(rank, call) = turnstile.enter(Tick(7), read(70, FOREVER)) else { panic!("points were had") };
     assert_eq!(turnstile.look(Tick(7), rank), Look::AgainAt(Tick(7 + HOLD)));
     let Entered::Waits(behind, call_behind) = turnstile.enter(Tick(7), read(90, FOREVER)) else { panic!("overtaken") };
@@ -191,7 +204,7 @@ fn run(turnstile: &mut Turnstile, waiting: &mut BTreeSet<Rank>, from: Tick, unti
                     waiting.remove(&rank);
                     if let Verdict::Granted(grant) = verdict {
                         served.push((rank, now));
-                        turnstile.ended(now, grant);
+                        turnstile.ended(now, grant, true);
                     }
                 }
                 Look::AgainAt(at) => alarm = alarm.min(at),
@@ -244,7 +257,7 @@ impl Hall {
                     Entered::Decided(Verdict::Denied { .. }) => {}
                 }
             }
-            Happening::Ends if !flying.is_empty() => turnstile.ended(*now, flying.remove(0)),
+            Happening::Ends if !flying.is_empty() => turnstile.ended(*now, flying.remove(0), true),
             Happening::IsGivenBack if !flying.is_empty() => turnstile.give_back(*now, flying.remove(0)),
             Happening::Leaves => {
                 if let Some((rank, _)) = waiting.pop_last() {
@@ -317,7 +330,7 @@ proptest! {
         for (points, pause) in past {
             now = now.after(pause);
             if let Entered::Decided(Verdict::Granted(grant)) = turnstile.enter(now, read(points, now)) {
-                turnstile.ended(now, grant);
+                turnstile.ended(now, grant, true);
             }
         }
         let mut waiting = BTreeSet::new();
@@ -326,7 +339,7 @@ proptest! {
                 Entered::Waits(rank, _) => {
                     waiting.insert(rank);
                 }
-                Entered::Decided(Verdict::Granted(grant)) => turnstile.ended(now, grant),
+                Entered::Decided(Verdict::Granted(grant)) => turnstile.ended(now, grant, true),
                 Entered::Decided(Verdict::Denied { .. }) => prop_assert!(false, "denied before the end of time"),
             }
         }

@@ -66,7 +66,7 @@ impl Run {
             Step::Ask(points) => self.ask(*points),
             Step::End(which) if !self.flying.is_empty() => {
                 let (grant, command) = self.flying.swap_remove(which.index(self.flying.len()));
-                self.window.ended(grant, Tick(self.now));
+                self.window.ended(grant, Tick(self.now), true);
                 self.commands[command].ended = Some(self.now);
             }
             Step::GiveBack(which) if !self.flying.is_empty() => {
@@ -136,7 +136,7 @@ proptest! {
         }
         let mut forecast = run.window.forecast(Tick(run.now));
         for (grant, _) in run.flying.drain(..) {
-            run.window.ended(grant, Tick(run.now));
+            run.window.ended(grant, Tick(run.now), true);
         }
         let mut now = Tick(run.now);
         for points in asks {
@@ -150,7 +150,7 @@ proptest! {
             prop_assert_eq!(forecast.place(price(points)), promised);
             prop_assert_eq!(forecast.room(CAPACITY), CAPACITY - run.window.used(now) - points);
             let grant = run.window.try_grant(now, price(points)).unwrap();
-            run.window.ended(grant, now);
+            run.window.ended(grant, now, true);
         }
     }
 
@@ -166,7 +166,7 @@ proptest! {
         for (points, pause) in ends {
             now = now.after(pause);
             if let Ok(grant) = first.try_grant(now, price(points)) {
-                first.ended(grant, now);
+                first.ended(grant, now, true);
             }
         }
         let flying = first.try_grant(now, price(flying)).ok();
@@ -175,7 +175,7 @@ proptest! {
         second.restore(Tick(7), &first.spent(now), away_ms);
         let read_at = now.after(away_ms * 1000);
         if let Some(grant) = flying {
-            first.ended(grant, read_at);
+            first.ended(grant, read_at, true);
         }
         for later in (0..=hold + 1000).step_by(250) {
             let used = |window: &Window, at: Tick| window.clone().used(at);
@@ -194,7 +194,7 @@ fn points_are_held_from_the_grant_until_window_and_guard_after_the_end() {
     let mut window = Window::new(HOLD);
     let grant = window.try_grant(Tick(0), price(100)).unwrap();
     assert_eq!(window.try_grant(Tick(500), price(1)), Err(Wait::InFlight { no_sooner: Tick(500 + HOLD) }));
-    window.ended(grant, Tick(500));
+    window.ended(grant, Tick(500), true);
     assert_eq!(window.try_grant(Tick(500), price(1)), Err(Wait::Until(Tick(500 + HOLD))));
     assert_eq!(window.try_grant(Tick(499 + HOLD), price(1)), Err(Wait::Until(Tick(500 + HOLD))));
     assert!(window.try_grant(Tick(500 + HOLD), price(100)).is_ok());
@@ -220,6 +220,49 @@ fn a_closing_holds_whatever_the_count_says_and_is_never_shortened() {
 }
 
 #[test]
+fn after_a_closing_one_command_alone_is_granted_until_it_is_answered() {
+    let mut window = Window::new(HOLD);
+    let before = window.try_grant(Tick(0), price(1)).unwrap();
+    window.close_until(Tick(70));
+    window.ended(before, Tick(1), true);
+    assert!(window.needs_probe(), "what was sent before the closing proves nothing");
+
+    let unanswered = window.try_grant(Tick(70), price(1)).unwrap();
+    assert_eq!(window.free_at(Tick(70), price(1)), Some(Wait::InFlight { no_sooner: Tick(70 + PROBE_LOOK) }));
+    assert_eq!(window.forecast(Tick(70)).earliest(price(1)), Some(Tick(70 + PROBE_LOOK)));
+    window.ended(unanswered, Tick(71), false);
+    let unwritten = window.try_grant(Tick(71), price(1)).unwrap();
+    assert!(window.free_at(Tick(71), price(1)).is_some(), "it is a probe like the one before");
+    window.give_back(unwritten);
+    let refused = window.try_grant(Tick(72), price(1)).unwrap();
+    window.close_until(Tick(90));
+    window.ended(refused, Tick(73), true);
+    assert_eq!(window.free_at(Tick(73), price(1)), Some(Wait::Until(Tick(90))));
+
+    let answered = window.try_grant(Tick(90), price(1)).unwrap();
+    window.ended(answered, Tick(91), true);
+    let both = (window.try_grant(Tick(91), price(1)), window.try_grant(Tick(91), price(1)));
+    assert!(both.0.is_ok() && both.1.is_ok() && !window.needs_probe());
+}
+
+#[test]
+fn opened_by_hand_a_window_needs_no_probe_and_keeps_what_it_holds() {
+    let mut window = Window::new(HOLD);
+    let spent = window.try_grant(Tick(0), price(99)).unwrap();
+    window.ended(spent, Tick(0), true);
+    window.close_until(Tick(70));
+    window.open();
+    assert_eq!((window.closed_until(Tick(1)), window.used(Tick(1)), window.needs_probe()), (None, 99, false));
+    assert!(window.try_grant(Tick(1), price(1)).is_ok());
+    window.close_until(Tick(3));
+    let probe = window.try_grant(Tick(HOLD), price(1)).unwrap();
+    window.open();
+    let beside = window.try_grant(Tick(HOLD), price(1));
+    window.ended(probe, Tick(HOLD), false);
+    assert!(beside.is_ok() && !window.needs_probe(), "an old probe closes nothing again");
+}
+
+#[test]
 fn a_price_above_its_limit_is_never_granted_and_one_below_it_leaves_the_rest_alone() {
     let mut window = Window::new(HOLD);
     assert_eq!(window.free_at(Tick(0), Price { points: 81, limit: 80 }), Some(Wait::Never));
@@ -232,11 +275,11 @@ fn a_price_above_its_limit_is_never_granted_and_one_below_it_leaves_the_rest_alo
 fn an_instant_that_goes_back_is_read_as_the_latest_seen() {
     let mut window = Window::new(HOLD);
     let first = window.try_grant(Tick(0), price(100)).unwrap();
-    window.ended(first, Tick(0));
+    window.ended(first, Tick(0), true);
     assert_eq!(window.used(Tick(HOLD)), 0);
     // The first was counted until HOLD, so nothing may be granted as if it were earlier.
     let second = window.try_grant(Tick(1), price(100)).unwrap();
-    window.ended(second, Tick(2));
+    window.ended(second, Tick(2), true);
     assert_eq!(window.free_at(Tick(HOLD), price(1)), Some(Wait::Until(Tick(2 * HOLD))));
 }
 
@@ -247,7 +290,7 @@ fn a_flood_of_small_ends_is_merged_without_freeing_any_early() {
     let mut window = Window::new(hold);
     for instant in 0..20_000 {
         let grant = window.try_grant(Tick(instant), unlimited).unwrap();
-        window.ended(grant, Tick(instant));
+        window.ended(grant, Tick(instant), true);
         assert!(window.ended.len() <= MAX_ENDED);
     }
     for instant in (0..20_000).step_by(37) {

@@ -21,7 +21,11 @@ function stateOf(window) {
     window.waiting_callers && count(window.waiting_callers, "read"),
     window.waiting_refreshes && count(window.waiting_refreshes, "refresh", "refreshes"),
   ].filter(Boolean);
-  if (window.closed_for_ms > 0) return ["closed", `Closed by the gateway for ${duration(window.closed_for_ms / 1000)}`];
+  if (window.closed_for_ms > 0) {
+    const until = new Date(Date.now() + window.closed_for_ms).toLocaleTimeString();
+    return ["closed", `Closed by the gateway for ${duration(window.closed_for_ms / 1000)}, until ${until}`];
+  }
+  if (window.probing) return ["closed", "Closed by the gateway: the next command alone asks whether it is open"];
   if (waits.length) return ["waiting", `Waiting: ${waits.join(", ")}`];
   if (window.used_points === 0) return ["full", "Full"];
   return window.used_points >= window.capacity_points ? ["spent", "Spent"] : ["open", "Open"];

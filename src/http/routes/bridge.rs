@@ -1,4 +1,4 @@
-//! The bridge itself: what its operator sees of it, and the one thing that is steered by hand.
+//! The bridge itself: what its operator sees of it, and what is steered by hand.
 
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::{HttpResponse, get, put, web};
@@ -6,10 +6,12 @@ use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::bridge::status::BridgeStatus;
+use crate::budget::WindowStatus;
 use crate::http::auth::Scope;
 use crate::http::body::{self, Empty};
 use crate::http::call::Call;
 use crate::http::problem::{Fault, Problem, table};
+use crate::http::routes::InInstance;
 use crate::wire::Parameters;
 
 /// The shard in the path.
@@ -86,4 +88,54 @@ pub(super) async fn cordon_shard(call: Call, payload: web::Payload) -> Result<Ht
     );
     let shard = shard.to_owned();
     Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(CordonedShard { shard, cordoned }))
+}
+
+/// The command in the path.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct InBudget {
+    /// The command, as the bridge's status lists it among the instance's budgets; `*` is the one that all share.
+    #[param(example = "payitems")]
+    pub command: String,
+}
+
+/// The wish to open a command that the gateway closed.
+#[derive(Debug, ToSchema)]
+pub struct Opening {
+    /// Only `true`.
+    pub open: bool,
+}
+
+impl Opening {
+    fn read(body: &Parameters) -> Result<(), Fault> {
+        let expected = "true";
+        match body::member(body, "open", expected) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Fault::new("/open", format!("must be {expected}"))),
+            Err(fault) => Err(fault),
+        }
+    }
+}
+
+/// Open a command that the gateway closed
+///
+/// After a `ratelimit` of the gateway the bridge sends nothing more of that command for as long as the gateway said, at
+/// most one window, and then one command alone until it is answered. This ends both at once. Points that are spent stay
+/// spent: it is for a `ratelimit` that is known to be a mistake.
+#[utoipa::path(tag = "Operations", operation_id = "openBudget", params(InInstance, InBudget),
+    request_body(content = Opening, description = "The wish to open it."),
+    responses((status = 200, description = "The command's budget as it stands now.", body = WindowStatus)))]
+#[put("/budget/{command}")]
+pub(super) async fn open_budget(call: Call, payload: web::Payload) -> Result<HttpResponse, Problem> {
+    call.permit(Scope::Operate)?;
+    let body = call.object(payload, Empty::Refused).await?;
+    Opening::read(&body).map_err(|fault| {
+        Problem::new(&table::INVALID_REQUEST).detail("The body has a fault. Nothing was changed.").errors(vec![fault])
+    })?;
+    let command = call.segment("command");
+    let Some(budget) = call.shared().bridge.open_budget(call.instance(), command)? else {
+        return Err(Problem::new(&table::NOT_FOUND).detail("The instance has no budget of this name."));
+    };
+    tracing::info!(instance = call.instance(), command, by = call.caller().name(), "budget opened by hand");
+    Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(budget))
 }

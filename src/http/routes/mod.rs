@@ -71,6 +71,7 @@ fn instance(config: &mut ServiceConfig<'_>) {
         .service(devices::registerdevice)
         .service(events::stream_events)
         .service(commands::send_command)
+        .service(bridge::open_budget)
         .service(records::list_payments)
         .service(records::get_payment)
         .service(records::settle_payment);
