@@ -13,7 +13,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::bridge::relay::Relay;
 use crate::bridge::{Bridge, InstanceParts};
-use crate::budget::{Ledger, saved};
+use crate::budget::saved::{self, Clocks};
+use crate::budget::{Ledger, Sent};
 use crate::cache::Cache;
 use crate::cache::store::Store;
 use crate::config::Config;
@@ -25,9 +26,6 @@ use crate::http::{self, Listeners, Parts, Servers};
 use crate::hub::{Epoch, Hub, Seats};
 use crate::journal::Journal;
 use crate::reload::Reload;
-
-/// What the budgets have spent, beside the journal: there is always a journal, and one process at a time has it.
-const SPENT: &str = "spent.jsonl";
 
 /// How long links may take to say goodbye once everything else has ended.
 const GOODBYES: Duration = Duration::from_secs(2);
@@ -68,7 +66,6 @@ impl App {
 
         let (tasks, close_links) = (TaskTracker::new(), CancellationToken::new());
         let journal = Journal::open(&config.payments)?;
-        let spent = config.payments.directory().join(SPENT);
         let store = config.cache.store.as_deref().map(Store::open).transpose()?;
         let cache = Arc::new(Cache::new(config.cache));
         if let Some(store) = store {
@@ -108,10 +105,11 @@ impl App {
             };
             instances.insert(name, parts);
         }
-        let (found, spending) = saved::begin(spent.clone(), ledgers);
-        if let saved::Found::Unreadable(reason) = found {
-            tracing::warn!(path = %spent.display(), reason, "what was spent cannot be read; taken for spent just now");
-        }
+        let folder = config.payments.directory();
+        let (found, spending) =
+            saved::begin(folder, ledgers, Clocks::of_the_machine(), |since_ms| sent_since(&journal, since_ms))
+                .with_context(|| format!("what was spent cannot be kept in {}", folder.display()))?;
+        say(&found);
         // Told to stop once the last exchange has ended, so that nothing is in flight any more.
         tasks.spawn(spending.keep(close_links.clone().cancelled_owned()));
         let bridge = Bridge::new(instances, &cache, &journal, drain.clone());
@@ -198,6 +196,23 @@ impl App {
             () = drain.impatient() => Err(anyhow!("stopped without waiting for what was under way")),
         }
     }
+}
+
+/// Payments that the gateway may have counted since then; none where the journal cannot be read, which it says itself.
+fn sent_since(journal: &Journal, since_ms: i64) -> Option<Vec<Sent>> {
+    let sent = journal.sent_since(since_ms).ok()?;
+    Some(sent.into_iter().map(|(instance, at_ms)| Sent { instance, at_ms }).collect())
+}
+
+/// Tells how the count of what was spent was found, where that costs a window.
+fn say(found: &saved::Found) {
+    let reason = match found {
+        saved::Found::Absent | saved::Found::Counted => return,
+        saved::Found::Incomplete => "the last end was not in order, or limits.scope has changed",
+        saved::Found::WithoutBootId => "the system does not show its boot id (/proc/sys/kernel/random/boot_id)",
+        saved::Found::Unreadable(reason) => reason,
+    };
+    tracing::warn!(reason, "what was spent is not known: all commands but payments count as spent for one window");
 }
 
 fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {

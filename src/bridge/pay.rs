@@ -97,12 +97,12 @@ impl Payments {
         shown: Shown,
     ) -> Result<Paid, Error> {
         let pos_id = sale.pos_id;
-        match self.journal.reserve(key.clone(), sale.clone()) {
+        match self.journal.reserve_soon(key.clone(), sale.clone()).await {
             Reserve::Fresh(reservation) => {
                 let begun = Arc::clone(&self).begin(reservation, pos_id, &command, (write_by, shown)).await;
                 match begun {
                     // A late reply took the key since it was reserved.
-                    Err(Begun::KeyTaken) => Self::recorded(self.journal.reserve(key, sale)),
+                    Err(Begun::KeyTaken) => Self::recorded(self.journal.reserve_soon(key, sale).await),
                     Err(Begun::Failed(error)) => Err(error),
                     Ok(paid) => Ok(paid),
                 }

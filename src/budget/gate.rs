@@ -12,7 +12,6 @@ use tokio::time::{Instant, sleep_until};
 
 use super::permit::{Denied, Permit};
 use super::queue::{Class, Rank};
-use super::trail::Scribe;
 use super::turnstile::{Entered, Entrant, Look, Turnstile, Verdict};
 use super::window::{Grant, Price, Tick, Window};
 
@@ -48,17 +47,13 @@ pub(super) fn micros(duration: Duration) -> u64 {
 
 #[derive(Debug)]
 pub(super) struct Gate {
-    /// The command, or the sign for all of them.
-    window: String,
     clock: Clock,
-    scribe: Arc<Scribe>,
     turnstile: Mutex<Turnstile>,
 }
 
 impl Gate {
-    pub(super) fn new(window: &str, clock: Clock, hold: Duration, scribe: &Arc<Scribe>) -> Self {
-        let turnstile = Mutex::new(Turnstile::new(Window::new(micros(hold))));
-        Self { window: window.to_owned(), clock, scribe: Arc::clone(scribe), turnstile }
+    pub(super) fn new(clock: Clock, hold: Duration) -> Self {
+        Self { clock, turnstile: Mutex::new(Turnstile::new(Window::new(micros(hold)))) }
     }
 
     /// Looks at or changes the turnstile, now.
@@ -88,11 +83,6 @@ impl Gate {
         }
     }
 
-    /// The command of `grant` is about to be written: leaves word for a later process. One short `write`.
-    pub(super) fn about_to_write(&self, grant: &Grant) {
-        self.scribe.spent(&self.window, grant.points());
-    }
-
     pub(super) fn ended(&self, grant: Grant, answered: bool) {
         self.with(|turnstile, now| turnstile.ended(now, grant, answered));
     }
@@ -101,15 +91,14 @@ impl Gate {
         self.with(|turnstile, now| turnstile.give_back(now, grant));
     }
 
-    /// The gateway closed the window for `pause`: leaves word of it, too.
-    pub(super) fn closed_by_gateway(&self, pause: Duration) {
-        self.scribe.closed(&self.window, pause);
-        self.close_for(pause);
-    }
-
-    /// Grants nothing for `pause`, whatever the count says.
+    /// The gateway closed the window for `pause`.
     pub(super) fn close_for(&self, pause: Duration) {
         self.with(|turnstile, now| turnstile.close_until(now, now.after(micros(pause))));
+    }
+
+    /// Counts `points` as spent, to be held for `pause` from now.
+    pub(super) fn count(&self, points: u64, pause: Duration) {
+        self.with(|turnstile, now| turnstile.count(now, points, now.after(micros(pause))));
     }
 }
 

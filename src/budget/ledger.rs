@@ -16,11 +16,11 @@ use super::gate::{Clock, Gate};
 use super::permit::{Denied, Permit};
 use super::queue::Class;
 use super::spending::{ALL_COMMANDS, Spending};
-use super::trail::{Scribe, Trail};
 use super::turnstile::Turnstile;
 use super::waits::Waits;
 use super::window::{Price, Spent};
 use super::{Config, Payments, Scope, is_payment};
+use crate::wire::command::PAYITEMS;
 
 /// Windows for commands that are not in the configuration.
 pub const MAX_OTHERS: usize = 256;
@@ -89,15 +89,14 @@ struct Shared {
     /// The commands of the configuration, with their costs.
     known: HashMap<String, (Arc<Gate>, u32)>,
     others: Mutex<Others>,
-    scribe: Arc<Scribe>,
     waits: Waits,
 }
 
 #[derive(Debug)]
 struct Others {
     gates: HashMap<String, Arc<Gate>>,
-    /// Windows that are made before this instant start closed: what they hold is not known.
-    unknown_until: Option<Instant>,
+    /// Windows that are made before this instant are full until then: what they hold is not known.
+    full_until: Option<Instant>,
 }
 
 impl Ledger {
@@ -105,17 +104,16 @@ impl Ledger {
     #[must_use]
     pub fn new(config: Config) -> Self {
         let clock = Clock::starting_now();
-        let scribe = Arc::new(Scribe::default());
-        let gate = |window: &str| Arc::new(Gate::new(window, clock, config.hold(), &scribe));
-        let whole = (config.scope == Scope::Instance).then(|| gate(ALL_COMMANDS));
+        let gate = || Arc::new(Gate::new(clock, config.hold()));
+        let whole = (config.scope == Scope::Instance).then(gate);
         let known = config
             .cost
             .iter()
-            .map(|(command, &cost)| (command.clone(), (whole.clone().unwrap_or_else(|| gate(command)), cost)))
+            .map(|(command, &cost)| (command.clone(), (whole.clone().unwrap_or_else(gate), cost)))
             .collect();
-        let others = Mutex::new(Others { gates: HashMap::new(), unknown_until: None });
+        let others = Mutex::new(Others { gates: HashMap::new(), full_until: None });
         let waits = Waits::default();
-        Self { shared: Arc::new(Shared { config, clock, whole, known, others, scribe, waits }) }
+        Self { shared: Arc::new(Shared { config, clock, whole, known, others, waits }) }
     }
 
     /// Waits for the points of `ask`, at most until its deadline. Who cannot have them by then is denied at once, or as
@@ -147,7 +145,7 @@ impl Ledger {
         let pause = retry_after.unwrap_or(hold).min(hold);
         self.shared.waits.closed.count();
         if let Some((gate, _)) = self.gate(command) {
-            gate.closed_by_gateway(pause);
+            gate.close_for(pause);
         }
     }
 
@@ -241,43 +239,70 @@ impl Ledger {
         Spending { scope: self.shared.config.scope, windows }
     }
 
-    /// Counts what an earlier process spent, `downtime` after it told.
-    ///
-    /// Where it counted in another scope, its numbers do not say what is spent here; then every window stays closed
-    /// until the last of them has lapsed.
-    pub fn restore(&self, spending: &Spending, downtime: Duration) {
-        let away_ms = u64::try_from(downtime.as_millis()).unwrap_or(u64::MAX);
-        if spending.scope != self.shared.config.scope {
-            let hold = self.shared.config.hold();
-            return self.close_all_for(spending.lapses_in(hold, downtime));
-        }
+    /// For how long points are held after the end of their command.
+    #[must_use]
+    pub fn hold(&self) -> Duration {
+        self.shared.config.hold()
+    }
+
+    /// Whether the numbers of an earlier process say what is spent here: it counted in the same scope.
+    #[must_use]
+    pub fn counts_like(&self, spending: &Spending) -> bool {
+        spending.scope == self.shared.config.scope
+    }
+
+    /// Counts what an earlier process that [counted like this](Self::counts_like) had spent, `away` after it told.
+    pub fn restore(&self, spending: &Spending, away: Duration) {
+        let away_ms = u64::try_from(away.as_millis()).unwrap_or(u64::MAX);
         for (command, spent) in &spending.windows {
             self.restore_window(command, spent, away_ms);
         }
     }
 
-    /// Takes everything to have been spent just now: the reading of a record that exists and cannot be read.
-    pub fn assume_spent(&self) {
-        self.close_all_for(self.shared.config.hold());
+    /// Keeps closed what the gateway had closed, `away` after that was told, where it can be known here.
+    pub fn restore_closings(&self, spending: &Spending, away: Duration) {
+        if self.counts_like(spending) {
+            let closing = |spent: &Spent| Spent { closed_for_ms: spent.closed_for_ms, ..Spent::default() };
+            let windows = spending.windows.iter().map(|(command, spent)| (command.clone(), closing(spent)));
+            self.restore(&Spending { scope: spending.scope, windows: windows.collect() }, away);
+        }
     }
 
-    /// Leaves word in `trail`, as `instance`, of all that is spent from now on.
-    pub(super) fn leave(&self, instance: &str, trail: &Arc<Trail>) {
-        self.shared.scribe.begin(instance, trail);
+    /// Counts payments whose exchanges ended so long ago. Where they are not known, as many as fit, just now.
+    pub fn count_payments(&self, ages: Option<&[Duration]>) {
+        let Some((gate, cost)) = self.gate(PAYITEMS.name) else { return };
+        let hold = self.hold();
+        match ages {
+            Some(ages) => {
+                let left = ages.iter().filter_map(|age| hold.checked_sub(*age)).filter(|left| !left.is_zero());
+                left.for_each(|left| gate.count(u64::from(cost), left));
+            }
+            None => gate.count(u64::from(self.shared.config.capacity), hold),
+        }
+    }
+
+    /// Takes every window to be full just now, as far as other commands than payments can have filled it: what they spent
+    /// is not known. To be said after [`count_payments`](Self::count_payments).
+    pub fn assume_spent(&self) {
+        let config = &self.shared.config;
+        let (capacity, limit, hold) = (u64::from(config.capacity), u64::from(config.limit(false)), config.hold());
+        if let Some(gate) = &self.shared.whole {
+            // Others were never granted what would have passed the capacity together with payments.
+            let payments = gate.with(|turnstile, now| turnstile.window().used(now));
+            return gate.count(limit.min(capacity.saturating_sub(payments)), hold);
+        }
+        self.others().full_until = Instant::now().checked_add(hold);
+        for (command, (gate, _)) in &self.shared.known {
+            if !is_payment(command) {
+                gate.count(limit, hold);
+            }
+        }
     }
 
     fn restore_window(&self, command: &str, spent: &Spent, away_ms: u64) {
         let gate = self.shared.whole.clone().or_else(|| self.gate(command).map(|(gate, _)| gate));
         if let Some(gate) = gate {
             gate.with(|turnstile, now| turnstile.restore(now, spent, away_ms));
-        }
-    }
-
-    fn close_all_for(&self, pause: Duration) {
-        let now = Instant::now();
-        self.others().unknown_until = now.checked_add(pause);
-        for gate in self.gates().into_values() {
-            gate.close_for(pause);
         }
     }
 
@@ -292,10 +317,12 @@ impl Ledger {
         if others.gates.len() >= MAX_OTHERS && !others.gates.contains_key(command) {
             return None;
         }
-        let unknown_for = others.unknown_until.map(|until| until.saturating_duration_since(Instant::now()));
+        let full_for = others.full_until.map(|until| until.saturating_duration_since(Instant::now()));
         let gate = others.gates.entry(command.to_owned()).or_insert_with(|| {
-            let gate = Gate::new(command, self.shared.clock, config.hold(), &self.shared.scribe);
-            gate.close_for(unknown_for.unwrap_or_default());
+            let gate = Gate::new(self.shared.clock, config.hold());
+            if let Some(pause) = full_for.filter(|pause| !pause.is_zero()) {
+                gate.count(u64::from(config.capacity), pause);
+            }
             Arc::new(gate)
         });
         Some((Arc::clone(gate), config.cost_of(command)))

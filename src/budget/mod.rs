@@ -31,7 +31,6 @@ pub mod permit;
 mod queue;
 pub mod saved;
 pub mod spending;
-mod trail;
 mod turnstile;
 pub mod waits;
 pub mod window;
@@ -39,7 +38,7 @@ pub mod window;
 pub use ledger::{Ask, Ledger, Quota, WindowStatus};
 pub use permit::{Denied, Permit};
 pub use queue::Class;
-pub use spending::Spending;
+pub use spending::{Sent, Spending};
 pub use waits::Waits;
 
 /// What shares one counter at the gateway. Which of the two is true is not documented; the vendor's own till could not

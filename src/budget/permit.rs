@@ -27,13 +27,8 @@ impl Permit {
     }
 
     /// Any byte of the command may leave from now on: call it before the write. The points are held until one window
-    /// and guard after the permit's end, and a later process will know of them, however this one ends.
+    /// and guard after the permit's end.
     pub fn written(&mut self) {
-        if !self.written
-            && let Some(grant) = &self.grant
-        {
-            self.gate.about_to_write(grant);
-        }
         self.written = true;
     }
 

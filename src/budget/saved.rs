@@ -1,172 +1,329 @@
-//! What was spent, carried over a restart: a small file, begun anew each second, added to before each command is written,
-//! and counted at start.
+//! What was spent, carried over a restart: a small file, written each second by a thread of its own and at the end, and
+//! counted at start.
 //!
 //! Without it a bridge that restarts would take its windows for empty while the gateway still counts what the earlier
-//! process sent. How it is read, always on the safe side of what is known:
+//! process sent. Nothing is written for a command: nobody who is served waits for this disk, and one that hangs holds
+//! up this thread alone. So after an end that was not in order the last second is missing, and how the file is read errs
+//! on the safe side:
 //!
-//! - *Absent*: the first start here, so nothing was spent. The file is written before anything is, so an earlier
-//!   process would have left one.
-//! - *Unreadable*, or of an unknown version: something was spent and nobody knows what, so every window counts as spent
-//!   a moment ago. That costs one window; a wrong guess would cost refused payments.
-//! - *In flight when the process ended*: counted as ended at the start that reads it.
+//! - *Written at an orderly end*, and the system says whether it has started again since: counted as it says.
+//! - *Anything else* (an end that was not in order, a file that cannot be read, no boot id): every window but the
+//!   payments' counts as full for one window. Reads are answered from copies meanwhile. Payments are counted from the
+//!   journal, which has each of them before its first byte leaves.
+//! - *Absent*: the first start here, so nothing was spent but what the journal knows.
 //!
-//! A new file is first added to and then finished: from the moment at which what all windows hold is gathered, each
-//! command is in it already. It replaces the old one by renaming, so a killed process leaves at least one that is whole.
-//! Nothing is synced: losing power costs more time than a window lasts, and half a file is an unreadable one.
+//! The start itself writes the file once, synced, before anything is sent, so that an orderly end which it replaces is
+//! never taken for its own. All later files replace it by renaming, in the folder as it was found at the start: one that
+//! is moved away is followed, and nothing is made in its place.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::time::{MissedTickBehavior, interval};
+use rustix::fs::{Mode, OFlags};
+use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::Ledger;
-use super::spending::{Line, Saved};
-use super::trail::Trail;
+use super::spending::{Dating, Drift, Moment, Saved, Sent};
 
-/// How often the file is begun anew while anything is spent, so that it stays short and little is taken from the wall
-/// clock. Also how soon a disk that failed is tried again.
+/// How often the file is written while anything is spent. Also how soon a disk that failed is tried again.
 pub const SAVE_EVERY: Duration = Duration::from_secs(1);
+
+/// How long the end waits for the last file. Without it the next start counts windows as full.
+const LAST_FILE: Duration = Duration::from_secs(2);
+
+/// A setting of the wall clock by more than this many milliseconds is written down though nothing is spent.
+const NOTEWORTHY_MS: u64 = 100;
+
+/// The file's name, in the journal's folder: there is always a journal, and one process at a time has it.
+const NAME: &str = "spent.jsonl";
+
+/// The file that is not finished yet.
+const UNFINISHED: &str = "spent.jsonl.new";
+
+/// Names this start of the machine.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// How a start found the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// There was none: nothing is spent.
+    /// There was none: nothing is spent but the payments of the journal.
     Absent,
     /// It was counted.
     Counted,
-    /// It could not be read, for this reason: everything counts as spent just now.
+    /// The last end was not in order, or it was written for other windows: all but payments counts as spent just now.
+    Incomplete,
+    /// The system does not say whether it started again since: all but payments counts as spent just now.
+    WithoutBootId,
+    /// It could not be read, for this reason: all but payments counts as spent just now.
     Unreadable(String),
 }
 
-/// Counts what the file at `path` says was spent, and leaves word there of all that is spent from now on. Blocks for two
-/// small files; call it before anything is asked, and [`Keeper::keep`] what it gives.
-pub fn begin(path: PathBuf, ledgers: BTreeMap<String, Ledger>) -> (Found, Keeper) {
-    let found = restore(&path, &ledgers);
-    let trail = Arc::new(Trail::default());
-    for (instance, ledger) in &ledgers {
-        ledger.leave(instance, &trail);
-    }
-    let mut keeper = Keeper { path, ledgers, trail, says_nothing: false, failing: false };
-    let begun = keeper.begin_anew();
-    keeper.say(begun);
-    (found, keeper)
+/// The machine's clocks.
+#[derive(Clone)]
+pub struct Clocks {
+    now: Arc<dyn Fn() -> Moment + Send + Sync>,
 }
 
-fn restore(path: &Path, ledgers: &BTreeMap<String, Ledger>) -> Found {
-    let read = match (read(path), read(&begun(path))) {
-        (Ok(None), Ok(None)) => return Found::Absent,
-        (Ok(finished), Ok(begun)) => Saved::read(&finished.unwrap_or_default(), &begun.unwrap_or_default()),
-        (Err(fault), _) | (_, Err(fault)) => Err(fault.to_string()),
-    };
-    match read {
-        Ok(saved) => {
-            let downtime = saved.downtime(SystemTime::now());
-            for (instance, spending) in saved.instances() {
-                if let Some(ledger) = ledgers.get(instance) {
-                    ledger.restore(spending, downtime);
-                }
-            }
-            Found::Counted
-        }
-        Err(reason) => {
-            ledgers.values().for_each(Ledger::assume_spent);
-            Found::Unreadable(reason)
-        }
+impl Clocks {
+    /// Asks the system for its boot id.
+    #[must_use]
+    pub fn of_the_machine() -> Self {
+        let boot_id = fs::read_to_string(BOOT_ID).ok().map(|id| Arc::from(id.trim()));
+        let boot_id = boot_id.filter(|id: &Arc<str>| !id.is_empty());
+        Self { now: Arc::new(move || moment(boot_id.clone())) }
     }
 }
 
-fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(fault) if fault.kind() == ErrorKind::NotFound => Ok(None),
-        Err(fault) => Err(fault),
+impl fmt::Debug for Clocks {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Clocks")
     }
 }
 
-/// The file that is not finished yet.
-fn begun(path: &Path) -> PathBuf {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    beside.into()
+fn moment(boot_id: Option<Arc<str>>) -> Moment {
+    let boot = clock_gettime(ClockId::Boottime);
+    let boot_ms = boot.tv_sec.saturating_mul(1000).saturating_add(boot.tv_nsec / 1_000_000);
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Moment {
+        boot_id,
+        boot_ms: u64::try_from(boot_ms).unwrap_or_default(),
+        wall_ms: i64::try_from(wall.as_millis()).unwrap_or(i64::MAX),
+    }
 }
 
-/// Whoever begins the file anew.
-#[derive(Debug)]
-#[must_use = "what is not kept grows for ever"]
-pub struct Keeper {
-    path: PathBuf,
+/// Counts what the file in `folder` says was spent and what `sent_since` a date tells of payments, and writes there from
+/// now on what is spent. `sent_since` gives none where payments cannot be read. Blocks for small files; call it before
+/// anything is asked, and [`Keeper::keep`] what it gives.
+pub fn begin(
+    folder: &Path,
     ledgers: BTreeMap<String, Ledger>,
-    trail: Arc<Trail>,
-    /// Whether the file on disk says that nothing is spent, which stays true by itself.
-    says_nothing: bool,
-    failing: bool,
+    clocks: Clocks,
+    sent_since: impl FnOnce(i64) -> Option<Vec<Sent>>,
+) -> io::Result<(Found, Keeper)> {
+    let place = Place::open(folder)?;
+    let now = (clocks.now)();
+    let (found, saved) = count(place.read(), &ledgers, &now, sent_since);
+    let drift = Drift::begin(&now, saved.as_ref());
+    let mut writer = Writer { place, ledgers, clocks, drift, last: None, failing: false };
+    writer.begin();
+    let ((stop, stopped), (done, ended)) = (mpsc::channel(), oneshot::channel());
+    thread::Builder::new().name("spending".into()).spawn(move || {
+        writer.run(&stopped);
+        drop(done);
+    })?;
+    Ok((found, Keeper { stop, ended }))
 }
 
-impl Keeper {
-    /// Begins the file anew each second while anything is spent, and a last time when `stop` comes. Then it ends. Let
-    /// `stop` come after the last exchange, so that nothing is in flight any more.
-    ///
-    /// A file that cannot be written stops nobody from selling: it is logged once, and tried again each second.
-    pub async fn keep(mut self, stop: impl Future<Output = ()>) {
-        let mut ticks = interval(SAVE_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut stop = std::pin::pin!(stop);
-        let mut stopped = false;
-        while !stopped {
-            tokio::select! {
-                () = &mut stop => stopped = true,
-                _ = ticks.tick() => {}
+/// Counts in `ledgers` what was spent; gives the file too, where it could be read.
+fn count(
+    read: io::Result<Option<Vec<u8>>>,
+    ledgers: &BTreeMap<String, Ledger>,
+    now: &Moment,
+    sent_since: impl FnOnce(i64) -> Option<Vec<Sent>>,
+) -> (Found, Option<Saved>) {
+    let (found, saved) = match read.map_err(|fault| fault.to_string()) {
+        Ok(None) => (Found::Absent, None),
+        Ok(Some(bytes)) => match Saved::decode(&bytes) {
+            Ok(saved) => (judge(&saved, ledgers, now), Some(saved)),
+            Err(reason) => (Found::Unreadable(reason), None),
+        },
+        Err(reason) => (Found::Unreadable(reason), None),
+    };
+    let of = |instance: &str| saved.as_ref().and_then(|saved| saved.instances().get(instance));
+    let away = saved.as_ref().and_then(|saved| saved.away(now)).unwrap_or_default();
+    if found == Found::Counted {
+        for (instance, ledger) in ledgers {
+            if let Some(spending) = of(instance) {
+                ledger.restore(spending, away);
             }
-            let blocking = tokio::task::spawn_blocking(move || {
-                let begun = self.begin_anew();
-                self.say(begun);
-                self
-            });
-            match blocking.await {
-                Ok(keeper) => self = keeper,
-                // The runtime is going away, and everything that spends with it.
-                Err(_) => return,
+        }
+        return (found, saved);
+    }
+    let dating = Dating::new(now, saved.as_ref());
+    let hold = ledgers.values().map(Ledger::hold).max().unwrap_or_default();
+    let sent = sent_since(dating.date_ms(hold));
+    for (instance, ledger) in ledgers {
+        let ages = |sent: &Vec<Sent>| {
+            let own = sent.iter().filter(|payment| payment.instance == *instance);
+            own.map(|payment| dating.age(payment.at_ms)).collect::<Vec<_>>()
+        };
+        ledger.count_payments(sent.as_ref().map(ages).as_deref());
+        if found != Found::Absent {
+            ledger.assume_spent();
+        }
+        if let Some(spending) = of(instance) {
+            ledger.restore_closings(spending, away);
+        }
+    }
+    (found, saved)
+}
+
+fn judge(saved: &Saved, ledgers: &BTreeMap<String, Ledger>, now: &Moment) -> Found {
+    let fits = |(instance, spending)| ledgers.get(instance).is_none_or(|ledger| ledger.counts_like(spending));
+    if saved.away(now).is_none() {
+        Found::WithoutBootId
+    } else if saved.is_clean() && saved.instances().iter().all(fits) {
+        Found::Counted
+    } else {
+        Found::Incomplete
+    }
+}
+
+/// The folder, held open, so that it is the same whatever its path comes to name.
+#[derive(Debug)]
+struct Place {
+    folder: OwnedFd,
+    path: PathBuf,
+}
+
+impl Place {
+    fn open(folder: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self { folder: rustix::fs::open(folder, flags, Mode::empty())?, path: folder.join(NAME) })
+    }
+
+    fn read(&self) -> io::Result<Option<Vec<u8>>> {
+        match self.file(NAME, OFlags::RDONLY) {
+            Ok(mut file) => {
+                let mut bytes = Vec::new();
+                file.read_to_end(&mut bytes)?;
+                Ok(Some(bytes))
             }
+            Err(fault) if fault.kind() == ErrorKind::NotFound => Ok(None),
+            Err(fault) => Err(fault),
         }
     }
 
-    /// Blocks for one small file.
-    fn begin_anew(&mut self) -> io::Result<()> {
-        if self.says_nothing && self.spends_nothing() {
-            return Ok(());
+    /// `synced` survives losing power.
+    fn replace(&self, bytes: &[u8], synced: bool) -> io::Result<()> {
+        let mut file = self.file(UNFINISHED, OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC)?;
+        file.write_all(bytes)?;
+        if synced {
+            file.sync_all()?;
         }
-        if let Some(folder) = self.path.parent() {
-            fs::create_dir_all(folder)?;
+        rustix::fs::renameat(&self.folder, UNFINISHED, &self.folder, NAME)?;
+        if synced {
+            rustix::fs::fsync(&self.folder)?;
         }
-        let begun = begun(&self.path);
-        let _ = fs::remove_file(&begun);
-        self.trail.turn_to(File::options().append(true).create_new(true).mode(0o600).open(&begun)?);
-        let spent = self.ledgers.iter().map(|(instance, ledger)| (instance.clone(), ledger.spent()));
-        let saved = Saved::new(spent.collect(), SystemTime::now());
-        let nothing = saved.instances().values().all(|spending| spending.windows.is_empty());
-        self.trail.append(&Line::Saved(saved).encode()?)?;
-        fs::rename(&begun, &self.path)?;
-        self.says_nothing = nothing;
         Ok(())
     }
 
-    fn spends_nothing(&self) -> bool {
-        self.ledgers.values().all(|ledger| ledger.spent().windows.is_empty())
+    /// Makes the file one that cannot be read, which takes no room on a full disk.
+    fn spoil(&self) -> io::Result<()> {
+        self.file(NAME, OFlags::WRONLY | OFlags::TRUNC)?.sync_all()
     }
 
-    fn say(&mut self, begun: io::Result<()>) {
-        match begun {
+    fn file(&self, name: &str, flags: OFlags) -> io::Result<File> {
+        let mode = Mode::RUSR | Mode::WUSR;
+        Ok(File::from(rustix::fs::openat(&self.folder, name, flags | OFlags::CLOEXEC, mode)?))
+    }
+}
+
+/// What the thread owns.
+#[derive(Debug)]
+struct Writer {
+    place: Place,
+    ledgers: BTreeMap<String, Ledger>,
+    clocks: Clocks,
+    drift: Drift,
+    /// What the file said last, while it says that nothing is spent.
+    last: Option<Empty>,
+    failing: bool,
+}
+
+/// A file that says that nothing is spent, which stays true by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Empty {
+    clean: bool,
+    wall_ahead_ms: i64,
+}
+
+impl Writer {
+    /// From here on the file does not say any more that the last end was in order.
+    fn begin(&mut self) {
+        let written = self.save(false, true);
+        if written.is_err()
+            && let Err(fault) = self.place.spoil()
+            && fault.kind() != ErrorKind::NotFound
+        {
+            tracing::error!(path = %self.place.path.display(), %fault,
+                "an old count of what was spent cannot be replaced: remove it before the next start");
+        }
+        self.say(written);
+    }
+
+    fn run(mut self, stop: &mpsc::Receiver<()>) {
+        loop {
+            let clean = match stop.recv_timeout(SAVE_EVERY) {
+                Err(RecvTimeoutError::Timeout) => false,
+                Ok(()) => true,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let written = self.save(clean, false);
+            self.say(written);
+            if clean {
+                return;
+            }
+        }
+    }
+
+    fn save(&mut self, clean: bool, synced: bool) -> io::Result<()> {
+        let now = (self.clocks.now)();
+        self.drift.note(&now);
+        let wall_ahead_ms = self.drift.least().unwrap_or_default();
+        let spent = self.ledgers.iter().map(|(instance, ledger)| (instance.clone(), ledger.spent()));
+        let spent: BTreeMap<_, _> = spent.collect();
+        let empty = spent.values().all(|spending| spending.windows.is_empty());
+        let says_so = |last: Empty| last.clean == clean && last.wall_ahead_ms.abs_diff(wall_ahead_ms) < NOTEWORTHY_MS;
+        if empty && self.last.is_some_and(says_so) {
+            return Ok(());
+        }
+        self.last = None;
+        self.place.replace(&Saved::new(clean, &now, &self.drift, spent).encode()?, synced)?;
+        self.last = empty.then_some(Empty { clean, wall_ahead_ms });
+        Ok(())
+    }
+
+    /// A file that cannot be written stops nobody from selling: it is logged once, and tried again each second.
+    fn say(&mut self, written: io::Result<()>) {
+        match written {
             Ok(()) => self.failing = false,
             Err(fault) if !self.failing => {
-                tracing::warn!(path = %self.path.display(), %fault, "what was spent cannot be saved");
+                tracing::warn!(path = %self.place.path.display(), %fault, "what was spent cannot be saved");
                 self.failing = true;
             }
             Err(_) => {}
+        }
+    }
+}
+
+/// Ends the thread that writes.
+#[derive(Debug)]
+#[must_use = "dropped, it leaves the next start without a count of what was spent"]
+pub struct Keeper {
+    stop: mpsc::Sender<()>,
+    ended: oneshot::Receiver<()>,
+}
+
+impl Keeper {
+    /// Waits for `stop` and has the last file written then. Let it come after the last exchange, so that nothing is in
+    /// flight any more. A disk that hangs is not waited for.
+    pub async fn keep(self, stop: impl Future<Output = ()>) {
+        stop.await;
+        // A thread that is gone has said why.
+        let _ = self.stop.send(());
+        if timeout(LAST_FILE, self.ended).await.is_err() {
+            tracing::warn!("what was spent could not be saved in time: the next start counts it as a whole window");
         }
     }
 }

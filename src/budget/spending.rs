@@ -1,15 +1,16 @@
 //! What was spent, as a file tells it: pure, free of clocks and disks.
 //!
-//! A file is lines of JSON: one *saved*, which says what every window held, and a line for each command that was about
-//! to be written, and each closing by the gateway, since. It holds ages and not instants, because monotonic clocks start
-//! anew with a process. A last line without its end was cut off by the end of the process, and nothing of its command
-//! left; any other line that cannot be read spoils the file.
+//! A file is one line of JSON that says what every window held at one moment. It holds ages and not instants, because
+//! monotonic clocks start anew with a process. How long ago that moment was is told by the time since the machine
+//! started, which never steps, as long as it has not started again; only then by the wall clock.
 //!
-//! What it errs in, it errs on the safe side: a command that had its points when the file was begun and was written
-//! after that is counted twice, for one window after the end of a process that was killed.
+//! Payments are dated by the wall clock, which may have been set since. So the file also says how far that clock was
+//! ahead of the machine's time while they were sent; where it was set meanwhile, the least of it, which makes them look
+//! younger than they are and never older.
 
-use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,8 +20,11 @@ use super::window::Spent;
 /// The name under which the one window of [`Scope::Instance`] is shown and saved. No command can be named so.
 pub(super) const ALL_COMMANDS: &str = "*";
 
-/// The one version of the file there is.
-const VERSION: u32 = 2;
+/// The one version of the file that is read.
+const VERSION: u32 = 3;
+
+/// For how long a setting of the wall clock is remembered, in milliseconds: 10 minutes, much longer than any window.
+const DRIFT_KEPT_MS: u64 = 600_000;
 
 /// What one instance had spent at some instant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,23 +36,30 @@ pub struct Spending {
     pub windows: BTreeMap<String, Spent>,
 }
 
-impl Spending {
-    /// How long after `downtime` the last of it still matters, if points are held for `hold`.
-    pub(super) fn lapses_in(&self, hold: Duration, downtime: Duration) -> Duration {
-        let left = |spent: &Spent| {
-            let in_flight = (spent.in_flight > 0).then_some(hold);
-            let ages = spent.ended.iter().map(|&(_, age_ms)| Duration::from_millis(age_ms));
-            let ended = ages.map(|age| hold.saturating_sub(age.saturating_add(downtime)));
-            let closed = Duration::from_millis(spent.closed_for_ms).saturating_sub(downtime);
-            ended.chain(in_flight).fold(closed, Duration::max)
-        };
-        self.windows.values().map(left).max().unwrap_or_default()
-    }
+/// One moment by the machine's clocks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moment {
+    /// Which start of the machine `boot_ms` is counted from; none where the system does not say.
+    pub boot_id: Option<Arc<str>>,
+    /// Milliseconds since the machine started, awake or not. Never steps.
+    pub boot_ms: u64,
+    /// Milliseconds since 1970 by the wall clock, which may step.
+    pub wall_ms: i64,
+}
 
-    fn window(&mut self, name: String) -> Option<&mut Spent> {
-        let fits = (name == ALL_COMMANDS) == (self.scope == Scope::Instance);
-        fits.then(|| self.windows.entry(name).or_default())
+impl Moment {
+    fn ahead_ms(&self) -> i64 {
+        self.wall_ms.saturating_sub_unsigned(self.boot_ms)
     }
+}
+
+/// A payment that the gateway may have counted, dated by the wall clock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    /// The instance it was sent to.
+    pub instance: String,
+    /// When its exchange ended, in milliseconds since 1970.
+    pub at_ms: i64,
 }
 
 /// What every instance had spent, and when that was.
@@ -56,14 +67,21 @@ impl Spending {
 #[serde(deny_unknown_fields)]
 pub struct Saved {
     version: u32,
-    /// Milliseconds since 1970 by the wall clock.
-    written_at_ms: u64,
+    /// Whether nothing was sent after it: it was written at an orderly end.
+    clean: bool,
+    boot_id: Option<Arc<str>>,
+    boot_ms: u64,
+    wall_ms: i64,
+    /// The least by which the wall clock was ahead of `boot_ms` lately.
+    wall_ahead_ms: i64,
     instances: BTreeMap<String, Spending>,
 }
 
 impl Saved {
-    pub(super) fn new(instances: BTreeMap<String, Spending>, now: SystemTime) -> Self {
-        Self { version: VERSION, written_at_ms: unix_ms(now), instances }
+    pub(super) fn new(clean: bool, now: &Moment, drift: &Drift, instances: BTreeMap<String, Spending>) -> Self {
+        let Moment { boot_id, boot_ms, wall_ms } = now.clone();
+        let wall_ahead_ms = drift.least().unwrap_or_else(|| now.ahead_ms());
+        Self { version: VERSION, clean, boot_id, boot_ms, wall_ms, wall_ahead_ms, instances }
     }
 
     /// By instance. One that is not there has spent nothing.
@@ -72,87 +90,105 @@ impl Saved {
         &self.instances
     }
 
-    /// How long before `now` it was told. If the wall clock went back, no time is taken to have passed.
-    #[must_use]
-    pub fn downtime(&self, now: SystemTime) -> Duration {
-        Duration::from_millis(unix_ms(now).saturating_sub(self.written_at_ms))
+    /// Whether nothing was sent after it.
+    pub(super) fn is_clean(&self) -> bool {
+        self.clean
     }
 
-    /// What the files of an earlier process say: the last that was finished, and the one that was begun after it, if
-    /// any. The error is a sentence for the log.
-    pub(super) fn read(finished: &[u8], begun: &[u8]) -> Result<Self, String> {
-        let begun = Line::decode_all(begun)?;
-        if begun.iter().any(|line| matches!(line, Line::Saved(_))) {
-            // It holds what was in the other one.
-            return Self::of(begun);
-        }
-        let mut lines = Line::decode_all(finished)?;
-        lines.extend(begun);
-        Self::of(lines)
-    }
-
-    fn of(mut lines: Vec<Line>) -> Result<Self, String> {
-        let Some(place) = lines.iter().position(|line| matches!(line, Line::Saved(_))) else {
-            return Err("it does not say what was spent before it".to_owned());
+    /// How long before `now` it was told; none where the system does not say whether it started again since. By the
+    /// wall clock no time has passed where that went back.
+    pub(super) fn away(&self, now: &Moment) -> Option<Duration> {
+        let (then, since) = (self.boot_id.as_ref()?, now.boot_id.as_ref()?);
+        let ms = if then == since {
+            now.boot_ms.saturating_sub(self.boot_ms)
+        } else {
+            u64::try_from(now.wall_ms.saturating_sub(self.wall_ms)).unwrap_or_default()
         };
-        let Line::Saved(mut saved) = lines.swap_remove(place) else { return Err("it contradicts itself".to_owned()) };
-        if saved.version != VERSION {
-            return Err(format!("version {} is not known", saved.version));
-        }
-        for line in lines {
-            saved.add(line).ok_or("it was written by bridges that counted differently")?;
-        }
-        Ok(saved)
+        Some(Duration::from_millis(ms))
     }
 
-    fn add(&mut self, line: Line) -> Option<()> {
-        match line {
-            Line::Spent { instance, window, points } => {
-                let window = self.instances.get_mut(&instance)?.window(window)?;
-                // Until when it was in flight is not known.
-                window.in_flight = window.in_flight.saturating_add(points);
-            }
-            Line::Closed { instance, window, for_ms, at_ms } => {
-                let since = at_ms.saturating_sub(self.written_at_ms);
-                let window = self.instances.get_mut(&instance)?.window(window)?;
-                window.closed_for_ms = window.closed_for_ms.max(for_ms.saturating_add(since));
-            }
-            Line::Saved(_) => return None,
-        }
-        Some(())
+    /// By how much the wall clock was ahead of the machine's time when payments were sent, if that was since the machine's
+    /// last start.
+    pub(super) fn wall_ahead_ms(&self, now: &Moment) -> Option<i64> {
+        let same_boot = self.boot_id.is_some() && self.boot_id == now.boot_id;
+        same_boot.then_some(self.wall_ahead_ms)
     }
-}
 
-/// One line of the file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase", deny_unknown_fields)]
-pub(super) enum Line {
-    /// What every instance had spent.
-    Saved(Saved),
-    /// A command is about to be written.
-    Spent { instance: String, window: String, points: u64 },
-    /// The gateway closed a window.
-    Closed { instance: String, window: String, for_ms: u64, at_ms: u64 },
-}
-
-impl Line {
     pub(super) fn encode(&self) -> serde_json::Result<Vec<u8>> {
         let mut line = serde_json::to_vec(self)?;
         line.push(b'\n');
         Ok(line)
     }
 
-    fn decode_all(bytes: &[u8]) -> Result<Vec<Self>, String> {
-        let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
-        let lines = bytes.get(..whole).unwrap_or_default().split(|&byte| byte == b'\n');
-        let lines = lines.filter(|line| !line.is_empty());
-        lines.map(|line| serde_json::from_slice(line).map_err(|fault| fault.to_string())).collect()
+    /// The error is a sentence for the log.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let reason = |fault: serde_json::Error| fault.to_string();
+        let Version { version } = serde_json::from_slice(bytes).map_err(reason)?;
+        if version != VERSION {
+            return Err(format!("version {version} is not known"));
+        }
+        serde_json::from_slice(bytes).map_err(reason)
     }
 }
 
-pub(super) fn unix_ms(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+/// When payments were sent that the wall clock dates, seen from one start.
+#[derive(Debug)]
+pub(super) struct Dating<'a> {
+    now: &'a Moment,
+    wall_ahead_ms: Option<i64>,
+}
+
+impl<'a> Dating<'a> {
+    pub(super) fn new(now: &'a Moment, saved: Option<&Saved>) -> Self {
+        Self { now, wall_ahead_ms: saved.and_then(|saved| saved.wall_ahead_ms(now)) }
+    }
+
+    /// How long ago it was at `at_ms`.
+    pub(super) fn age(&self, at_ms: i64) -> Duration {
+        Duration::from_millis(u64::try_from(self.reference_ms().saturating_sub(at_ms)).unwrap_or_default())
+    }
+
+    /// The date of what was sent `ago`.
+    pub(super) fn date_ms(&self, ago: Duration) -> i64 {
+        self.reference_ms().saturating_sub(i64::try_from(ago.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// What the clock that dated the payments would show now, had it not been set since.
+    fn reference_ms(&self) -> i64 {
+        self.wall_ahead_ms.map_or(self.now.wall_ms, |ahead_ms| ahead_ms.saturating_add_unsigned(self.now.boot_ms))
+    }
+}
+
+/// By how much the wall clock was ahead of the machine's time, over the last minutes.
+#[derive(Debug, Default)]
+pub(super) struct Drift {
+    /// When it was seen and how far, both ascending: what is no less than a later one is of no use.
+    seen: VecDeque<(u64, i64)>,
+}
+
+impl Drift {
+    /// Begins with what an earlier process of the same start of the machine has seen.
+    pub(super) fn begin(now: &Moment, saved: Option<&Saved>) -> Self {
+        let earlier = saved.and_then(|saved| saved.wall_ahead_ms(now));
+        let mut drift = Self { seen: earlier.map(|ahead_ms| (now.boot_ms, ahead_ms)).into_iter().collect() };
+        drift.note(now);
+        drift
+    }
+
+    pub(super) fn note(&mut self, now: &Moment) {
+        let horizon = now.boot_ms.saturating_sub(DRIFT_KEPT_MS);
+        while self.seen.pop_front_if(|(at_ms, _)| *at_ms < horizon).is_some() {}
+        while self.seen.pop_back_if(|(_, ahead_ms)| *ahead_ms >= now.ahead_ms()).is_some() {}
+        self.seen.push_back((now.boot_ms, now.ahead_ms()));
+    }
+
+    pub(super) fn least(&self) -> Option<i64> {
+        self.seen.front().map(|(_, ahead_ms)| *ahead_ms)
+    }
 }
 
 #[cfg(test)]

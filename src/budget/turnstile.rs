@@ -168,6 +168,12 @@ impl Turnstile {
         &mut self.window
     }
 
+    /// See [`Window::count`].
+    pub(super) fn count(&mut self, now: Tick, points: u64, until: Tick) {
+        self.window.count(points, until);
+        self.settle(now);
+    }
+
     /// See [`Window::restore`].
     pub(super) fn restore(&mut self, now: Tick, spent: &Spent, away_ms: u64) {
         self.window.restore(now, spent, away_ms);

@@ -279,6 +279,11 @@ impl Window {
         }
     }
 
+    /// Counts points that were spent without a grant here; they are held until `until`.
+    pub fn count(&mut self, points: u64, until: Tick) {
+        self.linger(points, until);
+    }
+
     /// How the window goes on if asks are granted in a given order and nothing else happens.
     pub fn forecast(&mut self, now: Tick) -> Forecast {
         let now = self.advance(now);

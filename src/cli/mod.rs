@@ -16,6 +16,7 @@ mod validate;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -114,16 +115,22 @@ fn load(file: Option<&Path>) -> Result<(Config, Printed), Failure> {
     Config::load(file, std::env::vars_os()).map_err(Failure::Configuration)
 }
 
+/// How long the end waits for threads that read or write files.
+const LEFT_BEHIND: Duration = Duration::from_secs(1);
+
 /// Runs a service until SIGINT or SIGTERM, and until it has stopped in order.
 fn until_stopped<F: Future<Output = anyhow::Result<()>>>(service: impl FnOnce(Drain) -> F) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let drain = Drain::new();
         let signals = tokio::spawn(drain.clone().on_signals());
         let ended = service(drain).await;
         signals.abort();
         ended.map(|()| ExitCode::SUCCESS)
-    })
+    });
+    // A disk that hangs holds threads that nothing can end, and the process must end all the same.
+    runtime.shutdown_timeout(LEFT_BEHIND);
+    ended
 }
 
 /// Starts logging where no configuration says how.

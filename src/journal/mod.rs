@@ -38,7 +38,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task;
 use tokio::time;
 
@@ -62,6 +62,15 @@ use writer::Writer;
 /// How long a caller waits for the disk before it is told that the journal is not available: a healthy commit takes
 /// about a millisecond, and a payment's own deadline is 15 s.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Records that a start looks at for what was sent lately: more than any gateway takes in ten minutes.
+const MOST_LOOKED_AT: u32 = 100_000;
+
+/// Keys that are looked up at once. More than that wait: a disk that hangs must not take every thread that may block.
+const MAX_LOOKUPS: usize = 64;
+
+/// The longest from reserving a key to the end of the exchange, in milliseconds: 10 minutes, with much to spare.
+const LONGEST_PAYMENT_MS: i64 = 600_000;
 
 /// Where the journal lies and how long it remembers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -187,6 +196,7 @@ struct Handle {
     live: Arc<Live>,
     clock: Arc<dyn Clock>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    lookups: Arc<Semaphore>,
 }
 
 impl Journal {
@@ -209,7 +219,8 @@ impl Journal {
             .spawn(move || writer.run())
             .map_err(|source| OpenError::Io { path, source })?;
         let writer = Mutex::new(Some(thread));
-        Ok(Self(Arc::new(Handle { view, inbox, live: Arc::default(), clock, writer })))
+        let lookups = Arc::new(Semaphore::new(MAX_LOOKUPS));
+        Ok(Self(Arc::new(Handle { view, inbox, live: Arc::default(), clock, writer, lookups })))
     }
 
     /// Takes `key` for `sale`, or says why not. At most one request at a time has a key. Decided in memory and by at
@@ -317,6 +328,41 @@ impl Journal {
     /// Records, newest first. Released ones are kept like any other, though their key is free.
     pub async fn list(&self, filter: Filter) -> Result<Vec<Record>, JournalError> {
         self.look(move |snapshot| snapshot.list(&filter)).await
+    }
+
+    /// Each payment that the gateway may have counted since `since_ms` by the wall clock, with its instance and the end of
+    /// its exchange: also refused ones, but none that was never written. Reads the disk: not for an async thread.
+    pub fn sent_since(&self, since_ms: i64) -> Result<Vec<(String, i64)>, JournalError> {
+        let (mut sent, mut left) = (Vec::new(), MOST_LOOKED_AT);
+        let begun_by = since_ms.saturating_sub(LONGEST_PAYMENT_MS);
+        self.read(|snapshot| {
+            snapshot.newest_while(|record| {
+                if let Some(ended_ms) = record.sent_until_ms().filter(|ended_ms| *ended_ms >= since_ms) {
+                    sent.push((record.key.instance.clone(), ended_ms));
+                }
+                left -= 1;
+                left > 0 && record.times.created_ms >= begun_by
+            })
+        })?;
+        Ok(sent)
+    }
+
+    /// [`reserve`](Self::reserve) for an async thread: a disk that hangs while pages of the file are read holds up
+    /// nobody else, and the caller no longer than any other look.
+    pub async fn reserve_soon(&self, key: Key, sale: Sale) -> Reserve {
+        let unavailable = || Reserve::Unavailable(JournalError::Unavailable);
+        let Ok(Ok(place)) = time::timeout(PATIENCE, Arc::clone(&self.0.lookups).acquire_owned()).await else {
+            return unavailable();
+        };
+        let journal = self.clone();
+        let looked = task::spawn_blocking(move || {
+            let _place = place;
+            journal.reserve(key, sale)
+        });
+        // A reservation that comes too late is dropped where it is made, which frees its key.
+        time::timeout(PATIENCE, looked)
+            .await
+            .map_or_else(|_| unavailable(), |looked| looked.unwrap_or_else(|_| unavailable()))
     }
 
     /// How many payments are in each state.

@@ -299,6 +299,17 @@ impl Record {
         }
     }
 
+    /// When the exchange ended in which the gateway may have counted the payment, by the wall clock; none where no byte
+    /// of it left, or where it has not ended.
+    #[must_use]
+    pub fn sent_until_ms(&self) -> Option<i64> {
+        match &self.standing {
+            Standing::Reserved | Standing::Dispatching | Standing::Released(Release::NeverWritten) => None,
+            // A late reply or a person changed it after that.
+            _ => self.times.unknown_ms.or(self.times.ended_ms),
+        }
+    }
+
     /// Whether the record proves that nothing was booked under its key.
     #[must_use]
     pub fn frees_its_key(&self) -> bool {

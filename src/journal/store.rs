@@ -260,6 +260,17 @@ impl Snapshot {
         all.filter(admitted).take(filter.limit).collect()
     }
 
+    /// Shows records to `wanted`, newest first, until it has seen enough. What cannot be read is left out.
+    pub(super) fn newest_while(&self, mut wanted: impl FnMut(&Record) -> bool) -> Result<(), Fault> {
+        for entry in self.records.iter()?.rev() {
+            let (id, stored) = entry?;
+            if decode(id.value().into(), stored.value()).is_ok_and(|record| !wanted(&record)) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn attempts(&self, key: &Key) -> impl Iterator<Item = Result<Record, Fault>> {
         let mut next = self.current(key).transpose();
         std::iter::from_fn(move || {

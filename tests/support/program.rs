@@ -40,6 +40,11 @@ impl Program {
         Self(command.envs(environment).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
     }
 
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// Ends it with SIGKILL, wherever it is.
     pub(crate) fn kill(mut self) {
         assert!(self.0.try_wait().unwrap().is_none(), "it ended by itself");

@@ -46,6 +46,7 @@ impl Change {
 }
 
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch for tests")]
 struct Platter {
     /// What a crash leaves.
     durable: Vec<u8>,
@@ -64,6 +65,8 @@ struct Platter {
     syncs: u64,
     syncs_held: bool,
     waiting: bool,
+    reads_held: bool,
+    reading: bool,
 }
 
 /// A handle; clones share the disk.
@@ -157,6 +160,20 @@ impl Disk {
         self.changed.notify_all();
     }
 
+    /// Lets reads hang until they are let go.
+    pub(crate) fn hold_reads(&self) {
+        self.lock().reads_held = true;
+    }
+
+    pub(crate) fn release_reads(&self) {
+        self.lock().reads_held = false;
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn has_hanging_read(&self) -> bool {
+        self.lock().reading
+    }
+
     pub(crate) fn has_hanging_sync(&self) -> bool {
         self.lock().waiting
     }
@@ -222,7 +239,13 @@ impl StorageBackend for Disk {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let platter = &mut *self.lock();
+        let mut platter = self.lock();
+        while platter.reads_held {
+            platter.reading = true;
+            platter = self.changed.wait(platter).unwrap();
+        }
+        platter.reading = false;
+        let platter = &mut *platter;
         if platter.fails(&[Failure::Read]).is_some() {
             return Err(broken());
         }

@@ -361,3 +361,66 @@ fn the_number_of_payments_under_way_is_bounded() {
     drop(held);
     drop(reserve(&journal, "one more"));
 }
+
+#[tokio::test]
+async fn payments_that_the_gateway_may_have_counted_are_told_with_the_ends_of_their_exchanges() {
+    let clock = Arc::new(HandClock::default());
+    let disk = Disk::default();
+    let journal = open(&disk, &clock);
+    let step = |ms| clock.step_wall(ms);
+    let far = 2 * 600_000;
+    pay(&journal, "long ago", booked()).await;
+    step(far);
+    pay(&journal, "booked", booked()).await;
+    step(10);
+    pay(&journal, "refused", refused()).await;
+    step(10);
+    pay(&journal, "unwritten", Outcome::Released(Release::NeverWritten)).await;
+    step(10);
+    let lost = pay(&journal, "lost", Outcome::Unknown(None)).await;
+    step(10);
+    journal.late(lost.id, booked()).await.unwrap();
+    let flying = dispatch(&journal, "flying").await;
+    drop(reserve(&journal, "reserved"));
+    let sent = |journal: &Journal, since_ms| {
+        let mut sent = journal.sent_since(since_ms).unwrap();
+        assert!(sent.iter().all(|(instance, _)| instance == "demo"));
+        sent.sort_unstable();
+        sent.into_iter().map(|(_, at_ms)| at_ms - far).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        sent(&journal, far),
+        [0, 10, 30],
+        "one whose exchange has not ended is none, and a late reply dates nothing"
+    );
+    assert_eq!(sent(&journal, far + 10), [10, 30]);
+
+    let killed = disk.after_crash(0);
+    drop(flying);
+    step(10);
+    assert_eq!(
+        sent(&open(&killed, &clock), far),
+        [0, 10, 30, 50],
+        "what was under way ended at the start at the latest"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_disk_that_hangs_while_a_key_is_looked_up_holds_up_no_thread_that_serves() {
+    let disk = Disk::default();
+    disk.without_cache();
+    let journal = open(&disk, &Arc::default());
+    // So many that looking at a record reads further pages than the first.
+    let names: Vec<_> = (0..100).map(|number| number.to_string()).collect();
+    future::join_all(names.iter().map(|name| pay(&journal, name, booked()))).await;
+    disk.hold_reads();
+    let looking = tokio::spawn({
+        let journal = journal.clone();
+        async move { matches!(journal.reserve_soon(key("0"), sale(1)).await, Reserve::Replay(_)) }
+    });
+    until("the disk hangs", || disk.has_hanging_read()).await;
+    let served = tokio::time::timeout(Duration::from_secs(4), tokio::spawn(async {})).await;
+    disk.release_reads();
+    assert!(served.is_ok(), "nobody else is served");
+    assert!(looking.await.unwrap());
+}
