@@ -55,7 +55,16 @@ impl Attempt {
         let (jobs, inbox) = mpsc::channel(1);
         let (stop, opened) = (CancellationToken::new(), Instant::now());
         let (shard, thread) = (index, place.thread);
-        let entry = Entry { shard, phase: Phase::Busy, doubted: false, opened, thread, jobs, stop: stop.clone() };
+        let entry = Entry {
+            shard,
+            phase: Phase::Busy,
+            doubted: false,
+            ordinary: false,
+            opened,
+            thread,
+            jobs,
+            stop: stop.clone(),
+        };
         let Some(link) = pool.admit(entry) else {
             self.stage = Stage::Over;
             return socket.close(link::GOODBYE).await;

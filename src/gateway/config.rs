@@ -41,7 +41,8 @@ pub struct Config {
     pub refusal_grace: Duration,
     /// Links kept open per instance, on different shards.
     pub min_links: usize,
-    /// Links never exceeded per instance.
+    /// Links never exceeded per instance. Other commands than payments occupy at most one less, so that one is left for
+    /// payments; where there may be only one, a payment that waits for it opens a second.
     pub max_links: usize,
     /// How long a link may be silent before it is pinged.
     pub ping_interval: Duration,

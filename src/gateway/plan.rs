@@ -45,10 +45,27 @@ pub struct View {
     pub busy: usize,
     /// Commands waiting for a link.
     pub waiting: usize,
+    /// Those of them that are payments.
+    pub payments: usize,
     /// Links kept open even when idle.
     pub min_links: usize,
-    /// Links never exceeded, but by one while connections move between shards.
+    /// Links never exceeded, but by one while connections move between shards, and by one for a payment where it is 1.
     pub max_links: usize,
+}
+
+impl View {
+    /// Links that may be open while nothing moves. One of several is always left to payments; a payment that waits for the
+    /// only one opens a second, which then goes as every link does that nobody needs.
+    fn ceiling(&self) -> usize {
+        self.max_links.max(2)
+    }
+
+    /// Links wanted for what is under way and for those who wait.
+    fn wanted(&self) -> usize {
+        let all = (self.busy + self.waiting).min(self.max_links);
+        let payments = if self.payments > 0 { (self.busy + self.payments).min(self.ceiling()) } else { 0 };
+        self.min_links.max(all).max(payments)
+    }
 }
 
 /// What to do now, and when to look again.
@@ -84,7 +101,7 @@ fn next_dial(view: &View, shards: &mut [ShardView], now: Instant, look_again: &m
     let serving: Vec<&ShardView> = shards.iter().filter(|shard| !shard.cordoned).collect();
     let open: usize = serving.iter().map(|shard| shard.links + shard.dialling).sum();
     let covered = serving.iter().filter(|shard| shard.links + shard.dialling > 0).count();
-    let wanted = view.min_links.max(view.busy + view.waiting).min(view.max_links);
+    let wanted = view.wanted();
     let spread = view.min_links.min(serving.len());
     let (lacks_links, lacks_spread) = (open < wanted, covered < spread);
     // Moving to another shard may exceed the maximum by one, so that the new link exists before the old one goes.
@@ -149,10 +166,11 @@ fn spare(view: &View, shards: &[ShardView], now: Instant, look_again: &mut Optio
         .max_by_key(|(_, links, since)| (*links, std::cmp::Reverse(*since)));
     let (index, _, since) = crowded?;
     // Also while shards are missing: one too many stands in the way of moving to the next of them.
-    if open > view.max_links {
+    if open > view.ceiling() {
         return Some(index);
     }
-    if open > view.min_links {
+    // A link that is kept for payments while others wait is not idle for nothing.
+    if open > view.min_links.max(view.busy + view.waiting) {
         let idle_until = since + IDLE_PATIENCE;
         if idle_until <= now {
             return Some(index);
@@ -209,6 +227,21 @@ mod tests {
         assert_eq!(plan.dial.len(), 6);
         let on_third = plan.dial.iter().filter(|shard| **shard == 2).count();
         assert!(on_third >= 2, "spread over the shards: {plan:?}");
+    }
+
+    #[test]
+    fn where_one_link_is_all_a_waiting_payment_opens_a_second_and_a_waiting_read_does_not() {
+        let now = Instant::now();
+        let only =
+            View { min_links: 1, max_links: 1, busy: 1, ..view(vec![ShardView { links: 1, ..ShardView::default() }]) };
+        assert!(plan(&View { waiting: 5, ..only.clone() }, now).dial.is_empty());
+        assert_eq!(plan(&View { waiting: 5, payments: 1, ..only.clone() }, now).dial, [0]);
+        let both = ShardView { links: 2, idle_since: Some(now), ..ShardView::default() };
+        let both = View { shards: vec![both], payments: 1, waiting: 5, busy: 2, ..only.clone() };
+        assert!(plan(&both, now).dial.is_empty(), "never a third");
+        let idle = View { payments: 0, waiting: 0, busy: 1, ..both };
+        assert!(plan(&idle, now).give_up.is_empty(), "the next payment may need it");
+        assert_eq!(plan(&idle, now + IDLE_PATIENCE).give_up, [0]);
     }
 
     #[test]
@@ -285,10 +318,11 @@ mod tests {
         #[test]
         fn no_plan_breaks_the_rules(
             shards in proptest::collection::vec(any_shard(Instant::now()), 1..5),
-            busy in 0..10_usize, waiting in 0..50_usize, min_links in 1..4_usize, extra in 0..6_usize,
+            busy in 0..10_usize, waiting in 0..50_usize, payments in 0..9_usize, min_links in 1..4_usize, extra in 0..6_usize,
         ) {
             let now = Instant::now() + Duration::from_secs(5);
-            let view = View { shards, busy, waiting, min_links, max_links: min_links + extra };
+            let payments = payments.min(waiting);
+            let view = View { shards, busy, waiting, payments, min_links, max_links: min_links + extra };
             let plan = plan(&view, now);
             let serving = |shard: &&ShardView| !shard.cordoned;
             let before: usize = view.shards.iter().filter(serving).map(|s| s.links + s.dialling).sum();

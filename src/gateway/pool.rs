@@ -45,7 +45,7 @@ impl Pool {
     #[must_use]
     pub fn new(config: Config, instance: &str, slug: &str, dialer: Dialer, heard: Heard) -> Self {
         let shards = config.shards.iter().map(|shard| (shard.clone(), config.key_of(shard, slug)));
-        let (state, tally) = (Mutex::new(State::new(shards)), Tally::new(&config.shards));
+        let (state, tally) = (Mutex::new(State::new(shards, config.max_links)), Tally::new(&config.shards));
         let shared = Shared {
             config,
             instance: instance.to_owned(),
@@ -180,15 +180,15 @@ impl Pool {
     ) -> Result<Lease, NotSent> {
         let mut waiting = {
             let mut state = self.shared.state();
-            // Whoever is in the queue goes first, but for those who do not want what is free.
+            // Whoever is in the queue goes first, but for those who wait for less than is free.
             if !state.draining
-                && state.waiting.values().all(|waiter| waiter.avoid.is_some())
-                && let Some(given) = state.take(avoid)
+                && state.is_next(priority)
+                && let Some(given) = state.take(priority, avoid)
             {
                 return Ok(self.lease(given));
             }
             let (ticket, receiver) = state.enqueue(priority, Instant::now(), avoid)?;
-            let worth_a_plan = state.may_grow(self.shared.config.max_links);
+            let worth_a_plan = state.may_grow(priority);
             drop(state);
             if worth_a_plan {
                 self.shared.changed.notify_one();

@@ -107,6 +107,8 @@ impl Shared {
             shard.last_fault = Some(why.clone());
         }
         state.fail_waiting_without_prospect(now);
+        // Where a read gave up its link, another may have one that was kept for payments.
+        state.serve_waiting(now);
         drop(state);
         self.changed.notify_one();
     }

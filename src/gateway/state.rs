@@ -75,6 +75,8 @@ pub(super) struct Entry {
     pub(super) phase: Phase,
     /// A ping on it has not been answered yet.
     pub(super) doubted: bool,
+    /// Whether it was given to another command than a payment.
+    pub(super) ordinary: bool,
     pub(super) opened: Instant,
     /// The thread on which it lives, where it is a single one.
     pub(super) thread: Option<ThreadId>,
@@ -150,12 +152,13 @@ pub(super) struct State {
     pub(super) shards: Vec<Shard>,
     pub(super) waiting: BTreeMap<Ticket, Waiter>,
     pub(super) draining: bool,
+    max_links: usize,
     next_id: u64,
 }
 
 impl State {
     /// Shards by name, each with what names it among all instances.
-    pub(super) fn new(shards: impl IntoIterator<Item = (String, String)>) -> Self {
+    pub(super) fn new(shards: impl IntoIterator<Item = (String, String)>, max_links: usize) -> Self {
         let shard = |(name, key)| Shard {
             name,
             key,
@@ -170,6 +173,7 @@ impl State {
             shards: shards.into_iter().map(shard).collect(),
             waiting: BTreeMap::new(),
             draining: false,
+            max_links,
             next_id: 0,
         }
     }
@@ -188,7 +192,16 @@ impl State {
 
     /// Takes the best free link: on the shard with the fewest busy links, then with the lowest round trip, and of those
     /// alike one that lives on this thread; one with an unanswered ping only if there is no other, and none on `avoid`.
-    pub(super) fn take(&mut self, avoid: Option<usize>) -> Option<Given> {
+    /// None where what is left is for payments.
+    pub(super) fn take(&mut self, priority: Priority, avoid: Option<usize>) -> Option<Given> {
+        let link = self.best(priority, avoid)?;
+        self.give(link, priority)
+    }
+
+    fn best(&self, priority: Priority, avoid: Option<usize>) -> Option<LinkId> {
+        if !self.may_be_given(priority) {
+            return None;
+        }
         let mut busy = vec![0_usize; self.shards.len()];
         for entry in self.links.values().filter(|entry| entry.phase == Phase::Busy) {
             if let Some(count) = busy.get_mut(entry.shard) {
@@ -209,13 +222,25 @@ impl State {
             .iter()
             .filter(|(_, entry)| matches!(entry.phase, Phase::Free(_)) && Some(entry.shard) != avoid)
             .min_by_key(|(_, entry)| rank(entry))?;
-        self.give(link)
+        Some(link)
+    }
+
+    /// Whether nobody who could be given a link now goes before a newcomer of this priority.
+    pub(super) fn is_next(&self, priority: Priority) -> bool {
+        !self.waiting.iter().any(|((before, _), waiter)| *before <= priority && waiter.avoid.is_none())
+    }
+
+    /// Slow reads must not keep payments from selling: of several links one is never given to another command.
+    fn may_be_given(&self, priority: Priority) -> bool {
+        let ordinary = self.links.values().filter(|entry| entry.phase == Phase::Busy && entry.ordinary).count();
+        priority == Priority::Payment || ordinary < self.max_links.saturating_sub(1).max(1)
     }
 
     /// Marks `link` busy and hands it over.
-    fn give(&mut self, link: LinkId) -> Option<Given> {
+    fn give(&mut self, link: LinkId, priority: Priority) -> Option<Given> {
         let entry = self.links.get_mut(&link)?;
         entry.phase = Phase::Busy;
+        entry.ordinary = priority == Priority::Ordinary;
         Some(Given { link, shard: entry.shard, jobs: entry.jobs.clone() })
     }
 
@@ -228,28 +253,34 @@ impl State {
         entry.phase = Phase::Free(now);
         entry.doubted = false;
         let shard = entry.shard;
-        if self.is_cordoned(shard) && self.serves_without(shard) {
-            if let Some(entry) = self.links.remove(&link) {
-                entry.stop.cancel();
-            }
-            return;
+        if self.is_cordoned(shard)
+            && self.serves_without(shard)
+            && let Some(entry) = self.links.remove(&link)
+        {
+            entry.stop.cancel();
         }
-        while let Some(waiter) = self.next_for(shard) {
-            let Some(given) = self.give(link) else { return };
-            if waiter.sender.send(Ok(given)).is_ok() {
-                return;
-            }
+        self.serve_waiting(now);
+    }
+
+    /// Gives free links to those who wait, as far as both last.
+    pub(super) fn serve_waiting(&mut self, now: Instant) {
+        while let Some((ticket, link)) = self.next_served() {
+            let (Some(waiter), Some(given)) = (self.waiting.remove(&ticket), self.give(link, ticket.0)) else { return };
             // Whoever waited there went away; the link is still ours to give.
-            if let Some(entry) = self.links.get_mut(&link) {
+            if waiter.sender.send(Ok(given)).is_err()
+                && let Some(entry) = self.links.get_mut(&link)
+            {
                 entry.phase = Phase::Free(now);
             }
         }
     }
 
-    /// Takes the first out of the queue who wants a link of `shard`.
-    fn next_for(&mut self, shard: usize) -> Option<Waiter> {
-        let (&ticket, _) = self.waiting.iter().find(|(_, waiter)| waiter.avoid != Some(shard))?;
-        self.waiting.remove(&ticket)
+    /// The first in the queue for whom a link is free, and that link.
+    fn next_served(&self) -> Option<(Ticket, LinkId)> {
+        let may_read = self.may_be_given(Priority::Ordinary);
+        let mut served =
+            self.waiting.iter().take_while(|((priority, _), _)| *priority == Priority::Payment || may_read);
+        served.find_map(|(ticket, waiter)| Some((*ticket, self.best(ticket.0, waiter.avoid)?)))
     }
 
     /// Whether a link may be had on another shard than this one: one is in service, or being opened where nothing speaks
@@ -301,8 +332,9 @@ impl State {
         Ok((ticket, receiver))
     }
 
-    /// Whether the planner could open another connection for those who wait.
-    pub(super) fn may_grow(&self, max_links: usize) -> bool {
+    /// Whether the planner could open another connection for one who waits with this priority.
+    pub(super) fn may_grow(&self, priority: Priority) -> bool {
+        let max_links = if priority == Priority::Payment { self.max_links.max(2) } else { self.max_links };
         let open = self.links.values().filter(|entry| !matches!(entry.phase, Phase::SetAside(_))).count();
         let dialling: usize = self.shards.iter().map(|shard| shard.dialling).sum();
         open + dialling < max_links
@@ -399,7 +431,8 @@ impl State {
             }
             view.links += 1;
         }
-        View { shards, busy, waiting: self.waiting.len(), min_links, max_links }
+        let payments = self.waiting.keys().take_while(|(priority, _)| *priority == Priority::Payment).count();
+        View { shards, busy, waiting: self.waiting.len(), payments, min_links, max_links }
     }
 
     /// The pool as an operator sees it.
@@ -483,14 +516,15 @@ mod tests {
 
     /// A state with one link on each of these shards, all of them busy.
     fn busy(shards: &[usize]) -> (State, Vec<mpsc::Receiver<Job>>) {
-        let mut state = State::new(["exon", "cyton", "zeus"].map(|name| (name.to_owned(), name.to_owned())));
+        let mut state = State::new(["exon", "cyton", "zeus"].map(|name| (name.to_owned(), name.to_owned())), 8);
         let mut inboxes = Vec::new();
         for shard in shards {
             let (jobs, inbox) = mpsc::channel(1);
             inboxes.push(inbox);
             let (phase, opened, stop) = (Phase::Busy, Instant::now(), CancellationToken::new());
             let id = state.next_id();
-            let entry = Entry { shard: *shard, phase, doubted: false, opened, thread: None, jobs, stop };
+            let entry =
+                Entry { shard: *shard, phase, doubted: false, ordinary: false, opened, thread: None, jobs, stop };
             state.links.insert(id, entry);
         }
         (state, inboxes)
@@ -512,10 +546,10 @@ mod tests {
         assert_eq!((given(&mut retry), given(&mut other)), (None, Some(0)));
         state.put_back(1, Instant::now());
         assert_eq!(given(&mut retry), None, "free, and not wanted");
-        assert!(state.take(Some(0)).is_none());
+        assert!(state.take(Priority::Ordinary, Some(0)).is_none());
         state.put_back(2, Instant::now());
         assert_eq!(given(&mut retry), Some(1));
-        assert!(state.take(None).is_some());
+        assert!(state.take(Priority::Ordinary, None).is_some());
     }
 
     #[test]
@@ -525,10 +559,33 @@ mod tests {
             state.put_back(link, Instant::now());
         }
         state.links.get_mut(&1).unwrap().doubted = true;
-        assert_eq!(state.take(None).map(|given| given.link), Some(2));
-        assert_eq!(state.take(None).map(|given| given.link), Some(1), "there is no other");
+        assert_eq!(state.take(Priority::Ordinary, None).map(|given| given.link), Some(2));
+        assert_eq!(state.take(Priority::Ordinary, None).map(|given| given.link), Some(1), "there is no other");
         state.put_back(1, Instant::now());
         assert!(!state.links[&1].doubted);
+    }
+
+    #[test]
+    fn of_several_links_one_is_never_given_to_a_read_and_of_one_it_is() {
+        let (mut state, _inboxes) = busy(&[0, 1]);
+        state.max_links = 2;
+        for link in [1, 2] {
+            state.put_back(link, Instant::now());
+        }
+        let read = state.take(Priority::Ordinary, None).unwrap().link;
+        let mut waits = wait(&mut state, None);
+        assert!(state.take(Priority::Ordinary, None).is_none() && given(&mut waits).is_none());
+        assert!(state.is_next(Priority::Payment), "a payment passes reads that wait for what is kept from them");
+        let sale = state.take(Priority::Payment, None).unwrap().link;
+        state.put_back(sale, Instant::now());
+        assert_eq!(given(&mut waits), None);
+        state.put_back(read, Instant::now());
+        assert!(given(&mut waits).is_some());
+
+        let (mut state, _inboxes) = busy(&[0]);
+        state.max_links = 1;
+        state.put_back(1, Instant::now());
+        assert!(state.take(Priority::Ordinary, None).is_some());
     }
 
     #[test]
