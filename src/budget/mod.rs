@@ -30,6 +30,7 @@ pub mod ledger;
 pub mod permit;
 mod queue;
 pub mod saved;
+mod shares;
 pub mod spending;
 mod turnstile;
 pub mod waits;

@@ -1,21 +1,20 @@
 //! Who waits for a window, and in which order they are served. Free of clocks and locks.
 //!
-//! Money first: payments, then callers' reads, then refreshes. Payments are served as they came. Callers take turns by
-//! token, so that one who asks a hundred times at once delays the others by one ask and not by a hundred; within a
-//! token the order is theirs. Of refreshes the longest stale goes first. Nobody overtakes within this order, however
-//! little he asks for: a large ask would otherwise starve behind small ones.
-//!
-//! Turns are numbers: an ask gets the turn after its token's last or after the one served last, whichever is later.
-//! Served in order of turns, tokens alternate, and a newcomer waits for at most one ask of every other token.
+//! Money first: payments, then callers' reads, then refreshes. Payments are served as they came. Of callers the one goes
+//! first whose token was given least in the window ([`Shares`]), then the one who came first; within a token the order is
+//! theirs. Who is expected back has a place among them. Of refreshes the longest stale goes first. Nobody overtakes within
+//! this order, however little he asks for: a large ask would otherwise starve behind small ones.
 //!
 //! Each class has a bound of its own, so that no flood of one shuts out another; what does not fit is told so.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::shares::{Claim, Shares};
 use super::window::{Price, Tick};
 
 /// Payments that wait at one window.
@@ -41,16 +40,17 @@ pub enum Class<'a> {
     },
 }
 
-/// A place in the queue: served in ascending order, and no two are equal.
+/// A place in the queue: classes are served in ascending order, and so is everybody within them but callers, who are
+/// here in order of arrival. No two are equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rank {
     Payment { arrival: u64 },
-    Caller { turn: u64, arrival: u64 },
+    Caller { arrival: u64 },
     Refresh { stale_since: i128, arrival: u64 },
 }
 
 impl Rank {
-    /// Whether an ask of `class` that came now would be served after this one. Turns are not looked at: it is for
+    /// Whether an ask of `class` that came now would be served after this one. Shares are not looked at: it is for
     /// estimates on behalf of asks that do not wait here.
     pub(super) fn goes_before(self, class: Class<'_>) -> bool {
         match class {
@@ -68,7 +68,15 @@ pub(super) struct Waiter {
     pub(super) deadline: Tick,
     /// Called when its fate is decided, and when it should look again at when that may be.
     pub(super) call: Arc<Notify>,
-    token: Option<Arc<str>>,
+    pub(super) token: Option<Arc<str>>,
+}
+
+/// Who is to be served, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    Waiter(Rank),
+    /// Somebody who does not wait is expected.
+    Expected(Claim),
 }
 
 /// The class's or the token's share of the queue is full.
@@ -84,12 +92,6 @@ pub(super) struct Lengths {
 }
 
 #[derive(Debug, Default)]
-struct Turns {
-    last: u64,
-    waiting: usize,
-}
-
-#[derive(Debug, Default)]
 pub(super) struct Queue {
     waiters: BTreeMap<Rank, Waiter>,
     tally: Tally,
@@ -100,10 +102,8 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct Tally {
     lengths: Lengths,
-    /// Tokens that wait.
-    tokens: HashMap<Arc<str>, Turns>,
-    /// The turn served last.
-    turn: u64,
+    /// Tokens that wait, each with the arrivals of its asks.
+    tokens: HashMap<Arc<str>, BTreeSet<u64>>,
 }
 
 impl Queue {
@@ -115,15 +115,11 @@ impl Queue {
         self.tally.lengths
     }
 
-    pub(super) fn first(&self) -> Option<(Rank, &Waiter)> {
-        self.waiters.first_key_value().map(|(rank, waiter)| (*rank, waiter))
-    }
-
     pub(super) fn get(&self, rank: Rank) -> Option<&Waiter> {
         self.waiters.get(&rank)
     }
 
-    /// In order of service.
+    /// By class, and within it as they came.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Rank, &Waiter)> {
         self.waiters.iter().map(|(rank, waiter)| (*rank, waiter))
     }
@@ -134,10 +130,7 @@ impl Queue {
         let arrival = self.arrivals;
         let (rank, token) = match class {
             Class::Payment if self.tally.lengths.payments < MAX_PAYMENTS => (Rank::Payment { arrival }, None),
-            Class::Caller(name) => {
-                let (turn, token) = self.tally.take_turn(name)?;
-                (Rank::Caller { turn, arrival }, Some(token))
-            }
+            Class::Caller(name) => (Rank::Caller { arrival }, Some(self.tally.take_place(name, arrival)?)),
             Class::Refresh { staleness } if self.tally.lengths.refreshes < MAX_REFRESHES => {
                 let stale_for = i128::try_from(staleness.as_micros()).unwrap_or(i128::MAX);
                 (Rank::Refresh { stale_since: i128::from(now.0).saturating_sub(stale_for), arrival }, None)
@@ -152,30 +145,60 @@ impl Queue {
     /// Takes out an ask that was not served.
     pub(super) fn remove(&mut self, rank: Rank) -> Option<Waiter> {
         let waiter = self.waiters.remove(&rank)?;
-        self.tally.forget(rank, &waiter, false);
+        self.tally.forget(rank, &waiter);
         Some(waiter)
     }
 
-    /// Goes through the queue in order of service and takes out everyone for whom `decide` has decided something.
-    pub(super) fn decide(&mut self, mut decide: impl FnMut(Rank, &Waiter) -> Fate) {
-        let Self { waiters, tally, .. } = self;
-        waiters.retain(|rank, waiter| {
-            let fate = decide(*rank, waiter);
-            if fate != Fate::Waits {
-                tally.forget(*rank, waiter, fate == Fate::Served);
-                waiter.call.notify_one();
-            }
-            fate == Fate::Waits
+    /// Takes out an ask whose fate is decided, and has it look.
+    pub(super) fn decided(&mut self, rank: Rank) {
+        if let Some(waiter) = self.remove(rank) {
+            waiter.call.notify_one();
+        }
+    }
+
+    /// Payments and callers in the order in which they are to be served, and among the callers who is expected.
+    pub(super) fn order(&self, shares: &Shares) -> Vec<Next> {
+        let payments = self.waiters.keys().take_while(|rank| matches!(rank, Rank::Payment { .. }));
+        let mut order: Vec<_> = payments.copied().map(Next::Waiter).collect();
+        let waiting = self.tally.tokens.iter().filter_map(|(token, arrivals)| {
+            let first = arrivals.first()?;
+            Some(Reverse((shares.given(token), *first, Candidate::Waits(token))))
         });
+        let expected = shares.claims().filter(|(token, _)| !self.tally.tokens.contains_key(*token)).map(
+            // Who was not denied gives way to whoever waits and was given as little.
+            |(token, claim)| {
+                Reverse((shares.given(token), claim.denied.unwrap_or(u64::MAX), Candidate::Expected(token, claim)))
+            },
+        );
+        let mut candidates: BinaryHeap<_> = waiting.chain(expected).collect();
+        while let Some(Reverse((given, arrival, candidate))) = candidates.pop() {
+            let token = match candidate {
+                Candidate::Expected(_, claim) => {
+                    order.push(Next::Expected(claim));
+                    continue;
+                }
+                Candidate::Waits(token) => token,
+            };
+            let rank = Rank::Caller { arrival };
+            order.push(Next::Waiter(rank));
+            let given = given.saturating_add(self.get(rank).map_or(0, |waiter| waiter.price.points));
+            let next = self.tally.tokens.get(token).and_then(|arrivals| arrivals.range(arrival + 1..).next());
+            candidates.extend(next.map(|arrival| Reverse((given, *arrival, candidate))));
+        }
+        order
+    }
+
+    /// Refreshes in the order in which they are to be served, after all others.
+    pub(super) fn refreshes(&self) -> Vec<Rank> {
+        self.waiters.keys().filter(|rank| matches!(rank, Rank::Refresh { .. })).copied().collect()
     }
 }
 
-/// What becomes of a waiter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
-    Waits,
-    Served,
-    SentAway,
+/// Compared last, and only so that the order does not depend on how a table is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Candidate<'a> {
+    Waits(&'a Arc<str>),
+    Expected(&'a Arc<str>, Claim),
 }
 
 impl Lengths {
@@ -189,34 +212,27 @@ impl Lengths {
 }
 
 impl Tally {
-    fn take_turn(&mut self, name: &str) -> Result<(u64, Arc<str>), Full> {
+    fn take_place(&mut self, name: &str, arrival: u64) -> Result<Arc<str>, Full> {
         if self.lengths.callers >= MAX_CALLERS {
             return Err(Full);
         }
         let token: Arc<str> = Arc::from(name);
-        let turns = self.tokens.entry(Arc::clone(&token)).or_default();
-        if turns.waiting >= MAX_PER_TOKEN {
+        let waiting = self.tokens.entry(Arc::clone(&token)).or_default();
+        if waiting.len() >= MAX_PER_TOKEN {
             return Err(Full);
         }
-        turns.last = self.turn.max(turns.last) + 1;
-        turns.waiting += 1;
-        Ok((turns.last, token))
+        waiting.insert(arrival);
+        Ok(token)
     }
 
-    fn forget(&mut self, rank: Rank, waiter: &Waiter, served: bool) {
+    fn forget(&mut self, rank: Rank, waiter: &Waiter) {
         let length = self.lengths.of(rank);
         *length = length.saturating_sub(1);
-        let (Rank::Caller { turn, .. }, Some(token)) = (rank, &waiter.token) else { return };
-        if served {
-            self.turn = turn;
-        }
-        let Some(turns) = self.tokens.get_mut(token) else { return };
-        turns.waiting = turns.waiting.saturating_sub(1);
-        if turns.waiting == 0 {
+        let (Rank::Caller { arrival }, Some(token)) = (rank, &waiter.token) else { return };
+        let Some(waiting) = self.tokens.get_mut(token) else { return };
+        waiting.remove(&arrival);
+        if waiting.is_empty() {
             self.tokens.remove(token);
-        } else if !served && turns.last == turn {
-            // A turn that was not taken is not held against the token.
-            turns.last = turn.saturating_sub(1);
         }
     }
 }

@@ -1,6 +1,9 @@
 //! One window and those who wait before it: decides who gets points, who waits, and who is sent away at once.
 //! Free of clocks and locks; a gate (`gate.rs`) puts both around it.
 //!
+//! Points may be kept for a moment for a token that is expected back ([`Shares`]): then nobody who comes after it in the
+//! order of service is granted them, and whoever is first looks again when that moment is over.
+//!
 //! Every change (an end, points given back, a closing, a newcomer, someone leaving) settles the queue in one pass in
 //! order of service: whoever can be granted now is granted; whoever cannot make his deadline even if all goes well is
 //! sent away with the instant at which he could have been served; the rest wait. Since nobody overtakes, only the
@@ -20,7 +23,8 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::queue::{Class, Fate, Lengths, Queue, Rank};
+use super::queue::{Class, Lengths, Next, Queue, Rank};
+use super::shares::{Claim, Shares};
 use super::window::{Forecast, Grant, Price, Spent, Tick, Wait, Window};
 
 /// One ask, in the window's own terms.
@@ -60,6 +64,7 @@ pub(super) enum Look {
 pub(super) struct Turnstile {
     window: Window,
     queue: Queue,
+    shares: Shares,
     /// Fates that their waiters have not taken yet.
     verdicts: BTreeMap<Rank, Verdict>,
     /// Who was last told to look at the instant at which its points may be free, and at which.
@@ -68,16 +73,21 @@ pub(super) struct Turnstile {
 
 impl Turnstile {
     pub(super) fn new(window: Window) -> Self {
-        Self { window, queue: Queue::default(), verdicts: BTreeMap::new(), told: None }
+        let shares = Shares::new(window.hold());
+        Self { window, queue: Queue::default(), shares, verdicts: BTreeMap::new(), told: None }
     }
 
     /// Decides an ask, or lets it wait.
     pub(super) fn enter(&mut self, now: Tick, entrant: Entrant<'_>) -> Entered {
         let Entrant { class, price, deadline } = entrant;
+        self.shares.advance(now);
+        let token = if let Class::Caller(name) = class { Some(name) } else { None };
+        let is_kept = class != Class::Payment && self.shares.are_kept_for_others(now, token);
         if self.queue.is_empty()
+            && !is_kept
             && let Ok(grant) = self.window.try_grant(now, price)
         {
-            return Entered::Decided(Verdict::Granted(grant));
+            return Entered::Decided(self.granted(now, grant, price, token.map(Arc::from)));
         }
         let Ok(rank) = self.queue.push(now, class, price, deadline) else {
             let wait = self.wait_behind(now, class, price);
@@ -114,7 +124,7 @@ impl Turnstile {
     pub(super) fn leave(&mut self, now: Tick, rank: Rank) {
         self.queue.remove(rank);
         if let Some(Verdict::Granted(grant)) = self.verdicts.remove(&rank) {
-            self.window.give_back(grant);
+            return self.give_back(now, grant);
         }
         self.settle(now);
     }
@@ -127,6 +137,9 @@ impl Turnstile {
 
     /// See [`Window::give_back`].
     pub(super) fn give_back(&mut self, now: Tick, grant: Grant) {
+        if let Some(token) = &grant.token {
+            self.shares.returned(token, grant.points());
+        }
         self.window.give_back(grant);
         self.settle(now);
     }
@@ -190,44 +203,88 @@ impl Turnstile {
         self.call(next);
     }
 
+    fn granted(&mut self, now: Tick, mut grant: Grant, price: Price, token: Option<Arc<str>>) -> Verdict {
+        if let Some(token) = token {
+            self.shares.granted(now, &token, price);
+            grant.token = Some(token);
+        }
+        Verdict::Granted(grant)
+    }
+
     /// Decides whatever can be decided. Returns who is the first in the queue then, and the instant at which it can be
     /// granted if all goes well.
     fn decide(&mut self, now: Tick) -> Option<(Rank, Tick)> {
         if self.queue.is_empty() {
             return None;
         }
-        let Self { window, queue, verdicts, .. } = self;
-        let mut forecast = window.forecast(now);
-        let mut next = None;
-        queue.decide(|rank, waiter| {
-            let mut no_sooner = now;
-            let (fate, verdict) = match forecast.earliest(waiter.price) {
-                Some(at) if at <= now => match window.try_grant(now, waiter.price) {
-                    Ok(grant) => (Fate::Served, Some(Verdict::Granted(grant))),
-                    Err(wait) => {
-                        // A probe was granted to the one before.
-                        if let Wait::Until(at) | Wait::InFlight { no_sooner: at } = wait {
-                            no_sooner = at;
-                        }
-                        (Fate::Waits, None)
+        self.shares.advance(now);
+        let order = self.queue.order(&self.shares);
+        let mut outlook = Outlook::new(&mut self.window, now);
+        let mut first = None;
+        for next in &order {
+            match next {
+                Next::Expected(claim) => outlook.keep(*claim),
+                Next::Waiter(rank) => first = first.or(self.decide_one(now, *rank, &mut outlook)),
+            }
+        }
+        let refreshes = self.queue.refreshes();
+        if refreshes.is_empty() {
+            return first;
+        }
+        // What is kept for somebody who is only expected to ask again is nothing to those for whom nobody may wait.
+        let mut outlook = Outlook::new(&mut self.window, now);
+        for next in order {
+            match next {
+                Next::Expected(claim) if claim.denied.is_some() => outlook.keep(claim),
+                Next::Expected(_) => {}
+                Next::Waiter(rank) => {
+                    if let Some(waiter) = self.queue.get(rank) {
+                        outlook.place(waiter.price);
                     }
-                },
-                Some(at) if at <= waiter.deadline => (Fate::Waits, None),
-                Some(at) => (Fate::SentAway, Some(Verdict::Denied { wait: now.until(at) })),
-                None => (Fate::SentAway, Some(Verdict::Denied { wait: window.hold() })),
-            };
-            if fate != Fate::SentAway {
-                let at = forecast.place(waiter.price);
-                if fate == Fate::Waits {
-                    next = next.or(at.map(|at| at.max(no_sooner)));
                 }
             }
-            if let Some(verdict) = verdict {
-                verdicts.insert(rank, verdict);
+        }
+        for rank in refreshes {
+            first = first.or(self.decide_one(now, rank, &mut outlook));
+        }
+        first
+    }
+
+    /// Decides about one waiter, where that can be. Else it is placed in the outlook, and this says when it should look
+    /// again if it is the first.
+    fn decide_one(&mut self, now: Tick, rank: Rank, outlook: &mut Outlook) -> Option<(Rank, Tick)> {
+        let waiter = self.queue.get(rank)?;
+        let (price, deadline, token) = (waiter.price, waiter.deadline, waiter.token.clone());
+        let at = outlook.earliest(price);
+        let denied = match at {
+            Some(at) if at <= now => match self.window.try_grant(now, price) {
+                Ok(grant) => {
+                    outlook.place(price);
+                    let verdict = self.granted(now, grant, price, token);
+                    self.verdicts.insert(rank, verdict);
+                    self.queue.decided(rank);
+                    return None;
+                }
+                // A probe was granted to the one before.
+                Err(Wait::Until(at) | Wait::InFlight { no_sooner: at }) => {
+                    outlook.place(price);
+                    return Some((rank, at));
+                }
+                Err(Wait::Never) => self.window.hold(),
+            },
+            Some(at) if at <= deadline => {
+                outlook.place(price);
+                return Some((rank, outlook.kept_until.map_or(at, |until| at.min(until))));
             }
-            fate
-        });
-        self.queue.first().zip(next).map(|((rank, _), at)| (rank, at))
+            Some(at) => now.until(at),
+            None => self.window.hold(),
+        };
+        if let (Some(token), Rank::Caller { arrival }) = (token, rank) {
+            self.shares.denied(&token, arrival, price, now.after(denied));
+        }
+        self.verdicts.insert(rank, Verdict::Denied { wait: denied });
+        self.queue.decided(rank);
+        None
     }
 
     /// Has the first in the queue look, unless it will do so in time by itself.
@@ -238,6 +295,50 @@ impl Turnstile {
         {
             waiter.call.notify_one();
         }
+    }
+}
+
+/// What comes of those who are looked at in order of service.
+struct Outlook {
+    now: Tick,
+    /// As far as it is known now.
+    sure: Forecast,
+    /// With all who are expected later.
+    whole: Forecast,
+    /// From when on somebody is expected before the one who is looked at.
+    expected_from: Option<Tick>,
+    /// Until when points are kept at first for somebody before the one who is looked at.
+    kept_until: Option<Tick>,
+}
+
+impl Outlook {
+    fn new(window: &mut Window, now: Tick) -> Self {
+        let sure = window.forecast(now);
+        Self { now, whole: sure.clone(), sure, expected_from: None, kept_until: None }
+    }
+
+    /// When an ask of `price` is granted if all goes well.
+    fn earliest(&self, price: Price) -> Option<Tick> {
+        let sure = self.sure.earliest(price);
+        let is_sure = |at: Tick| self.expected_from.is_none_or(|from| at < from);
+        if sure.is_some_and(is_sure) { sure } else { self.whole.earliest(price).max(sure) }
+    }
+
+    fn place(&mut self, price: Price) {
+        self.sure.place(price);
+        self.whole.place(price);
+    }
+
+    fn keep(&mut self, claim: Claim) {
+        let earlier = |known: Option<Tick>, at: Tick| Some(known.map_or(at, |known| known.min(at)));
+        self.kept_until = earlier(self.kept_until, claim.until);
+        if claim.is_due(self.now) {
+            self.sure.place(claim.price);
+        } else {
+            self.expected_from = earlier(self.expected_from, claim.from);
+            self.whole.skip_to(claim.from);
+        }
+        self.whole.place(claim.price);
     }
 }
 

@@ -13,6 +13,7 @@
 
 use std::collections::VecDeque;
 use std::iter;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +45,7 @@ impl Tick {
 }
 
 /// What an ask costs, and how full it may make the window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Price {
     /// Points added to the window.
     pub points: u64,
@@ -61,6 +62,8 @@ pub struct Grant {
     at: Tick,
     /// Whether its command asks if the gateway takes commands again.
     probe: bool,
+    /// The token it was given to, where that is counted.
+    pub(super) token: Option<Arc<str>>,
 }
 
 impl Grant {
@@ -162,7 +165,7 @@ impl Window {
         if probe {
             self.probe = Probe::InFlight;
         }
-        Ok(Grant { points: price.points, at: self.latest, probe })
+        Ok(Grant { points: price.points, at: self.latest, probe, token: None })
     }
 
     /// When `price` could be granted; `None` is now.
@@ -359,6 +362,11 @@ impl Forecast {
     #[must_use]
     pub fn earliest(&self, price: Price) -> Option<Tick> {
         self.step(price).map(|(at, ..)| at)
+    }
+
+    /// Places nothing any more before `at`.
+    pub fn skip_to(&mut self, at: Tick) {
+        self.at = self.at.max(at);
     }
 
     /// Grants `price` at its earliest instant, before whatever is placed after it.

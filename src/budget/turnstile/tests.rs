@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::super::shares::GRACE;
 use super::*;
 
 const HOLD: u64 = 33;
@@ -269,6 +270,19 @@ impl Hall {
         }
     }
 
+    /// Who is to be served next, if nothing is kept for somebody else before.
+    fn first(&self) -> Option<Rank> {
+        let Turnstile { queue, shares, .. } = &self.turnstile;
+        let order = queue.order(shares);
+        let kept = |next: &Next| matches!(next, Next::Expected(claim) if claim.is_due(self.now));
+        let waiter = |next: &Next| if let Next::Waiter(rank) = next { Some(*rank) } else { None };
+        match order.iter().position(|next| waiter(next).is_some()) {
+            Some(first) => order[..=first].iter().find(|next| kept(next) || waiter(next).is_some()).and_then(waiter),
+            None if order.iter().any(kept) => None,
+            None => queue.refreshes().first().copied(),
+        }
+    }
+
     /// Lets everyone look who has reason to, until nobody has; says how many looks that took.
     fn look(&mut self) -> usize {
         let mut looks = 0;
@@ -298,8 +312,9 @@ impl Hall {
             let waiting = self.waiting.len();
             let looks = self.look();
             assert!(looks <= 3 * waiting, "{looks} looks of {waiting} who wait, as good as at once");
-            if let Some((rank, waiter)) = self.turnstile.queue.first() {
-                let at = self.turnstile.window.free_at(self.now, waiter.price);
+            if let Some(rank) = self.first() {
+                let price = self.turnstile.queue.get(rank).unwrap().price;
+                let at = self.turnstile.window.free_at(self.now, price);
                 assert!(at.is_some(), "{rank:?} waits at {:?} for nothing", self.now);
             }
             if self.now >= until {
@@ -308,6 +323,11 @@ impl Hall {
             self.now = self.waiting.values().map(|(_, at)| *at).fold(until, Tick::min);
         }
     }
+}
+
+/// With one caller, who is in nobody's way.
+fn class_of_one() -> impl Strategy<Value = Class<'static>> {
+    class().prop_map(|class| if let Class::Caller(_) = class { Class::Caller("a") } else { class })
 }
 
 fn class() -> impl Strategy<Value = Class<'static>> {
@@ -322,14 +342,14 @@ proptest! {
     #[test]
     fn asking_again_after_the_time_told_succeeds_and_a_moment_earlier_does_not(
         past in prop::collection::vec((1..=60_u64, 0..10_u64), 0..8),
-        queue in prop::collection::vec((class(), 1..=60_u64), 0..8),
+        queue in prop::collection::vec((class_of_one(), 1..=60_u64), 0..8),
         points in 1..=60_u64,
     ) {
         let mut turnstile = turnstile();
         let mut now = Tick(0);
         for (points, pause) in past {
             now = now.after(pause);
-            if let Entered::Decided(Verdict::Granted(grant)) = turnstile.enter(now, read(points, now)) {
+            if let Entered::Decided(Verdict::Granted(grant)) = turnstile.enter(now, ask(Class::Payment, points, now)) {
                 turnstile.ended(now, grant, true);
             }
         }
@@ -376,7 +396,7 @@ proptest! {
 
     #[test]
     fn whoever_waits_is_served_in_order_and_by_the_deadline(
-        asks in prop::collection::vec((class(), 1..=60_u64, 0..200_u64), 1..20),
+        asks in prop::collection::vec((class_of_one(), 1..=60_u64, 0..200_u64), 1..20),
     ) {
         let mut turnstile = spent();
         let mut waiting = BTreeSet::new();
@@ -393,4 +413,164 @@ proptest! {
         // Nothing comes between, so only those displaced at their arrival by someone of a higher class are missing.
         prop_assert!(all.first().is_none() || order.first() == all.first());
     }
+}
+
+/// A window of 30 s and a guard of half a second, in microseconds.
+const LONG_HOLD: u64 = 30_500_000;
+/// How long a read waits for points.
+const PATIENCE: u64 = 2_000_000;
+/// Time passes in these steps.
+const STEP: u64 = 50_000;
+
+/// One token that asks without pause and one that asks now and then, at one window.
+struct Rivals {
+    turnstile: Turnstile,
+    now: Tick,
+    price: Price,
+    /// How long a command is in flight.
+    latency: u64,
+    flying: Vec<(Tick, Grant)>,
+    loud: Vec<Rank>,
+    loud_served: u64,
+}
+
+impl Rivals {
+    fn new(points: u64, latency: u64) -> Self {
+        Self {
+            turnstile: Turnstile::new(Window::new(LONG_HOLD)),
+            now: Tick(1_000_000),
+            price: Price { points, limit: CAPACITY },
+            latency,
+            flying: Vec::new(),
+            loud: Vec::new(),
+            loud_served: 0,
+        }
+    }
+
+    fn entrant<'a>(&self, token: &'a str) -> Entrant<'a> {
+        Entrant { class: Class::Caller(token), price: self.price, deadline: self.now.after(PATIENCE) }
+    }
+
+    fn send(&mut self, grant: Grant) {
+        self.flying.push((self.now.after(self.latency), grant));
+    }
+
+    /// Lets a step pass, in which the loud one has as many asks waiting as it can.
+    fn step(&mut self) {
+        self.now = self.now.after(STEP);
+        for (ends, grant) in std::mem::take(&mut self.flying) {
+            if ends <= self.now {
+                self.turnstile.ended(self.now, grant, true);
+            } else {
+                self.flying.push((ends, grant));
+            }
+        }
+        for rank in std::mem::take(&mut self.loud) {
+            match self.turnstile.look(self.now, rank) {
+                Look::AgainAt(_) => self.loud.push(rank),
+                Look::Decided(Verdict::Granted(grant)) => self.serve_loud(grant),
+                Look::Decided(Verdict::Denied { .. }) => {}
+            }
+        }
+        while self.loud.len() < 8 {
+            match self.turnstile.enter(self.now, self.entrant("loud")) {
+                Entered::Waits(rank, _) => self.loud.push(rank),
+                Entered::Decided(Verdict::Granted(grant)) => self.serve_loud(grant),
+                Entered::Decided(Verdict::Denied { .. }) => break,
+            }
+        }
+    }
+
+    fn serve_loud(&mut self, grant: Grant) {
+        self.loud_served += 1;
+        self.send(grant);
+    }
+
+    fn pass(&mut self, micros: u64) {
+        let until = self.now.after(micros);
+        while self.now < until {
+            self.step();
+        }
+    }
+
+    /// The other asks, and waits as long as any. What it is told where it is denied.
+    fn ask(&mut self) -> Result<(), u64> {
+        let rank = match self.turnstile.enter(self.now, self.entrant("quiet")) {
+            Entered::Decided(Verdict::Granted(grant)) => {
+                self.send(grant);
+                return Ok(());
+            }
+            Entered::Decided(Verdict::Denied { wait }) => return Err(wait),
+            Entered::Waits(rank, _) => rank,
+        };
+        loop {
+            self.step();
+            match self.turnstile.look(self.now, rank) {
+                Look::AgainAt(_) => {}
+                Look::Decided(Verdict::Granted(grant)) => {
+                    self.send(grant);
+                    return Ok(());
+                }
+                Look::Decided(Verdict::Denied { wait }) => return Err(wait),
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Told in whole seconds, and with some time on the way: whoever comes back when it was told is served.
+    #[test]
+    fn who_asks_now_and_then_is_served_when_it_comes_back_however_loud_another_is(
+        points in prop::sample::select(&[1_u64, 10, 20, 25, 50, 100]),
+        latency in 0..400_000_u64,
+        visits in prop::collection::vec((LONG_HOLD..4 * LONG_HOLD, 0..700_000_u64), 1..6),
+    ) {
+        let mut rivals = Rivals::new(points, latency);
+        for (pause, on_the_way) in visits {
+            rivals.pass(pause);
+            if let Err(wait) = rivals.ask() {
+                rivals.pass(wait.div_ceil(1_000_000) * 1_000_000 + on_the_way);
+                prop_assert_eq!(rivals.ask(), Ok(()), "told {} at first", wait);
+            }
+        }
+        prop_assert!(rivals.loud_served > 0);
+    }
+
+    #[test]
+    fn who_asks_once_a_window_is_served_each_time_however_loud_another_is(
+        points in prop::sample::select(&[1_u64, 10, 20, 25, 50]),
+        latency in 0..400_000_u64,
+        first in LONG_HOLD..2 * LONG_HOLD,
+        late in 0..1_800_000_u64,
+    ) {
+        let mut rivals = Rivals::new(points, latency);
+        rivals.pass(first);
+        while let Err(wait) = rivals.ask() {
+            rivals.pass(wait.div_ceil(1_000_000) * 1_000_000);
+        }
+        for window in 0..6 {
+            let again = rivals.now.after(LONG_HOLD + late);
+            rivals.pass(rivals.now.until(again));
+            prop_assert_eq!(rivals.ask(), Ok(()), "in window {}", window);
+        }
+        // What is kept for the other costs the loud one little.
+        let windows = rivals.now.0 / LONG_HOLD;
+        let left = windows * (CAPACITY / points) - 8;
+        prop_assert!(rivals.loud_served * 10 >= left * 8 || points == 50, "{} of {left}", rivals.loud_served);
+    }
+}
+
+#[test]
+fn what_is_kept_for_one_who_does_not_come_is_given_to_the_next_after_a_moment() {
+    let mut rivals = Rivals::new(100, 0);
+    rivals.pass(LONG_HOLD / 2);
+    let wait = rivals.ask().unwrap_err();
+    rivals.pass(wait);
+    let served = rivals.loud_served;
+    rivals.pass(GRACE - 4 * STEP);
+    assert_eq!(rivals.loud_served, served, "it is kept");
+    rivals.pass(8 * STEP);
+    assert_eq!(rivals.loud_served, served + 1, "no longer");
 }

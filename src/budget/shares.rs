@@ -1,0 +1,127 @@
+//! What each token was given in one window, and what is kept for whoever comes back. Pure.
+//!
+//! Whoever asks without pause has an ask waiting whenever points come free, and whoever asks now and then has not: in
+//! order of arrival the first gets everything. So callers are served by what they were given in the window, the least
+//! first; and two are expected back, for whom points are kept for a moment against whoever was given more:
+//!
+//! - who was denied, at the instant it was told. That is told in whole seconds, so it comes up to a second late;
+//! - who was given points, when these come free: it may ask once a window.
+//!
+//! What it refuses to do: keep anything for longer than [`GRACE`], or against who was given less. So what nobody comes
+//! for is idle for that long, once a window and token.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::window::{Price, Tick};
+
+/// For how long points are kept for who is expected, in microseconds: 2 s, a second of rounding and one for the way.
+pub(super) const GRACE: u64 = 2_000_000;
+
+/// Tokens that are remembered. What is given to others in the same window is not counted.
+const MAX_TOKENS: usize = 1024;
+
+/// Grants of one token that are told apart. Beyond it the oldest two lapse with the later of them.
+const MAX_GRANTS: usize = 128;
+
+/// Points that are kept for a token that is expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Claim {
+    pub(super) price: Price,
+    /// Not before.
+    pub(super) from: Tick,
+    /// No longer than.
+    pub(super) until: Tick,
+    /// The ask that was denied; none where it is only expected to ask again.
+    pub(super) denied: Option<u64>,
+}
+
+impl Claim {
+    /// Whether points are kept now.
+    pub(super) fn is_due(&self, now: Tick) -> bool {
+        self.from <= now && now < self.until
+    }
+}
+
+#[derive(Debug, Default)]
+struct Share {
+    /// When points lapse, and how many, in order.
+    given: VecDeque<(Tick, u64)>,
+    claim: Option<Claim>,
+}
+
+/// The shares of all tokens in one window.
+#[derive(Debug)]
+pub(super) struct Shares {
+    /// For how long what was given counts.
+    hold: u64,
+    /// For how long points are kept: no longer than a window.
+    grace: u64,
+    tokens: HashMap<Arc<str>, Share>,
+}
+
+impl Shares {
+    pub(super) fn new(hold: u64) -> Self {
+        Self { hold, grace: GRACE.min(hold), tokens: HashMap::new() }
+    }
+
+    /// Forgets what has lapsed.
+    pub(super) fn advance(&mut self, now: Tick) {
+        self.tokens.retain(|_, share| {
+            while share.given.pop_front_if(|(lapses, _)| *lapses <= now).is_some() {}
+            share.claim = share.claim.filter(|claim| now < claim.until);
+            !share.given.is_empty() || share.claim.is_some()
+        });
+    }
+
+    /// Points that `token` was given in the window.
+    pub(super) fn given(&self, token: &str) -> u64 {
+        self.tokens.get(token).map_or(0, |share| share.given.iter().map(|(_, points)| points).sum())
+    }
+
+    /// Whether points are kept now for another than `token`.
+    pub(super) fn are_kept_for_others(&self, now: Tick, token: Option<&str>) -> bool {
+        self.claims().any(|(known, claim)| claim.is_due(now) && token != Some(known))
+    }
+
+    /// Who is expected.
+    pub(super) fn claims(&self) -> impl Iterator<Item = (&Arc<str>, Claim)> {
+        self.tokens.iter().filter_map(|(token, share)| Some((token, share.claim?)))
+    }
+
+    pub(super) fn granted(&mut self, now: Tick, token: &Arc<str>, price: Price) {
+        let (from, grace) = (now.after(self.hold), self.grace);
+        let Some(share) = self.share(token) else { return };
+        share.given.push_back((from, price.points));
+        if share.given.len() > MAX_GRANTS
+            && let Some((_, oldest)) = share.given.pop_front()
+            && let Some((_, next)) = share.given.front_mut()
+        {
+            *next = next.saturating_add(oldest);
+        }
+        share.claim = Some(Claim { price, from, until: from.after(grace), denied: None });
+    }
+
+    /// The points of a grant came back.
+    pub(super) fn returned(&mut self, token: &str, points: u64) {
+        let Some(share) = self.tokens.get_mut(token) else { return };
+        if let Some(place) = share.given.iter().rposition(|(_, given)| *given == points) {
+            share.given.remove(place);
+        }
+    }
+
+    /// The ask numbered `arrival` was denied, and told to come again at `from`.
+    pub(super) fn denied(&mut self, token: &Arc<str>, arrival: u64, price: Price, from: Tick) {
+        let until = from.after(self.grace);
+        if let Some(share) = self.share(token) {
+            // Who asks again before its time keeps its place among those denied.
+            let denied = share.claim.and_then(|claim| claim.denied).unwrap_or(arrival);
+            share.claim = Some(Claim { price, from, until, denied: Some(denied) });
+        }
+    }
+
+    fn share(&mut self, token: &Arc<str>) -> Option<&mut Share> {
+        let is_known = self.tokens.contains_key(token);
+        (is_known || self.tokens.len() < MAX_TOKENS).then(|| self.tokens.entry(Arc::clone(token)).or_default())
+    }
+}
