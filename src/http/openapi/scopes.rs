@@ -26,7 +26,7 @@ fn wanted(operation: &str) -> &'static [Scope] {
         "registerdevice" => &[Scope::Devices],
         "streamEvents" => &[Scope::Events],
         "sendCommand" => &[Scope::Raw],
-        "settlePayment" | "getBridge" | "cordonShard" => &[Scope::Operate],
+        "settlePayment" | "getBridge" | "cordonShard" | "openBudget" => &[Scope::Operate],
         _ => &[Scope::Read],
     }
 }
