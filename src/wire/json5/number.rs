@@ -17,14 +17,34 @@ const MAX_HEX_DIGITS: usize = 256;
 /// Ten to the ninth: the largest power of ten whose digits fit a `u32`.
 const BILLION: u64 = 1_000_000_000;
 
+/// What JSON5 calls a number and JSON has no word for.
+pub(super) struct NoNumber {
+    negative: bool,
+    word: &'static str,
+    /// As JSON: `null`, and white space that nobody else writes behind a value. A reader of JSON sees `null`;
+    /// [`from_json`](super::from_json) sees what it stood for.
+    pub(super) json: &'static str,
+    /// As it is printed.
+    pub(super) json5: &'static str,
+}
+
+/// All of them. None of the marks begins another.
+pub(super) const NO_NUMBERS: [NoNumber; 4] = [
+    NoNumber { negative: false, word: "Infinity", json: "null\t \r\t\t", json5: "Infinity" },
+    NoNumber { negative: true, word: "Infinity", json: "null\t \r\t ", json5: "-Infinity" },
+    NoNumber { negative: false, word: "NaN", json: "null\t \r \t", json5: "NaN" },
+    NoNumber { negative: true, word: "NaN", json: "null\t \r  ", json5: "-NaN" },
+];
+
 /// Takes one number, writing it as JSON has it.
 pub(super) fn number(from: &mut Cursor<'_>, json: &mut String) -> Result<(), Json5Error> {
     let negative = from.eat("-");
     if !negative {
         from.eat("+");
     }
-    if from.eat("Infinity") || from.eat("NaN") {
-        json.push_str("null");
+    if let Some(marked) = NO_NUMBERS.iter().find(|no_number| no_number.negative == negative && from.eat(no_number.word))
+    {
+        json.push_str(marked.json);
         return Ok(());
     }
     if negative {
@@ -106,8 +126,10 @@ fn in_billions(hex_digits: &str) -> Vec<u64> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::super::tests::{agree, refuse};
-    use super::super::to_json;
+    use super::super::{from_json, to_json};
 
     #[test]
     fn a_number_that_json_allows_keeps_its_spelling() {
@@ -135,10 +157,15 @@ mod tests {
     }
 
     #[test]
-    fn infinity_and_nan_become_null() {
+    fn infinity_and_nan_are_null_in_json_and_themselves_again_in_json5() {
         for number in ["Infinity", "+Infinity", "-Infinity", "NaN", "+NaN", "-NaN"] {
-            assert_eq!(to_json(&format!("[{number}]")).as_deref(), Ok("[null]"));
+            let json = to_json(&format!("{{a:{number},b:[{number}, null],c:'NaN'}}")).unwrap();
+            let value: Value = serde_json::from_str(&json).unwrap();
+            assert_eq!(value, json!({"a": null, "b": [null, null], "c": "NaN"}), "{json}");
+            let itself = number.trim_start_matches('+');
+            assert_eq!(from_json(&json), Ok(format!("{{a:{itself},b:[{itself},null],c:'NaN'}}")));
         }
+        assert_eq!(from_json("[null\t, null \r\n]").as_deref(), Ok("[null,null]"), "other white space means nothing");
         refuse(&["Inf", "infinity", "Nan", "- Infinity", "InfinityNaN", "--Infinity"]);
     }
 

@@ -13,7 +13,10 @@ use std::fmt::Write as _;
 use serde_json::value::RawValue;
 
 use super::cursor::Cursor;
+use super::number::NO_NUMBERS;
 use super::{Json5Error, identifier};
+
+const NULL: &str = "null";
 
 /// Prints one JSON value as JSON5 on one line, as the npm library's `stringify` does: keys bare where they are
 /// identifiers, strings in single quotes unless double quotes need fewer escapes. Numbers and the order of members are
@@ -28,6 +31,11 @@ pub fn from_json(json: &str) -> Result<String, Json5Error> {
     let mut json5 = String::with_capacity(json.len());
     loop {
         json5.push_str(from.take_while(|next| next != '"' && !is_white_space(next)));
+        if let Some(number) = no_number(&mut from, &json5) {
+            json5.truncate(json5.len() - NULL.len());
+            json5.push_str(number);
+            continue;
+        }
         match from.take() {
             None => return Ok(json5),
             Some('"') => {
@@ -41,6 +49,15 @@ pub fn from_json(json: &str) -> Result<String, Json5Error> {
             Some(_) => {}
         }
     }
+}
+
+/// What the `null` that was printed last stood for in JSON5, if it did.
+fn no_number(from: &mut Cursor<'_>, json5: &str) -> Option<&'static str> {
+    if !json5.ends_with(NULL) {
+        return None;
+    }
+    let mark = |json: &'static str| json.strip_prefix(NULL).unwrap_or_default();
+    NO_NUMBERS.iter().find(|number| from.eat(mark(number.json))).map(|number| number.json5)
 }
 
 fn not_json(json: &str, fault: &serde_json::Error) -> Json5Error {

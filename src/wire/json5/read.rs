@@ -16,7 +16,8 @@ const MAX_DEPTH: usize = 127;
 /// keep every UTF-16 unit: what Unicode cannot spell, a surrogate alone, becomes its escape `\ud800`, which JSON
 /// allows and a [`RawValue`](serde_json::value::RawValue) carries, but a Rust `String` does not. Numbers keep every
 /// digit, and change only where JSON forbids their spelling: `+1` → `1`, `.5` → `0.5`, `5.` → `5`, `0x1F` → `31`.
-/// `Infinity` and `NaN`, of either sign, become `null`, as in `JSON.stringify`: JSON has no word for them.
+/// `Infinity` and `NaN`, of either sign, become `null`, as in `JSON.stringify`, since JSON has no word for them; white space
+/// behind it lets [`from_json`](super::from_json) print them again.
 ///
 /// # Errors
 ///
