@@ -243,6 +243,7 @@ async fn measure(count: usize) -> Figures {
     let settings = [
         ("BRIDGE_GATEWAY__MIN_LINKS", "1"),
         ("BRIDGE_EVENTS__MAX_SUBSCRIBERS", "20000"),
+        ("BRIDGE_EVENTS__MAX_LISTENERS", "20000"),
         ("BRIDGE_EVENTS__HEARTBEAT", "1h"),
     ];
     let bridge = serve(&address, &gateway, data.path(), &settings);

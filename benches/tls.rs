@@ -1,9 +1,8 @@
-//! What TLS and HTTP/2 cost a cached read, beside the same read in plain HTTP/1.1 in the same run.
+//! What TLS costs a cached read, beside the same read in plain HTTP/1.1 in the same run.
 //!
 //! Two bridges over one simulated gateway, one with a certificate, each with its copy, are loaded in turn by the same
 //! `h2load` with one thread and 64 connections; a round's ratios are taken within the round, and the median round is told.
-//! Of HTTP/2 twice: one request at a time on each connection, as the other two have it, and eight. Handshakes are over
-//! before the measuring begins, since callers keep their connections.
+//! Handshakes are over before the measuring begins, since callers keep their connections.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs, reason = "a bench")]
 
@@ -18,10 +17,9 @@ const ROUNDS: usize = 3;
 const FRESH: (&str, &str) = ("BRIDGE_CACHE__LISTPRODUCTS__FRESH", "1h");
 
 /// Requests a second, each answered with 200.
-fn load(url: &str, flags: &[&str]) -> f64 {
+fn load(url: &str) -> f64 {
     let output = Command::new("h2load")
-        .args(["-t1", "-c64", "--warm-up-time=1", "-D3", "-H", &format!("authorization: Bearer {KEY}")])
-        .args(flags)
+        .args(["--h1", "-t1", "-c64", "--warm-up-time=1", "-D3", "-H", &format!("authorization: Bearer {KEY}")])
         .arg(format!("{url}{PATH}"))
         .output()
         .expect("h2load, from Debian's package nghttp2-client");
@@ -50,17 +48,11 @@ async fn main() {
     until_ready(&admin).await;
 
     let (plain, secure) = (format!("http://{}", scene.bridge.address), format!("https://{secure}"));
-    let ways: [(&str, &[&str]); 4] =
-        [(&plain, &["--h1"]), (&secure, &["--h1"]), (&secure, &["-m1"]), (&secure, &["-m8"])];
-    let rounds: Vec<_> = (0..ROUNDS).map(|_| ways.map(|(url, flags)| load(url, flags))).collect();
-    let over = |of: fn(&[f64; 4]) -> f64| median(rounds.iter().map(of).collect());
+    let rounds: Vec<_> = (0..ROUNDS).map(|_| [&plain, &secure].map(|url| load(url))).collect();
+    let over = |of: fn(&[f64; 2]) -> f64| median(rounds.iter().map(of).collect());
+    let row = Row::new("tls", "cached read over TLS, HTTP/1.1", over(|[_, tls]| *tls), "/s");
+    let row = row.beside("in plain HTTP/1.1", over(|[plain, _]| *plain)).ratio(over(|[plain, tls]| tls / plain));
     let mut report = Report::new();
-    let mut add = |name, figure, value: fn(&[f64; 4]) -> f64, ratio: fn(&[f64; 4]) -> f64| {
-        let row = Row::new(name, figure, over(value), "/s").beside("in plain HTTP/1.1", over(|[plain, ..]| *plain));
-        report.add(row.ratio(over(ratio)));
-    };
-    add("tls", "cached read over TLS, HTTP/1.1", |[_, tls, ..]| *tls, |[plain, tls, ..]| tls / plain);
-    add("h2", "cached read over TLS, HTTP/2", |[_, _, h2, _]| *h2, |[plain, _, h2, _]| h2 / plain);
-    add("h2-many", "the same, 8 at a time on each connection", |[.., many]| *many, |[plain, .., many]| many / plain);
+    report.add(row);
     report.tell();
 }

@@ -75,7 +75,7 @@ impl App {
         }
         let homes = Homes::expecting(http::workers());
         let (mut instances, mut ledgers) = (BTreeMap::new(), BTreeMap::new());
-        let seats = Seats::new(config.events.max_subscribers);
+        let seats = Seats::new(config.events.max_subscribers, config.events.max_listeners);
         for (name, instance) in config.instances {
             let hub = Hub::new(Epoch::random()?, config.events.history, seats.clone());
             let (skew, patience) = (config.events.skew, config.gateway.longest_silence());

@@ -48,6 +48,8 @@ impl Reload {
         self.auth
             .reload(&config.auth, &accepted)
             .map_err(|refusals| refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+        // Those whose tokens were taken away are to hear no more.
+        self.bridge.wake_listeners();
         if let (Some(certificates), Some(certificate)) = (&self.certificates, certificate) {
             certificates.replace(certificate);
         }

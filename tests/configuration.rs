@@ -81,6 +81,15 @@ fn variables_that_are_not_ours_are_ignored_and_ours_misspelled_are_not() {
 }
 
 #[test]
+fn http_2_without_tls_is_refused_with_the_reason_since_it_is_gone() {
+    let (_folder, path) = file("[server]\nh2c = false\n[instances.demo]\napi_key = \"k\"\n");
+    let text = faults(Some(&path), &[]);
+    assert!(text.contains("server.h2c") && text.contains("HTTP/1.1 only") && text.contains(":2"), "{text}");
+    let (_, printed) = Config::load(None, environment(&[("BRIDGE_INSTANCES__DEMO__API_KEY", "k")])).unwrap();
+    assert!(!shown(&printed).contains_key("server.h2c"));
+}
+
+#[test]
 fn what_would_let_everybody_or_nobody_in_is_refused() {
     let open = [
         ("BRIDGE_INSTANCES__DEMO__API_KEY", "k"),

@@ -80,6 +80,8 @@ fn where_there_is_no_room_the_silent_give_way_to_whoever_asks() {
         assert_eq!(ask(&mut connect(&listen), mine.as_bytes()), Some(200));
     }
     wait_until("the oldest strangers have given way", || is_ended(&slow) && is_ended(&silent[0]));
-    assert!(!is_ended(silent.last().unwrap()), "and no more of them than had to");
+    // Three quarters of the places are theirs, less those who asked and have not left yet.
+    let left = silent.iter().filter(|one| !is_ended(one)).count();
+    assert!(left >= 70, "and no more of them than had to: {left} are left");
     assert_eq!(ask(&mut known, mine.as_bytes()), Some(200), "who is known stays");
 }

@@ -389,6 +389,29 @@ async fn a_newcomer_too_many_is_told_to_come_later_and_nobody_loses_a_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_token_has_its_share_of_the_listeners_of_an_instance_and_no_more() {
+    let second = [("BRIDGE_EVENTS__MAX_LISTENERS", "2"), ("BRIDGE_INSTANCES__FEST__API_KEY", "fest-key")];
+    let world = world(&second).await;
+    let mut own = Vec::new();
+    for _ in 0..2 {
+        let mut stream = Stream::open(&world, "").await;
+        assert_eq!(stream.next().await.name, "ready");
+        own.push(stream);
+    }
+    let mut late = Stream::open(&world, "").await;
+    let told = late.next().await;
+    assert_eq!((told.name.as_str(), &told.json()["reason"]), ("overloaded", &"caller-limited".into()));
+    assert!(late.ended().await);
+    // Others have theirs, and so has the same name at another instance.
+    let other = world.http.get(world.path("/events")).bearer_auth(LISTENER).send().await.unwrap();
+    assert_eq!(Stream::of(other).next().await.name, "ready");
+    let elsewhere = world.http.get(format!("{}/v1/instances/fest/events", world.url)).bearer_auth("fest-key");
+    assert_eq!(Stream::of(elsewhere.send().await.unwrap()).next().await.name, "ready");
+    own.pop();
+    eventually("the place is given back", async || Stream::open(&world, "").await.next().await.name == "ready").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bridge_that_goes_down_tells_its_streams_to_come_back_later() {
     let world = world(&[]).await;
     let mut stream = Stream::open(&world, "").await;

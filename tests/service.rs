@@ -1,6 +1,12 @@
 //! The program as a service: TLS, signals, its listeners, and its end.
 
-#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on has failed"
+)]
 
 mod running;
 
@@ -10,11 +16,15 @@ use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use reqwest::{Client, Version};
+use futures_util::{SinkExt, StreamExt};
+use reqwest::Client;
 use running::{Running, free_address, run, wait_until};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use sha2::{Digest, Sha256};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 const KEY: &str = "demo-key";
 
@@ -92,8 +102,12 @@ fn follow(bridge: &mut Running) -> mpsc::Receiver<String> {
     lines
 }
 
+fn digest(secret: &str) -> String {
+    Sha256::digest(secret).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
+}
+
 fn token(name: &str, secret: &str, scopes: &str) -> String {
-    let digest = Sha256::digest(secret).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+    let digest = digest(secret);
     format!("[auth.tokens.{name}]\nsha256 = [\"{digest}\"]\ninstances = [\"demo\"]\nscopes = [{scopes}]\n")
 }
 
@@ -141,14 +155,15 @@ impl Tls {
 }
 
 #[test]
-fn tls_offers_http2_and_a_new_certificate_is_taken_at_sighup_without_dropping_a_connection() {
+fn tls_offers_http_1_1_alone_and_a_new_certificate_is_taken_at_sighup_without_dropping_a_connection() {
     let folder = tempfile::tempdir().unwrap();
     let first = certificate(folder.path());
     let at = |name: &str| folder.path().join(name).display().to_string();
     let tls = format!("[server.tls]\ncertificate = \"{}\"\nkey = \"{}\"\n", at("tls.pem"), at("tls.key"));
     let mut service = Service::start_in(folder, &tls, &[]);
-    assert_eq!(Tls::connect(&service.listen, &first, "h2").unwrap().protocol(), b"h2");
+    assert!(Tls::connect(&service.listen, &first, "h2").is_err(), "there is no HTTP/2");
     let mut before = Tls::connect(&service.listen, &first, "http/1.1").unwrap();
+    assert_eq!(before.protocol(), b"http/1.1");
     assert_eq!(before.ask(), "HTTP/1.1 200 OK");
 
     std::fs::write(service.folder.path().join("tls.pem"), "no certificate").unwrap();
@@ -177,13 +192,107 @@ async fn sighup_rereads_tokens_and_a_bad_file_leaves_the_old_ones_in_force() {
     certificate(service.folder.path());
     let at = |name: &str| service.folder.path().join(name).display().to_string();
     let tls = format!("[server.tls]\ncertificate = \"{}\"\nkey = \"{}\"\n", at("tls.pem"), at("tls.key"));
-    let later = format!("[limits]\ncapacity = 90\n[server]\nh2c = true\n{tls}");
+    let later = format!("[limits]\ncapacity = 90\n[server]\ndeadline = \"14s\"\n{tls}");
     service.configure(&(token("shop", "new-secret", "\"read\"") + &later));
     service.bridge.signal("-HUP");
     service.logged("TLS is switched on or off at the next start");
     service.logged("reread and in force");
-    service.logged("\"settings\":\"server.h2c, limits.capacity\"");
+    service.logged("\"settings\":\"server.deadline, limits.capacity\"");
     assert_eq!((status(&client, &url, "old-secret").await, status(&client, &url, "new-secret").await), (401, 200));
+}
+
+/// A till of `instance` that showed `secret`, and was answered; or one that came with it in its URL.
+async fn till(service: &Service, instance: &str, secret: &str, in_url: bool) -> Till {
+    let token = if in_url { format!("&access_token={secret}") } else { String::new() };
+    let url = format!("ws://{}/?instance={instance}{token}", service.listen);
+    let (mut till, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+    if !in_url {
+        let order = format!(r#"{{"command":"nothing","parameters":{{"api_key":"{secret}"}}}}"#);
+        till.send(Message::text(order)).await.unwrap();
+        let answer = till.next().await.unwrap().unwrap().into_text().unwrap();
+        assert!(answer.contains("api_key_mismatch"), "it lacks the scope: {answer}");
+    }
+    till
+}
+
+type Till = WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>;
+
+/// A stream that has begun.
+async fn stream(service: &Service, instance: &str, secret: &str) -> reqwest::Response {
+    let url = service.url(&format!("/v1/instances/{instance}/events"));
+    let mut stream = Client::new().get(url).bearer_auth(secret).send().await.unwrap();
+    assert_eq!(stream.status(), 200);
+    let begin = stream.chunk().await.unwrap().unwrap();
+    assert!(String::from_utf8_lossy(&begin).contains("event: ready"), "{begin:?}");
+    stream
+}
+
+#[tokio::test]
+async fn a_token_that_is_taken_away_stops_listening_at_once() {
+    let instance = |name: &str| format!("[instances.{name}]\napi_key = \"{KEY}-{name}\"\n");
+    let token = |name: &str, secrets: &[&str], instances: &str, scopes: &str| {
+        let digests: Vec<_> = secrets.iter().map(|secret| format!("\"{}\"", digest(secret))).collect();
+        let digests = digests.join(",");
+        format!("[auth.tokens.{name}]\nsha256 = [{digests}]\ninstances = [{instances}]\nscopes = [{scopes}]\n")
+    };
+    let before = [
+        instance("fest"),
+        token("gone", &["gone"], "\"demo\"", "\"events\""),
+        token("rotated", &["old", "new"], "\"demo\"", "\"events\""),
+        token("moved", &["moved"], "\"demo\",\"fest\"", "\"events\""),
+        token("deaf", &["deaf"], "\"demo\"", "\"events\",\"read\""),
+    ];
+    // A heartbeat is no sign of an end, and would wake a stream that has not noticed.
+    let events = "[events]\nheartbeat = \"1h\"\n";
+    let mut service = Service::start(&format!("{events}{}", before.concat()), &[]);
+    let (mut ends, mut goes_on) = (Vec::new(), Vec::new());
+    let (mut ending_tills, mut lasting_tills) = (Vec::new(), Vec::new());
+    for (instance, secret, lasts) in [
+        ("demo", "gone", false),
+        ("demo", "old", false),
+        ("demo", "new", true),
+        ("fest", "moved", true),
+        ("demo", "moved", false),
+        ("demo", "deaf", false),
+    ] {
+        let opened = stream(&service, instance, secret).await;
+        let by_key = till(&service, instance, secret, false).await;
+        let (streams, tills) = if lasts { (&mut goes_on, &mut lasting_tills) } else { (&mut ends, &mut ending_tills) };
+        streams.push(opened);
+        tills.push(by_key);
+        if secret != "deaf" {
+            tills.push(till(&service, instance, secret, true).await);
+        }
+    }
+    let after = [
+        instance("fest"),
+        token("rotated", &["new"], "\"demo\"", "\"events\""),
+        token("moved", &["moved"], "\"fest\"", "\"events\""),
+        token("deaf", &["deaf"], "\"demo\"", "\"read\""),
+    ];
+    service.configure(&format!("{events}{}", after.concat()));
+    service.bridge.signal("-HUP");
+    service.logged("reread and in force");
+    let at_once = Duration::from_secs(3);
+    for mut stream in ends {
+        let rest = timeout(at_once, stream.chunk()).await.expect("it ends at once");
+        assert_eq!(rest.unwrap(), None, "in good order, and nothing more is heard");
+    }
+    for mut till in ending_tills {
+        let end = timeout(at_once, till.next()).await.expect("it ends at once");
+        let Some(Ok(Message::Close(Some(reason)))) = end else { panic!("no close frame: {end:?}") };
+        assert_eq!(u16::from(reason.code), 1008);
+    }
+    // Those that were not touched are there still: they end only when the bridge does.
+    service.bridge.signal("-TERM");
+    for mut stream in goes_on {
+        let rest = timeout(at_once, stream.chunk()).await.expect("it hears of the end").unwrap().unwrap();
+        assert!(String::from_utf8_lossy(&rest).contains("draining"), "{rest:?}");
+    }
+    for mut till in lasting_tills {
+        let Some(Ok(Message::Close(Some(reason)))) = till.next().await else { panic!("no close frame") };
+        assert_eq!(u16::from(reason.code), 1001);
+    }
 }
 
 #[tokio::test]
@@ -191,7 +300,10 @@ async fn sighup_rereads_the_key_of_an_instance_which_goes_to_the_gateway_and_ope
     let folder = tempfile::tempdir().unwrap();
     let key = folder.path().join("key");
     std::fs::write(&key, "an-old-key").unwrap();
-    let instance = format!("[instances.fest]\nslug = \"demo\"\napi_key_file = \"{}\"\n", key.display());
+    let instance = format!(
+        "[instances.demo]\nslug = \"other\"\n[instances.fest]\nslug = \"demo\"\napi_key_file = \"{}\"\n",
+        key.display()
+    );
     let mut service = Service::start_in(folder, &instance, &[]);
     let (client, url) = (Client::new(), service.url("/v1/instances/fest/status"));
     wait_until("it has links", || {
@@ -210,7 +322,7 @@ async fn sighup_rereads_the_key_of_an_instance_which_goes_to_the_gateway_and_ope
 async fn the_operator_s_own_listener_has_metrics_and_probes_and_nothing_else() {
     let admin = free_address();
     let operator = token("operator", "the-operator", "\"operate\"");
-    let service = Service::start(&format!("[server]\nadmin_listen = \"{admin}\"\nh2c = true\n{operator}"), &[]);
+    let service = Service::start(&format!("[server]\nadmin_listen = \"{admin}\"\n{operator}"), &[]);
     let client = Client::new();
     for path in ["/livez", "/readyz", "/metrics"] {
         assert_eq!(client.get(format!("http://{admin}{path}")).send().await.unwrap().status(), 200, "{path}");
@@ -221,9 +333,6 @@ async fn the_operator_s_own_listener_has_metrics_and_probes_and_nothing_else() {
     assert_eq!(client.get(service.url("/metrics")).send().await.unwrap().status(), 401);
     assert_eq!(status(&client, &service.url("/metrics"), KEY).await, 403);
     assert_eq!(status(&client, &service.url("/metrics"), "the-operator").await, 200);
-    let http2 = Client::builder().http2_prior_knowledge().build().unwrap();
-    let answer = http2.get(service.url("/livez")).send().await.unwrap();
-    assert_eq!((answer.status().as_u16(), answer.version()), (200, Version::HTTP_2), "also without TLS, where wanted");
 }
 
 #[test]

@@ -341,6 +341,13 @@ impl Bridge {
         Ok(&self.instance(instance)?.hub)
     }
 
+    /// Has every listener look again at whether it may listen.
+    pub fn wake_listeners(&self) {
+        for instance in self.shared.instances.values() {
+            instance.hub.wake();
+        }
+    }
+
     /// Ends every stream once it has heard what is logged, and refuses new ones.
     pub fn close_hubs(&self) {
         for instance in self.shared.instances.values() {

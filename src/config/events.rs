@@ -23,6 +23,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Config {
         heartbeat: section.at_least("heartbeat", default.heartbeat, &LEAST_HEARTBEAT),
         skew: section.at_least("skew", default.skew, &LEAST_SKEW),
         max_subscribers: section.get("max_subscribers", default.max_subscribers),
+        max_listeners: section.at_least("max_listeners", default.max_listeners, &1),
         native: section.get("native", default.native),
     }
 }

@@ -51,12 +51,13 @@ impl Server {
             public_url: section.optional::<String>("public_url").map(|url| url.trim_end_matches('/').to_owned()),
             cors_origins: section.get("cors_origins", default.cors_origins),
             trusted_proxies: trusted_proxies(section),
-            h2c: section.get("h2c", false),
             shutdown_grace,
             heartbeat: default.heartbeat,
             untaken: default.untaken,
             native: default.native,
         };
+        section
+            .gone("h2c", "is gone: the bridge speaks HTTP/1.1 only, and a proxy HTTP/2 to callers (docs/operating.md)");
         if let Some(public_url) = &http.public_url {
             if let Err(why) = url::check(public_url, &WEB) {
                 section.fault("public_url", why);

@@ -5,6 +5,7 @@
 
 use std::future::{Ready, ready};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::Payload as RawPayload;
@@ -19,12 +20,16 @@ use super::auth::{Caller, Mode, Place, Purpose, Scope, local};
 use super::body::{self, Empty};
 use super::caching;
 use super::client;
+use super::connections::Connection;
 use super::integer;
 use super::negotiate;
 use super::problem::{Fault, Problem, table};
 use super::rate_limit;
 use super::server::Shared;
 use crate::wire::{Parameters, Spec};
+
+/// When a caller with too many connections may try again.
+const SHORTLY: Duration = Duration::from_secs(1);
 
 /// When the request arrived; set at the edge, and what its deadline counts from.
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +77,18 @@ pub fn examine(request: &HttpRequest) -> Result<Admitted, Problem> {
     let caller = shared.auth.by_header(request.headers(), address).inspect_err(|_| {
         hold_back(request, shared.auth.suspects().held_back());
     })?;
+    note_connection(request, &caller)?;
     admit(request, caller)
+}
+
+/// Notes whose the connection of a request is, or refuses a caller that has as many as one may have.
+fn note_connection(request: &HttpRequest, caller: &Caller) -> Result<(), Problem> {
+    let connection = request.conn_data::<Arc<Connection>>();
+    if connection.is_none_or(|connection| connection.is_of(caller.name())) {
+        return Ok(());
+    }
+    let detail = "This token has as many connections as one may have, and none of them is idle.";
+    Err(Problem::new(&table::CALLER_LIMITED).detail(detail).retry_after(SHORTLY))
 }
 
 /// Takes a place for a caller's request.
@@ -167,7 +183,8 @@ impl Call {
     /// A request for a stream, whose caller may be named in the query, and whether that caller is within what it may ask.
     pub fn for_stream(request: &HttpRequest, media_type: &str) -> Result<(Self, bool), Problem> {
         let caller = listener(request)?;
-        let admitted = admit(request, caller.clone()).map(|place| drop(request.extensions_mut().insert(place))).is_ok();
+        let admitted = note_connection(request, &caller).and_then(|()| admit(request, caller.clone()));
+        let admitted = admitted.map(|place| drop(request.extensions_mut().insert(place))).is_ok();
         shared(request)?.queries.check(request)?;
         Ok((Self::by(caller, request, media_type)?, admitted))
     }

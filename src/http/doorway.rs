@@ -3,7 +3,7 @@
 //! actix-web's own server keeps a connection for as long as half of a second head lasts, and takes newcomers without
 //! asking who else is there. So its parts are put together here, with each socket under [`Connections`].
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -24,10 +24,10 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::connections::{Connection, Connections, Kept};
+use super::connections::{Bounded, Connections, Kept};
 
-/// How long a connection may take to say whether it speaks HTTP/2, and to agree on TLS.
-const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection may take to agree on TLS.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long an idle connection is kept: longer than balancers keep theirs (60 s is usual), so that it is never this
 /// side that closes one just as a request comes.
@@ -37,21 +37,15 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// register ends one that dribbles on earlier.
 const GOODBYE: Duration = Duration::from_secs(10);
 
-/// What an HTTP/2 connection begins with.
-const PREFACE: &[u8; 12] = b"PRI * HTTP/2";
-
-/// The protocol that a TLS handshake agreed on for HTTP/2.
-const H2: &[u8] = b"h2";
+/// Once so much of answers waits to be written, nothing is added.
+const WRITTEN_AHEAD: usize = 8 * 1024;
 
 /// What is spoken behind the doorway.
 #[derive(Clone)]
 pub(super) enum Spoken {
-    /// HTTP/1.1 in the clear, and HTTP/2 where it is wanted.
-    Clear {
-        /// Whether a connection may begin with HTTP/2.
-        h2c: bool,
-    },
-    /// TLS, with what the handshake agrees on.
+    /// HTTP/1.1 in the clear.
+    Clear,
+    /// HTTP/1.1 over TLS.
     Tls(Arc<ServerConfig>),
 }
 
@@ -96,10 +90,10 @@ where
     // The task of a connection keeps room for its future twice, once as it is handed over and once as it is awaited. Boxed,
     // it is there once, for as long as a listener stays.
     let builder = match spoken {
-        Spoken::Clear { h2c } => builder.listen("callers", listener, move || {
+        Spoken::Clear => builder.listen("callers", listener, move || {
             let (connections, stopping) = (Arc::clone(&connections), stopping.clone());
-            let entering = move |socket| entered(socket, Arc::clone(&connections), h2c);
-            let served = http(address, app().into_factory(), stopping, |kept: &Kept| kept.connection());
+            let entering = move |socket| ready(entered(socket, &connections));
+            let served = http(address, app().into_factory(), stopping);
             boxed::factory(fn_service(entering).and_then(served))
         })?,
         Spoken::Tls(config) => builder.listen("callers", listener, move || {
@@ -108,9 +102,7 @@ where
             let handshakes = Arc::new(Semaphore::new(staff.handshakes_each));
             let entering =
                 move |socket| encrypted(socket, Arc::clone(&connections), acceptor.clone(), Arc::clone(&handshakes));
-            let served = http(address, app().into_factory(), stopping, |stream: &TlsStream<Kept>| {
-                stream.get_ref().0.connection()
-            });
+            let served = http(address, app().into_factory(), stopping);
             boxed::factory(fn_service(entering).and_then(served))
         })?,
     };
@@ -118,7 +110,7 @@ where
 }
 
 /// A connection that somebody is served on.
-type Entered<T> = (T, Protocol, Option<SocketAddr>);
+type Entered<T> = (Bounded<T>, Protocol, Option<SocketAddr>);
 
 /// Takes a socket in, if there is room.
 fn place(socket: TcpStream, connections: &Arc<Connections>) -> Result<Kept, DispatchError> {
@@ -126,15 +118,10 @@ fn place(socket: TcpStream, connections: &Arc<Connections>) -> Result<Kept, Disp
     Ok(Kept::new(socket, connections.enter().ok_or_else(full)?))
 }
 
-async fn entered(socket: TcpStream, connections: Arc<Connections>, h2c: bool) -> Result<Entered<Kept>, DispatchError> {
-    let kept = place(socket, &connections)?;
-    let mut begin = [0; PREFACE.len()];
-    let framed = h2c && {
-        in_time(kept.socket().peek(&mut begin)).await?;
-        begin == *PREFACE
-    };
-    let peer = kept.socket().peer_addr().ok();
-    Ok((kept, if framed { Protocol::Http2 } else { Protocol::Http1 }, peer))
+fn entered(socket: TcpStream, connections: &Arc<Connections>) -> Result<Entered<Kept>, DispatchError> {
+    let kept = place(socket, connections)?;
+    let (peer, connection) = (kept.socket().peer_addr().ok(), Arc::clone(kept.connection()));
+    Ok((Bounded::new(kept, connection), Protocol::Http1, peer))
 }
 
 async fn encrypted(
@@ -144,7 +131,7 @@ async fn encrypted(
     handshakes: Arc<Semaphore>,
 ) -> Result<Entered<TlsStream<Kept>>, DispatchError> {
     let kept = place(socket, &connections)?;
-    let peer = kept.socket().peer_addr().ok();
+    let (peer, connection) = (kept.socket().peer_addr().ok(), Arc::clone(kept.connection()));
     let handshake = async {
         // Who says nothing holds up nobody else.
         kept.socket().readable().await?;
@@ -152,13 +139,11 @@ async fn encrypted(
         acceptor.accept(kept).await
     };
     let stream = in_time(handshake).await?;
-    let agreed = stream.get_ref().1.alpn_protocol();
-    let protocol = if agreed == Some(H2) { Protocol::Http2 } else { Protocol::Http1 };
-    Ok((stream, protocol, peer))
+    Ok((Bounded::new(stream, connection), Protocol::Http1, peer))
 }
 
 async fn in_time<T>(step: impl Future<Output = io::Result<T>>) -> Result<T, DispatchError> {
-    let step = timeout(GREETING_TIMEOUT, step).await.map_err(|_| DispatchError::SlowRequestTimeout)?;
+    let step = timeout(HANDSHAKE_TIMEOUT, step).await.map_err(|_| DispatchError::SlowRequestTimeout)?;
     step.map_err(DispatchError::Io)
 }
 
@@ -167,7 +152,6 @@ fn http<T, S, B>(
     address: SocketAddr,
     app: S,
     stopping: GracefulShutdownSignal,
-    connection_of: impl Fn(&T) -> &Arc<Connection> + 'static,
 ) -> impl ServiceFactory<Entered<T>, Config = (), Response = (), Error = DispatchError, InitError = ()>
 where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -190,9 +174,11 @@ where
         .client_disconnect_timeout(GOODBYE)
         // Whoever closes its side has gone: a stream has to end then, and not at its next event.
         .h1_allow_half_closed(false)
+        // Of an answer that is not taken, one piece is kept.
+        .h1_write_buffer_size(WRITTEN_AHEAD)
         .local_addr(address)
-        .on_connect_ext(move |stream: &T, data| {
-            data.insert(Arc::clone(connection_of(stream)));
+        .on_connect_ext(|stream: &Bounded<T>, data| {
+            data.insert(Arc::clone(stream.connection()));
         })
         .finish(map_config(app, |()| AppConfig::default()))
 }

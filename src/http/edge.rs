@@ -6,7 +6,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use actix_web::body::{BodySize, BoxBody, MessageBody, None as NoBody};
@@ -41,6 +41,12 @@ const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The longest request id taken from a caller: anything longer is no id.
 const LONGEST_ID: usize = 128;
+
+/// How much of an answer is given to the server at once: enough that larger pieces are no quicker.
+const PIECE: usize = 64 * 1024;
+
+/// The same for callers without a token, who may be many and take nothing.
+const STRANGERS_PIECE: usize = 8 * 1024;
 
 /// A request's name in the log and in problems.
 #[derive(Debug, Clone)]
@@ -83,7 +89,7 @@ pub async fn observe(
 ) -> Result<ServiceResponse<Held>, Error> {
     let arrival = Instant::now();
     let connection = request.conn_data::<Arc<Connection>>();
-    let under_way = connection.map(|connection| connection.request(request.version() == Version::HTTP_2));
+    let under_way = connection.map(Connection::request);
     let id = RequestId::of(request.headers());
     let method = request.method().clone();
     // Before anything that only the long way needs.
@@ -149,9 +155,6 @@ fn told(
     }
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let took = arrival.elapsed();
-    if let (Some(under_way), Some(_)) = (&under_way, &admitted) {
-        under_way.is_of_somebody_known();
-    }
     if let Some(shared) = response.request().app_data::<Data<Shared>>() {
         let route = shared.tally.answered(response.request().path(), response.status().as_u16(), took);
         if let Some(span) = span.filter(|_| traces::are_wanted()) {
@@ -160,6 +163,7 @@ fn told(
         let caller = admitted.as_ref().map_or("-", |admitted| admitted.caller.name());
         log(method, route, response.status(), (id, trace, caller), took);
     }
+    let is_known = admitted.is_some();
     let place = admitted.and_then(|admitted| admitted.place).filter(|_| !is_stream(response.headers()));
     let stream = EventStream::of(response.response_mut());
     let is_endless = stream.is_some() || matches!(response.response().body().size(), BodySize::Stream);
@@ -171,10 +175,18 @@ fn told(
     }
     if *method == Method::HEAD && is_endless {
         // A stream has no length to tell, and one without an end must not be run for nobody.
-        return response.map_body(|_, _| Held { body: NoBody::new().boxed(), _place: None, _under_way: under_way });
+        return response.map_body(|_, _| Held {
+            body: NoBody::new().boxed(),
+            rest: None,
+            is_known,
+            _place: None,
+            _under_way: under_way,
+        });
     }
     response.map_body(|_, body| Held {
         body: stream.map_or(body, MessageBody::boxed),
+        rest: None,
+        is_known,
         _place: place,
         _under_way: under_way,
     })
@@ -186,10 +198,15 @@ fn is_stream(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|given| given.as_bytes().starts_with(b"text/event-stream"))
 }
 
-/// An answer's body, and what lasts until it has ended: its place, and its connection's having something to do.
+/// An answer's body, and what lasts until it has ended: its place, and its connection's having something to do. It is given
+/// out in pieces: the server below copies whole what it is given, and keeps it until the caller has taken it.
 #[derive(Debug)]
 pub struct Held {
     body: BoxBody,
+    /// What of it is still to be given out; in a place of its own, since most answers are one piece.
+    rest: Option<Box<Bytes>>,
+    /// Whether much is given out at once.
+    is_known: bool,
     _place: Option<Place>,
     _under_way: Option<UnderWay>,
 }
@@ -202,7 +219,17 @@ impl MessageBody for Held {
     }
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        Pin::new(&mut self.body).poll_next(context)
+        let piece = if self.is_known { PIECE } else { STRANGERS_PIECE };
+        let mut rest = match self.rest.take() {
+            Some(rest) => rest,
+            None => match ready!(Pin::new(&mut self.body).poll_next(context)) {
+                Some(Ok(chunk)) if chunk.len() > piece => Box::new(chunk),
+                other => return Poll::Ready(other),
+            },
+        };
+        let first = rest.split_to(piece.min(rest.len()));
+        self.rest = Some(rest).filter(|rest| !rest.is_empty());
+        Poll::Ready(Some(Ok(first)))
     }
 }
 

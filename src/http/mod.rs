@@ -32,6 +32,7 @@ pub mod representation;
 pub mod routes;
 pub mod sale;
 pub mod server;
+pub mod shared_text;
 pub mod sse;
 pub mod stream;
 pub mod tally;
@@ -59,8 +60,6 @@ pub struct Config {
     pub cors_origins: Vec<String>,
     /// The proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<client::Network>,
-    /// Whether HTTP/2 is spoken also without TLS.
-    pub h2c: bool,
     /// How long a stopping server waits for requests in progress.
     pub shutdown_grace: Duration,
     /// How long a stream of events may be silent before it says that it is alive.
@@ -79,7 +78,6 @@ impl Default for Config {
             public_url: None,
             cors_origins: Vec::new(),
             trusted_proxies: Vec::new(),
-            h2c: false,
             shutdown_grace: Duration::from_secs(20),
             heartbeat: Duration::from_secs(15),
             // Longer than any network pauses, and not so long that callers who never read could gather.

@@ -114,6 +114,7 @@ impl Shared {
         let (methods, tally) = (Methods::of(&document), Tally::of(&document));
         let native = native::Room::new(&config.native);
         let queries = Queries::of(&document);
+        let connections = Arc::new(Connections::new(room(), config.untaken, config.native.limits.write));
         Self {
             bridge,
             auth,
@@ -124,7 +125,7 @@ impl Shared {
             document: openapi::Served::new(&document),
             tally,
             runtimes: Runtimes::default(),
-            connections: Arc::new(Connections::new(room())),
+            connections,
             untrusted: client::Untrusted::default(),
         }
     }
@@ -148,7 +149,6 @@ pub fn run(listeners: Listeners, parts: Parts, on_worker: impl Fn() + Clone + Se
     let Listeners { callers, admin } = listeners;
     let Parts { bridge, auth, config, certificates } = parts;
     let grace_s = config.shutdown_grace.as_secs() + u64::from(config.shutdown_grace.subsec_nanos() > 0);
-    let h2c = config.h2c;
     let shared = Data::new(Shared::new(bridge, auth, config));
     let for_admin = shared.clone();
     shared.runtimes.count_mine();
@@ -156,14 +156,14 @@ pub fn run(listeners: Listeners, parts: Parts, on_worker: impl Fn() + Clone + Se
     // Sockets take it from the listener. What is written to them and not taken holds memory, here and in the system.
     let untaken_ms = u32::try_from(shared.config.untaken.as_millis()).unwrap_or(u32::MAX);
     rustix::net::sockopt::set_tcp_user_timeout(&callers, untaken_ms)?;
-    // Likewise. HTTP/2 writes an answer in two pieces: the second would wait until the peer acknowledges the first, which
-    // it does after 40 ms if it has nothing to say meanwhile.
+    // Likewise. An event would wait until the peer acknowledges the one before it, which it does after 40 ms if it has
+    // nothing to say meanwhile.
     rustix::net::sockopt::set_tcp_nodelay(&callers, true)?;
     let staff =
         Staff { workers: workers(), connections_each: MAX_CONNECTIONS, handshakes_each: MAX_HANDSHAKES, grace_s };
     let spoken = match certificates {
         Some(certificates) => Spoken::Tls(Arc::new(certificates.server_config().map_err(io::Error::other)?)),
-        None => Spoken::Clear { h2c },
+        None => Spoken::Clear,
     };
     let connections = Arc::clone(&shared.connections);
     let server = doorway::open(callers, spoken, staff, &connections, move || {

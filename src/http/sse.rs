@@ -251,8 +251,8 @@ mod tests {
 
     fn block(told: Broadcast) -> String {
         use futures_util::FutureExt;
-        let hub = Hub::new(Epoch::new(7), 9, Seats::new(1));
-        let mut listener = hub.subscribe(Since::Now).unwrap();
+        let hub = Hub::new(Epoch::new(7), 9, Seats::new(1, 1));
+        let mut listener = hub.subscribe("one", Since::Now).unwrap();
         hub.publish(Event::Broadcast(told));
         let Some(Ok(Item::Entry(one))) = listener.next().now_or_never() else { panic!("an entry") };
         String::from_utf8(entry(&one).to_vec()).unwrap()

@@ -15,8 +15,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-/// What callers may speak, the preferred first.
-const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+/// What callers may speak. Not HTTP/2: the library under it has no bounds on what a connection makes it hold.
+const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
 
 /// Where certificate and key are, both as PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]

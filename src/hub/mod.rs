@@ -40,6 +40,8 @@ pub struct Config {
     pub skew: Duration,
     /// How many may listen at once, of all instances together.
     pub max_subscribers: usize,
+    /// How many of them one token may have at one instance.
+    pub max_listeners: usize,
     /// When a native connection hears broadcasts.
     pub native: Native,
 }
@@ -61,6 +63,7 @@ impl Default for Config {
             heartbeat: Duration::from_secs(15),
             skew: Duration::from_secs(2),
             max_subscribers: 20_000,
+            max_listeners: 2000,
             native: Native::AfterKey,
         }
     }
@@ -71,13 +74,15 @@ impl Default for Config {
 pub struct Seats {
     taken: Arc<AtomicUsize>,
     most: usize,
+    /// The most that one listener may have at one hub.
+    each: usize,
 }
 
 impl Seats {
-    /// Room for so many.
+    /// Room for `most`, of which everybody may have `each` at each hub.
     #[must_use]
-    pub fn new(most: usize) -> Self {
-        Self { taken: Arc::default(), most }
+    pub fn new(most: usize, each: usize) -> Self {
+        Self { taken: Arc::default(), most, each }
     }
 
     /// How many are taken.
@@ -118,6 +123,9 @@ pub enum Refused {
     /// All places are taken; nobody who has one loses it.
     #[error("as many listen as may")]
     Full,
+    /// Whoever asks listens as often as one may.
+    #[error("this token listens as often as one may")]
+    Share,
     /// The bridge is going down.
     #[error("the bridge is shutting down")]
     Draining,
@@ -143,7 +151,32 @@ struct State {
     log: Log,
     /// Who has heard everything and is to be woken at the next entry. Each stands here at most once.
     waiting: HashMap<u64, Waker>,
+    /// How often each listens.
+    callers: HashMap<Arc<str>, usize>,
     closed: bool,
+}
+
+impl State {
+    /// One place more for `listener`, if it may have one; its name to be kept with the place.
+    fn join(&mut self, listener: &str, most: usize) -> Option<Arc<str>> {
+        let known = self.callers.get_key_value(listener).map(|(name, _)| Arc::clone(name));
+        let name = known.unwrap_or_else(|| Arc::from(listener));
+        let count = self.callers.entry(Arc::clone(&name)).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(name)
+    }
+
+    fn leave(&mut self, listener: &str) {
+        if let Some(count) = self.callers.get_mut(listener) {
+            *count -= 1;
+            if *count == 0 {
+                self.callers.remove(listener);
+            }
+        }
+    }
 }
 
 impl Shared {
@@ -157,7 +190,8 @@ impl Hub {
     /// An empty log that begins `epoch`, keeps up to `history` entries, and takes places from `seats`.
     #[must_use]
     pub fn new(epoch: Epoch, history: usize, seats: Seats) -> Self {
-        let state = State { log: Log::new(epoch, history), waiting: HashMap::new(), closed: false };
+        let log = Log::new(epoch, history);
+        let state = State { log, waiting: HashMap::new(), callers: HashMap::new(), closed: false };
         let shared = Shared { seats, state: Mutex::new(state), listeners: AtomicU64::new(0), news: Notify::new() };
         Self { shared: Arc::new(shared) }
     }
@@ -183,13 +217,14 @@ impl Hub {
     }
 
     /// Begins to listen. What is logged from this moment on is heard, and before it what the log still holds after
-    /// `since`: no hole, no repeat.
-    pub fn subscribe(&self, since: Since<'_>) -> Result<Subscription, Refused> {
+    /// `since`: no hole, no repeat. `listener` is who asks, by which its places are counted.
+    pub fn subscribe(&self, listener: &str, since: Since<'_>) -> Result<Subscription, Refused> {
         let seat = self.shared.seats.take().ok_or(Refused::Full)?;
-        let state = self.shared.state();
+        let mut state = self.shared.state();
         if state.closed {
             return Err(Refused::Draining);
         }
+        let listener = state.join(listener, self.shared.seats.each).ok_or(Refused::Share)?;
         let begins = match since {
             Since::Now => Some(state.log.cursor()),
             Since::After(text) => state.log.find(text),
@@ -197,13 +232,18 @@ impl Hub {
         let (cursor, reset) = (begins.unwrap_or_else(|| state.log.cursor()), begins.is_none());
         drop(state);
         let key = self.shared.listeners.fetch_add(1, Ordering::Relaxed);
-        Ok(Subscription::new(Arc::clone(&self.shared), key, cursor, reset, seat))
+        Ok(Subscription::new(Arc::clone(&self.shared), (key, listener), cursor, reset, seat))
     }
 
     /// How many listen, of all instances together.
     #[must_use]
     pub fn listeners(&self) -> usize {
         self.shared.seats.taken()
+    }
+
+    /// Has everybody who waits look again at what it listens for.
+    pub fn wake(&self) {
+        self.shared.news.notify_one();
     }
 
     /// Ends every subscription once it has heard what is logged, refuses new ones, and logs nothing more.

@@ -40,6 +40,8 @@ pub enum End {
 pub struct Subscription {
     shared: Arc<Shared>,
     key: u64,
+    /// Whose it is.
+    listener: Arc<str>,
     cursor: Id,
     reset: bool,
     begun: bool,
@@ -47,8 +49,14 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    pub(super) fn new(shared: Arc<Shared>, key: u64, cursor: Id, reset: bool, seat: Seat) -> Self {
-        Self { shared, key, cursor, reset, begun: false, _seat: seat }
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        (key, listener): (u64, Arc<str>),
+        cursor: Id,
+        reset: bool,
+        seat: Seat,
+    ) -> Self {
+        Self { shared, key, listener, cursor, reset, begun: false, _seat: seat }
     }
 
     /// Everything up to and including this id was heard, or is not asked for.
@@ -107,7 +115,10 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let waker = self.shared.state().waiting.remove(&self.key);
+        let mut state = self.shared.state();
+        state.leave(&self.listener);
+        let waker = state.waiting.remove(&self.key);
+        drop(state);
         // Outside the lock: what a waker's end does is not this room's business.
         drop(waker);
     }

@@ -16,7 +16,7 @@ fn broadcast(message: &str) -> Event {
 }
 
 fn hub(history: usize, seats: usize) -> Hub {
-    Hub::new(Epoch::new(0x1234_5678_9abc), history, Seats::new(seats))
+    Hub::new(Epoch::new(0x1234_5678_9abc), history, Seats::new(seats, seats))
 }
 
 /// What is to be heard without waiting: offsets, `L..` for what is lost, `R` for a reset, and how it ended.
@@ -66,8 +66,8 @@ fn whoever_resumes_hears_what_is_held_after_its_id_and_then_what_comes() {
         hub.publish(broadcast(&number.to_string()));
     }
     let id = |offset| Id { offset, ..hub.cursor() }.to_string();
-    let resume = |text: &str| hub.subscribe(Since::After(text)).unwrap();
-    assert_eq!(hear(&mut hub.subscribe(Since::Now).unwrap()), [""; 0]);
+    let resume = |text: &str| hub.subscribe("one", Since::After(text)).unwrap();
+    assert_eq!(hear(&mut hub.subscribe("one", Since::Now).unwrap()), [""; 0]);
     assert_eq!(hear(&mut resume(&id(5))), [""; 0]);
     let mut listener = resume(&id(3));
     assert_eq!(hear(&mut listener), ["4", "5"]);
@@ -86,7 +86,7 @@ fn whoever_resumes_hears_what_is_held_after_its_id_and_then_what_comes() {
 #[test]
 fn a_listener_that_the_log_has_overtaken_is_over_and_the_others_hear_everything() {
     let hub = hub(2, 9);
-    let (mut slow, mut quick) = (hub.subscribe(Since::Now).unwrap(), hub.subscribe(Since::Now).unwrap());
+    let (mut slow, mut quick) = (hub.subscribe("one", Since::Now).unwrap(), hub.subscribe("one", Since::Now).unwrap());
     hub.publish(broadcast("1"));
     assert_eq!((hear(&mut slow), hear(&mut quick)), (vec!["1".to_owned()], vec!["1".to_owned()]));
     for number in 2..=4 {
@@ -99,7 +99,7 @@ fn a_listener_that_the_log_has_overtaken_is_over_and_the_others_hear_everything(
 #[test]
 fn the_log_is_bounded_in_bytes_and_always_holds_the_newest() {
     let hub = hub(100, 9);
-    let mut listener = hub.subscribe(Since::Now).unwrap();
+    let mut listener = hub.subscribe("one", Since::Now).unwrap();
     let large = "x".repeat(9 << 20);
     hub.publish(broadcast(&large));
     hub.publish(broadcast(&large));
@@ -111,26 +111,26 @@ fn the_log_is_bounded_in_bytes_and_always_holds_the_newest() {
 #[test]
 fn places_are_counted_and_given_back_and_nobody_loses_one() {
     let hub = hub(9, 2);
-    let first = hub.subscribe(Since::Now).unwrap();
-    let mut second = hub.subscribe(Since::Now).unwrap();
-    assert_eq!(hub.subscribe(Since::Now).unwrap_err(), Refused::Full);
+    let first = hub.subscribe("one", Since::Now).unwrap();
+    let mut second = hub.subscribe("one", Since::Now).unwrap();
+    assert_eq!(hub.subscribe("one", Since::Now).unwrap_err(), Refused::Full);
     hub.publish(broadcast("1"));
     assert_eq!(hear(&mut second), ["1"]);
     drop(first);
-    assert!(hub.subscribe(Since::Now).is_ok());
+    assert!(hub.subscribe("one", Since::Now).is_ok());
     assert_eq!(hub.listeners(), 1);
 }
 
 #[test]
 fn a_closed_hub_lets_listeners_hear_what_is_logged_and_takes_no_more() {
     let hub = hub(9, 9);
-    let mut listener = hub.subscribe(Since::Now).unwrap();
+    let mut listener = hub.subscribe("one", Since::Now).unwrap();
     hub.publish(broadcast("1"));
     hub.close();
     // Such as the gap that its own links leave when they are closed.
     hub.publish(broadcast("2"));
     assert_eq!(hear(&mut listener), ["1".to_owned(), End::Draining.to_string()]);
-    assert_eq!(hub.subscribe(Since::Now).unwrap_err(), Refused::Draining);
+    assert_eq!(hub.subscribe("one", Since::Now).unwrap_err(), Refused::Draining);
 }
 
 #[tokio::test]
@@ -142,11 +142,11 @@ async fn those_who_wait_are_woken_and_those_who_left_leave_no_waker_behind() {
     });
     let waits: Vec<_> = (0..3)
         .map(|_| {
-            let mut listener = hub.subscribe(Since::Now).unwrap();
+            let mut listener = hub.subscribe("one", Since::Now).unwrap();
             tokio::spawn(async move { matches!(listener.next().await, Ok(Item::Entry(entry)) if entry.id.offset == 1) })
         })
         .collect();
-    let mut gone = hub.subscribe(Since::Now).unwrap();
+    let mut gone = hub.subscribe("one", Since::Now).unwrap();
     assert!(gone.next().now_or_never().is_none());
     while hub.shared.state().waiting.len() < 4 {
         tokio::task::yield_now().await;
@@ -164,7 +164,7 @@ async fn those_who_wait_are_woken_and_those_who_left_leave_no_waker_behind() {
 #[test]
 fn an_entry_is_written_once_in_each_form() {
     let hub = hub(9, 9);
-    let mut listener = hub.subscribe(Since::Now).unwrap();
+    let mut listener = hub.subscribe("one", Since::Now).unwrap();
     hub.publish(broadcast("1"));
     let Some(Ok(Item::Entry(entry))) = listener.next().now_or_never() else { panic!("an entry") };
     assert_eq!(entry.written(Form::Json, |_| "first".into()), "first");

@@ -90,6 +90,13 @@ impl Section<'_> {
         read
     }
 
+    /// A key that earlier versions had, and that is refused with the reason since it is gone.
+    pub fn gone(&mut self, key: &'static str, why: &str) {
+        if self.look(key).is_some() {
+            self.fault(key, why);
+        }
+    }
+
     /// The secret `key`, without white space around it. Shown redacted, and never part of a fault.
     pub fn secret(&mut self, key: &'static str) -> Option<SecretString> {
         let found = self.look(key).filter(|(value, _)| !value.is_blank());

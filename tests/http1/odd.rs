@@ -72,7 +72,7 @@ async fn a_head_is_read_as_it_is_meant() {
         format!("POST {path} HTTP/1.1\r\nHost:bridge"),
         format!("POST {path} HTTP/1.1\r\nHost:"),
         format!("POST {path} HTTP/1.1\r\nHost: bridge\r\nX-Empty:\r\nX-Umlaut: größe\r\nX-Tab: a\tb"),
-        format!("POST {path} HTTP/1.1\r\nHost: bridge\r\nX-Long: {}", "y".repeat(60_000)),
+        format!("POST {path} HTTP/1.1\r\nHost: bridge\r\nX-Long: {}", "y".repeat(15_000)),
         format!("POST {path} HTTP/1.1\r\nHost: bridge\r\nX!#$%&'*+-.^_`|~9: y"),
         format!("POST {path} HTTP/1.1\r\nHost: bridge\r\nContent-Encoding: identity\r\nTE: trailers"),
     ];

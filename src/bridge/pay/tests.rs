@@ -60,7 +60,7 @@ impl World {
             api_key: SecretString::from("demo-key"),
             max_wait: PAY_MAX_WAIT,
             pay_max_wait: PAY_MAX_WAIT,
-            hub: Hub::new(Epoch::random().unwrap(), 16, Seats::new(1)),
+            hub: Hub::new(Epoch::random().unwrap(), 16, Seats::new(1, 1)),
         };
         let cache = cache::Config { max_size: 0, min_age: Duration::ZERO, rules: BTreeMap::new(), store: None };
         let cache = std::sync::Arc::new(Cache::new(cache));

@@ -63,9 +63,11 @@ impl fmt::Display for Scope {
 #[derive(Debug, Clone)]
 pub struct Caller(Arc<Rights>);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Rights {
     name: String,
+    /// The SHA-256 of the token; nothing where none was asked for.
+    token: Option<[u8; 32]>,
     /// `None` is every instance.
     instances: Option<BTreeSet<String>>,
     scopes: BTreeSet<Scope>,
@@ -96,12 +98,22 @@ impl Caller {
         scopes: BTreeSet<Scope>,
         account: Option<Account>,
     ) -> Self {
-        Self(Arc::new(Rights { name: name.to_owned(), instances, scopes, account }))
+        Self(Arc::new(Rights { name: name.to_owned(), token: None, instances, scopes, account }))
     }
 
     /// Everybody, where no tokens are asked for: programs of this machine, which nothing here could stop anyway.
     pub(super) fn anyone() -> Self {
         Self::new(ANYONE, None, Scope::ALL.into(), None)
+    }
+
+    /// The same caller, by the token of this SHA-256.
+    pub(super) fn with_token(&self, token: [u8; 32]) -> Self {
+        Self(Arc::new(Rights { token: Some(token), ..(*self.0).clone() }))
+    }
+
+    /// The SHA-256 of its token.
+    pub(super) fn token(&self) -> Option<[u8; 32]> {
+        self.0.token
     }
 
     pub(super) fn account(&self) -> Option<&Account> {

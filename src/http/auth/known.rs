@@ -47,7 +47,7 @@ impl Known {
             for digest in &token.sha256 {
                 match owners.insert(*digest, name) {
                     Some(other) if other != name => refusals.push(Refusal::Shared(other.to_owned(), name.clone())),
-                    _ => callers.push((*digest, caller.clone())),
+                    _ => callers.push((*digest, caller.with_token(*digest))),
                 }
             }
         }
@@ -88,7 +88,8 @@ fn gateway_key_callers(
     let caller = |(digest, instances): ([u8; 32], BTreeSet<String>)| {
         let known = before.and_then(|before| before.callers.iter().find(|(known, _)| *known == digest));
         let account = Account::new(limits, known.and_then(|(_, caller)| caller.account()));
-        (digest, Caller::new(GATEWAY_KEY, Some(instances), scopes.clone(), Some(account)))
+        let caller = Caller::new(GATEWAY_KEY, Some(instances), scopes.clone(), Some(account));
+        (digest, caller.with_token(digest))
     };
     instances_by_key.into_iter().map(caller).collect()
 }

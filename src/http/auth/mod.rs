@@ -9,6 +9,7 @@ mod accepted;
 pub mod allowance;
 mod caller;
 mod known;
+mod lease;
 pub mod local;
 pub mod suspects;
 
@@ -21,12 +22,14 @@ use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENT
 use arc_swap::ArcSwap;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use accepted::Accepted;
 pub use allowance::{Allowance, Limited, Limits, Place, Purpose};
 pub use caller::{ANYONE, Caller, EVERY_INSTANCE, GATEWAY_KEY, Scope};
 use known::{Known, digest};
+pub use lease::Lease;
 use suspects::Suspects;
 
 use super::problem::{Problem, table};
@@ -102,6 +105,8 @@ pub struct Auth {
     known: ArcSwap<Known>,
     suspects: Suspects,
     accepted: Accepted,
+    /// How often what is known was replaced.
+    reloads: watch::Sender<u64>,
 }
 
 /// Why a token is not taken.
@@ -133,7 +138,8 @@ impl Auth {
     /// Callers by their tokens, and by the gateway keys of those instances that accept theirs.
     pub fn new(config: &Config, gateway_keys: &BTreeMap<String, SecretString>) -> Result<Self, Vec<Refusal>> {
         let known = ArcSwap::from_pointee(Known::new(config, gateway_keys, None)?);
-        Ok(Self { known, suspects: Suspects::default(), accepted: Accepted::default() })
+        let (suspects, accepted, reloads) = (Suspects::default(), Accepted::default(), watch::Sender::new(0));
+        Ok(Self { known, suspects, accepted, reloads })
     }
 
     /// Takes a new configuration into force, or says what is wrong with it and stays as it is. Whoever keeps its name
@@ -141,7 +147,22 @@ impl Auth {
     pub fn reload(&self, config: &Config, gateway_keys: &BTreeMap<String, SecretString>) -> Result<(), Vec<Refusal>> {
         let known = Known::new(config, gateway_keys, Some(&self.known.load()))?;
         self.known.store(Arc::new(known));
+        self.reloads.send_modify(|reloads| *reloads += 1);
         Ok(())
+    }
+
+    /// Tells when what is known was replaced.
+    #[must_use]
+    pub fn reloads(&self) -> watch::Receiver<u64> {
+        self.reloads.subscribe()
+    }
+
+    /// Whether a caller's token still opens `instance`, with `scope` if one is named.
+    #[must_use]
+    pub fn still_permits(&self, caller: &Caller, instance: &str, scope: Option<Scope>) -> bool {
+        let known = self.known.load();
+        let may = |caller: &Caller| caller.may_reach(instance) && scope.is_none_or(|scope| caller.has(scope));
+        known.mode == Mode::None || caller.token().is_some_and(|token| known.find(&token).is_some_and(may))
     }
 
     /// Whether tokens are asked for.

@@ -7,9 +7,10 @@ use std::task::Waker;
 
 use futures_util::task::AtomicWaker;
 
-use super::Connections;
+use super::bounded::AHEAD;
+use super::{Connections, Patience};
 
-/// No head has begun.
+/// No head has begun, or nothing waits to be taken.
 const NEVER: u32 = 0;
 
 /// One connection: what it carries, since when it waits, and whether it has to end.
@@ -22,12 +23,23 @@ pub struct Connection {
     head_since: AtomicU32,
     /// The second in which it last had something to do.
     busy_at: AtomicU32,
+    /// The second since which the peer has not taken all that is written.
+    untaken_since: AtomicU32,
+    /// Bytes of an upgraded connection that were read and are part of no message that was looked at yet.
+    held: AtomicU32,
+    /// It holds as much of that as it may, and nothing more is read.
+    full: AtomicBool,
+    /// A request has come on it.
+    begun: AtomicBool,
     /// A request on it came from somebody known.
     known: AtomicBool,
-    /// It speaks HTTP/2, where what is read without a request may be a ping.
-    framed: AtomicBool,
+    /// It speaks another protocol than HTTP.
+    upgraded: AtomicBool,
     over: AtomicBool,
+    /// It is over, and nothing more is written either.
+    cut: AtomicBool,
     reader: AtomicWaker,
+    writer: AtomicWaker,
 }
 
 impl fmt::Debug for Connection {
@@ -45,22 +57,126 @@ impl Connection {
             requests: AtomicU32::new(0),
             head_since: AtomicU32::new(NEVER),
             busy_at: AtomicU32::new(now),
+            untaken_since: AtomicU32::new(NEVER),
+            held: AtomicU32::new(0),
+            full: AtomicBool::new(false),
+            begun: AtomicBool::new(false),
             known: AtomicBool::new(false),
-            framed: AtomicBool::new(false),
+            upgraded: AtomicBool::new(false),
             over: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
             reader: AtomicWaker::new(),
+            writer: AtomicWaker::new(),
         }
     }
 
     /// A request has come on it; until what is returned is dropped it is under way.
     #[must_use]
-    pub fn request(self: &Arc<Self>, framed: bool) -> Request {
+    pub fn request(self: &Arc<Self>) -> Request {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.head_since.store(NEVER, Ordering::Relaxed);
-        if framed && !self.framed.load(Ordering::Relaxed) {
-            self.framed.store(true, Ordering::Relaxed);
-        }
+        self.begun.store(true, Ordering::Relaxed);
         Request(Arc::clone(self))
+    }
+
+    /// Its request came from `caller`. Says whether that caller may have one more connection; where it may not, the
+    /// connection stays a stranger's.
+    #[must_use]
+    pub fn is_of(&self, caller: &str) -> bool {
+        if self.is_known() {
+            return true;
+        }
+        if !self.register.has_become_known(self.number, caller) {
+            return false;
+        }
+        self.known.store(true, Ordering::Release);
+        self.reader.wake();
+        true
+    }
+
+    /// It speaks another protocol from here on.
+    pub fn upgrade(&self) {
+        self.upgraded.store(true, Ordering::Relaxed);
+        self.reader.wake();
+    }
+
+    /// So many bytes of an upgraded connection have been looked at and are held no more.
+    pub fn releases(&self, bytes: usize) {
+        if !self.is_known() {
+            let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+            // Bytes that came together with the head were not counted when they were read.
+            let less = |held: u32| Some(held.saturating_sub(bytes));
+            _ = self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+            if self.full.swap(false, Ordering::AcqRel) {
+                self.reader.wake();
+            }
+        }
+    }
+
+    /// Ends it without waiting for what is still to be written.
+    pub fn cut(&self) -> bool {
+        self.cut.store(true, Ordering::Release);
+        let news = self.end();
+        self.writer.wake();
+        news
+    }
+
+    /// So many bytes of an upgraded connection were read.
+    pub(super) fn holds(&self, bytes: usize) {
+        self.held.fetch_add(u32::try_from(bytes).unwrap_or(u32::MAX), Ordering::AcqRel);
+    }
+
+    /// How much more an upgraded connection may hold; nothing where it is full, and then `reader` is woken when there is
+    /// room again.
+    pub(super) fn room(&self, reader: &Waker) -> Option<usize> {
+        let room = || AHEAD.checked_sub(self.held.load(Ordering::Acquire) as usize).filter(|room| *room > 0);
+        room().or_else(|| {
+            self.reader.register(reader);
+            self.full.store(true, Ordering::Release);
+            room()
+        })
+    }
+
+    pub(super) fn is_known(&self) -> bool {
+        self.known.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_upgraded(&self) -> bool {
+        self.upgraded.load(Ordering::Relaxed)
+    }
+
+    /// No request has come on it yet.
+    pub(super) fn is_new(&self) -> bool {
+        !self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Nothing more can be written for now; `writer` is woken if it is cut.
+    pub(super) fn is_not_taken(&self, writer: &Waker) {
+        if self.untaken_since.load(Ordering::Relaxed) == NEVER {
+            self.untaken_since.store(self.register.now(), Ordering::Relaxed);
+        }
+        self.writer.register(writer);
+    }
+
+    /// All that was written has been taken.
+    pub(super) fn is_taken(&self) {
+        if self.untaken_since.load(Ordering::Relaxed) != NEVER {
+            self.untaken_since.store(NEVER, Ordering::Relaxed);
+            if !self.is_known() {
+                // Nothing was read meanwhile.
+                self.reader.wake();
+            }
+        }
+    }
+
+    /// Whether something that was written waits to be taken.
+    pub(super) fn waits_to_be_taken(&self) -> bool {
+        self.untaken_since.load(Ordering::Relaxed) != NEVER
+    }
+
+    /// Whether it was cut.
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Acquire)
     }
 
     /// Something was read from it. Without a request under way a head has begun.
@@ -105,14 +221,27 @@ impl Connection {
         self.is_without_request() && now.saturating_sub(self.busy_at.load(Ordering::Relaxed)) > 1
     }
 
-    /// Whether a head has been coming for more than `head` seconds, or nothing for more than `idle`.
-    pub(super) fn is_overdue(&self, now: u32, head: u32, idle: u32) -> bool {
-        if !self.is_without_request() || self.framed.load(Ordering::Relaxed) {
+    /// Whether a head has been coming for too long, or nothing at all.
+    pub(super) fn is_overdue(&self, now: u32, patience: &Patience) -> bool {
+        if !self.is_without_request() {
             return false;
         }
-        let head_since = self.head_since.load(Ordering::Relaxed);
-        let slow = head_since != NEVER && now.saturating_sub(head_since) > head;
-        slow || now.saturating_sub(self.busy_at.load(Ordering::Relaxed)) > idle
+        let slow = since(&self.head_since, now) > patience.head;
+        slow || now.saturating_sub(self.busy_at.load(Ordering::Relaxed)) > patience.idle
+    }
+
+    /// Whether its peer has not taken what was written for too long.
+    pub(super) fn is_not_taken_in_time(&self, now: u32, patience: &Patience) -> bool {
+        let most = if self.is_upgraded() { patience.upgraded_untaken } else { patience.untaken };
+        since(&self.untaken_since, now) > most
+    }
+}
+
+/// For how many seconds something has lasted; 0 where it does not.
+fn since(begin: &AtomicU32, now: u32) -> u32 {
+    match begin.load(Ordering::Relaxed) {
+        NEVER => 0,
+        begin => now.saturating_sub(begin),
     }
 }
 
@@ -120,18 +249,13 @@ impl Connection {
 #[derive(Debug)]
 pub struct Request(Arc<Connection>);
 
-impl Request {
-    /// It comes from somebody known.
-    pub fn is_of_somebody_known(&self) {
-        if !self.0.known.load(Ordering::Relaxed) && !self.0.known.swap(true, Ordering::Relaxed) {
-            self.0.register.has_become_known(self.0.number);
-        }
-    }
-}
-
 impl Drop for Request {
     fn drop(&mut self) {
         self.0.busy_at.store(self.0.register.now(), Ordering::Relaxed);
         self.0.requests.fetch_sub(1, Ordering::Relaxed);
+        if !self.0.is_known() {
+            // Nothing was read meanwhile.
+            self.0.reader.wake();
+        }
     }
 }

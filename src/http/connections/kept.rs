@@ -73,7 +73,8 @@ impl AsyncRead for Kept {
 
 impl AsyncWrite for Kept {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().socket).poll_write(context, bytes)
+        let Self { socket, connection, .. } = self.get_mut();
+        watched(connection, context, |context| Pin::new(socket).poll_write(context, bytes))
     }
 
     fn poll_write_vectored(
@@ -81,7 +82,8 @@ impl AsyncWrite for Kept {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().socket).poll_write_vectored(context, slices)
+        let Self { socket, connection, .. } = self.get_mut();
+        watched(connection, context, |context| Pin::new(socket).poll_write_vectored(context, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -89,10 +91,34 @@ impl AsyncWrite for Kept {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_flush(context)
+        // Asked for by the server once it has written all that it has.
+        let Self { socket, connection, .. } = self.get_mut();
+        connection.is_taken();
+        Pin::new(socket).poll_flush(context)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().socket).poll_shutdown(context)
     }
+}
+
+/// A write, of which the connection knows whether the peer takes it.
+fn watched(
+    connection: &Connection,
+    context: &mut Context<'_>,
+    write: impl FnOnce(&mut Context<'_>) -> Poll<io::Result<usize>>,
+) -> Poll<io::Result<usize>> {
+    let cut = || Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+    if connection.is_cut() {
+        return cut();
+    }
+    let written = write(context);
+    if written.is_pending() {
+        connection.is_not_taken(context.waker());
+        // It may have been cut between the first look and the wish to be woken.
+        if connection.is_cut() {
+            return cut();
+        }
+    }
+    written
 }

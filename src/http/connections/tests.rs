@@ -1,7 +1,12 @@
+use std::task::Waker;
+
 use super::*;
 
+const UNTAKEN: Duration = Duration::from_secs(30);
+const UPGRADED: Duration = Duration::from_secs(10);
+
 fn register(most: usize) -> Arc<Connections> {
-    Arc::new(Connections::new(most))
+    Arc::new(Connections::new(most, UNTAKEN, UPGRADED))
 }
 
 fn pass(register: &Connections, seconds: u32) {
@@ -19,7 +24,7 @@ fn a_head_that_has_begun_has_to_come_on_a_kept_connection_too() {
     let [silent, slow, kept] = [(); 3].map(|()| register.enter().unwrap());
     slow.heard();
     kept.heard();
-    drop(kept.request(false));
+    drop(kept.request());
     pass(&register, HEAD_S);
     assert_eq!([&silent, &slow, &kept].map(|one| one.is_over()), [false, false, false]);
     pass(&register, 1);
@@ -36,13 +41,11 @@ fn a_head_that_has_begun_has_to_come_on_a_kept_connection_too() {
 #[test]
 fn a_request_under_way_has_all_the_time_and_nothing_at_all_has_not() {
     let register = register(9);
-    let [silent, busy, framed] = [(); 3].map(|()| register.enter().unwrap());
-    let request = busy.request(false);
+    let [silent, busy] = [(); 2].map(|()| register.enter().unwrap());
+    let request = busy.request();
     busy.heard();
-    drop(framed.request(true));
-    framed.heard();
     pass(&register, IDLE_S + 1);
-    assert_eq!([&silent, &busy, &framed].map(|one| one.is_over()), [true, false, false]);
+    assert_eq!([&silent, &busy].map(|one| one.is_over()), [true, false]);
     drop(request);
     pass(&register, IDLE_S + 1);
     assert!(busy.is_over());
@@ -51,17 +54,18 @@ fn a_request_under_way_has_all_the_time_and_nothing_at_all_has_not() {
 #[test]
 fn the_oldest_stranger_gives_way_then_the_oldest_known_that_is_idle_and_nobody_with_a_request() {
     let register = register(4);
-    let [known, working, first, second] = [(); 4].map(|()| register.enter().unwrap());
-    known.request(false).is_of_somebody_known();
-    let request = working.request(false);
-    request.is_of_somebody_known();
+    let [known, working] = [(); 2].map(|()| register.enter().unwrap());
+    drop(known.request());
+    let request = working.request();
+    assert!(known.is_of("one") && working.is_of("other"));
+    let [first, second] = [(); 2].map(|()| register.enter().unwrap());
     assert_eq!(register.count(), (2, 2));
     let third = register.enter().unwrap();
     assert_eq!(
         [&known, &working, &first, &second, &third].map(|one| one.is_over()),
         [false, false, true, false, false]
     );
-    let (one, two) = (second.request(false), third.request(false));
+    let (one, two) = (second.request(), third.request());
     assert!(register.enter().is_none(), "the only one without a request had one just now");
     pass(&register, 2);
     assert!(register.enter().is_some());
@@ -74,7 +78,7 @@ fn the_oldest_stranger_gives_way_then_the_oldest_known_that_is_idle_and_nobody_w
 fn a_closed_socket_gives_its_place_back() {
     let register = register(1);
     let connection = register.enter().unwrap();
-    let _request = connection.request(false);
+    let _request = connection.request();
     assert!(register.enter().is_none());
     connection.closed();
     assert!(register.enter().is_some());
@@ -115,4 +119,52 @@ async fn few_are_looked_at_as_often_as_many() {
         assert_eq!(over(), count);
         watching.abort();
     }
+}
+
+#[test]
+fn strangers_have_three_quarters_of_all_places_and_the_oldest_gives_way_whatever_it_carries() {
+    let register = register(8);
+    let strangers: Vec<_> = (0..6).map(|_| register.enter().unwrap()).collect();
+    let requests: Vec<_> = strangers.iter().map(Connection::request).collect();
+    let newcomer = register.enter().unwrap();
+    assert!(strangers[0].is_over() && strangers[0].is_cut());
+    assert!(!strangers[1].is_over() && !newcomer.is_over());
+    assert_eq!(register.count(), (6, 0));
+    drop(requests);
+}
+
+#[test]
+fn one_caller_has_three_quarters_of_all_places_and_then_only_its_own_give_way() {
+    let register = register(8);
+    let own: Vec<_> = (0..6).map(|_| register.enter().unwrap()).collect();
+    assert!(own.iter().all(|one| one.is_of("greedy")));
+    let requests: Vec<_> = own.iter().map(Connection::request).collect();
+    let (more, other) = (register.enter().unwrap(), register.enter().unwrap());
+    assert!(!more.is_of("greedy"), "all its others have something to do");
+    assert!(other.is_of("quiet"));
+    drop(requests);
+    pass(&register, 2);
+    assert!(more.is_of("greedy"));
+    assert!(own[0].is_over() && !own[1].is_over() && !other.is_over());
+    assert_eq!(register.count(), (0, 7));
+    own[1].closed();
+    assert!(register.enter().unwrap().is_of("greedy"), "a place given back is free");
+}
+
+#[test]
+fn who_takes_nothing_of_what_is_written_is_cut_in_time_and_who_takes_it_is_not() {
+    let register = register(9);
+    let [slow, till, lively] = [(); 3].map(|()| register.enter().unwrap());
+    let requests = [&slow, &till, &lively].map(Connection::request);
+    till.upgrade();
+    for one in [&slow, &till, &lively] {
+        one.is_not_taken(Waker::noop());
+    }
+    lively.is_taken();
+    pass(&register, 11);
+    assert_eq!([&slow, &till, &lively].map(|one| one.is_cut()), [false, true, false]);
+    pass(&register, 20);
+    assert_eq!([&slow, &till, &lively].map(|one| one.is_cut()), [true, true, false]);
+    assert_eq!(register.slow.get(), 2);
+    drop(requests);
 }

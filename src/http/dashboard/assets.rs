@@ -4,6 +4,8 @@ use std::sync::LazyLock;
 
 use sha2::{Digest, Sha256};
 
+use crate::http::shared_text::SharedText;
+
 /// How each kind of file is served.
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
@@ -18,7 +20,7 @@ pub(super) struct Asset {
     /// How it is served.
     pub(super) media_type: &'static str,
     /// What it holds.
-    pub(super) text: &'static str,
+    pub(super) text: SharedText,
     /// Changes when the file does.
     pub(super) etag: String,
 }
@@ -27,7 +29,7 @@ impl Asset {
     fn new(name: &'static str, media_type: &'static str, text: &'static str) -> Self {
         let digest: [u8; 32] = Sha256::digest(text).into();
         let etag = digest.iter().take(8).fold(String::from("\""), |tag, byte| format!("{tag}{byte:02x}")) + "\"";
-        Self { name, media_type, text, etag }
+        Self { name, media_type, text: SharedText::plain(text), etag }
     }
 }
 

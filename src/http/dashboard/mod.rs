@@ -9,10 +9,10 @@
 
 mod assets;
 
-use actix_web::HttpResponse;
 use actix_web::guard;
 use actix_web::http::header::{CACHE_CONTROL, ETAG};
 use actix_web::web::{self, Path, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse};
 
 use super::native;
 use super::page;
@@ -30,20 +30,21 @@ pub fn configure(config: &mut ServiceConfig) -> &mut ServiceConfig {
     config.service(page.to(page_itself)).service(web::resource("/dashboard/{name}").guard(guard::Get()).to(part))
 }
 
-async fn page_itself() -> HttpResponse {
-    answer(assets::page())
+async fn page_itself(request: HttpRequest) -> HttpResponse {
+    answer(&request, assets::page())
 }
 
-async fn part(name: Path<String>) -> Result<HttpResponse, Problem> {
+async fn part(request: HttpRequest, name: Path<String>) -> Result<HttpResponse, Problem> {
     let asset = assets::find(&name).ok_or_else(|| Problem::new(&table::NOT_FOUND))?;
-    Ok(answer(asset))
+    Ok(answer(&request, asset))
 }
 
-fn answer(asset: &'static Asset) -> HttpResponse {
+fn answer(request: &HttpRequest, asset: &'static Asset) -> HttpResponse {
     let mut response = HttpResponse::Ok();
     response.insert_header((ETAG, asset.etag.as_str())).insert_header((CACHE_CONTROL, "no-cache"));
     page::guard(&mut response, POLICY);
-    response.content_type(asset.media_type).body(asset.text)
+    response.content_type(asset.media_type);
+    asset.text.answer(request, &mut response)
 }
 
 #[cfg(test)]

@@ -5,25 +5,39 @@
 //! that is wrong with a URL is said on the open connection, in words that a till understands.
 
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::web::{Data, Payload};
-use actix_web::{HttpRequest, HttpResponse, rt};
+use actix_web::dev::Payload as RawPayload;
+use actix_web::error::PayloadError;
+use actix_web::http::header::{HeaderValue, SEC_WEBSOCKET_VERSION};
+use actix_web::web::{Bytes, Data, Payload};
+use actix_web::{FromRequest, HttpRequest, HttpResponse, rt};
+use actix_ws::MessageStream;
+use futures_util::{Stream, stream};
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
+use super::reader::Reader;
 use super::refusal::Refusal;
 use super::session::{Session, Standing};
 use super::target::Target;
-use crate::http::auth::{Auth, Mode, Scope, local};
+use crate::http::auth::{ANYONE, Auth, Caller, Mode, Scope, local};
 use crate::http::call;
+use crate::http::connections::Connection;
 use crate::http::problem::{Problem, table};
 use crate::http::server::Shared;
 use crate::wire::Format;
 
 /// When one that was turned away may try again.
 const SHORTLY: Duration = Duration::from_secs(1);
+
+/// The one version there is (RFC 6455).
+const VERSION: &str = "13";
+
+/// What a body's bytes come from.
+type BodyStream = dyn Stream<Item = Result<Bytes, PayloadError>>;
 
 /// Answers an upgrade.
 pub(super) async fn enter(
@@ -42,19 +56,40 @@ pub(super) async fn enter(
     let target = Target::of(segment, request.query_string(), &shared.config.native.shards);
     let address = call::address(&request, &shared);
     let standing = standing(&target, &shared, address);
-    let place = if asks_nobody || standing.listens {
+    let place = if asks_nobody || standing.listener.is_some() {
         None
     } else {
-        let place = shared.native.threshold.enter(Instant::now());
+        let place = shared.native.threshold.enter(address, Instant::now());
         Some(place.ok_or_else(|| Problem::new(&table::OVERLOADED).retry_after(SHORTLY))?)
     };
-    let (response, socket, messages) = actix_ws::handle(&request, payload).map_err(|why| {
-        Problem::new(&table::INVALID_REQUEST).detail(format!("This is no WebSocket handshake: {why}."))
-    })?;
-    let max = shared.config.max_body;
-    let messages = messages.max_frame_size(max).aggregate_continuations().max_continuation_size(max);
-    rt::spawn(Session::new(shared.into_inner(), socket, messages, standing, place).run());
+    let (response, socket, end) = handshake(&request)?;
+    let connection = request.conn_data::<Arc<Connection>>().cloned();
+    if let Some(connection) = &connection {
+        connection.upgrade();
+        let owner = standing.listener.as_ref().map(Caller::name).or(asks_nobody.then_some(ANYONE));
+        if owner.is_some_and(|owner| !connection.is_of(owner)) {
+            return Err(Problem::new(&table::CALLER_LIMITED).retry_after(SHORTLY));
+        }
+    }
+    let reader = Reader::new(payload.into_inner(), connection.clone(), end);
+    rt::spawn(Session::new(shared.into_inner(), socket, reader, connection, standing, place).run());
     Ok(response)
+}
+
+/// The answer to a handshake, where to write, and what ends when the connection does. Of the library's reader no more is
+/// used: it is given nothing to read.
+fn handshake(request: &HttpRequest) -> Result<(HttpResponse, actix_ws::Session, MessageStream), Problem> {
+    if request.headers().get(SEC_WEBSOCKET_VERSION).is_some_and(|version| version != VERSION) {
+        let detail = format!("The bridge speaks version {VERSION} of the WebSocket protocol and no other.");
+        let version = HeaderValue::from_static(VERSION);
+        return Err(Problem::new(&table::INVALID_REQUEST).detail(detail).header(SEC_WEBSOCKET_VERSION, version));
+    }
+    let refused = |why: &dyn std::fmt::Display| {
+        Problem::new(&table::INVALID_REQUEST).detail(format!("This is no WebSocket handshake: {why}."))
+    };
+    let mut nothing = RawPayload::from(Box::pin(stream::pending()) as Pin<Box<BodyStream>>);
+    let nothing = Payload::from_request(request, &mut nothing).into_inner().map_err(|why| refused(&why))?;
+    actix_ws::handle(request, nothing).map_err(|why| refused(&why))
 }
 
 /// Where a connection stands from its beginning.
@@ -72,12 +107,13 @@ fn standing(target: &Target, shared: &Shared, address: IpAddr) -> Standing {
     let token = target.access_token.as_ref().map(ExposeSecret::expose_secret);
     let listener = token.zip(instance.as_ref().ok());
     let listens = listener.map(|(token, instance)| may_listen(&shared.auth, token, address, instance));
-    Standing { instance, format, address, listens: listens == Some(true), turned_away: listens == Some(false) }
+    let turned_away = listens.as_ref().is_some_and(Option::is_none);
+    Standing { instance, format, address, listener: listens.flatten(), turned_away }
 }
 
 /// A token in a URL is read by every proxy on its way, so only one that opens nothing else is taken.
-fn may_listen(auth: &Auth, token: &str, address: IpAddr, instance: &str) -> bool {
-    auth.by_token(token, address).is_ok_and(|caller| {
+fn may_listen(auth: &Auth, token: &str, address: IpAddr, instance: &str) -> Option<Caller> {
+    auth.by_token(token, address).ok().filter(|caller| {
         let only_listens = auth.mode() == Mode::None || caller.scopes().eq([Scope::Events]);
         only_listens && caller.may_reach(instance)
     })

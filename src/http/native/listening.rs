@@ -37,14 +37,16 @@ pub(super) enum Heard {
 }
 
 impl Listening {
-    /// From now on this connection hears `hub`, if there is a place. What was missed since a place was first wanted is
+    /// From now on this connection hears `hub` for `listener`, if there is a place. What was missed since a place was first wanted is
     /// returned as the frame that says so.
-    pub(super) fn begin(&mut self, hub: &Hub, format: Format) -> Option<ByteString> {
+    pub(super) fn begin(&mut self, hub: &Hub, listener: &str, format: Format) -> Option<ByteString> {
         if matches!(self, Self::From(_)) {
             return None;
         }
         let waited = self.waits();
-        *self = hub.subscribe(Since::Now).map_or(Self::Waiting, |subscription| Self::From(Box::new(subscription)));
+        *self = hub
+            .subscribe(listener, Since::Now)
+            .map_or(Self::Waiting, |subscription| Self::From(Box::new(subscription)));
         (waited && !self.waits()).then(|| missed(format).into())
     }
 
@@ -124,12 +126,12 @@ mod tests {
 
     #[tokio::test]
     async fn each_broadcast_is_heard_once_in_either_format_and_a_gap_is_one_updatepos() {
-        let hub = Hub::new(Epoch::new(7), 8, Seats::new(2));
+        let hub = Hub::new(Epoch::new(7), 8, Seats::new(2, 2));
         let (mut json, mut json5) = (Listening::No, Listening::No);
         hub.publish(broadcast("before"));
-        assert_eq!(json.begin(&hub, Format::Json), None);
-        assert_eq!(json5.begin(&hub, Format::Json5), None);
-        assert_eq!(json.begin(&hub, Format::Json), None, "it hears already");
+        assert_eq!(json.begin(&hub, "one", Format::Json), None);
+        assert_eq!(json5.begin(&hub, "one", Format::Json5), None);
+        assert_eq!(json.begin(&hub, "one", Format::Json), None, "it hears already");
         hub.publish(broadcast("it's"));
         hub.publish(Event::Gap(Gap {
             from: Timestamp::UNIX_EPOCH,
@@ -148,23 +150,23 @@ mod tests {
 
     #[tokio::test]
     async fn who_waited_for_a_place_is_told_that_something_may_have_been_missed() {
-        let hub = Hub::new(Epoch::new(7), 8, Seats::new(1));
+        let hub = Hub::new(Epoch::new(7), 8, Seats::new(1, 1));
         let (mut first, mut second) = (Listening::No, Listening::No);
-        first.begin(&hub, Format::Json);
-        assert_eq!(second.begin(&hub, Format::Json), None);
+        first.begin(&hub, "one", Format::Json);
+        assert_eq!(second.begin(&hub, "one", Format::Json), None);
         assert!(second.waits() && !second.is_off());
         drop(first);
-        assert_eq!(second.begin(&hub, Format::Json).as_deref(), Some(UPDATE));
+        assert_eq!(second.begin(&hub, "one", Format::Json).as_deref(), Some(UPDATE));
         hub.publish(broadcast("news"));
         assert!(heard(&mut second, Format::Json).await.unwrap().contains("news"));
     }
 
     #[tokio::test]
     async fn who_is_overtaken_is_told_so_and_at_the_end_nothing_more_is_heard() {
-        let hub = Hub::new(Epoch::new(7), 1, Seats::new(2));
+        let hub = Hub::new(Epoch::new(7), 1, Seats::new(2, 2));
         let (mut slow, mut quick) = (Listening::No, Listening::No);
-        slow.begin(&hub, Format::Json);
-        quick.begin(&hub, Format::Json);
+        slow.begin(&hub, "one", Format::Json);
+        quick.begin(&hub, "one", Format::Json);
         assert_eq!(heard(&mut slow, Format::Json).await, None);
         for _ in 0..3 {
             hub.publish(broadcast("news"));

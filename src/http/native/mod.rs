@@ -4,8 +4,8 @@
 //! of the gateway's wire, and share cache, budget, failover and journal with the REST callers. What differs is for the
 //! better: every reply belongs to a command of this very connection, equal reads cost nothing, a broadcast comes once.
 //!
-//! Reading downwards: `door.rs` answers the upgrade; `session.rs` is one connection's task; `desk.rs` carries one command
-//! out; `listening.rs` is what is heard unasked; `target.rs`, `frame.rs` and `refusal.rs` are pure: the URL, the frames,
+//! Reading downwards: `door.rs` answers the upgrade; `session.rs` is one connection's task; `reader.rs` makes messages of
+//! what comes; `desk.rs` carries one command out; `listening.rs` is what is heard unasked; `target.rs`, `frame.rs` and `refusal.rs` are pure: the URL, the frames,
 //! and THE table of error words; `threshold.rs` bounds what strangers can hold.
 //!
 //! What it refuses to do: send a command before its caller is known; let a slow or silent peer hold more than its own
@@ -15,6 +15,7 @@ mod desk;
 mod door;
 mod frame;
 mod listening;
+mod reader;
 mod refusal;
 mod session;
 mod target;

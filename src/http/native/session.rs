@@ -10,18 +10,21 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_ws::{AggregatedMessage, AggregatedMessageStream, CloseCode, CloseReason, Closed, ProtocolError};
+use actix_ws::{CloseCode, CloseReason, Closed};
 use bytestring::ByteString;
 use secrecy::ExposeSecret;
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::desk::{Desk, scope_of};
 use super::frame::{self, Order};
 use super::listening::{Heard, Listening};
+use super::reader::{Broken, KEYLESS_MESSAGE, Message, Reader};
 use super::refusal::Refusal;
 use super::threshold::Place;
-use crate::http::auth::{Auth, Caller, Mode, Purpose, Scope, Stranger};
+use crate::http::auth::{Auth, Caller, Lease, Mode, Purpose, Scope, Stranger};
+use crate::http::connections::Connection;
 use crate::http::native::Limits;
 use crate::http::server::Shared;
 use crate::hub::Native;
@@ -39,8 +42,8 @@ pub(super) struct Standing {
     pub(super) format: Format,
     /// Whom to hold to account for the keys that it shows.
     pub(super) address: IpAddr,
-    /// It came with a listener's token.
-    pub(super) listens: bool,
+    /// Who it is of, where it came with a listener's token.
+    pub(super) listener: Option<Caller>,
     /// It came with a token that does not serve.
     pub(super) turned_away: bool,
 }
@@ -49,14 +52,19 @@ pub(super) struct Standing {
 pub(super) struct Session {
     shared: Arc<Shared>,
     socket: actix_ws::Session,
-    messages: AggregatedMessageStream,
+    reader: Reader,
+    /// Nothing only where no real socket is behind it.
+    connection: Option<Arc<Connection>>,
     standing: Standing,
     /// Held until it shows a key.
     place: Option<Place>,
     /// By which connections are counted.
     _present: Arc<()>,
-    /// A key was shown that may listen.
-    may_hear: bool,
+    /// The last key shown, for as long as it is good.
+    key: Option<Lease>,
+    /// The key that was shown and may listen.
+    hearing: Option<Lease>,
+    reloads: watch::Receiver<u64>,
     listening: Listening,
     /// Commands under way; each ends with its answer's text.
     commands: JoinSet<String>,
@@ -70,13 +78,14 @@ pub(super) struct Session {
 
 /// What a connection waits for.
 enum Happening {
-    Message(Option<Result<AggregatedMessage, ProtocolError>>),
+    Message(Option<Result<Message, Broken>>),
     Answered(Result<String, JoinError>),
     Heard(Heard),
     PingDue,
     Hears,
     GivenAway,
     Draining,
+    Reloaded,
 }
 
 /// Why a connection ends.
@@ -99,7 +108,8 @@ impl Session {
     pub(super) fn new(
         shared: Arc<Shared>,
         socket: actix_ws::Session,
-        messages: AggregatedMessageStream,
+        reader: Reader,
+        connection: Option<Arc<Connection>>,
         standing: Standing,
         place: Option<Place>,
     ) -> Self {
@@ -107,15 +117,19 @@ impl Session {
         let ping_at = now + shared.config.native.limits.ping_every;
         let commands = JoinSet::new();
         let present = shared.native.presence();
-        let (may_hear, listening, deaf_until, draining) = (false, Listening::No, None, false);
+        let (listening, deaf_until, draining) = (Listening::No, None, false);
+        let reloads = shared.auth.reloads();
         Self {
             shared,
             socket,
-            messages,
+            reader,
+            connection,
             standing,
             place,
             _present: present,
-            may_hear,
+            key: None,
+            hearing: None,
+            reloads,
             listening,
             commands,
             heard_at: now,
@@ -141,7 +155,13 @@ impl Session {
         let instance = self.standing.instance.as_deref().unwrap_or("-");
         tracing::debug!(instance, code = code.map(|code: u16| code), why, "a native connection ended");
         let reason = match end {
-            End::Gone(_) => return,
+            End::Gone(_) => {
+                // What was written and not taken is waited for by nobody.
+                if let Some(connection) = &self.connection {
+                    connection.cut();
+                }
+                return;
+            }
             End::Close(code, why) => Some(CloseReason { code, description: Some(why.to_owned()) }),
             End::Closed(reason) => reason,
         };
@@ -165,6 +185,7 @@ impl Session {
                 Happening::Hears => self.deaf_until = None,
                 Happening::GivenAway => return Err(End::Close(CloseCode::Policy, "no key was shown")),
                 Happening::Draining => self.draining = true,
+                Happening::Reloaded => self.look_at_keys()?,
             }
             if self.draining && self.commands.is_empty() {
                 return Err(End::Close(CloseCode::Away, "shutting down"));
@@ -175,14 +196,17 @@ impl Session {
     /// The next thing that happens. Safe to drop at any moment.
     async fn next(&mut self) -> Happening {
         let drain = self.shared.bridge.drain();
+        let max_body = self.shared.config.max_body;
+        let most = if self.place.is_some() { KEYLESS_MESSAGE.min(max_body) } else { max_body };
         tokio::select! {
-            message = self.messages.recv(), if self.deaf_until.is_none() => Happening::Message(message),
+            message = self.reader.next(most), if self.deaf_until.is_none() => Happening::Message(message),
             () = at(self.deaf_until) => Happening::Hears,
             Some(answer) = self.commands.join_next() => Happening::Answered(answer),
             heard = self.listening.next(self.standing.format) => Happening::Heard(heard),
             () = given_away(self.place.as_ref()) => Happening::GivenAway,
             () = drain.refusing(), if !self.draining => Happening::Draining,
             () = sleep_until(self.ping_at) => Happening::PingDue,
+            Ok(()) = self.reloads.changed() => Happening::Reloaded,
         }
     }
 
@@ -198,42 +222,58 @@ impl Session {
             return Err(End::Close(CloseCode::Policy, "the token in the URL must have the scope events and no other"));
         }
         let open = self.shared.config.native.hearing == Native::Open || self.shared.auth.mode() == Mode::None;
-        if open || self.standing.listens {
+        if let Some(listener) = self.standing.listener.clone() {
+            self.hearing = self.lease(listener, Some(Scope::Events));
+            // The token may have been taken away since it was looked at.
+            self.look_at_keys()?;
+        }
+        if open || self.hearing.is_some() {
             self.listen().await?;
         }
         Ok(())
+    }
+
+    /// The leave of a caller to be here.
+    fn lease(&self, caller: Caller, scope: Option<Scope>) -> Option<Lease> {
+        let instance = self.standing.instance.as_ref().ok()?;
+        Some(Lease::new(Arc::clone(&self.shared.auth), caller, Arc::clone(instance), scope))
+    }
+
+    /// Ends the connection if a key that was shown on it is good no more.
+    fn look_at_keys(&mut self) -> Result<(), End> {
+        let last = [&mut self.key, &mut self.hearing].into_iter().flatten().all(Lease::lasts);
+        if last { Ok(()) } else { Err(End::Close(CloseCode::Policy, "the token was taken away")) }
     }
 
     /// Begins to hear, or asks again for the place that was not to be had.
     async fn listen(&mut self) -> Result<(), End> {
         let Ok(instance) = &self.standing.instance else { return Ok(()) };
         let Ok(hub) = self.shared.bridge.hub(instance) else { return Ok(()) };
-        match self.listening.begin(hub, self.standing.format) {
+        let listener = self.hearing.as_ref().map_or("-", |lease| lease.caller().name());
+        match self.listening.begin(hub, listener, self.standing.format) {
             Some(missed) => self.say(missed).await,
             None => Ok(()),
         }
     }
 
-    async fn take(&mut self, message: Option<Result<AggregatedMessage, ProtocolError>>) -> Result<(), End> {
+    async fn take(&mut self, message: Option<Result<Message, Broken>>) -> Result<(), End> {
         let message = match message {
             None => return Err(End::Gone("gone")),
-            Some(Err(error)) => return Err(broken(&error)),
+            Some(Err(why)) => return Err(broken(why)),
             Some(Ok(message)) => message,
         };
         self.heard_at = Instant::now();
         match message {
-            AggregatedMessage::Text(text) => self.order(&text).await,
-            // The gateway reads either kind of message as text.
-            AggregatedMessage::Binary(bytes) => self.order(&String::from_utf8_lossy(&bytes)).await,
-            AggregatedMessage::Ping(bytes) => in_time(&self.shared, self.socket.pong(&bytes)).await,
-            AggregatedMessage::Pong(_) => Ok(()),
-            AggregatedMessage::Close(reason) => Err(End::Closed(reason)),
+            Message::Text(text) => self.order(&text).await,
+            Message::Ping(bytes) => in_time(&self.shared, self.socket.pong(&bytes)).await,
+            Message::Pong => Ok(()),
+            Message::Close(reason) => Err(End::Closed(reason)),
         }
     }
 
     async fn order(&mut self, text: &str) -> Result<(), End> {
         let begun = self.begin(text);
-        if self.may_hear && self.listening.is_off() {
+        if self.hearing.is_some() && self.listening.is_off() {
             self.listen().await?;
         }
         match begun {
@@ -254,8 +294,14 @@ impl Session {
             self.hold_back(self.shared.auth.suspects().held_back());
         }
         let caller = caller?;
+        if self.connection.as_ref().is_some_and(|connection| !connection.is_of(caller.name())) {
+            return Err(Refusal::later(&order.command, SHORTLY));
+        }
         self.place = None;
-        self.may_hear |= caller.has(Scope::Events);
+        self.key = self.lease(caller.clone(), None);
+        if self.hearing.is_none() && caller.has(Scope::Events) {
+            self.hearing = self.lease(caller.clone(), Some(Scope::Events));
+        }
         let scope = scope_of(&order.command);
         if !caller.has(scope) {
             return Err(Refusal::WRONG_KEY);
@@ -348,13 +394,11 @@ fn identify(auth: &Auth, order: &Order, address: IpAddr, instance: &str) -> Resu
 }
 
 /// How a connection ends on which something came that is no message.
-fn broken(error: &ProtocolError) -> End {
-    match error {
-        ProtocolError::Overflow => End::Close(CloseCode::Size, "the message is too large"),
-        ProtocolError::Io(why) if why.kind() == std::io::ErrorKind::InvalidData => {
-            End::Close(CloseCode::Invalid, "the text is no UTF-8")
-        }
-        ProtocolError::Io(_) => End::Gone("broken"),
-        _ => End::Close(CloseCode::Protocol, "this is no WebSocket message"),
+fn broken(why: Broken) -> End {
+    match why {
+        Broken::TooLarge => End::Close(CloseCode::Size, "the message is too large"),
+        Broken::NotText => End::Close(CloseCode::Invalid, "the text is no UTF-8"),
+        Broken::Protocol => End::Close(CloseCode::Protocol, "this is no WebSocket message"),
+        Broken::Connection => End::Gone("broken"),
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use futures_util::{SinkExt, StreamExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -106,7 +107,7 @@ async fn a_peer_that_answers_no_ping_is_closed_and_one_that_does_is_not() {
     assert!(pings >= 4, "{pings}");
     let MaybeTlsStream::Plain(mut raw) = silent.into_inner() else { panic!("no TLS here") };
     let mut waste = Vec::new();
-    let read = tokio::io::AsyncReadExt::read_to_end(&mut raw, &mut waste);
+    let read = raw.read_to_end(&mut waste);
     timeout(PATIENCE, read).await.expect("the silent one is closed").ok();
     lively.send(Message::text("{}")).await.unwrap();
     server.stop(false).await;
@@ -115,7 +116,8 @@ async fn a_peer_that_answers_no_ping_is_closed_and_one_that_does_is_not() {
 #[actix_web::test]
 async fn a_peer_that_does_not_read_is_closed_and_holds_up_nobody() {
     let limits = Limits { write: Duration::from_millis(200), ..Limits::default() };
-    let (address, server) = serve(limits);
+    // The system itself bears with it.
+    let (address, server) = serve_with(limits, Duration::from_mins(10));
     let mut slow = open(address).await;
     let mut quick = open(address).await;
     let flood = async {
@@ -139,7 +141,7 @@ async fn a_peer_that_does_not_read_holds_no_place_for_longer_than_a_write_may_ta
     let mut slow = open(address).await;
     let flood = async {
         while slow.send(Message::text("hello")).await.is_ok() {}
-        panic!("the system does not close it yet");
+        std::future::pending::<()>().await;
     };
     tokio::select! {
         () = flood => {}
@@ -173,5 +175,47 @@ async fn a_frame_that_is_too_large_or_none_closes_its_connection_with_the_right_
     let mut small = open(address).await;
     small.send(Message::text("x".repeat(1024))).await.unwrap();
     assert_eq!(text(&mut small).await, ANSWER);
+    server.stop(false).await;
+}
+
+/// Sends bytes past the client's own rules.
+async fn send_raw(client: &mut Client, bytes: &[u8]) {
+    let MaybeTlsStream::Plain(raw) = client.get_mut() else { panic!("no TLS here") };
+    raw.write_all(bytes).await.unwrap();
+}
+
+#[actix_web::test]
+async fn a_frame_is_refused_when_its_length_is_announced_and_a_fault_of_the_protocol_is_called_one() {
+    let (address, server) = serve(Limits::default());
+    let gigabyte = [&[0x81, 0xff][..], &(1_u64 << 30).to_be_bytes(), &[0; 4]].concat();
+    let reserved = [0xc1, 0x81, 0, 0, 0, 0, b'x'];
+    let unmasked = [0x81, 0x01, b'x'];
+    let no_text = [0x81, 0x81, 0, 0, 0, 0, 0xff];
+    let fragments = [&[0x01, 0xfe, 0x04, 0x00, 0, 0, 0, 0][..], &[b'x'; 1024], &[0x00, 0x81, 0, 0, 0, 0]].concat();
+    for (bytes, expected) in [
+        (&gigabyte[..], CloseCode::Size),
+        (&fragments, CloseCode::Size),
+        (&reserved, CloseCode::Protocol),
+        (&unmasked, CloseCode::Protocol),
+        (&no_text, CloseCode::Invalid),
+    ] {
+        let mut client = open(address).await;
+        send_raw(&mut client, bytes).await;
+        assert_eq!(code(&mut client).await, Some(expected), "{:02x?}", &bytes[..bytes.len().min(16)]);
+    }
+    server.stop(false).await;
+}
+
+#[actix_web::test]
+async fn another_version_of_the_protocol_is_told_which_one_is_spoken() {
+    let (address, server) = serve(Limits::default());
+    let mut raw = TcpStream::connect(address).await.unwrap();
+    let head = "GET /?instance=nowhere HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Version: 8\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    raw.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = vec![0; 4096];
+    let length = timeout(PATIENCE, raw.read(&mut answer)).await.unwrap().unwrap();
+    let answer = String::from_utf8_lossy(&answer[..length]).to_lowercase();
+    assert!(answer.starts_with("http/1.1 400") && answer.contains("\r\nsec-websocket-version: 13\r\n"), "{answer}");
     server.stop(false).await;
 }

@@ -5,8 +5,12 @@
 //! it reconnected until its cashier does something, and would be thrown out again and again. So a connection without a
 //! key stays as long as there is room; once it had time enough to show one, it gives way to a newcomer who needs its
 //! place. Where listening needs no key nobody gives way, and newcomers are turned away.
+//!
+//! Who gives way is of the address that has the most places, so that one address takes none from others; where that has
+//! more than the newcomer's would have, it gives way at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,7 +31,39 @@ pub(super) struct Threshold {
 struct Taken {
     next: u64,
     /// By number, so the first is the oldest.
-    places: BTreeMap<u64, (Instant, CancellationToken)>,
+    places: BTreeMap<u64, Holder>,
+    /// How many places each address has.
+    counts: HashMap<IpAddr, usize>,
+}
+
+/// A place that is taken.
+#[derive(Debug)]
+struct Holder {
+    since: Instant,
+    address: IpAddr,
+    given_away: CancellationToken,
+}
+
+impl Taken {
+    fn remove(&mut self, number: u64) -> Option<Holder> {
+        let place = self.places.remove(&number)?;
+        if let Some(count) = self.counts.get_mut(&place.address) {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&place.address);
+            }
+        }
+        Some(place)
+    }
+
+    /// The place that somebody of `address` gets from another.
+    fn victim(&self, address: IpAddr, now: Instant, patience: Duration) -> Option<u64> {
+        let count = |address: &IpAddr| self.counts.get(address).copied().unwrap_or_default();
+        let most = self.counts.values().copied().max()?;
+        let (number, oldest) = self.places.iter().find(|(_, place)| count(&place.address) == most)?;
+        let had = now.saturating_duration_since(oldest.since);
+        (most > count(&address) + 1 || had >= patience).then_some(*number)
+    }
 }
 
 /// One place, given back when dropped.
@@ -43,20 +79,17 @@ impl Threshold {
         Self { most, patience, taken: Mutex::default() }
     }
 
-    /// A place for a newcomer, if need be that of the one who has had the longest time to show a key.
-    pub(super) fn enter(self: &Arc<Self>, now: Instant) -> Option<Place> {
-        let mut taken = self.taken();
+    /// A place for a newcomer, if need be that of another who has not shown a key either.
+    pub(super) fn enter(self: &Arc<Self>, address: IpAddr, now: Instant) -> Option<Place> {
+        let (mut taken, address) = (self.taken(), network(address));
         if taken.places.len() >= self.most {
-            let oldest = taken.places.first_entry()?;
-            let had = now.saturating_duration_since(oldest.get().0);
-            if self.patience.is_none_or(|patience| had < patience) {
-                return None;
-            }
-            oldest.remove().1.cancel();
+            let victim = taken.victim(address, now, self.patience?)?;
+            taken.remove(victim)?.given_away.cancel();
         }
         let (number, given_away) = (taken.next, CancellationToken::new());
         taken.next += 1;
-        taken.places.insert(number, (now, given_away.clone()));
+        *taken.counts.entry(address).or_default() += 1;
+        taken.places.insert(number, Holder { since: now, address, given_away: given_away.clone() });
         Some(Place { number, given_away, threshold: Arc::clone(self) })
     }
 
@@ -79,7 +112,15 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.threshold.taken().places.remove(&self.number);
+        self.threshold.taken().remove(self.number);
+    }
+}
+
+/// Whoever has one IPv6 address has the whole network of 64 bits.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+        address @ IpAddr::V4(_) => address,
     }
 }
 
@@ -87,6 +128,7 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
     const SECOND: Duration = Duration::from_secs(1);
 
     fn is_given_away(place: &Place) -> bool {
@@ -97,24 +139,40 @@ mod tests {
     fn who_had_time_enough_gives_way_and_who_had_not_does_not() {
         let threshold = Arc::new(Threshold::new(2, Some(SECOND)));
         let start = Instant::now();
-        let first = threshold.enter(start).unwrap();
-        let second = threshold.enter(start + SECOND).unwrap();
-        assert!(threshold.enter(start + SECOND / 2).is_none());
-        let third = threshold.enter(start + SECOND).unwrap();
+        let first = threshold.enter(HERE, start).unwrap();
+        let second = threshold.enter(HERE, start + SECOND).unwrap();
+        assert!(threshold.enter(HERE, start + SECOND / 2).is_none());
+        let third = threshold.enter(HERE, start + SECOND).unwrap();
         assert_eq!([&first, &second, &third].map(is_given_away), [true, false, false]);
-        assert!(threshold.enter(start + SECOND).is_none(), "the second has not had its second yet");
+        assert!(threshold.enter(HERE, start + SECOND).is_none(), "the second has not had its second yet");
         drop(first);
-        assert!(threshold.enter(start + SECOND).is_none(), "its place was given away long ago");
+        assert!(threshold.enter(HERE, start + SECOND).is_none(), "its place was given away long ago");
     }
 
     #[test]
     fn a_place_given_back_is_free_and_without_patience_nobody_gives_way() {
         let threshold = Arc::new(Threshold::new(1, None));
         let start = Instant::now();
-        let place = threshold.enter(start).unwrap();
-        assert!(threshold.enter(start + SECOND * 1_000).is_none());
+        let place = threshold.enter(HERE, start).unwrap();
+        assert!(threshold.enter(HERE, start + SECOND * 1_000).is_none());
         assert!(!is_given_away(&place));
         drop(place);
-        assert!(threshold.enter(start).is_some());
+        assert!(threshold.enter(HERE, start).is_some());
+    }
+
+    #[test]
+    fn one_address_takes_no_place_from_another_and_gives_way_at_once_where_it_has_the_most() {
+        let threshold = Arc::new(Threshold::new(4, Some(SECOND)));
+        let address = |last: u16| IpAddr::from([0x2001, 0xdb8, 0, last, 0, 0, 0, 1]);
+        let start = Instant::now();
+        let till = threshold.enter(address(1), start).unwrap();
+        let greedy: Vec<_> = (0..3).map(|_| threshold.enter(address(2), start).unwrap()).collect();
+        assert!(threshold.enter(address(2), start).is_none(), "its own have had no time yet");
+        let more = threshold.enter(address(2), start + SECOND).unwrap();
+        assert!(is_given_away(&greedy[0]) && !is_given_away(&till), "it gives way to itself");
+        let newcomer = threshold.enter(address(3), start).unwrap();
+        assert!(is_given_away(&greedy[1]) && !is_given_away(&till), "and to others at once");
+        assert_eq!(threshold.count(), 4);
+        drop((newcomer, more));
     }
 }

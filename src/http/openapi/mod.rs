@@ -20,6 +20,7 @@ use utoipa_actix_web::AppExt;
 
 use super::problem::Document;
 use super::routes;
+use super::shared_text::SharedText;
 
 /// The name of the security scheme.
 const BEARER: &str = "bearer";
@@ -109,7 +110,7 @@ fn ask_for_something_sold(components: &mut Components) {
 #[derive(Debug)]
 pub struct Served {
     /// Its text.
-    pub json: Bytes,
+    pub json: SharedText,
     /// Changes when the text does.
     pub etag: String,
 }
@@ -121,6 +122,6 @@ impl Served {
         let json = Bytes::from(document.to_json().unwrap_or_default());
         let digest: [u8; 32] = Sha256::digest(&json).into();
         let etag = digest.iter().take(8).fold(String::from("\""), |tag, byte| format!("{tag}{byte:02x}")) + "\"";
-        Self { json, etag }
+        Self { json: SharedText::plain(json), etag }
     }
 }

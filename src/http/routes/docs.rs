@@ -1,18 +1,18 @@
 //! The document and its browser. Both come from this process alone: an internal network has no other.
 
-use std::io::Read;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
 
-use actix_web::http::header::{
-    AcceptEncoding, CACHE_CONTROL, CONTENT_ENCODING, ContentEncoding, ETAG, Encoding, Header, LOCATION, VARY,
-};
+use actix_web::http::header::{CACHE_CONTROL, ETAG, LOCATION};
 use actix_web::web::{Bytes, Data, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, get};
-use flate2::read::GzDecoder;
 use utoipa_swagger_ui::{Config, serve};
 
 use crate::http::page;
 use crate::http::problem::{Problem, table};
 use crate::http::server::Shared;
+use crate::http::shared_text::SharedText;
 
 /// The browser is files of its own, but for the styles that its script sets and its pictures.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
@@ -27,16 +27,27 @@ pub fn configure(config: &mut ServiceConfig) -> &mut ServiceConfig {
 }
 
 #[get("/openapi.json")]
-async fn openapi(shared: Data<Shared>) -> HttpResponse {
+async fn openapi(request: HttpRequest, shared: Data<Shared>) -> HttpResponse {
     let document = &shared.document;
     let mut response = HttpResponse::Ok();
     response.insert_header((ETAG, document.etag.as_str())).insert_header((CACHE_CONTROL, "no-cache"));
-    response.content_type("application/json").body(document.json.clone())
+    response.content_type("application/json");
+    document.json.answer(&request, &mut response)
 }
 
 #[get("/docs")]
 async fn docs() -> HttpResponse {
     HttpResponse::PermanentRedirect().insert_header((LOCATION, "docs/")).finish()
+}
+
+/// The browser's files that were asked for. Only those that there are come here, so that it is bounded.
+static FILES: RwLock<BTreeMap<String, Arc<File>>> = RwLock::new(BTreeMap::new());
+
+/// One file of the browser.
+#[derive(Debug)]
+struct File {
+    media_type: String,
+    text: SharedText,
 }
 
 /// A file of the browser. They are in the program compressed, which makes it three megabytes smaller, and are sent so.
@@ -46,26 +57,26 @@ async fn browser_file(
     path: Path<String>,
     config: Data<Config<'static>>,
 ) -> Result<HttpResponse, Problem> {
-    let file = serve(&path, config.into_inner()).map_err(|_| Problem::new(&table::INTERNAL_ERROR))?;
-    let file = file.ok_or_else(|| Problem::new(&table::NOT_FOUND))?;
+    let file = find(&path, config.into_inner())?.ok_or_else(|| Problem::new(&table::NOT_FOUND))?;
     let mut response = HttpResponse::Ok();
     page::guard(&mut response, POLICY);
-    response.content_type(file.content_type).insert_header((VARY, "Accept-Encoding"));
-    if !file.gzpipped {
-        return Ok(response.body(Bytes::from(file.bytes.into_owned())));
-    }
-    if takes_gzip(&request) {
-        return Ok(response.insert_header(ContentEncoding::Gzip).body(Bytes::from(file.bytes.into_owned())));
-    }
-    let mut plain = Vec::new();
-    GzDecoder::new(&*file.bytes).read_to_end(&mut plain).map_err(|_| Problem::new(&table::INTERNAL_ERROR))?;
-    // Said, so that no layer compresses anew what was asked for as it is.
-    Ok(response.insert_header((CONTENT_ENCODING, "identity")).body(plain))
+    response.content_type(file.media_type.as_str());
+    Ok(file.text.answer(&request, &mut response))
 }
 
-/// Whether the caller reads gzip. Who names no coding may read none.
-fn takes_gzip(request: &HttpRequest) -> bool {
-    let gzip = Encoding::gzip();
-    let accepted = AcceptEncoding::parse(request);
-    accepted.is_ok_and(|accepted| accepted.negotiate([gzip.clone(), Encoding::identity()].iter()) == Some(gzip))
+fn find(path: &str, config: Arc<Config<'static>>) -> Result<Option<Arc<File>>, Problem> {
+    if let Some(file) = FILES.read().unwrap_or_else(PoisonError::into_inner).get(path) {
+        return Ok(Some(Arc::clone(file)));
+    }
+    let found = serve(path, config).map_err(|_| Problem::new(&table::INTERNAL_ERROR))?;
+    Ok(found.map(|found| {
+        let bytes = match found.bytes {
+            Cow::Borrowed(bytes) => Bytes::from_static(bytes),
+            Cow::Owned(bytes) => bytes.into(),
+        };
+        let text = if found.gzpipped { SharedText::gzip(bytes) } else { SharedText::plain(bytes) };
+        let file = Arc::new(File { media_type: found.content_type, text });
+        let mut files = FILES.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(files.entry(path.to_owned()).or_insert(file))
+    }))
 }

@@ -1,11 +1,13 @@
 //! The stream of an instance's broadcasts.
 
+use std::sync::Arc;
+
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 use actix_web::{HttpRequest, HttpResponse, get};
 use utoipa::IntoParams;
 
 use super::InInstance;
-use crate::http::auth::Scope;
+use crate::http::auth::{Lease, Scope};
 use crate::http::call::Call;
 use crate::http::problem::Problem;
 use crate::http::sse;
@@ -76,9 +78,12 @@ pub(super) async fn stream_events(request: HttpRequest) -> Result<HttpResponse, 
     if !admitted {
         return Ok(answer.body(sse::overloaded("caller-limited", later())));
     }
-    Ok(match hub.subscribe(since) {
+    Ok(match hub.subscribe(call.caller().name(), since) {
         Ok(subscription) => {
-            let stream = EventStream::new(subscription, message, call.shared().config.heartbeat);
+            let shared = call.shared();
+            let (auth, instance) = (Arc::clone(&shared.auth), Arc::from(call.instance()));
+            let lease = Lease::new(auth, call.caller().clone(), instance, Some(Scope::Events));
+            let stream = EventStream::new(subscription, lease, message, shared.config.heartbeat);
             stream.into_answer(answer.finish())
         }
         Err(refused) => answer.body(sse::overloaded(reason(refused), later())),
@@ -88,6 +93,7 @@ pub(super) async fn stream_events(request: HttpRequest) -> Result<HttpResponse, 
 fn reason(refused: Refused) -> &'static str {
     match refused {
         Refused::Full => "full",
+        Refused::Share => "caller-limited",
         Refused::Draining => "draining",
     }
 }

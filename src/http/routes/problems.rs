@@ -1,6 +1,6 @@
 //! What an error means and what to do: the page that a problem's `type` points to, and a list of them all.
 
-use actix_web::http::header::{CACHE_CONTROL, VARY};
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_ENCODING, VARY};
 use actix_web::web::{Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, get};
 use serde_json::{Value, json};
@@ -38,7 +38,9 @@ fn answer(
     described: impl FnOnce() -> Value,
 ) -> Result<HttpResponse, Problem> {
     let mut response = HttpResponse::Ok();
-    response.insert_header((CACHE_CONTROL, "no-cache")).insert_header((VARY, "Accept"));
+    // A page of a few kilobytes, which anybody may ask for as often as it likes, is not worth compressing.
+    let plain = (CONTENT_ENCODING, "identity");
+    response.insert_header((CACHE_CONTROL, "no-cache")).insert_header((VARY, "Accept")).insert_header(plain);
     page::guard(&mut response, POLICY);
     if negotiate::prefers_html(request.headers()) {
         return Ok(response.content_type("text/html; charset=utf-8").body(page()));

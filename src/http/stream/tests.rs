@@ -34,7 +34,7 @@ async fn until(what: &str, mut condition: impl FnMut() -> bool) {
 
 #[actix_web::test]
 async fn one_who_never_reads_is_given_up_by_the_system_however_long_the_log_holds_what_it_has_yet_to_hear() {
-    let hub = Hub::new(Epoch::new(7), 1024, Seats::new(9));
+    let hub = Hub::new(Epoch::new(7), 1024, Seats::new(9, 9));
     spawn({
         let hub = hub.clone();
         async move { hub.announce().await }
@@ -61,7 +61,7 @@ async fn one_who_never_reads_is_given_up_by_the_system_however_long_the_log_hold
     until("its place is given back", || hub.listeners() == 0).await;
     // The log has not gone past it.
     let begin = Epoch::new(7).to_string() + "-0";
-    let first = hub.subscribe(Since::After(&begin)).unwrap().next().now_or_never();
+    let first = hub.subscribe("one", Since::After(&begin)).unwrap().next().now_or_never();
     assert!(matches!(first, Some(Ok(Item::Entry(entry))) if entry.id.offset == 1));
     // Nobody told it that this is the end: it was cut off.
     let mut taken = Vec::new();

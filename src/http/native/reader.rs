@@ -1,0 +1,440 @@
+//! Messages of a native connection, out of the bytes that come. What can be read without a socket is pure: [`Decoder`].
+//!
+//! A frame is judged by its header, before any of it is taken in: one that would make its message longer than it may be
+//! ends the connection at once, and nothing is reserved for what was only announced. Fragments are put together as they
+//! come, so that many small ones hold no more than one large one. The library's own reader does neither.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use actix_web::dev::Payload;
+use actix_web::web::{Bytes, BytesMut};
+use actix_ws::{CloseCode, CloseReason, MessageStream};
+use bytes::Buf;
+use futures_util::{Stream, StreamExt};
+
+use crate::http::connections::{AHEAD, Connection};
+
+/// The longest message before a key was shown: what a connection may hold then, less the largest control frame, which may
+/// come between its fragments, and a header.
+pub(super) const KEYLESS_MESSAGE: usize = AHEAD - 256;
+
+/// The most that a control frame may carry (RFC 6455, section 5.5).
+const MAX_CONTROL: u64 = 125;
+
+/// What came whole.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Message {
+    /// Text, or bytes that the gateway too would read as text.
+    Text(String),
+    Ping(Bytes),
+    Pong,
+    Close(Option<CloseReason>),
+}
+
+/// Why nothing more is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Broken {
+    /// A message is longer than it may be.
+    TooLarge,
+    /// A text is no UTF-8.
+    NotText,
+    /// Something is no WebSocket frame, or stands where it may not.
+    Protocol,
+    /// The connection itself broke.
+    Connection,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Text,
+    Binary,
+    Ping,
+    Pong,
+    Close,
+}
+
+impl Kind {
+    fn is_control(self) -> bool {
+        matches!(self, Self::Ping | Self::Pong | Self::Close)
+    }
+}
+
+/// One frame's header.
+#[derive(Debug, Clone, Copy)]
+struct Header {
+    last: bool,
+    /// Nothing for one that continues a message.
+    kind: Option<Kind>,
+    /// How long the header itself is.
+    size: usize,
+    length: u64,
+    mask: [u8; 4],
+}
+
+/// The frame whose payload is coming.
+#[derive(Debug)]
+struct Coming {
+    last: bool,
+    /// It is none of the message's.
+    control: Option<Kind>,
+    left: usize,
+    mask: [u8; 4],
+}
+
+/// Frames in, messages out.
+#[derive(Debug, Default)]
+pub(super) struct Decoder {
+    /// Bytes that have come and were not looked at.
+    unread: BytesMut,
+    coming: Option<Coming>,
+    /// The message that has begun, as far as it has come.
+    message: Vec<u8>,
+    kind: Option<Kind>,
+    /// How long it is at least, by what was announced.
+    announced: usize,
+    /// The control frame that has begun.
+    control: Vec<u8>,
+    /// Bytes that are held no more and were not told yet.
+    released: usize,
+}
+
+impl Decoder {
+    /// More has come.
+    pub(super) fn feed(&mut self, bytes: Bytes) {
+        if self.unread.is_empty() {
+            self.unread = BytesMut::from(bytes);
+        } else {
+            self.unread.extend_from_slice(&bytes);
+        }
+    }
+
+    /// The next whole message of at most `most` bytes, if it has come.
+    pub(super) fn next(&mut self, most: usize) -> Result<Option<Message>, Broken> {
+        loop {
+            if self.coming.is_none() {
+                let Some(header) = header(&self.unread)? else { return Ok(None) };
+                self.begin(header, most)?;
+            }
+            let Some(frame) = &mut self.coming else { return Ok(None) };
+            let mut part = self.unread.split_to(frame.left.min(self.unread.len()));
+            unmask(&mut part, &mut frame.mask);
+            frame.left -= part.len();
+            let into = if frame.control.is_some() { &mut self.control } else { &mut self.message };
+            into.extend_from_slice(&part);
+            if frame.left > 0 {
+                return Ok(None);
+            }
+            let (last, control) = (frame.last, frame.control);
+            self.coming = None;
+            if let Some(kind) = control {
+                let payload = std::mem::take(&mut self.control);
+                self.released += payload.len();
+                return whole(kind, payload).map(Some);
+            }
+            if last {
+                self.released += std::mem::take(&mut self.announced);
+                let (kind, payload) = (self.kind.take(), std::mem::take(&mut self.message));
+                return whole(kind.ok_or(Broken::Protocol)?, payload).map(Some);
+            }
+        }
+    }
+
+    /// How many bytes are held no more since this was last asked.
+    pub(super) fn released(&mut self) -> usize {
+        std::mem::take(&mut self.released)
+    }
+
+    /// Judges a frame by what it announces.
+    fn begin(&mut self, header: Header, most: usize) -> Result<(), Broken> {
+        let control = header.kind.filter(|kind| kind.is_control());
+        if control.is_some() {
+            if !header.last || header.length > MAX_CONTROL {
+                return Err(Broken::Protocol);
+            }
+        } else {
+            match (header.kind, self.kind) {
+                (None, Some(_)) => {}
+                (Some(kind), None) => self.kind = Some(kind),
+                // One that continues nothing, or begins within another.
+                (None, None) | (Some(_), Some(_)) => return Err(Broken::Protocol),
+            }
+            let length = usize::try_from(header.length).map_err(|_| Broken::TooLarge)?;
+            self.announced = self.announced.saturating_add(length);
+            if self.announced > most {
+                return Err(Broken::TooLarge);
+            }
+        }
+        let left = usize::try_from(header.length).map_err(|_| Broken::TooLarge)?;
+        self.unread.advance(header.size);
+        self.released += header.size;
+        self.coming = Some(Coming { last: header.last, control, left, mask: header.mask });
+        Ok(())
+    }
+}
+
+/// The header at the beginning of `bytes`, if it has come.
+fn header(bytes: &[u8]) -> Result<Option<Header>, Broken> {
+    let Some((&[first, second], rest)) = bytes.split_first_chunk() else { return Ok(None) };
+    let kind = match first & 0x0f {
+        0 => None,
+        1 => Some(Kind::Text),
+        2 => Some(Kind::Binary),
+        8 => Some(Kind::Close),
+        9 => Some(Kind::Ping),
+        10 => Some(Kind::Pong),
+        _ => return Err(Broken::Protocol),
+    };
+    // Reserved bits mean extensions, of which none was agreed on. What comes from a client is masked.
+    if first & 0x70 != 0 || second & 0x80 == 0 {
+        return Err(Broken::Protocol);
+    }
+    let (length, rest) = match second & 0x7f {
+        126 => match rest.split_first_chunk() {
+            Some((length, rest)) => (u64::from(u16::from_be_bytes(*length)), rest),
+            None => return Ok(None),
+        },
+        127 => match rest.split_first_chunk() {
+            Some((length, rest)) => (u64::from_be_bytes(*length), rest),
+            None => return Ok(None),
+        },
+        length => (u64::from(length), rest),
+    };
+    let Some((mask, rest)) = rest.split_first_chunk() else { return Ok(None) };
+    Ok(Some(Header { last: first & 0x80 != 0, kind, size: bytes.len() - rest.len(), length, mask: *mask }))
+}
+
+/// Takes the mask off, and turns it as far as it was used.
+fn unmask(part: &mut [u8], mask: &mut [u8; 4]) {
+    for (byte, mask) in part.iter_mut().zip(mask.iter().cycle()) {
+        *byte ^= mask;
+    }
+    mask.rotate_left(part.len() % 4);
+}
+
+fn whole(kind: Kind, payload: Vec<u8>) -> Result<Message, Broken> {
+    Ok(match kind {
+        Kind::Text => Message::Text(String::from_utf8(payload).map_err(|_| Broken::NotText)?),
+        Kind::Binary => Message::Text(String::from_utf8_lossy(&payload).into_owned()),
+        Kind::Ping => Message::Ping(payload.into()),
+        Kind::Pong => Message::Pong,
+        Kind::Close => Message::Close(reason(&payload)?),
+    })
+}
+
+/// Why the peer closes (RFC 6455, sections 5.5.1 and 7.4).
+fn reason(payload: &[u8]) -> Result<Option<CloseReason>, Broken> {
+    let Some((code, description)) = payload.split_first_chunk() else {
+        return if payload.is_empty() { Ok(None) } else { Err(Broken::Protocol) };
+    };
+    let code = u16::from_be_bytes(*code);
+    if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
+        return Err(Broken::Protocol);
+    }
+    let description = std::str::from_utf8(description).map_err(|_| Broken::NotText)?;
+    let description = Some(description.to_owned()).filter(|text| !text.is_empty());
+    Ok(Some(CloseReason { code: CloseCode::from(code), description }))
+}
+
+/// What comes on one connection.
+pub(super) struct Reader {
+    payload: Payload,
+    decoder: Decoder,
+    connection: Option<Arc<Connection>>,
+    /// Ends when the connection does, which the payload is not always told.
+    end: MessageStream,
+}
+
+impl Reader {
+    pub(super) fn new(payload: Payload, connection: Option<Arc<Connection>>, end: MessageStream) -> Self {
+        Self { payload, decoder: Decoder::default(), connection, end }
+    }
+
+    /// The next message of at most `most` bytes, or why there is none; nothing at the connection's end. Safe to drop at any
+    /// moment.
+    pub(super) async fn next(&mut self, most: usize) -> Option<Result<Message, Broken>> {
+        std::future::poll_fn(|context| self.poll_next(context, most)).await
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>, most: usize) -> Poll<Option<Result<Message, Broken>>> {
+        loop {
+            let next = self.decoder.next(most);
+            let released = self.decoder.released();
+            if let (Some(connection), 1..) = (&self.connection, released) {
+                connection.releases(released);
+            }
+            match next {
+                Ok(Some(message)) => return Poll::Ready(Some(Ok(message))),
+                Ok(None) => {}
+                Err(broken) => return Poll::Ready(Some(Err(broken))),
+            }
+            if let Poll::Ready(more) = self.payload.poll_next_unpin(context) {
+                match more {
+                    Some(Ok(bytes)) => self.decoder.feed(bytes),
+                    Some(Err(_)) => return Poll::Ready(Some(Err(Broken::Connection))),
+                    None => return Poll::Ready(None),
+                }
+                continue;
+            }
+            ready!(Pin::new(&mut self.end).poll_next(context));
+            return Poll::Ready(None);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+    use tokio_tungstenite::tungstenite::protocol::frame::{Frame, FrameHeader};
+
+    use super::*;
+
+    const MOST: usize = 4096;
+
+    /// A frame as a client writes it.
+    fn frame(last: bool, code: OpCode, payload: &[u8]) -> Vec<u8> {
+        let header = FrameHeader {
+            is_final: last,
+            rsv1: false,
+            rsv2: false,
+            rsv3: false,
+            opcode: code,
+            mask: Some([0x12, 0x34, 0x56, 0x78]),
+        };
+        let mut bytes = Vec::new();
+        Frame::from_payload(header, Bytes::copy_from_slice(payload)).format(&mut bytes).unwrap();
+        bytes
+    }
+
+    fn text(payload: &str) -> Vec<u8> {
+        frame(true, OpCode::Data(Data::Text), payload.as_bytes())
+    }
+
+    /// Everything that `bytes` are read as, in pieces of `piece` bytes.
+    fn read(bytes: &[u8], piece: usize) -> Result<Vec<Message>, Broken> {
+        let (mut decoder, mut messages) = (Decoder::default(), Vec::new());
+        for part in bytes.chunks(piece) {
+            decoder.feed(Bytes::copy_from_slice(part));
+            while let Some(message) = decoder.next(MOST)? {
+                messages.push(message);
+            }
+        }
+        Ok(messages)
+    }
+
+    #[test]
+    fn a_frame_is_refused_by_what_its_header_announces_and_nothing_is_reserved_for_it() {
+        let large = text(&"x".repeat(MOST + 1));
+        assert_eq!(read(&text(&"x".repeat(MOST)), 99).map(|messages| messages.len()), Ok(1));
+        assert_eq!(read(&large[..8], 1), Err(Broken::TooLarge), "eight bytes of it are enough");
+        let mut huge = vec![0x81, 0xff];
+        huge.extend((1_u64 << 30).to_be_bytes());
+        huge.extend([0; 4]);
+        let mut decoder = Decoder::default();
+        decoder.feed(huge.into());
+        assert_eq!(decoder.next(MOST), Err(Broken::TooLarge));
+        assert!(decoder.message.capacity() == 0 && decoder.unread.capacity() < 64);
+        let longest = u64::MAX.to_be_bytes();
+        assert_eq!(read(&[&[0x81, 0xff][..], &longest, &[0; 4]].concat(), 99), Err(Broken::TooLarge));
+    }
+
+    #[test]
+    fn fragments_are_judged_together_and_many_small_ones_hold_no_more_than_one() {
+        let part = |code, last| frame(last, OpCode::Data(code), &[b'x'; 1000]);
+        let begun = [part(Data::Text, false), part(Data::Continue, false), part(Data::Continue, false)].concat();
+        assert_eq!(read(&begun, 100), Ok(vec![]));
+        let fourth = part(Data::Continue, false);
+        assert_eq!(read(&[begun.clone(), fourth[..8].to_vec()].concat(), 100), Ok(vec![]));
+        let fifth = part(Data::Continue, true);
+        assert_eq!(read(&[begun, fourth, fifth[..8].to_vec()].concat(), 100), Err(Broken::TooLarge));
+        let mut decoder = Decoder::default();
+        decoder.feed(frame(false, OpCode::Data(Data::Text), b"x").into());
+        for _ in 1..MOST {
+            decoder.feed(frame(false, OpCode::Data(Data::Continue), b"x").into());
+            assert_eq!(decoder.next(MOST), Ok(None));
+        }
+        assert!(decoder.message.capacity() <= 2 * MOST && decoder.unread.capacity() <= MOST);
+        decoder.feed(frame(true, OpCode::Data(Data::Continue), b"x").into());
+        assert_eq!(decoder.next(MOST), Err(Broken::TooLarge));
+    }
+
+    #[test]
+    fn what_is_no_frame_of_a_client_is_a_fault_of_the_protocol() {
+        let whole = text("x");
+        for (at, bits) in [(0, 0x40), (0, 0x20), (0, 0x10), (0, 0x02), (1, 0x80)] {
+            let mut wrong = whole.clone();
+            wrong[at] ^= bits;
+            assert_eq!(read(&wrong, 99), Err(Broken::Protocol), "{wrong:02x?}");
+        }
+        let data = |code, last| frame(last, OpCode::Data(code), b"x");
+        for wrong in [
+            data(Data::Continue, true),
+            [data(Data::Text, false), data(Data::Text, true)].concat(),
+            frame(false, OpCode::Control(Control::Ping), b""),
+            frame(true, OpCode::Control(Control::Ping), &[0; 126]),
+            frame(true, OpCode::Control(Control::Close), &[3]),
+            frame(true, OpCode::Control(Control::Close), &1005_u16.to_be_bytes()),
+        ] {
+            assert_eq!(read(&wrong, 99), Err(Broken::Protocol), "{wrong:02x?}");
+        }
+        assert_eq!(read(&frame(true, OpCode::Data(Data::Text), &[0xff]), 99), Err(Broken::NotText));
+        let reason = frame(true, OpCode::Control(Control::Close), &[3, 0xe8, 0xff]);
+        assert_eq!(read(&reason, 99), Err(Broken::NotText));
+    }
+
+    #[test]
+    fn control_frames_come_between_fragments_and_all_that_was_held_is_released() {
+        let bytes = [
+            frame(false, OpCode::Data(Data::Binary), "nä".as_bytes()),
+            frame(true, OpCode::Control(Control::Ping), b"p"),
+            frame(true, OpCode::Control(Control::Pong), b""),
+            frame(true, OpCode::Data(Data::Continue), b"h"),
+            frame(true, OpCode::Control(Control::Close), &[3, 0xe8, b'b']),
+        ]
+        .concat();
+        let mut decoder = Decoder::default();
+        decoder.feed(bytes.clone().into());
+        let (mut messages, mut released) = (Vec::new(), 0);
+        while let Ok(Some(message)) = decoder.next(MOST) {
+            messages.push(message);
+            released += decoder.released();
+        }
+        let close = CloseReason { code: CloseCode::Normal, description: Some("b".to_owned()) };
+        let expected = [
+            Message::Ping(Bytes::from_static(b"p")),
+            Message::Pong,
+            Message::Text("näh".to_owned()),
+            Message::Close(Some(close)),
+        ];
+        assert_eq!(messages, expected);
+        assert_eq!(released, bytes.len());
+    }
+
+    proptest! {
+        #[test]
+        fn however_a_text_is_cut_it_is_read_as_it_was_written(
+            texts in prop::collection::vec(prop::collection::vec("\\PC{0,40}", 1..5), 1..5),
+            piece in 1_usize..80,
+        ) {
+            let mut bytes = Vec::new();
+            for parts in &texts {
+                for (number, part) in parts.iter().enumerate() {
+                    let code = if number == 0 { Data::Text } else { Data::Continue };
+                    bytes.extend(frame(number + 1 == parts.len(), OpCode::Data(code), part.as_bytes()));
+                }
+            }
+            let expected = texts.iter().map(|parts| Message::Text(parts.concat())).collect();
+            prop_assert_eq!(read(&bytes, piece), Ok(expected));
+        }
+
+        #[test]
+        fn no_bytes_panic_it_and_what_it_holds_is_bounded(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            let mut decoder = Decoder::default();
+            decoder.feed(bytes.into());
+            while let Ok(Some(_)) = decoder.next(64) {}
+            prop_assert!(decoder.message.len() <= 64 && decoder.control.len() <= 125);
+        }
+    }
+}
