@@ -119,6 +119,17 @@ mod tests {
     }
 
     #[test]
+    fn a_reload_asks_past_an_aged_copy_too_and_one_of_just_the_wanted_age_will_do() {
+        let reload = Wish { no_cache: true, ..Wish::default() };
+        let asked = Decision::Fetch { forward: Forward::Request, fallback: true };
+        assert_eq!(decided(AGED, 9, reload), asked);
+        assert_eq!(decided(AGED, 4, reload), Decision::ServeAndRefresh, "younger than min_age");
+        let nine_seconds = Wish { max_age: Some(SECOND * 9), ..Wish::default() };
+        assert_eq!(decided(FRESH, 9, nine_seconds), Decision::Serve);
+        assert_eq!(decided(FRESH, 10, nine_seconds), asked);
+    }
+
+    #[test]
     fn max_stale_zero_forbids_old_copies_and_a_bound_is_kept() {
         let none = Wish { max_stale: Some(Duration::ZERO), ..Wish::default() };
         assert_eq!(decided(AGED, 9, none), Decision::Fetch { forward: Forward::Stale, fallback: false });
