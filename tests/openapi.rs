@@ -9,7 +9,7 @@ use std::path::Path;
 
 use concertpos_bridge::http::openapi::{document, json, yaml};
 use concertpos_bridge::http::problem::table;
-use concertpos_bridge::journal::State;
+use concertpos_bridge::journal::RecordState;
 use concertpos_bridge::wire::command;
 use serde_json::Value;
 
@@ -96,7 +96,7 @@ fn what_programs_go_by_is_listed_in_full() {
     let listed = |name: &str| document["components"]["schemas"][name]["enum"].clone();
     let codes: Vec<&str> = table::TABLE.iter().map(|entry| entry.code).collect();
     assert_eq!(listed("ProblemCode"), serde_json::json!(codes));
-    let states: Vec<&str> = State::ALL.into_iter().map(State::name).collect();
+    let states: Vec<&str> = RecordState::ALL.into_iter().map(RecordState::name).collect();
     assert_eq!(listed("PaymentState"), serde_json::json!(states));
 }
 

@@ -303,6 +303,116 @@ async fn records_are_the_caller_s_own_and_everybody_s_with_operate() {
     assert_eq!((list(support::KEY).await, list(support::OPERATOR).await), (1, 2));
 }
 
+async fn listed(world: &World, query: &str) -> (Vec<String>, serde_json::Value) {
+    let url = world.path(&format!("/payments{query}"));
+    let answer = world.http.get(url).bearer_auth(support::OPERATOR).send().await.unwrap();
+    assert_eq!(answer.status(), 200, "{query}");
+    let page: serde_json::Value = answer.json().await.unwrap();
+    let payments = page["payments"].as_array().unwrap().iter();
+    (payments.map(|payment| payment["idempotency_key"].as_str().unwrap().to_owned()).collect(), page["next"].clone())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listing_comes_in_pages_and_is_narrowed_by_its_query() {
+    let world = World::start().await;
+    for key in ["a", "b", "c", "d", "e"] {
+        assert_eq!(world.sale(key).send().await.unwrap().status(), 201);
+    }
+    let mut seen = Vec::new();
+    let mut query = "?limit=2".to_owned();
+    while {
+        let (page, next) = listed(&world, &query).await;
+        assert!(page.len() <= 2);
+        seen.extend(page);
+        query = format!("?limit=2&cursor={}", next.as_str().unwrap_or_default());
+        !next.is_null()
+    } {}
+    assert_eq!(seen, ["e", "d", "c", "b", "a"]);
+    for (query, found) in [
+        ("?idempotency_key=c", 1),
+        ("?idempotency_key=%22c%22", 1),
+        ("?idempotency_key=%20c", 1),
+        ("?idempotency_key=x", 0),
+        ("?state=booked", 5),
+        ("?state=unreadable", 0),
+        ("?pos_id=1", 5),
+        ("?pos_id=2", 0),
+        ("?from=2020-01-01T00:00:00Z", 5),
+        ("?to=2020-01-01T00:00:00Z", 0),
+        ("?caller=gateway-key&state=booked", 5),
+        ("?caller=nobody", 0),
+    ] {
+        let (keys, next) = listed(&world, query).await;
+        assert_eq!((keys.len(), next), (found, serde_json::Value::Null), "{query}");
+    }
+    let own = world.get("/payments?caller=gateway-key").await.json::<serde_json::Value>().await.unwrap();
+    assert_eq!(own["payments"].as_array().unwrap().len(), 5);
+    assert_eq!(problem(world.get("/payments?caller=operator").await).await.code, "forbidden");
+    for mistake in [
+        "idempotency_key=",
+        "idempotency_key=%22c",
+        "idempotency_key=a%20b",
+        "state=lost",
+        "pos_id=one",
+        "from=yesterday",
+        "to=1",
+        "limit=0",
+        "limit=1001",
+        "cursor=2",
+    ] {
+        let refused = problem(world.get(&format!("/payments?{mistake}")).await).await;
+        assert_eq!((refused.status, refused.code.as_str()), (400, "invalid-request"), "{mistake}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_cannot_be_read_costs_only_itself_and_a_person_settles_it() {
+    let world = World::start().await;
+    let sold = world.sale("broken").send().await.unwrap();
+    let place = sold.headers()["location"].to_str().unwrap().to_owned();
+    let id = uuid::Uuid::parse_str(place.rsplit('/').next().unwrap()).unwrap().as_u128();
+    let world = world
+        .restarted_after(|file| {
+            let database = redb::Database::open(file).unwrap();
+            let transaction = database.begin_write().unwrap();
+            let records: redb::TableDefinition<'_, u128, &[u8]> = redb::TableDefinition::new("records");
+            transaction.open_table(records).unwrap().insert(id, b"{\"damaged".as_slice()).unwrap();
+            transaction.commit().unwrap();
+        })
+        .await;
+    assert_eq!(world.sale("sound").send().await.unwrap().status(), 201, "others sell");
+    assert_eq!(listed(&world, "").await.0, ["sound", "broken"]);
+    support::eventually("it is listed as unreadable", async || {
+        listed(&world, "?state=unreadable").await.0 == ["broken"]
+    })
+    .await;
+    let again = world.sale("broken").send().await.unwrap();
+    assert!(again.headers()["location"].to_str().unwrap().ends_with(&place));
+    assert_eq!(problem(again).await.code, "payment-outcome-unknown");
+    assert_eq!(world.gateway.counts().bookings("broken"), 1, "nothing was sent");
+    let place = format!("{}{place}", world.url);
+    let seen = world.http.get(&place).bearer_auth(support::OPERATOR).send().await.unwrap();
+    let tag = seen.headers()["etag"].to_str().unwrap().to_owned();
+    let seen: serde_json::Value = seen.json().await.unwrap();
+    assert_eq!(
+        (&seen["state"], &seen["idempotency_key"], &seen["POSID"]),
+        (&"unreadable".into(), &"broken".into(), &1.into())
+    );
+    let known = &seen["unreadable"];
+    assert_eq!((&known["last_state"], &known["stored"]), (&"booked".into(), &"{\"damaged".into()));
+    let status =
+        world.http.get(format!("{}/v1/bridge", world.url)).bearer_auth(support::OPERATOR).send().await.unwrap();
+    assert_eq!(status.json::<serde_json::Value>().await.unwrap()["payments"]["unreadable"], 1);
+    let settle = world.http.put(format!("{place}/outcome")).bearer_auth(support::OPERATOR).header("If-Match", tag);
+    let decision = serde_json::json!({"outcome": "booked", "reason": "it is in the gateway's list"});
+    let settled = settle.json(&decision).send().await.unwrap();
+    assert_eq!(settled.status(), 200);
+    assert_eq!(settled.json::<serde_json::Value>().await.unwrap()["state"], "settled");
+    let again = world.sale("broken").send().await.unwrap();
+    assert_eq!((again.status().as_u16(), again.headers().contains_key("idempotent-replayed")), (201, true));
+    assert_eq!(world.gateway.counts().bookings("broken"), 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_faulty_sale_nothing_is_sent_or_kept_and_its_key_is_free() {
     let world = World::start().await;

@@ -39,7 +39,7 @@ use crate::cache::{Cache, Key as CopyKey, PasswordKey, PlainKey};
 use crate::drain::Drain;
 use crate::gateway::{Cause, Pool};
 use crate::hub::Hub;
-use crate::journal::{Filter, Journal, Key, Record, RecordId, Sale, Verdict};
+use crate::journal::{Filter, Journal, Key, Listed, Page, Record, RecordId, Sale, Verdict};
 use crate::wire::{Body, Command, Parameters, Spec, command};
 
 /// The turn that the bridge's own reads take.
@@ -269,14 +269,14 @@ impl Bridge {
     }
 
     /// The record of a payment of this instance.
-    pub async fn payment(&self, instance: &str, id: RecordId) -> Result<Record, Error> {
+    pub async fn payment(&self, instance: &str, id: RecordId) -> Result<Listed, Error> {
         let instance = self.instance(instance)?;
-        let record = instance.payments.journal.get(id).await?;
-        record.filter(|record| record.key.instance == *instance.name).ok_or(Error::UnknownPayment)
+        let found = instance.payments.journal.look_up(&instance.name, id).await?;
+        found.filter(|found| found.key().instance == *instance.name).ok_or(Error::UnknownPayment)
     }
 
-    /// Records of payments, newest first.
-    pub async fn payments(&self, instance: &str, filter: Filter) -> Result<Vec<Record>, Error> {
+    /// A page of records of payments, newest first.
+    pub async fn payments(&self, instance: &str, filter: Filter) -> Result<Page, Error> {
         Ok(self.instance(instance)?.payments.journal.list(filter).await?)
     }
 

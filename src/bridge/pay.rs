@@ -116,6 +116,7 @@ impl Payments {
         match reserved {
             Reserve::Replay(record) => Ok(Paid { record: *record, replayed: true }),
             Reserve::Unknown(record) => Err(unknown(&record)),
+            Reserve::Unreadable(id) => Err(Error::OutcomeUnknown { gateway: None, payment: Some(id.to_string()) }),
             // Fresh: it was taken and freed within moments.
             Reserve::InProgress | Reserve::Fresh(_) => Err(Error::PaymentInProgress { retry_after: SHORTLY }),
             Reserve::Reused => Err(Error::KeyReused),
@@ -347,6 +348,7 @@ impl From<JournalError> for Error {
         match error {
             JournalError::Rejected(rejection) => Self::Unsettled(rejection),
             JournalError::NoSuchRecord => Self::UnknownPayment,
+            JournalError::Overloaded => Self::Overloaded { retry_after: SHORTLY },
             _ => Self::JournalUnavailable { retry_after: SHORTLY },
         }
     }

@@ -7,7 +7,7 @@ use super::Bridge;
 use super::tally::Answers;
 use crate::budget::{Waits, WindowStatus};
 use crate::gateway::{ShardStatus, Tally};
-use crate::journal::State;
+use crate::journal::{RecordState, State};
 
 /// The bridge, or what a token sees of it that may not use all of its instances.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -80,19 +80,22 @@ pub struct PaymentCounts {
     pub unknown: u64,
     /// Settled by a person.
     pub settled: u64,
+    /// Their record cannot be read: a person must settle them.
+    pub unreadable: u64,
 }
 
 impl PaymentCounts {
     /// Each state with its count.
     #[must_use]
-    pub fn by_state(&self) -> [(State, u64); 6] {
+    pub fn by_state(&self) -> [(RecordState, u64); 7] {
         [
-            (State::Reserved, self.reserved),
-            (State::Dispatching, self.dispatching),
-            (State::Booked, self.booked),
-            (State::Released, self.released),
-            (State::Unknown, self.unknown),
-            (State::Settled, self.settled),
+            (State::Reserved.into(), self.reserved),
+            (State::Dispatching.into(), self.dispatching),
+            (State::Booked.into(), self.booked),
+            (State::Released.into(), self.released),
+            (State::Unknown.into(), self.unknown),
+            (State::Settled.into(), self.settled),
+            (RecordState::Unreadable, self.unreadable),
         ]
     }
 }
@@ -153,7 +156,8 @@ impl Bridge {
     /// How many payments are in each state; `None` while the journal cannot tell.
     pub async fn payment_counts(&self) -> Option<PaymentCounts> {
         let counts = self.shared.journal.counts().await.ok()?;
-        let of = |state| counts.get(&state).copied().unwrap_or_default();
+        let listed = |state| counts.get(&state).copied().unwrap_or_default();
+        let of = |state: State| listed(state.into());
         Some(PaymentCounts {
             reserved: of(State::Reserved),
             dispatching: of(State::Dispatching),
@@ -161,6 +165,7 @@ impl Bridge {
             released: of(State::Released),
             unknown: of(State::Unknown),
             settled: of(State::Settled),
+            unreadable: listed(RecordState::Unreadable),
         })
     }
 }

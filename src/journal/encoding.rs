@@ -3,8 +3,11 @@
 //! JSON, so that a field a later release adds can be left out by an earlier record, and so that a person can read what
 //! a program no longer can.
 
+use serde::Deserialize;
+
 use super::id::RecordId;
-use super::record::Record;
+use super::record::{Record, Times};
+use super::sale::{Key, Sale};
 use super::store::Fault;
 
 /// The bytes to store under the record's id.
@@ -12,7 +15,26 @@ pub(super) fn encode(record: &Record) -> Result<Vec<u8>, Fault> {
     serde_json::to_vec(record).map_err(|error| Fault::Damaged { id: record.id, reason: error.to_string() })
 }
 
-/// The record that was stored under `id`.
-pub(super) fn decode(id: RecordId, stored: &[u8]) -> Result<Record, Fault> {
-    serde_json::from_slice(stored).map_err(|error| Fault::Damaged { id, reason: error.to_string() })
+/// The record that was stored under `id`, or why it cannot be read.
+pub(super) fn decode(id: RecordId, stored: &[u8]) -> Result<Record, String> {
+    let record: Record = serde_json::from_slice(stored).map_err(|error| error.to_string())?;
+    if record.id == id { Ok(record) } else { Err("the record of another payment is in its place".into()) }
+}
+
+/// What can be read of a record that cannot be read whole.
+#[derive(Debug, Deserialize)]
+pub(super) struct Remains {
+    /// What was sold.
+    pub(super) sale: Sale,
+    /// The attempt before it.
+    pub(super) previous: Option<RecordId>,
+    /// When it changed.
+    pub(super) times: Times,
+    /// Whose it is.
+    pub(super) key: Key,
+}
+
+/// Parts that every release spells alike, of a record that a later one wrote.
+pub(super) fn remains(stored: &[u8]) -> Option<Remains> {
+    serde_json::from_slice(stored).ok()
 }

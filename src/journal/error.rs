@@ -15,8 +15,9 @@ pub enum JournalError {
     /// memory and recorded when the disk recovers; until then no answer may rest on it.
     #[error("the payment journal cannot be written or read")]
     Unavailable,
-    /// Too much waits to be written. Only where no payment is under way: those always have a place.
-    #[error("too much waits to be written to the payment journal")]
+    /// Too much waits to be written, or too many listings are wanted. Never for a payment under way: those always have a
+    /// place.
+    #[error("too much is asked of the payment journal at once")]
     Overloaded,
     /// No such payment, or it has expired.
     #[error("no such payment")]
@@ -48,13 +49,17 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// The file was written by a release whose records this one does not know.
-    #[error("the payment journal {} has format {found}, and this release knows {known}", path.display())]
+    #[error(
+        "the payment journal {} has format {found}, and this release reads up to format {known}: start the release that \
+         wrote it, or a later one. Leave the file where it is: without it, keys that were used would sell again",
+        path.display()
+    )]
     Format {
         /// The file.
         path: PathBuf,
         /// What the file says.
         found: u64,
-        /// What this release writes.
+        /// The latest that this release reads.
         known: u64,
     },
     /// The file is a journal and does not add up. It is not repaired over: its records are what keeps payments from

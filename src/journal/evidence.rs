@@ -21,6 +21,10 @@ use crate::wire::Body;
 /// Transactions kept for one record: far more than can match one sale in the few minutes in which it is looked for.
 pub(super) const MAX_CLUES: usize = 256;
 
+/// The longest transaction that is kept, some twenty times what the gateway sends. A longer one cannot be shown, so the
+/// look is not complete.
+const MAX_CLUE_BYTES: usize = 16 << 10;
+
 /// A transaction that might be the payment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Clue {
@@ -64,7 +68,7 @@ impl Record {
             if let Some(kept) = self.evidence.iter_mut().find(|kept| kept.transaction_id == clue.transaction_id) {
                 news |= clue.other_payments > kept.other_payments;
                 kept.other_payments = kept.other_payments.max(clue.other_payments);
-            } else if self.evidence.len() < MAX_CLUES {
+            } else if self.evidence.len() < MAX_CLUES && clue.transaction.as_str().len() <= MAX_CLUE_BYTES {
                 news = true;
                 self.evidence.push(clue.clone());
             } else {

@@ -39,6 +39,8 @@ pub(super) enum Job {
     Dispatch { record: Box<Record>, live: LiveKey, reply: Reply<Dispatched> },
     /// Apply an event to a record. The key, if held, is freed once that is durable.
     Apply { id: RecordId, event: Event, live: Option<LiveKey>, reply: Option<Reply<Applied>> },
+    /// List a record as unreadable, if it is.
+    Unreadable { id: RecordId },
     /// Find out whether the store still works.
     Probe,
 }
@@ -49,7 +51,7 @@ impl Job {
         match self {
             Self::Dispatch { .. } | Self::Apply { live: Some(_), .. } => usize::MAX,
             Self::Apply { event: Event::Outcome(_) | Event::Late { .. }, .. } => MAX_WITH_LATE,
-            Self::Apply { .. } => MAX_OTHERS,
+            Self::Apply { .. } | Self::Unreadable { .. } => MAX_OTHERS,
             Self::Probe => 1,
         }
     }

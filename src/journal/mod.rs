@@ -18,6 +18,9 @@ mod error;
 pub mod evidence;
 mod id;
 mod inbox;
+mod index;
+mod kept;
+mod listing;
 mod live;
 mod opening;
 mod payment;
@@ -30,6 +33,7 @@ mod sale;
 mod store;
 #[cfg(test)]
 pub(crate) mod tests;
+mod upgrade;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -45,18 +49,21 @@ use tokio::time;
 use clock::{Clock, SystemClock};
 pub use error::{JournalError, OpenError};
 pub use evidence::{Clue, Look, Search};
+use id::Ids;
 pub use id::RecordId;
 use inbox::{Applied, Inbox, Job};
+pub use index::RecordState;
+pub use listing::{Filter, Listed, Page, Unreadable};
+use listing::{Scan, Scans};
 use live::{Claim, Live};
 use opening::COMPACTED_BYTES;
 pub use payment::{Dispatched, Reservation};
 use place::{Medium, Place};
-pub use record::{Answer, Discrepancy, Finding, Outcome, Record, Release, State, Verdict};
+pub use record::{Answer, Discrepancy, Finding, Outcome, Record, Recovered, Release, State, Verdict};
 pub use rules::Rejection;
 use rules::{Effect, Event};
 pub use sale::{Fingerprint, Key, Sale};
-pub use store::Filter;
-use store::{Fault, Snapshot, View};
+use store::{Current, Fault, Snapshot, View};
 use writer::Writer;
 
 /// How long a caller waits for the disk before it is told that the journal is not available: a healthy commit takes
@@ -167,6 +174,8 @@ pub enum Reserve {
     Reused,
     /// The same sale was written, and its outcome is not known.
     Unknown(Box<Record>),
+    /// The record of this payment cannot be read, so its outcome is not known.
+    Unreadable(RecordId),
     /// As many payments are under way as the journal takes.
     Overloaded,
     /// The journal cannot tell: nothing may be sent.
@@ -194,6 +203,8 @@ struct Handle {
     view: Arc<View>,
     inbox: Arc<Inbox>,
     live: Arc<Live>,
+    ids: Ids,
+    scans: Scans,
     clock: Arc<dyn Clock>,
     writer: Mutex<Option<JoinHandle<()>>>,
     lookups: Arc<Semaphore>,
@@ -214,13 +225,15 @@ impl Journal {
         let shared = (Arc::clone(&view), Arc::clone(&inbox));
         let writer = Writer::start(database, shared, Arc::clone(&clock), keep, Box::new(medium))
             .map_err(|fault| opening::misread(fault, &path))?;
+        let newest = view.look(Snapshot::newest).map_err(|fault| opening::misread(fault, &path))?;
         let thread = thread::Builder::new()
             .name("journal".into())
             .spawn(move || writer.run())
             .map_err(|source| OpenError::Io { path, source })?;
         let writer = Mutex::new(Some(thread));
-        let lookups = Arc::new(Semaphore::new(MAX_LOOKUPS));
-        Ok(Self(Arc::new(Handle { view, inbox, live: Arc::default(), clock, writer, lookups })))
+        let (live, scans) = Default::default();
+        let (ids, lookups) = (Ids::after(newest), Arc::new(Semaphore::new(MAX_LOOKUPS)));
+        Ok(Self(Arc::new(Handle { view, inbox, live, ids, scans, clock, writer, lookups })))
     }
 
     /// Takes `key` for `sale`, or says why not. At most one request at a time has a key. Decided in memory and by at
@@ -234,7 +247,8 @@ impl Journal {
         }
         match self.0.live.claim(key.clone(), fingerprint, |key| self.recorded(key, &fingerprint)) {
             Claim::Taken(live) => {
-                let record = Record::reserved(RecordId::fresh(), key, sale, self.0.clock.wall_ms());
+                let now_ms = self.0.clock.wall_ms();
+                let record = Record::reserved(self.0.ids.next(now_ms), key, sale, now_ms);
                 Reserve::Fresh(Reservation::new(Box::new(record), live))
             }
             Claim::Live(other) if other == fingerprint => Reserve::InProgress,
@@ -246,7 +260,13 @@ impl Journal {
 
     fn recorded(&self, key: &Key, fingerprint: &Fingerprint) -> Option<Reserve> {
         let record = match self.read(|snapshot| snapshot.current(key)) {
-            Ok(record) => Box::new(record?),
+            Ok(Some(Current::Record(record))) => record,
+            Ok(Some(Current::Unreadable(id, known))) => {
+                self.report_unreadable(id);
+                let is_other = known.is_some_and(|known| known != *fingerprint);
+                return Some(if is_other { Reserve::Reused } else { Reserve::Unreadable(id) });
+            }
+            Ok(None) => return None,
             Err(error) => return Some(Reserve::Unavailable(error)),
         };
         match record.answer(fingerprint) {
@@ -302,8 +322,9 @@ impl Journal {
         async { answered(heard?).await.map(|_| ()) }
     }
 
-    /// Settles an unknown payment by a person's decision, if its record is still at `revision`. Where the journal was
-    /// not available, its record tells whether the decision was taken.
+    /// Settles an unknown payment by a person's decision, if its record is still at `revision`; or one whose record cannot
+    /// be read, at [`Unreadable::REVISION`]: a record that can be read then takes its place. Where the journal was not
+    /// available, its record tells whether the decision was taken.
     pub async fn settle(&self, id: RecordId, revision: u64, verdict: Verdict) -> Result<Record, JournalError> {
         let heard = self.0.inbox.apply(id, Event::Settle { revision, verdict }, None)?;
         answered(heard).await.map(|applied| applied.record)
@@ -320,14 +341,37 @@ impl Journal {
         self.look(move |snapshot| snapshot.get(id)).await
     }
 
-    /// The record that decides what a request with this key gets: its latest attempt.
-    pub async fn find(&self, key: Key) -> Result<Option<Record>, JournalError> {
-        self.look(move |snapshot| snapshot.current(&key)).await
+    /// The record of this id, or what is known of it where it is of this instance and cannot be read.
+    pub async fn look_up(&self, instance: &str, id: RecordId) -> Result<Option<Listed>, JournalError> {
+        let instance = instance.to_owned();
+        let found = self.look(move |snapshot| snapshot.find(&instance, id)).await?;
+        self.report(&found);
+        Ok(found)
     }
 
-    /// Records, newest first. Released ones are kept like any other, though their key is free.
-    pub async fn list(&self, filter: Filter) -> Result<Vec<Record>, JournalError> {
-        self.look(move |snapshot| snapshot.list(&filter)).await
+    /// The record that decides what a request with this key gets: its latest attempt.
+    pub async fn find(&self, key: Key) -> Result<Option<Record>, JournalError> {
+        let current = self.look(move |snapshot| snapshot.current(&key)).await?;
+        match current {
+            Some(Current::Record(record)) => Ok(Some(*record)),
+            Some(Current::Unreadable(..)) => Err(JournalError::Damaged),
+            None => Ok(None),
+        }
+    }
+
+    /// Records, newest first, a page at a time. Released ones are kept like any other, though their key is free. Ends when
+    /// nobody waits for it any more; so many at once are refused as [`JournalError::Overloaded`].
+    pub async fn list(&self, filter: Filter) -> Result<Page, JournalError> {
+        let place = self.0.scans.enter().await?;
+        let (scan, _waiting) = Scan::begin();
+        let listing = self.look(move |snapshot| {
+            let page = snapshot.list(&filter, &scan);
+            drop(place);
+            page
+        });
+        let page = listing.await?;
+        self.report(&page.records);
+        Ok(page)
     }
 
     /// Each payment that the gateway may have counted since `since_ms` by the wall clock, with its instance and the end of
@@ -365,19 +409,34 @@ impl Journal {
             .map_or_else(|_| unavailable(), |looked| looked.unwrap_or_else(|_| unavailable()))
     }
 
-    /// How many payments are in each state.
-    pub async fn counts(&self) -> Result<BTreeMap<State, u64>, JournalError> {
+    /// How many records are in each state.
+    pub async fn counts(&self) -> Result<BTreeMap<RecordState, u64>, JournalError> {
         let live = self.0.live.len() as u64;
         self.look(move |snapshot| {
             let mut counts = BTreeMap::new();
-            for state in State::ALL {
+            for state in RecordState::ALL {
                 counts.insert(state, snapshot.count(state)?);
             }
-            let dispatching = counts.get(&State::Dispatching).copied().unwrap_or(0);
-            counts.insert(State::Reserved, live.saturating_sub(dispatching));
+            let dispatching = counts.get(&State::Dispatching.into()).copied().unwrap_or(0);
+            counts.insert(State::Reserved.into(), live.saturating_sub(dispatching));
             Ok(counts)
         })
         .await
+    }
+
+    /// Has those that were found unreadable listed as such from now on.
+    fn report<'l>(&self, found: impl IntoIterator<Item = &'l Listed>) {
+        for listed in found {
+            match listed {
+                Listed::Unreadable(unreadable) if !unreadable.is_marked => self.report_unreadable(unreadable.id),
+                Listed::Unreadable(_) | Listed::Record(_) => {}
+            }
+        }
+    }
+
+    fn report_unreadable(&self, id: RecordId) {
+        // Where the queue is full it is found again.
+        let _ = self.0.inbox.hand_in(Job::Unreadable { id });
     }
 
     /// Commits since the journal was opened: payments under way at the same time share them.
@@ -415,9 +474,9 @@ impl Journal {
 
     fn read<T>(&self, look: impl FnOnce(&Snapshot) -> Result<T, Fault>) -> Result<T, JournalError> {
         self.0.view.look(look).map_err(|fault| match fault {
-            Fault::Closed | Fault::Moved(_) => JournalError::Unavailable,
-            Fault::Damaged { id, reason } => {
-                tracing::error!(%id, reason, "the record of a payment is damaged");
+            Fault::Closed | Fault::Moved(_) | Fault::Abandoned => JournalError::Unavailable,
+            Fault::Damaged { id, .. } => {
+                self.report_unreadable(id);
                 JournalError::Damaged
             }
             Fault::Storage(error) => {

@@ -14,6 +14,7 @@ use super::error::OpenError;
 use super::place::Medium;
 use super::rehearsal::Overlay;
 use super::store::{self, FORMAT, Fault};
+use super::upgrade::upgrade;
 
 /// A file smaller than this is not worth compacting.
 pub(super) const COMPACTED_BYTES: u64 = 16 << 20;
@@ -45,7 +46,10 @@ pub(super) fn open(medium: &impl Medium) -> Result<Database, OpenError> {
         return make(medium.backend()?, path, medium.cache_bytes());
     }
     rehearse(medium, len <= medium.checked_bytes())?;
-    builder(medium.cache_bytes()).create_with_backend(medium.backend()?).map_err(|error| refused(error, path))
+    let database = builder(medium.cache_bytes()).create_with_backend(medium.backend()?);
+    let database = database.map_err(|error| refused(error, path))?;
+    upgrade(&database).map_err(|fault| misread(fault, path))?;
+    Ok(database)
 }
 
 /// Makes an empty journal.
@@ -66,7 +70,7 @@ fn rehearse(medium: &impl Medium, checked: bool) -> Result<(), OpenError> {
         let database = builder(medium.cache_bytes()).set_check_integrity_on_open(checked).create_with_backend(overlay);
         let format = store::format(&database.map_err(|error| refused(error, path))?);
         match format.map_err(|fault| misread(fault, path))? {
-            Some(FORMAT) => Ok(()),
+            Some(1..=FORMAT) => Ok(()),
             Some(found) => Err(OpenError::Format { path: path.to_owned(), found, known: FORMAT }),
             None => Err(OpenError::Foreign { path: path.to_owned() }),
         }
@@ -146,6 +150,8 @@ pub(super) fn misread(fault: Fault, path: &Path) -> OpenError {
         Fault::Storage(error) => refused(*error, path),
         Fault::Moved(error) => *error,
         fault @ Fault::Damaged { .. } => OpenError::Damaged { path: path.to_owned(), reason: fault.to_string() },
-        fault @ Fault::Closed => OpenError::Io { path: path.to_owned(), source: io::Error::other(fault) },
+        fault @ (Fault::Closed | Fault::Abandoned) => {
+            OpenError::Io { path: path.to_owned(), source: io::Error::other(fault) }
+        }
     }
 }

@@ -9,7 +9,6 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use super::evidence::{Clue, Search};
 use super::id::RecordId;
@@ -18,9 +17,8 @@ use super::sale::{Fingerprint, Key, Sale};
 use crate::wire::{Body, GatewayError};
 
 /// Where a payment stands, by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[schema(as = PaymentState, description = "The state of a payment.")]
 pub enum State {
     /// The key is taken, in memory only; nothing was sent.
     Reserved,
@@ -192,6 +190,15 @@ pub struct Times {
     pub listened_until_ms: Option<i64>,
 }
 
+/// That a record took the place of one that could not be read, when its payment was decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovered {
+    /// Why it could not be read.
+    pub reason: String,
+    /// Whether the sale is known: if not, only its point of sale is.
+    pub sale_known: bool,
+}
+
 /// One attempt at a payment: a snapshot, true when it was read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -223,6 +230,12 @@ pub struct Record {
     /// The journal's age at its end, by which it expires. None in records of older releases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_age_ms: Option<u64>,
+    /// How long the gateway's reply was, where it was too long to be kept whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_bytes: Option<u64>,
+    /// Where this took the place of a record that could not be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovered: Option<Recovered>,
 }
 
 /// What a request gets that repeats the key of a record.
@@ -264,7 +277,16 @@ impl Record {
             search: None,
             contradictions: Vec::new(),
             ended_age_ms: None,
+            reply_bytes: None,
+            recovered: None,
         }
+    }
+
+    /// The beginning of a record in the place of one that could not be read.
+    pub(super) fn recovered(id: RecordId, key: Key, pos_id: i64, created_ms: i64, recovered: Recovered) -> Self {
+        let sale = Sale { pos_id, payment_method: String::new(), products: Vec::new() };
+        let record = Self::reserved(id, key, sale, created_ms);
+        Self { fingerprint: Fingerprint::UNKNOWN, recovered: Some(recovered), ..record }
     }
 
     /// Where the payment stands, by name.
@@ -325,7 +347,8 @@ impl Record {
     pub fn answer(&self, fingerprint: &Fingerprint) -> Answer {
         match &self.standing {
             _ if self.frees_its_key() => Answer::Free,
-            _ if self.fingerprint != *fingerprint => Answer::Reused,
+            // Of a sale that can no longer be read nobody can say that this is another one.
+            _ if self.fingerprint != *fingerprint && self.fingerprint != Fingerprint::UNKNOWN => Answer::Reused,
             Standing::Reserved | Standing::Dispatching => Answer::InProgress,
             Standing::Unknown(_) => Answer::Unknown,
             Standing::Booked(_) | Standing::Released(_) | Standing::Settled(_) => Answer::Replay,

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::evidence::Look;
+use super::kept::{excess, kept};
 use super::record::{
     Contradiction, Discrepancy, Finding, Outcome, Record, Release, Settlement, Standing, State, Verdict,
 };
@@ -92,8 +93,14 @@ impl Record {
     pub fn apply(&mut self, event: &Event, now_ms: i64) -> Result<Effect, Rejection> {
         match event {
             Event::Dispatch => self.dispatch(now_ms),
-            Event::Outcome(outcome) => self.conclude(&outcome.proven(), now_ms),
-            Event::Late { outcome, key_used_again } => self.late(&outcome.proven(), *key_used_again, now_ms),
+            Event::Outcome(outcome) => {
+                let effect = self.conclude(&kept(outcome.proven()), now_ms)?;
+                Ok(self.note_excess(effect, outcome))
+            }
+            Event::Late { outcome, key_used_again } => {
+                let effect = self.late(&kept(outcome.proven()), *key_used_again, now_ms)?;
+                Ok(self.note_excess(effect, outcome))
+            }
             Event::Contradicted(contradiction) => Ok(self.note(contradiction.clone())),
             Event::NotHeardAnyMore => Ok(self.not_heard_any_more(now_ms)),
             Event::Restart => self.restart(now_ms),
@@ -105,6 +112,13 @@ impl Record {
                 State::Booked | State::Released | State::Settled => Ok(Effect::Unchanged),
             },
         }
+    }
+
+    fn note_excess(&mut self, effect: Effect, outcome: &Outcome) -> Effect {
+        if effect == Effect::Changed {
+            self.reply_bytes = excess(outcome);
+        }
+        effect
     }
 
     fn dispatch(&mut self, now_ms: i64) -> Result<Effect, Rejection> {

@@ -86,6 +86,20 @@ impl Sale {
 #[serde(try_from = "String", into = "String")]
 pub struct Fingerprint([u8; 32]);
 
+impl Fingerprint {
+    /// Stands for the fingerprint of a sale that can no longer be read. No sale has it.
+    pub(super) const UNKNOWN: Self = Self([0; 32]);
+
+    pub(super) fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// None for [`UNKNOWN`](Self::UNKNOWN).
+    pub(super) fn of_bytes(bytes: [u8; 32]) -> Option<Self> {
+        Some(Self(bytes)).filter(|fingerprint| *fingerprint != Self::UNKNOWN)
+    }
+}
+
 impl fmt::Display for Fingerprint {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))

@@ -18,29 +18,42 @@ use redb::{
     TableError, WriteTransaction,
 };
 
-use super::encoding::{decode, encode};
+use super::encoding::{self, decode, encode};
 use super::error::OpenError;
 use super::id::RecordId;
-use super::record::{Record, State};
-use super::sale::Key;
+use super::index::{
+    BY_CALLER, BY_STATE, CURRENT, CallerEntry, CallerKey, CurrentEntry, CurrentKey, Entry, RecordState, StateEntry,
+    StateKey, current_id, entry_of, ids_in,
+};
+use super::record::{Record, Recovered, Standing, State, Times};
+use super::sale::{Fingerprint, Key};
 
-/// What this release writes. Another number is refused at open.
-pub(super) const FORMAT: u64 = 1;
+/// What this release writes. An older one is brought up to it at open; a newer one is refused.
+pub(super) const FORMAT: u64 = 2;
 
 pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("concertpos-bridge/journal");
-const RECORDS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("records");
-const KEYS: TableDefinition<'_, (&str, &str, &str), u128> = TableDefinition::new("keys");
-const OPEN: TableDefinition<'_, u128, ()> = TableDefinition::new("open");
+pub(super) const RECORDS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("records");
 const ENDED: TableDefinition<'_, (u64, u128), ()> = TableDefinition::new("ended");
-const COUNTS: TableDefinition<'_, &str, u64> = TableDefinition::new("counts");
+pub(super) const COUNTS: TableDefinition<'_, &str, u64> = TableDefinition::new("counts");
+/// Of the records that could not be read: the code of the state in which each was last written, and its bytes, once a
+/// readable record has taken its place.
+const UNREADABLE: TableDefinition<'_, u128, (u8, &[u8])> = TableDefinition::new("unreadable");
+
+/// Why a record cannot be read that an index names.
+pub(super) const MISSING: &str = "its record is missing";
 
 /// Records whose sizes are looked at, at either end.
 const SAMPLED: usize = 64;
 /// What a record's entries in the other tables take, about.
-const ENTRIES_BYTES: u64 = 128;
+const ENTRIES_BYTES: u64 = 384;
 
 const FORMAT_KEY: &str = "format";
 const AGE_KEY: &str = "age_ms";
+/// The most by which the time in an id was after, and before, the time of its record, in milliseconds.
+const ID_LEAD_KEY: &str = "id_lead_ms";
+const ID_LAG_KEY: &str = "id_lag_ms";
+/// The newest id that was ever given out here, in two halves: its record may have expired.
+const NEWEST_KEYS: [&str; 2] = ["newest_id_high", "newest_id_low"];
 
 /// Why something could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +70,9 @@ pub(super) enum Fault {
     /// The storage works, and this record cannot be understood.
     #[error("record {id}: {reason}")]
     Damaged { id: RecordId, reason: String },
+    /// Nobody waits for the listing any more.
+    #[error("nobody waits for this listing")]
+    Abandoned,
 }
 
 impl From<OpenError> for Fault {
@@ -139,7 +155,7 @@ pub(super) fn commit<T>(
 /// Makes the tables of an empty file.
 pub(super) fn initialise(database: &Database) -> Result<(), Fault> {
     commit(database, |batch| {
-        batch.meta.insert(FORMAT_KEY, FORMAT)?;
+        batch.set_format()?;
         Ok(())
     })
 }
@@ -166,49 +182,17 @@ pub(super) fn estimated_bytes(database: &Database) -> Result<u64, Fault> {
     Ok(bytes.checked_div(count).unwrap_or(0).saturating_add(ENTRIES_BYTES).saturating_mul(records.len()?))
 }
 
-/// Which records to list.
-#[derive(Debug, Clone, Default)]
-pub struct Filter {
-    /// Only this instance's.
-    pub instance: Option<String>,
-    /// Only this caller's.
-    pub caller: Option<String>,
-    /// Only those under this key.
-    pub idempotency_key: Option<String>,
-    /// Only those in this state.
-    pub state: Option<State>,
-    /// Only those with a smaller id: the last id of one page begins the next.
-    pub before: Option<RecordId>,
-    /// At most so many; 0 lists none.
-    pub limit: usize,
-}
-
-impl Filter {
-    fn admits(&self, record: &Record) -> bool {
-        let is = |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|wanted| wanted == found);
-        is(&self.instance, &record.key.instance)
-            && is(&self.caller, &record.key.caller)
-            && is(&self.idempotency_key, &record.key.idempotency_key)
-            && self.state.is_none_or(|state| state == record.state())
-            && self.before.is_none_or(|before| record.id < before)
-    }
-
-    /// The one key this asks for, where it names all of it.
-    fn key(&self) -> Option<Key> {
-        Some(Key {
-            instance: self.instance.clone()?,
-            caller: self.caller.clone()?,
-            idempotency_key: self.idempotency_key.clone()?,
-        })
-    }
-}
-
 /// One consistent state, to be read.
 pub(super) struct Snapshot {
-    records: ReadOnlyTable<u128, &'static [u8]>,
-    keys: ReadOnlyTable<(&'static str, &'static str, &'static str), u128>,
-    open: ReadOnlyTable<u128, ()>,
+    pub(super) records: ReadOnlyTable<u128, &'static [u8]>,
+    pub(super) current: ReadOnlyTable<CurrentKey, CurrentEntry>,
+    pub(super) by_state: ReadOnlyTable<StateKey, StateEntry>,
+    pub(super) by_caller: ReadOnlyTable<CallerKey, CallerEntry>,
+    unreadable: ReadOnlyTable<u128, (u8, &'static [u8])>,
     counts: ReadOnlyTable<&'static str, u64>,
+    pub(super) id_lead_ms: i64,
+    pub(super) id_lag_ms: i64,
+    newest_id: RecordId,
 }
 
 impl fmt::Debug for Snapshot {
@@ -217,15 +201,32 @@ impl fmt::Debug for Snapshot {
     }
 }
 
+/// The record that decides what a request with its key gets.
+pub(super) enum Current {
+    /// It can be read.
+    Record(Box<Record>),
+    /// It cannot; the fingerprint of its sale, where that is known.
+    Unreadable(RecordId, Option<Fingerprint>),
+}
+
 impl Snapshot {
     /// The state after the last commit.
     pub(super) fn of(database: &Database) -> Result<Self, Fault> {
         let transaction = database.begin_read()?;
+        let meta = transaction.open_table(META)?;
+        let milliseconds = |name| -> Result<i64, Fault> {
+            Ok(meta.get(name)?.map_or(0, |stored| i64::try_from(stored.value()).unwrap_or(i64::MAX)))
+        };
         Ok(Self {
             records: transaction.open_table(RECORDS)?,
-            keys: transaction.open_table(KEYS)?,
-            open: transaction.open_table(OPEN)?,
+            current: transaction.open_table(CURRENT)?,
+            by_state: transaction.open_table(BY_STATE)?,
+            by_caller: transaction.open_table(BY_CALLER)?,
+            unreadable: transaction.open_table(UNREADABLE)?,
             counts: transaction.open_table(COUNTS)?,
+            id_lead_ms: milliseconds(ID_LEAD_KEY)?,
+            id_lag_ms: milliseconds(ID_LAG_KEY)?,
+            newest_id: newest_id(&meta)?,
         })
     }
 
@@ -234,30 +235,14 @@ impl Snapshot {
     }
 
     /// The record that decides what a request with `key` gets.
-    pub(super) fn current(&self, key: &Key) -> Result<Option<Record>, Fault> {
-        current(&self.keys, &self.records, key)
-    }
-
-    /// Newest first. A whole key follows its chain of attempts and an open outcome its index; anything else walks the
-    /// records from the newest until enough are found.
-    pub(super) fn list(&self, filter: &Filter) -> Result<Vec<Record>, Fault> {
-        let admitted = |found: &Result<Record, Fault>| found.as_ref().map_or(true, |record| filter.admits(record));
-        if let Some(key) = filter.key() {
-            return self.attempts(&key).filter(admitted).take(filter.limit).collect();
+    pub(super) fn current(&self, key: &Key) -> Result<Option<Current>, Fault> {
+        let Some((id, fingerprint)) = current_id(&self.current, key)? else { return Ok(None) };
+        match get(&self.records, id) {
+            Ok(Some(record)) => Ok(Some(Current::Record(Box::new(record)))),
+            // A key without its record must not look free.
+            Ok(None) | Err(Fault::Damaged { .. }) => Ok(Some(Current::Unreadable(id, fingerprint))),
+            Err(fault) => Err(fault),
         }
-        let older = ..filter.before.map_or(u128::MAX, RecordId::as_u128);
-        if matches!(filter.state, Some(State::Unknown | State::Dispatching)) {
-            let open = self.open.range(older)?.rev().filter_map(|entry| match entry {
-                Ok((id, _)) => self.get(id.value().into()).transpose(),
-                Err(error) => Some(Err(error.into())),
-            });
-            return open.filter(admitted).take(filter.limit).collect();
-        }
-        let all = self.records.range(older)?.rev().map(|entry| {
-            let (id, stored) = entry?;
-            decode(id.value().into(), stored.value())
-        });
-        all.filter(admitted).take(filter.limit).collect()
     }
 
     /// Shows records to `wanted`, newest first, until it has seen enough. What cannot be read is left out.
@@ -271,29 +256,32 @@ impl Snapshot {
         Ok(())
     }
 
-    fn attempts(&self, key: &Key) -> impl Iterator<Item = Result<Record, Fault>> {
-        let mut next = self.current(key).transpose();
-        std::iter::from_fn(move || {
-            let found = next.take()?;
-            if let Ok(record) = &found {
-                next = record.previous.and_then(|previous| self.get(previous).transpose());
-            }
-            Some(found)
-        })
+    /// The greatest id that was ever on record.
+    pub(super) fn newest(&self) -> Result<Option<RecordId>, Fault> {
+        let last = self.records.last()?.map(|(id, _)| id.value().into());
+        Ok(last.max(Some(self.newest_id).filter(|newest| newest.as_u128() > 0)))
     }
 
-    pub(super) fn count(&self, state: State) -> Result<u64, Fault> {
+    /// The state in which a record was last written that cannot be read.
+    pub(super) fn last_state(&self, id: RecordId) -> Result<Option<State>, Fault> {
+        let was = self.unreadable.get(id.as_u128())?.and_then(|was| RecordState::of_code(was.value().0));
+        Ok(was.and_then(|was| if let RecordState::Payment(state) = was { Some(state) } else { None }))
+    }
+
+    pub(super) fn count(&self, state: RecordState) -> Result<u64, Fault> {
         Ok(self.counts.get(state.name())?.map_or(0, |count| count.value()))
     }
 }
 
 /// One transaction, to be written.
 pub(super) struct Batch<'t> {
-    meta: Table<'t, &'static str, u64>,
-    records: Table<'t, u128, &'static [u8]>,
-    keys: Table<'t, (&'static str, &'static str, &'static str), u128>,
-    open: Table<'t, u128, ()>,
+    pub(super) meta: Table<'t, &'static str, u64>,
+    pub(super) records: Table<'t, u128, &'static [u8]>,
+    pub(super) current: Table<'t, CurrentKey, CurrentEntry>,
+    pub(super) by_state: Table<'t, StateKey, StateEntry>,
+    by_caller: Table<'t, CallerKey, CallerEntry>,
     ended: Table<'t, (u64, u128), ()>,
+    unreadable: Table<'t, u128, (u8, &'static [u8])>,
     counts: Table<'t, &'static str, u64>,
     /// What the log is told once all of this is on disk.
     pub(super) news: Vec<News>,
@@ -306,9 +294,9 @@ pub(super) enum News {
         /// The payment.
         id: RecordId,
         /// Where it was.
-        from: State,
+        from: RecordState,
         /// Where it is.
-        to: State,
+        to: RecordState,
     },
     /// The gateway says something that does not agree with its record.
     Contradicted {
@@ -317,7 +305,23 @@ pub(super) enum News {
         /// Its instance.
         instance: String,
         /// Where it stands.
-        state: State,
+        state: RecordState,
+    },
+    /// The gateway's reply was too long to be kept whole.
+    Shortened {
+        /// The payment.
+        id: RecordId,
+        /// How long it was.
+        bytes: u64,
+    },
+    /// Its record cannot be read.
+    Unreadable {
+        /// The payment.
+        id: RecordId,
+        /// The state in which it was last written.
+        was: RecordState,
+        /// Why.
+        reason: String,
     },
 }
 
@@ -328,18 +332,27 @@ impl News {
             Self::Contradicted { id, instance, state } => {
                 tracing::error!(instance, payment = %id, %state, "the gateway contradicts the record of a payment");
             }
+            Self::Shortened { id, bytes } => {
+                tracing::warn!(payment = %id, bytes, "the reply to a payment is too long to be kept whole");
+            }
+            Self::Unreadable { id, was, reason } => {
+                tracing::error!(payment = %id, %was, reason,
+                    "the record of a payment cannot be read: its key stays taken until somebody settles it");
+            }
         }
     }
 }
 
 impl<'t> Batch<'t> {
-    fn begin(transaction: &'t WriteTransaction) -> Result<Self, Fault> {
+    pub(super) fn begin(transaction: &'t WriteTransaction) -> Result<Self, Fault> {
         Ok(Self {
             meta: transaction.open_table(META)?,
             records: transaction.open_table(RECORDS)?,
-            keys: transaction.open_table(KEYS)?,
-            open: transaction.open_table(OPEN)?,
+            current: transaction.open_table(CURRENT)?,
+            by_state: transaction.open_table(BY_STATE)?,
+            by_caller: transaction.open_table(BY_CALLER)?,
             ended: transaction.open_table(ENDED)?,
+            unreadable: transaction.open_table(UNREADABLE)?,
             counts: transaction.open_table(COUNTS)?,
             news: Vec::new(),
         })
@@ -350,7 +363,12 @@ impl<'t> Batch<'t> {
     }
 
     pub(super) fn current(&self, key: &Key) -> Result<Option<Record>, Fault> {
-        current(&self.keys, &self.records, key)
+        let Some((id, _)) = current_id(&self.current, key)? else { return Ok(None) };
+        match self.get(id)? {
+            Some(record) => Ok(Some(record)),
+            // A key without its record must not look free.
+            None => Err(Fault::Damaged { id, reason: MISSING.into() }),
+        }
     }
 
     /// The journal's stored age.
@@ -363,41 +381,156 @@ impl<'t> Batch<'t> {
         Ok(())
     }
 
-    /// The ids whose outcome is open.
-    pub(super) fn open_ids(&self) -> Result<Vec<RecordId>, Fault> {
-        self.open.iter()?.map(|entry| Ok(entry?.0.value().into())).collect()
+    /// The ids in a state, of every instance.
+    pub(super) fn ids_in(&self, state: RecordState) -> Result<Vec<RecordId>, Fault> {
+        ids_in(&self.by_state, state)
     }
 
     /// Adds a record and makes it the current one of its key.
     pub(super) fn insert(&mut self, record: &Record, age_ms: u64) -> Result<(), Fault> {
         self.put(None, record, age_ms)?;
-        self.make_current(record)
+        if newest_id(&self.meta)? < record.id {
+            let id = record.id.as_u128();
+            for (name, half) in NEWEST_KEYS.into_iter().zip([id >> 64, id & u128::from(u64::MAX)]) {
+                self.meta.insert(name, u64::try_from(half).unwrap_or(u64::MAX))?;
+            }
+        }
+        self.note_clock(record.id, record.times.created_ms)?;
+        self.make_current(&record.key, record.id, Some(record.fingerprint))
     }
 
     /// Makes a record the one that decides what a request with its key gets.
-    pub(super) fn make_current(&mut self, record: &Record) -> Result<(), Fault> {
-        let Key { instance, caller, idempotency_key } = &record.key;
-        self.keys.insert((instance.as_str(), caller.as_str(), idempotency_key.as_str()), record.id.as_u128())?;
+    pub(super) fn make_current(
+        &mut self,
+        key: &Key,
+        id: RecordId,
+        fingerprint: Option<Fingerprint>,
+    ) -> Result<(), Fault> {
+        let Key { instance, caller, idempotency_key } = key;
+        let fingerprint = fingerprint.unwrap_or(Fingerprint::UNKNOWN);
+        let key = (instance.as_str(), idempotency_key.as_str(), caller.as_str());
+        self.current.insert(key, (id.as_u128(), fingerprint.bytes()))?;
+        Ok(())
+    }
+
+    /// Notes how far the time in an id is from the time of its record, for listings between two times.
+    pub(super) fn note_clock(&mut self, id: RecordId, created_ms: i64) -> Result<(), Fault> {
+        let lead_ms = id.time_ms().saturating_sub(created_ms);
+        for (name, ms) in [(ID_LEAD_KEY, lead_ms), (ID_LAG_KEY, lead_ms.saturating_neg())] {
+            let known = self.meta.get(name)?.map_or(0, |known| known.value());
+            match u64::try_from(ms) {
+                Ok(ms) if ms > known => drop(self.meta.insert(name, ms)?),
+                _ => {}
+            }
+        }
         Ok(())
     }
 
     /// Writes a record that was in state `before`, at the journal's present age.
-    pub(super) fn put(&mut self, before: Option<State>, record: &Record, age_ms: u64) -> Result<(), Fault> {
+    pub(super) fn put(&mut self, before: Option<RecordState>, record: &Record, age_ms: u64) -> Result<(), Fault> {
         let id = record.id.as_u128();
         self.records.insert(id, encode(record)?.as_slice())?;
         let state = record.state();
-        if before == Some(state) {
+        if before == Some(state.into()) {
             return Ok(());
         }
-        if let Some(before) = before {
-            self.count(before, u64::saturating_sub)?;
-        }
-        self.count(state, u64::saturating_add)?;
+        self.list_under(before, state.into(), record.id, &Entry::of(record))?;
         if state.has_ended() {
-            self.open.remove(id)?;
             self.ended.insert((age_ms, id), ())?;
-        } else {
-            self.open.insert(id, ())?;
+        }
+        Ok(())
+    }
+
+    /// Lists and counts a record under `state`, and no longer under the one before.
+    pub(super) fn list_under(
+        &mut self,
+        before: Option<RecordState>,
+        state: RecordState,
+        id: RecordId,
+        entry: &Entry,
+    ) -> Result<(), Fault> {
+        if let Some(before) = before {
+            self.unlist(before, id, &entry.key)?;
+        }
+        let (instance, caller, id) = (entry.key.instance.as_str(), entry.key.caller.as_str(), id.as_u128());
+        self.by_state.insert((state.code(), instance, id), entry.by_state())?;
+        self.by_caller.insert((instance, caller, state.code(), id), (entry.pos_id, entry.created_ms))?;
+        self.count(state, u64::saturating_add)
+    }
+
+    fn unlist(&mut self, state: RecordState, id: RecordId, key: &Key) -> Result<(), Fault> {
+        let (instance, caller, id) = (key.instance.as_str(), key.caller.as_str(), id.as_u128());
+        self.by_caller.remove((instance, caller, state.code(), id))?;
+        let was_listed = self.by_state.remove((state.code(), instance, id))?.is_some();
+        if was_listed { self.count(state, u64::saturating_sub) } else { Ok(()) }
+    }
+
+    /// Lists a record as unreadable, if it cannot be read and any index knows it. It never expires.
+    pub(super) fn mark_unreadable(&mut self, id: RecordId) -> Result<(), Fault> {
+        let reason = match self.get(id) {
+            Ok(Some(_)) => return Ok(()),
+            Ok(None) => MISSING.to_owned(),
+            Err(Fault::Damaged { reason, .. }) => reason,
+            Err(fault) => return Err(fault),
+        };
+        match entry_of(&self.by_state, id)? {
+            Some((was @ RecordState::Payment(_), entry)) => {
+                self.list_under(Some(was), RecordState::Unreadable, id, &entry)?;
+                self.unreadable.insert(id.as_u128(), (was.code(), [].as_slice()))?;
+                self.news.push(News::Unreadable { id, was, reason });
+                Ok(())
+            }
+            Some((RecordState::Unreadable, _)) | None => Ok(()),
+        }
+    }
+
+    /// Lists those again under their own state that were unreadable and are not any more: after a change of release.
+    pub(super) fn unmark_readable(&mut self, age_ms: u64) -> Result<(), Fault> {
+        for id in self.ids_in(RecordState::Unreadable)? {
+            match self.get(id) {
+                Ok(Some(record)) => {
+                    self.put(Some(RecordState::Unreadable), &record, age_ms)?;
+                    self.unreadable.remove(id.as_u128())?;
+                }
+                Ok(None) | Err(Fault::Damaged { .. }) => {}
+                Err(fault) => return Err(fault),
+            }
+        }
+        Ok(())
+    }
+
+    /// What a record that cannot be read is taken for when its payment is decided: one of unknown outcome, at the revision
+    /// that [`Unreadable`](super::Unreadable) is settled by. Also where it is listed.
+    pub(super) fn remade(&self, id: RecordId) -> Result<Option<(RecordState, Record)>, Fault> {
+        let Some((state, entry)) = entry_of(&self.by_state, id)? else { return Ok(None) };
+        let reason = match self.get(id) {
+            Ok(_) => MISSING.to_owned(),
+            Err(Fault::Damaged { reason, .. }) => reason,
+            Err(fault) => return Err(fault),
+        };
+        let stored = self.records.get(id.as_u128())?;
+        let remains = stored.and_then(|stored| encoding::remains(stored.value())).filter(|one| one.key == entry.key);
+        let current = current_id(&self.current, &entry.key)?.filter(|(current, _)| *current == id);
+        let recovered = Recovered { reason, sale_known: remains.is_some() };
+        let mut record = Record::recovered(id, entry.key, entry.pos_id, entry.created_ms, recovered);
+        record.standing = Standing::Unknown(None);
+        if let Some(remains) = remains {
+            record.fingerprint = remains.sale.fingerprint();
+            (record.sale, record.previous) = (remains.sale, remains.previous);
+            record.times = Times { ended_ms: None, ..remains.times };
+        }
+        if let Some((_, Some(fingerprint))) = current {
+            record.fingerprint = fingerprint;
+        }
+        Ok(Some((state, record)))
+    }
+
+    /// Keeps the bytes of a record that cannot be read, before another is written in its place.
+    pub(super) fn keep_bytes(&mut self, id: RecordId, listed: RecordState) -> Result<(), Fault> {
+        let id = id.as_u128();
+        let was = self.unreadable.get(id)?.map_or(listed.code(), |known| known.value().0);
+        if let Some(stored) = self.records.get(id)? {
+            self.unreadable.insert(id, (was, stored.value()))?;
         }
         Ok(())
     }
@@ -416,8 +549,8 @@ impl<'t> Batch<'t> {
                 Ok(Some(record)) if record.ended_age_ms.is_some_and(|later_ms| later_ms != *age_ms) => {}
                 Ok(Some(record)) => self.forget(&record)?,
                 Ok(None) => {}
-                // Its key is not known, so it stays taken: better than freeing the wrong one.
-                Err(Fault::Damaged { id, reason }) => tracing::error!(%id, reason, "a damaged payment record is kept"),
+                // What became of it is not known, so it stays: better than freeing the wrong key.
+                Err(Fault::Damaged { id, .. }) => self.mark_unreadable(id)?,
                 Err(fault) => return Err(fault),
             }
             self.ended.remove((*age_ms, *id))?;
@@ -426,38 +559,54 @@ impl<'t> Batch<'t> {
     }
 
     fn forget(&mut self, record: &Record) -> Result<(), Fault> {
-        let id = record.id.as_u128();
         let Key { instance, caller, idempotency_key } = &record.key;
-        let key = (instance.as_str(), caller.as_str(), idempotency_key.as_str());
-        let is_current = self.keys.get(key)?.is_some_and(|current| current.value() == id);
+        let key = (instance.as_str(), idempotency_key.as_str(), caller.as_str());
+        let id = record.id.as_u128();
+        let is_current = self.current.get(key)?.is_some_and(|current| current.value().0 == id);
         if is_current {
-            self.keys.remove(key)?;
+            self.current.remove(key)?;
         }
         self.records.remove(id)?;
-        self.count(record.state(), u64::saturating_sub)
+        self.unreadable.remove(id)?;
+        self.unlist(record.state().into(), record.id, &record.key)
     }
 
-    fn count(&mut self, state: State, step: fn(u64, u64) -> u64) -> Result<(), Fault> {
+    pub(super) fn count(&mut self, state: RecordState, step: fn(u64, u64) -> u64) -> Result<(), Fault> {
         let count = self.counts.get(state.name())?.map_or(0, |count| count.value());
         self.counts.insert(state.name(), step(count, 1))?;
         Ok(())
     }
+
+    /// Begins to count from nothing.
+    pub(super) fn reset_counts(&mut self) -> Result<(), Fault> {
+        for state in RecordState::ALL {
+            self.counts.insert(state.name(), 0)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_format(&mut self) -> Result<(), Fault> {
+        self.meta.insert(FORMAT_KEY, FORMAT)?;
+        Ok(())
+    }
+}
+
+fn newest_id(meta: &impl ReadableTable<&'static str, u64>) -> Result<RecordId, Fault> {
+    let [high, low] = NEWEST_KEYS;
+    let half = |name| -> Result<u128, Fault> { Ok(meta.get(name)?.map_or(0, |half| u128::from(half.value()))) };
+    Ok(RecordId::from((half(high)? << 64) | half(low)?))
 }
 
 fn get(records: &impl ReadableTable<u128, &'static [u8]>, id: RecordId) -> Result<Option<Record>, Fault> {
-    records.get(id.as_u128())?.map(|stored| decode(id, stored.value())).transpose()
+    let stored = records.get(id.as_u128())?;
+    let record = stored.map(|stored| decode(id, stored.value())).transpose();
+    record.map_err(|reason| Fault::Damaged { id, reason })
 }
 
-fn current(
-    keys: &impl ReadableTable<(&'static str, &'static str, &'static str), u128>,
-    records: &impl ReadableTable<u128, &'static [u8]>,
-    key: &Key,
-) -> Result<Option<Record>, Fault> {
-    let id = keys.get((key.instance.as_str(), key.caller.as_str(), key.idempotency_key.as_str()))?;
-    let Some(id) = id.map(|id| RecordId::from(id.value())) else { return Ok(None) };
-    match get(records, id)? {
-        Some(record) => Ok(Some(record)),
-        // A key without its record must not look free.
-        None => Err(Fault::Damaged { id, reason: "the key's record is missing".into() }),
-    }
+/// The bytes kept of a record that could not be read.
+#[cfg(test)]
+pub(super) fn kept_bytes(disk: &super::tests::disk::Disk, id: RecordId) -> Vec<u8> {
+    let database = redb::Builder::new().create_with_backend(disk.clone()).unwrap();
+    let kept = database.begin_read().unwrap().open_table(UNREADABLE).unwrap();
+    kept.get(id.as_u128()).unwrap().unwrap().value().1.to_vec()
 }

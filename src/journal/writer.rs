@@ -17,10 +17,12 @@ use super::clock::{Age, Clock, horizon_ms};
 use super::error::{JournalError, OpenError};
 use super::id::RecordId;
 use super::inbox::{Applied, Inbox, Job};
+use super::index::RecordState;
+use super::listing::Unreadable;
 use super::live::{LiveKey, MAX_LIVE};
 use super::opening::Home;
 use super::payment::Dispatched;
-use super::record::{Contradiction, Discrepancy, Outcome, Record, Release};
+use super::record::{Contradiction, Discrepancy, Outcome, Record, Release, State};
 use super::rules::{Effect, Event};
 use super::store::{self, Batch, Fault, News, Snapshot, View};
 
@@ -86,13 +88,16 @@ impl Writer {
         let now_ms = clock.wall_ms();
         let stored_ms = store::commit(&database, |batch| {
             let age_ms = batch.age_ms()?;
-            for id in batch.open_ids()? {
+            batch.unmark_readable(age_ms)?;
+            let open = [State::Dispatching, State::Unknown].map(|state| batch.ids_in(state.into()));
+            let [dispatching, unknown] = open;
+            for id in dispatching?.into_iter().chain(unknown?) {
                 match batch.get(id) {
                     Ok(Some(mut record)) => {
-                        let _ = apply(batch, &mut record, &Event::Restart, now_ms, age_ms)?;
+                        let before = record.state().into();
+                        let _ = apply(batch, &mut record, before, &Event::Restart, now_ms, age_ms)?;
                     }
-                    Ok(None) => {}
-                    Err(Fault::Damaged { id, reason }) => log_damaged(id, &reason),
+                    Ok(None) | Err(Fault::Damaged { .. }) => batch.mark_unreadable(id)?,
                     Err(fault) => return Err(fault),
                 }
             }
@@ -215,7 +220,7 @@ impl Writer {
                     None => tracing::error!(%id, ?done, "an outcome that nobody waited for could not be recorded"),
                 }
             }
-            Job::Probe => {}
+            Job::Unreadable { .. } | Job::Probe => {}
         }
     }
 
@@ -239,7 +244,7 @@ impl Writer {
                         drop(reply.send(Err(JournalError::Unavailable)));
                     }
                 }
-                Job::Probe => {}
+                Job::Unreadable { .. } | Job::Probe => {}
             }
         }
     }
@@ -279,14 +284,15 @@ impl Writer {
         let age_ms = self.age.at_ms(self.clock.monotonic());
         let proof = store::commit(&database, |batch| {
             for Unwritten { id, event, .. } in &self.unwritten {
-                match (batch.get(*id), event) {
-                    (Ok(Some(mut record)), event) => {
-                        let _ = apply(batch, &mut record, event, now_ms, age_ms)?;
+                match affect(batch, *id, event, now_ms, age_ms) {
+                    Ok(Err(JournalError::NoSuchRecord))
+                        if !matches!(event, Event::Outcome(Outcome::Released(Release::NeverWritten))) =>
+                    {
+                        tracing::error!(%id, "the disk lost the record of a payment that was sent");
                     }
-                    (Ok(None), Event::Outcome(Outcome::Released(Release::NeverWritten))) => {}
-                    (Ok(None), _) => tracing::error!(%id, "the disk lost the record of a payment that was sent"),
-                    (Err(Fault::Damaged { id, reason }), _) => log_damaged(id, &reason),
-                    (Err(fault), _) => return Err(fault),
+                    Ok(_) => {}
+                    Err(Fault::Damaged { .. }) => batch.mark_unreadable(*id)?,
+                    Err(fault) => return Err(fault),
                 }
             }
             batch.set_age_ms(age_ms)
@@ -327,21 +333,47 @@ fn do_job(
 ) -> Result<Result<Option<Applied>, JournalError>, Fault> {
     let done = match job {
         Job::Dispatch { record, .. } => dispatch(batch, record, now_ms, age_ms).map(|done| done.map(|()| None)),
-        Job::Apply { id, event, .. } => match batch.get(*id) {
-            Ok(Some(mut record)) => apply(batch, &mut record, event, now_ms, age_ms)
-                .map(|effect| effect.map(|effect| Some(Applied { effect, record }))),
-            Ok(None) => Ok(Err(JournalError::NoSuchRecord)),
-            Err(fault) => Err(fault),
-        },
+        Job::Apply { id, event, .. } => affect(batch, *id, event, now_ms, age_ms).map(|done| done.map(Some)),
+        Job::Unreadable { id } => batch.mark_unreadable(*id).map(|()| Ok(None)),
         Job::Probe => Ok(Ok(None)),
     };
     match done {
-        Err(Fault::Damaged { id, reason }) => {
-            log_damaged(id, &reason);
+        Err(Fault::Damaged { id, .. }) => {
+            batch.mark_unreadable(id)?;
             Ok(Err(JournalError::Damaged))
         }
         done => done,
     }
+}
+
+/// Applies an event to the record of this id, or to what can be made of one that cannot be read.
+fn affect(
+    batch: &mut Batch<'_>,
+    id: RecordId,
+    event: &Event,
+    now_ms: i64,
+    age_ms: u64,
+) -> Result<Result<Applied, JournalError>, Fault> {
+    let (before, mut record) = match batch.get(id) {
+        Ok(Some(record)) => (record.state().into(), record),
+        Ok(None) | Err(Fault::Damaged { .. }) if decides_the_unreadable(event) => match batch.remade(id)? {
+            Some(remade) => remade,
+            None => return Ok(Err(JournalError::NoSuchRecord)),
+        },
+        Ok(None) => return Ok(Err(JournalError::NoSuchRecord)),
+        Err(fault) => return Err(fault),
+    };
+    let done = apply(batch, &mut record, before, event, now_ms, age_ms)?;
+    Ok(done.map(|effect| Applied { effect, record }))
+}
+
+/// Whether an event tells what became of a payment whatever its record may have said. A refusal does not: it may have
+/// come after the reply that the record held, and would free a key that was booked.
+fn decides_the_unreadable(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Settle { .. } | Event::Outcome(Outcome::Booked(_)) | Event::Late { outcome: Outcome::Booked(_), .. }
+    )
 }
 
 fn dispatch(
@@ -365,16 +397,18 @@ fn dispatch(
     Ok(Ok(()))
 }
 
+/// Applies an event to a record that is listed under `before`.
 fn apply(
     batch: &mut Batch<'_>,
     record: &mut Record,
+    before: RecordState,
     event: &Event,
     now_ms: i64,
     age_ms: u64,
 ) -> Result<Result<Effect, JournalError>, Fault> {
     match event {
-        Event::Late { outcome, .. } => late(batch, record, outcome, now_ms, age_ms),
-        event => step(batch, record, event, now_ms, age_ms),
+        Event::Late { outcome, .. } => late(batch, record, before, outcome, now_ms, age_ms),
+        event => step(batch, record, before, event, now_ms, age_ms),
     }
 }
 
@@ -382,49 +416,69 @@ fn apply(
 fn late(
     batch: &mut Batch<'_>,
     record: &mut Record,
+    before: RecordState,
     outcome: &Outcome,
     now_ms: i64,
     age_ms: u64,
 ) -> Result<Result<Effect, JournalError>, Fault> {
-    let later = batch.current(&record.key)?.filter(|current| current.id != record.id);
-    let key_used_again = later.as_ref().is_some_and(|later| !later.frees_its_key());
+    let (later, is_later_unreadable) = match batch.current(&record.key) {
+        Ok(current) => (current.filter(|current| current.id != record.id), false),
+        Err(Fault::Damaged { id, .. }) => (None, id != record.id),
+        Err(fault) => return Err(fault),
+    };
+    let key_used_again = is_later_unreadable || later.as_ref().is_some_and(|later| !later.frees_its_key());
     let event = Event::Late { outcome: outcome.clone(), key_used_again };
-    let effect = step(batch, record, &event, now_ms, age_ms)?;
+    let effect = step(batch, record, before, &event, now_ms, age_ms)?;
     let Some(mut later) = later else { return Ok(effect) };
     match effect {
         Ok(Effect::Contradicted) if key_used_again => {
             let why = Discrepancy::KeyUsedAgain { of: Some(record.id) };
             let event = Event::Contradicted(Contradiction { at_ms: now_ms, says: outcome.clone(), why });
-            let _ = step(batch, &mut later, &event, now_ms, age_ms)?;
+            let before = later.state().into();
+            let _ = step(batch, &mut later, before, &event, now_ms, age_ms)?;
         }
         // The key is taken by what was booked, not by a later attempt that was refused.
-        Ok(Effect::Changed) if !record.frees_its_key() => batch.make_current(record)?,
+        Ok(Effect::Changed) if !record.frees_its_key() => {
+            batch.make_current(&record.key, record.id, Some(record.fingerprint))?;
+        }
         _ => {}
     }
     Ok(effect)
 }
 
+/// Applies an event to one record, which is listed under `before`.
 fn step(
     batch: &mut Batch<'_>,
     record: &mut Record,
+    before: RecordState,
     event: &Event,
     now_ms: i64,
     age_ms: u64,
 ) -> Result<Result<Effect, JournalError>, Fault> {
-    let (before, contradictions) = (record.state(), record.contradictions.len());
+    let is_remade = record.recovered.is_some() && record.revision == Unreadable::REVISION;
+    let contradictions = record.contradictions.len();
     let effect = match record.apply(event, now_ms) {
         Ok(effect) => effect,
         Err(rejection) => return Ok(Err(rejection.into())),
     };
+    let after: RecordState = record.state().into();
     if effect == Effect::Contradicted || record.contradictions.len() > contradictions {
         let instance = record.key.instance.clone();
-        batch.news.push(News::Contradicted { id: record.id, instance, state: record.state() });
+        batch.news.push(News::Contradicted { id: record.id, instance, state: after });
     }
-    if record.state() != before {
-        batch.news.push(News::Moved { id: record.id, from: before, to: record.state() });
+    if after != before {
+        batch.news.push(News::Moved { id: record.id, from: before, to: after });
         record.ended_age_ms = record.state().has_ended().then_some(age_ms);
     }
+    if effect == Effect::Changed
+        && let Some(bytes) = record.reply_bytes
+    {
+        batch.news.push(News::Shortened { id: record.id, bytes });
+    }
     if effect != Effect::Unchanged {
+        if is_remade {
+            batch.keep_bytes(record.id, before)?;
+        }
         batch.put(Some(before), record, age_ms)?;
     }
     Ok(Ok(effect))
@@ -433,8 +487,4 @@ fn step(
 /// An error with its cause.
 fn told(error: &OpenError) -> String {
     error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
-}
-
-fn log_damaged(id: RecordId, reason: &str) {
-    tracing::error!(%id, reason, "the record of a payment is damaged");
 }

@@ -63,8 +63,14 @@ impl World {
 
     /// Stops the bridge as SIGTERM would, and starts another on the same gateway with the same journal.
     pub(crate) async fn restarted(self) -> Self {
+        self.restarted_after(|_| ()).await
+    }
+
+    /// The same, with the journal's file in other hands in between.
+    pub(crate) async fn restarted_after(self, change: impl FnOnce(&std::path::Path)) -> Self {
         self.drain.ask();
         self.running.await.expect("the bridge does not panic").expect("it stops in order");
+        change(&self.data.path().join("journal/payments.redb"));
         Self::serve(self.gateway, self.data, self.settings).await
     }
 

@@ -115,6 +115,8 @@ pub(super) struct Others {
     back_to: Option<(RecordId, i64)>,
     /// There are no older ones.
     are_all: bool,
+    /// One may explain what is found, and its record cannot be read.
+    has_unread: bool,
 }
 
 impl Others {
@@ -138,9 +140,9 @@ impl Others {
         self.payments.extend(new.filter_map(Other::of));
     }
 
-    /// The oldest payment known: older ones are on the next page.
-    pub(super) fn oldest(&self) -> Option<RecordId> {
-        self.back_to.map(|(id, _)| id)
+    /// The record of one of them cannot be read.
+    pub(super) fn not_all_read(&mut self) {
+        self.has_unread = true;
     }
 
     /// Whether every payment is known that may have been under way when `record` was sent or later.
@@ -202,7 +204,8 @@ pub(super) fn look(record: &Record, reply: &Body, limit: usize, others: &Others)
             other_payments: others.that_explain(transaction, record),
         })
         .collect();
-    Some(Look { clues, complete: reached_back && read.len() == all && others.reach_back_to(record) })
+    let complete = reached_back && read.len() == all && others.reach_back_to(record) && !others.has_unread;
+    Some(Look { clues, complete })
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use self::agenda::{Agenda, Errand};
 use self::matching::Others;
 use super::dispatch::Dispatch;
 use super::turns::{Turn, Turns};
-use crate::journal::{Filter, Journal, JournalError, Record, RecordId, State};
+use crate::journal::{Filter, Journal, JournalError, Page, Record, RecordId, RecordState, State};
 use crate::wire::{Body, Command, Parameters, command};
 
 /// Transactions of one look: more than one point of sale books in a few minutes.
@@ -119,7 +119,7 @@ impl Evidence {
         match self.records(Some(State::Unknown), None, MOST_RESUMED).await {
             Ok(unknown) => {
                 let mut agenda = self.agenda();
-                for record in unknown {
+                for record in unknown.readable() {
                     let looks = record.search.map_or(0, |search| search.looks);
                     agenda.lost(record.id, record.sale.pos_id, looks, Instant::now());
                 }
@@ -206,18 +206,22 @@ impl Evidence {
 
     /// The payments at a point of sale that may explain what is found for those that are `open`.
     async fn others(&self, pos_id: i64, open: &[Record]) -> Result<Others, JournalError> {
-        let mut others = Others::default();
+        let (mut others, mut before) = (Others::default(), None);
         for _ in 0..MOST_PAGES {
-            let page = self.records(None, others.oldest(), PAGE).await?;
-            if page.is_empty() {
+            let page = self.records(None, before, PAGE).await?;
+            before = page.next;
+            if page.has_unreadable(pos_id) {
+                others.not_all_read();
+            }
+            others.page(page.readable(), pos_id);
+            if before.is_none() {
                 others.ended();
             }
-            others.page(page, pos_id);
             if open.iter().all(|record| others.reach_back_to(record)) {
                 break;
             }
         }
-        others.open(self.records(Some(State::Unknown), None, PAGE).await?, pos_id);
+        others.open(self.records(Some(State::Unknown), None, PAGE).await?.readable(), pos_id);
         Ok(others)
     }
 
@@ -226,8 +230,8 @@ impl Evidence {
         state: Option<State>,
         before: Option<RecordId>,
         limit: usize,
-    ) -> Result<Vec<Record>, JournalError> {
-        let instance = Some(self.instance.to_string());
+    ) -> Result<Page, JournalError> {
+        let (instance, state) = (self.instance.to_string(), state.map(RecordState::from));
         self.journal.list(Filter { instance, state, before, limit, ..Filter::default() }).await
     }
 

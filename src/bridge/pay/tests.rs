@@ -91,8 +91,8 @@ impl World {
 
     async fn record(&self, key: &str) -> Option<Record> {
         let idempotency_key = Some(key.to_owned());
-        let filter = Filter { idempotency_key, limit: 1, ..Filter::default() };
-        self.journal.list(filter).await.unwrap_or_default().pop()
+        let filter = Filter { instance: "demo".into(), idempotency_key, limit: 1, ..Filter::default() };
+        self.journal.list(filter).await.unwrap_or_default().readable().pop()
     }
 
     async fn eventually(&self, what: &str, mut is_so: impl AsyncFnMut() -> bool) {
@@ -218,8 +218,9 @@ async fn at_whatever_point_the_disk_fails_nothing_is_sent_unrecorded_and_no_answ
 /// What a restart would find after a power cut now.
 async fn after_a_power_cut(world: &World, key: &str) -> Option<State> {
     let journal = on_disk(&world.disk.after_crash(0));
-    let filter = Filter { idempotency_key: Some(key.to_owned()), limit: 1, ..Filter::default() };
-    journal.list(filter).await.unwrap().pop().map(|record| record.state())
+    let idempotency_key = Some(key.to_owned());
+    let filter = Filter { instance: "demo".into(), idempotency_key, limit: 1, ..Filter::default() };
+    journal.list(filter).await.unwrap().readable().pop().map(|record| record.state())
 }
 
 /// Fails at every operation of the disk in turn while a payment is made that the gateway refuses.

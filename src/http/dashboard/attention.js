@@ -14,6 +14,8 @@ export function findings(status) {
   if (status.whole && !status.payments) add("grave", "journal", "The journal cannot be read: no payment can be made.");
   const unknown = status.payments?.unknown ?? 0;
   if (unknown > 0) add("grave", "unknown", `${count(unknown, "payment")} of unknown outcome: somebody has to settle ${unknown === 1 ? "it" : "them"}.`);
+  const unreadable = status.payments?.unreadable ?? 0;
+  if (unreadable > 0) add("grave", "unreadable", `${count(unreadable, "record of a payment", "records of payments")} cannot be read: somebody has to settle ${unreadable === 1 ? "it" : "them"}.`);
   for (const instance of status.instances) {
     const of = many ? ` for ${instance.instance}` : "";
     const linked = instance.shards.filter((shard) => shard.links.some((link) => link.state !== "set-aside"));

@@ -3,7 +3,7 @@
 import { el, foreign, time } from "./dom.js";
 
 /** What was sold, as people say it. */
-export const sale = (payment) => payment.Products.map((line) => `${line.Amount} × product ${line.ID}`).join(", ");
+export const sale = (payment) => payment.Products?.map((line) => `${line.Amount} × product ${line.ID}`).join(", ") ?? "A sale that cannot be read";
 
 function factsOf(payment) {
   const evidence = payment.evidence?.transactions?.length ?? 0;
@@ -11,10 +11,11 @@ function factsOf(payment) {
     ["Sent", time(payment.dispatched_at ?? payment.created_at)],
     ["Sale", sale(payment)],
     ["Point of sale", payment.POSID],
-    ["Payment method", payment.PaymentMethod],
+    ["Payment method", payment.PaymentMethod ?? "not readable"],
     ["Caller", payment.caller],
     ["Key", payment.idempotency_key],
     ...(payment.gateway ? [["The gateway said", payment.gateway.error]] : []),
+    ...(payment.state === "unreadable" ? [["Its record cannot be read", payment.unreadable.reason], ["It was last", payment.unreadable.last_state ?? "not known"]] : []),
     ...(payment.evidence ? [["Matching transactions", evidence === 0 ? "none found so far" : evidence]] : []),
   ];
 }

@@ -6,10 +6,12 @@ import { facts, sale } from "./facts.js";
 import { openSettle } from "./settle.js";
 
 const RECENT = 50;
+/** As many as one page of the listing holds. */
+const MOST = 1000;
 /** How long a list is believed while the counts do not change: evidence arrives without changing them. */
 const LIST_MS = 5000;
 const RECENT_MS = 10_000;
-const STATES = [["unknown", "unsettled"], ["dispatching", "on their way"], ["reserved", "waiting to be sent"], ["booked", "booked"], ["released", "not booked, key free"], ["settled", "settled by hand"]];
+const STATES = [["unknown", "unsettled"], ["dispatching", "on their way"], ["reserved", "waiting to be sent"], ["booked", "booked"], ["released", "not booked, key free"], ["settled", "settled by hand"], ["unreadable", "not readable"]];
 let lists = { at: 0, counts: "" };
 let recentAt = 0;
 
@@ -52,7 +54,8 @@ export async function showPayments(counts, instances, operates, whole = false) {
   const now = Date.now();
   if (known !== lists.counts || now - lists.at > LIST_MS) {
     lists = { at: now, counts: known };
-    const unsettled = counts?.unknown === 0 ? [] : await listOf(instances, "?state=unknown");
+    const wanted = ["unknown", "unreadable"].filter((state) => counts?.[state] !== 0);
+    const unsettled = (await Promise.all(wanted.map((state) => listOf(instances, `?state=${state}&limit=${MOST}`)))).flat();
     byId("unsettled").hidden = unsettled.length === 0;
     keep(byId("unsettled-list"), unsettled, (payment) => payment.id, make,
       (item, payment) => update(item, payment, instances.length > 1, operates));
@@ -62,7 +65,7 @@ export async function showPayments(counts, instances, operates, whole = false) {
 
 async function showRecent(instances) {
   recentAt = Date.now();
-  const payments = (await listOf(instances, "")).slice(0, RECENT);
+  const payments = (await listOf(instances, `?limit=${RECENT}`)).slice(0, RECENT);
   const row = () => el("tr", {}, el("td"), el("td"), el("td"), el("td", { className: "wide" }));
   keep(byId("recent-rows"), payments, (payment) => payment.id, row, (line, payment) => {
     const [at, state, sold, caller] = line.children;

@@ -12,17 +12,24 @@ use crate::bridge::Error;
 use crate::http::auth::Scope;
 use crate::http::body::{self, Empty};
 use crate::http::call::Call;
+use crate::http::idempotency_key::IdempotencyKey;
+use crate::http::integer;
 use crate::http::preconditions::{self, Tags};
 use crate::http::problem::document::GatewayWords;
 use crate::http::problem::{Fault, Problem, table};
 use crate::journal::record::Contradiction;
 use crate::journal::{
-    Clue, Discrepancy, Filter, Finding, Outcome, Record, RecordId, Rejection, Search, State, Verdict,
+    Clue, Discrepancy, Filter, Finding, Listed, Outcome, Record, RecordId, RecordState, Rejection, Search, State,
+    Unreadable, Verdict,
 };
 use crate::wire::{Body, GatewayError, Parameters, model};
 
-/// Records answered at most; older ones are found by their key.
+/// Records in a page: as many where nothing is said, and at most.
+const USUAL_RECORDS: usize = 100;
 const MOST_RECORDS: usize = 1000;
+
+/// The longest reply that a listing shows; the record by itself shows every one.
+const MOST_LISTED_REPLY: usize = 4096;
 
 /// The longest reason kept.
 const MOST_REASON: usize = 1000;
@@ -31,12 +38,90 @@ const MOST_REASON: usize = 1000;
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Wanted {
-    /// Only the one under this key.
+    /// Only those under this key, bare or quoted as in the header.
     #[param(nullable = false, example = "4f1c3b2e-6a57-4c0e-9d3e-1f6a2b7c8d90")]
     pub idempotency_key: Option<String>,
     /// Only those in this state.
-    #[param(nullable = false, inline = false, value_type = State, required = false, example = "unknown")]
+    #[param(nullable = false, inline = false, value_type = ListedState, required = false, example = "unknown")]
     pub state: Option<String>,
+    /// Only those of this point of sale.
+    #[param(nullable = false, minimum = 0, example = 1)]
+    pub pos_id: Option<i64>,
+    /// Only those created at this time or later (RFC 3339).
+    #[param(nullable = false, format = DateTime, example = "2026-06-08T00:00:00Z")]
+    pub from: Option<String>,
+    /// Only those created before this time (RFC 3339).
+    #[param(nullable = false, format = DateTime, example = "2026-06-09T00:00:00Z")]
+    pub to: Option<String>,
+    /// Only this caller's, by the name of its token. Another's than one's own needs scope `operate`.
+    #[param(nullable = false, example = "shop")]
+    pub caller: Option<String>,
+    /// At most so many in this page; 100 where nothing is said.
+    #[param(nullable = false, minimum = 1, maximum = 1000, example = 100)]
+    pub limit: Option<i64>,
+    /// The `next` of the page before.
+    #[param(nullable = false, example = "01932b1c-7a1c-7c3e-8b6d-2f4a5c6e7d80")]
+    pub cursor: Option<String>,
+}
+
+impl Wanted {
+    /// Reads the query; whose payments are wanted is what the caller may see, or less.
+    fn read(call: &Call) -> Result<Filter, Problem> {
+        Ok(Filter {
+            instance: call.instance().to_owned(),
+            caller: Self::caller(call)?,
+            idempotency_key: asked(
+                call,
+                "idempotency_key",
+                "1 to 255 visible ASCII characters, bare or quoted",
+                |key| Some(IdempotencyKey::parse(key)?.as_str().to_owned()),
+            )?,
+            state: asked(call, "state", &states(), |name| {
+                RecordState::ALL.into_iter().find(|state| state.name() == name)
+            })?,
+            pos_id: asked(call, "pos_id", "the id of a point of sale", |id| integer::of_digits(id).ok())?,
+            from_ms: asked(call, "from", A_TIME, instant)?,
+            to_ms: asked(call, "to", A_TIME, instant)?,
+            before: asked(call, "cursor", "the `next` of an earlier page", |id| id.parse().ok())?,
+            limit: asked(call, "limit", &format!("1 to {MOST_RECORDS}"), |limit| {
+                limit.parse().ok().filter(|limit| (1..=MOST_RECORDS).contains(limit))
+            })?
+            .unwrap_or(USUAL_RECORDS),
+        })
+    }
+
+    fn caller(call: &Call) -> Result<Option<String>, Problem> {
+        let (allowed, wanted) = (whose(call)?, call.query("caller")?);
+        match (allowed, wanted) {
+            (Some(own), Some(wanted)) if own != wanted => {
+                Err(Problem::new(&table::FORBIDDEN).detail("Payments of another caller need the scope `operate`."))
+            }
+            (Some(own), _) => Ok(Some(own)),
+            (None, wanted) => Ok(wanted),
+        }
+    }
+}
+
+const A_TIME: &str = "a time as in RFC 3339";
+
+fn instant(text: &str) -> Option<i64> {
+    text.parse().ok().map(Timestamp::as_millisecond)
+}
+
+fn states() -> String {
+    format!("one of `{}`", RecordState::ALL.map(RecordState::name).join("`, `"))
+}
+
+/// What the query has under `name`, or what it should be.
+fn asked<T>(
+    call: &Call,
+    name: &str,
+    expected: &str,
+    read: impl FnOnce(&str) -> Option<T>,
+) -> Result<Option<T>, Problem> {
+    let Some(text) = call.query(name)? else { return Ok(None) };
+    let refused = || Problem::new(&table::INVALID_REQUEST).detail(format!("`{name}` in the query must be {expected}."));
+    read(&text).map(Some).ok_or_else(refused)
 }
 
 /// The payment in the path.
@@ -55,6 +140,26 @@ pub struct Seen {
     /// The `ETag` of the record as it was seen: a decision applies only to that.
     #[param(rename = "If-Match", pattern = r#"^(\*|(W/)?"[0-9]+"(, *(W/)?"[0-9]+")*)$"#, example = "\"2\"")]
     pub if_match: String,
+}
+
+/// The state of a payment, or `unreadable`: its record is damaged, or was written by a later release.
+#[derive(Debug, ToSchema)]
+#[schema(as = PaymentState, rename_all = "lowercase")]
+pub enum ListedState {
+    /// The key is taken, in memory only; nothing was sent.
+    Reserved,
+    /// Recorded, and possibly on its way.
+    Dispatching,
+    /// The gateway confirmed it.
+    Booked,
+    /// Proven not to be booked. The key is free again.
+    Released,
+    /// Written, and nothing tells what became of it.
+    Unknown,
+    /// A person decided what became of it.
+    Settled,
+    /// Its record cannot be read. The key stays taken until a person settles it.
+    Unreadable,
 }
 
 /// Product and amount.
@@ -76,7 +181,7 @@ pub struct PaymentRecord {
     /// The bridge's id of the payment.
     id: String,
     /// What became of it.
-    #[schema(value_type = State)]
+    #[schema(value_type = ListedState)]
     state: &'static str,
     /// The caller's key.
     idempotency_key: String,
@@ -86,14 +191,14 @@ pub struct PaymentRecord {
     #[serde(rename = "POSID")]
     #[schema(rename = "POSID")]
     pos_id: i64,
-    /// The payment method's id.
-    #[serde(rename = "PaymentMethod")]
-    #[schema(rename = "PaymentMethod")]
-    payment_method: String,
-    /// What was sold.
-    #[serde(rename = "Products")]
-    #[schema(rename = "Products")]
-    products: Vec<SoldLine>,
+    /// The payment method's id; absent where the record cannot be read.
+    #[serde(rename = "PaymentMethod", skip_serializing_if = "Option::is_none")]
+    #[schema(rename = "PaymentMethod", nullable = false)]
+    payment_method: Option<String>,
+    /// What was sold; absent where the record cannot be read.
+    #[serde(rename = "Products", skip_serializing_if = "Option::is_none")]
+    #[schema(rename = "Products", nullable = false)]
+    products: Option<Vec<SoldLine>>,
     /// When the key was taken (RFC 3339).
     #[schema(format = DateTime)]
     created_at: String,
@@ -110,10 +215,18 @@ pub struct PaymentRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, format = DateTime)]
     listened_until: Option<String>,
-    /// The gateway's reply, as it came.
+    /// The gateway's reply, as it came; see `reply_bytes`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<model::PayItem>, nullable = false)]
     reply: Option<Box<RawValue>>,
+    /// `true` where the reply is too long for a listing: the record by itself has it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    reply_omitted: bool,
+    /// How long the reply was, where it was more than 64 KiB: then only those of its members are kept that fit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    reply_bytes: Option<u64>,
     /// What the gateway said instead.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<GatewayWords>, nullable = false)]
@@ -134,9 +247,28 @@ pub struct PaymentRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     evidence: Option<EvidenceView>,
+    /// That the record cannot be read, or took the place of one that could not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    unreadable: Option<UnreadableView>,
     /// Changes with everything that a person decides by; the `ETag`. Another look that finds nothing new does not
-    /// change it.
+    /// change it. 0 where the record cannot be read.
     revision: u64,
+}
+
+/// What is known of a record that cannot be read, beside the payment itself.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct UnreadableView {
+    /// Why it cannot be read.
+    reason: String,
+    /// The state in which it was last written, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<ListedState>, nullable = false)]
+    last_state: Option<&'static str>,
+    /// The beginning of what is stored, as text; not in listings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    stored: Option<String>,
 }
 
 /// Something that the gateway said and that does not agree with the record.
@@ -208,8 +340,10 @@ pub enum PaymentFinding {
 /// Records of payments.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct PaymentRecords {
-    /// Newest first.
+    /// Newest first. A page may have fewer than were asked for, or none, even where more follow.
     payments: Vec<PaymentRecord>,
+    /// Where more may follow: the `cursor` of the next page.
+    next: Option<String>,
 }
 
 /// A person's decision.
@@ -252,26 +386,86 @@ impl From<&Record> for PaymentRecord {
             }),
             _ => None,
         };
+        let sale_known = record.recovered.as_ref().is_none_or(|recovered| recovered.sale_known);
+        let products = record.sale.products.iter().map(|&(id, amount)| SoldLine { id, amount }).collect();
         Self {
             id: record.id.to_string(),
             state: record.state().name(),
             idempotency_key: record.key.idempotency_key.clone(),
             caller: record.key.caller.clone(),
             pos_id: record.sale.pos_id,
-            payment_method: record.sale.payment_method.clone(),
-            products: record.sale.products.iter().map(|&(id, amount)| SoldLine { id, amount }).collect(),
+            payment_method: sale_known.then(|| record.sale.payment_method.clone()),
+            products: sale_known.then_some(products),
             created_at: time(record.times.created_ms),
             dispatched_at: record.times.dispatched_ms.map(time),
             ended_at: record.times.ended_ms.map(time),
             listened_until: record.times.listened_until_ms.map(time),
             reply: record.reply().and_then(raw),
+            reply_omitted: false,
+            reply_bytes: record.reply_bytes,
             gateway: record.gateway_error().cloned(),
             settlement,
             contradictions: record.contradictions.iter().map(ContradictionView::from).collect(),
             newest_transaction_before: record.newest_transaction_before,
             evidence: record.search.map(|search| EvidenceView::of(record, search)),
+            unreadable: record.recovered.as_ref().map(|recovered| UnreadableView {
+                reason: recovered.reason.clone(),
+                last_state: None,
+                stored: None,
+            }),
             revision: record.revision,
         }
+    }
+}
+
+impl From<&Unreadable> for PaymentRecord {
+    fn from(unreadable: &Unreadable) -> Self {
+        Self {
+            id: unreadable.id.to_string(),
+            state: RecordState::Unreadable.name(),
+            idempotency_key: unreadable.key.idempotency_key.clone(),
+            caller: unreadable.key.caller.clone(),
+            pos_id: unreadable.pos_id,
+            payment_method: None,
+            products: None,
+            created_at: time(unreadable.created_ms),
+            dispatched_at: None,
+            ended_at: None,
+            listened_until: None,
+            reply: None,
+            reply_omitted: false,
+            reply_bytes: None,
+            gateway: None,
+            settlement: None,
+            contradictions: Vec::new(),
+            newest_transaction_before: None,
+            evidence: None,
+            unreadable: Some(UnreadableView {
+                reason: unreadable.reason.clone(),
+                last_state: unreadable.was.map(State::name),
+                stored: unreadable.stored.clone(),
+            }),
+            revision: Unreadable::REVISION,
+        }
+    }
+}
+
+impl From<&Listed> for PaymentRecord {
+    fn from(listed: &Listed) -> Self {
+        match listed {
+            Listed::Record(record) => Self::from(&**record),
+            Listed::Unreadable(unreadable) => Self::from(&**unreadable),
+        }
+    }
+}
+
+impl PaymentRecord {
+    /// The record as one of many: without a reply that is long.
+    fn in_list(listed: &Listed) -> Self {
+        let mut record = Self::from(listed);
+        record.reply_omitted = record.reply.as_ref().is_some_and(|reply| reply.get().len() > MOST_LISTED_REPLY);
+        record.reply = record.reply.filter(|_| !record.reply_omitted);
+        record
     }
 }
 
@@ -320,13 +514,13 @@ fn time(ms: i64) -> String {
     Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX).to_string()
 }
 
-fn answer(record: &Record) -> HttpResponse {
+fn answer(record: &PaymentRecord) -> HttpResponse {
     HttpResponse::Ok()
         .insert_header((CACHE_CONTROL, "no-store"))
         .insert_header((ETAG, format!("\"{}\"", record.revision)))
         // `If-Match` wants the very same tag back, and compressed it would be another.
         .insert_header((CONTENT_ENCODING, "identity"))
-        .json(PaymentRecord::from(record))
+        .json(record)
 }
 
 /// The name whose records this caller may see: its own, or everybody's with `operate`.
@@ -339,42 +533,28 @@ fn whose(call: &Call) -> Result<Option<String>, Problem> {
     Ok(Some(call.caller().name().to_owned()))
 }
 
-async fn seen_by(call: &Call) -> Result<Record, Problem> {
+async fn seen_by(call: &Call) -> Result<Listed, Problem> {
     let whose = whose(call)?;
     let unknown = || Problem::new(&table::UNKNOWN_PAYMENT);
     let id: RecordId = call.segment("payment_id").parse().map_err(|_| unknown())?;
     let record = call.shared().bridge.payment(call.instance(), id).await?;
     // Somebody else's payment does not exist for this caller.
-    if whose.is_some_and(|name| name != record.key.caller) { Err(unknown()) } else { Ok(record) }
+    if whose.is_some_and(|name| name != record.key().caller) { Err(unknown()) } else { Ok(record) }
 }
 
 /// Records of payments
 ///
-/// The caller's own payments, newest first; everybody's with scope `operate`. At most 1000.
+/// The caller's own payments, newest first; everybody's with scope `operate`. A page has at most `limit` of them; `next`,
+/// where it is not null, is the `cursor` of the page after it.
 #[utoipa::path(tag = "Payments", operation_id = "listPayments", params(InInstance, Wanted),
     responses((status = 200, description = "The records.", body = PaymentRecords)))]
 #[get("/payments")]
 pub(super) async fn list_payments(call: Call) -> Result<HttpResponse, Problem> {
-    let caller = whose(&call)?;
-    let state = match call.query("state")? {
-        None => None,
-        Some(name) => Some(State::ALL.into_iter().find(|state| state.name() == name).ok_or_else(|| {
-            let known = State::ALL.map(State::name).join("`, `");
-            Problem::new(&table::INVALID_REQUEST).detail(format!("`state` in the query must be one of `{known}`."))
-        })?),
-    };
-    let idempotency_key = call.query("idempotency_key")?;
-    let filter = Filter {
-        instance: Some(call.instance().to_owned()),
-        caller,
-        idempotency_key,
-        state,
-        before: None,
-        limit: MOST_RECORDS,
-    };
-    let records = call.shared().bridge.payments(call.instance(), filter).await?;
-    let payments = records.iter().map(PaymentRecord::from).collect();
-    Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(PaymentRecords { payments }))
+    let filter = Wanted::read(&call)?;
+    let page = call.shared().bridge.payments(call.instance(), filter).await?;
+    let payments = page.records.iter().map(PaymentRecord::in_list).collect();
+    let next = page.next.map(|id| id.to_string());
+    Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(PaymentRecords { payments, next }))
 }
 
 /// Record of a payment
@@ -385,13 +565,13 @@ pub(super) async fn list_payments(call: Call) -> Result<HttpResponse, Problem> {
         headers(("ETag" = String, description = "The record's revision.")))))]
 #[get("/payments/{payment_id}")]
 pub(super) async fn get_payment(call: Call) -> Result<HttpResponse, Problem> {
-    Ok(answer(&seen_by(&call).await?))
+    Ok(answer(&PaymentRecord::from(&seen_by(&call).await?)))
 }
 
 /// Settle a payment of unknown outcome
 ///
-/// A person decides whether it was booked. Applies only to a payment that is unknown, as it was seen (`If-Match`). After
-/// `booked` its key is answered with 201; after `not-booked` the key is free again.
+/// A person decides whether it was booked. Applies only to a payment that is unknown or unreadable, as it was seen
+/// (`If-Match`). After `booked` its key is answered with 201; after `not-booked` the key is free again.
 #[utoipa::path(tag = "Operations", operation_id = "settlePayment", params(InInstance, InPayment, Seen),
     request_body(content = Decision, description = "The decision and its reason."),
     responses((status = 200, description = "The record as settled.", body = PaymentRecord,
@@ -400,7 +580,7 @@ pub(super) async fn get_payment(call: Call) -> Result<HttpResponse, Problem> {
 pub(super) async fn settle_payment(call: Call, payload: web::Payload) -> Result<HttpResponse, Problem> {
     call.permit(Scope::Operate)?;
     let record = seen_by(&call).await?;
-    let is_as_seen = is_as_seen(call.request().headers(), record.revision)?;
+    let is_as_seen = is_as_seen(call.request().headers(), record.revision())?;
     let body = call.object(payload, Empty::Refused).await?;
     let decision = Decision::read(&body).map_err(|faults| {
         Problem::new(&table::INVALID_REQUEST).detail("The body is no decision. Nothing was changed.").errors(faults)
@@ -411,12 +591,14 @@ pub(super) async fn settle_payment(call: Call, payload: web::Payload) -> Result<
     };
     if !is_as_seen {
         // That it is decided says more than that it changed.
-        record.may_be_settled(record.revision).map_err(Error::Unsettled)?;
-        return Err(Error::Unsettled(Rejection::Stale(record.revision)).into());
+        if let Listed::Record(record) = &record {
+            record.may_be_settled(record.revision).map_err(Error::Unsettled)?;
+        }
+        return Err(Error::Unsettled(Rejection::Stale(record.revision())).into());
     }
     let verdict = Verdict { outcome, reason: decision.reason, by: call.caller().name().to_owned() };
-    let record = call.shared().bridge.settle(call.instance(), record.id, record.revision, verdict).await?;
-    Ok(answer(&record))
+    let record = call.shared().bridge.settle(call.instance(), record.id(), record.revision(), verdict).await?;
+    Ok(answer(&PaymentRecord::from(&record)))
 }
 
 /// Whether a person saw the record as it is. No header, or one without tags, is a mistake in the program and not news.

@@ -65,6 +65,7 @@ struct Platter {
     syncs: u64,
     syncs_held: bool,
     waiting: bool,
+    reads: u64,
     reads_held: bool,
     reading: bool,
 }
@@ -178,6 +179,11 @@ impl Disk {
         self.lock().waiting
     }
 
+    /// How often something was read.
+    pub(crate) fn reads(&self) -> u64 {
+        self.lock().reads
+    }
+
     /// The disk after a power cut now: what was synced for certain, and of the rest whatever `seed` picks, torn.
     pub(crate) fn after_crash(&self, seed: u64) -> Self {
         let platter = self.lock();
@@ -245,6 +251,7 @@ impl StorageBackend for Disk {
             platter = self.changed.wait(platter).unwrap();
         }
         platter.reading = false;
+        platter.reads += 1;
         let platter = &mut *platter;
         if platter.fails(&[Failure::Read]).is_some() {
             return Err(broken());

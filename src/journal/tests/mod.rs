@@ -2,19 +2,24 @@
 
 pub(crate) mod disk;
 mod faults;
+mod listing;
 mod model;
 mod moved;
 mod opening;
 mod payments;
+mod unreadable;
+mod upgrade;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use redb::{Builder, ReadableDatabase};
 use serde_json::value::RawValue;
 use tokio::task;
 
 use super::clock::{Clock, SystemClock};
+use super::store;
 use super::{
     Clue, Config, Dispatched, Journal, JournalError, Key, Look, Outcome, Record, RecordId, Release, Reservation,
 };
@@ -106,6 +111,26 @@ async fn dispatch(journal: &Journal, name: &str) -> Dispatched {
 async fn pay(journal: &Journal, name: &str, outcome: Outcome) -> Record {
     let dispatched = dispatch(journal, name).await;
     journal.finish(dispatched, outcome).await.unwrap()
+}
+
+/// Changes what is stored of a record, as damage or a later release would, in a journal that is closed.
+fn overwrite(disk: &Disk, id: RecordId, stored: Option<&[u8]>) {
+    let database = Builder::new().create_with_backend(disk.clone()).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let mut records = transaction.open_table(store::RECORDS).unwrap();
+    match stored {
+        Some(stored) => drop(records.insert(id.as_u128(), stored).unwrap()),
+        None => drop(records.remove(id.as_u128()).unwrap()),
+    }
+    drop(records);
+    transaction.commit().unwrap();
+}
+
+/// What is stored of a record, in a journal that is closed.
+fn stored(disk: &Disk, id: RecordId) -> Vec<u8> {
+    let database = Builder::new().create_with_backend(disk.clone()).unwrap();
+    let records = database.begin_read().unwrap().open_table(store::RECORDS).unwrap();
+    records.get(id.as_u128()).unwrap().unwrap().value().to_vec()
 }
 
 async fn state(journal: &Journal, id: RecordId) -> Option<State> {

@@ -8,7 +8,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::disk::Failure;
 use super::*;
-use crate::journal::Late;
+use crate::journal::{Filter, Late};
 
 const KEYS: usize = 3;
 
@@ -212,6 +212,7 @@ impl Life {
             Reserve::InProgress => "in progress",
             Reserve::Reused => "reused",
             Reserve::Unknown(_) => "unknown",
+            Reserve::Unreadable(_) => "unreadable",
             Reserve::Overloaded | Reserve::Unavailable(_) => "unavailable",
         };
         assert_eq!(found, expected, "{:?}, held {held:?}", self.attempts[key]);
@@ -361,6 +362,22 @@ impl Life {
             let found = found.map(|record| (record.id, record.state(), record.frees_its_key()));
             let expected = self.attempts[key].as_ref().map(|attempt| (attempt.id, attempt.state, attempt.is_free));
             assert_eq!(found, expected, "key {key}");
+        }
+        self.runtime.block_on(self.check_indexes());
+    }
+
+    /// Every record is in every index once, under its state, and counted there.
+    async fn check_indexes(&self) {
+        let filter = Filter { instance: "demo".into(), limit: 1000, ..Filter::default() };
+        let all = self.journal.list(filter.clone()).await.unwrap().readable();
+        let by_caller = Filter { caller: Some("shop".into()), ..filter.clone() };
+        assert_eq!(self.journal.list(by_caller).await.unwrap().readable(), all);
+        let counts = self.journal.counts().await.unwrap();
+        for state in State::ALL.into_iter().filter(|state| *state != State::Reserved) {
+            let in_state: Vec<_> = all.iter().filter(|record| record.state() == state).cloned().collect();
+            assert_eq!(counts[&state.into()], in_state.len() as u64, "{state}");
+            let by_state = Filter { state: Some(state.into()), ..filter.clone() };
+            assert_eq!(self.journal.list(by_state).await.unwrap().readable(), in_state, "{state}");
         }
     }
 }
