@@ -58,6 +58,7 @@ impl Attempt {
         let entry = Entry {
             shard,
             phase: Phase::Busy,
+            is_unknown: false,
             doubted: false,
             ordinary: false,
             opened,

@@ -98,9 +98,10 @@ struct Doubt {
 }
 
 impl Doubt {
-    /// The doubt after one more error: of several, the one that proves least is told.
-    fn with(before: Option<Self>, error: GatewayError, ping: u64) -> Self {
-        let refuses = error.refuses_payment();
+    /// The doubt after one more error: of several, the one that proves least is told. `unproven` where one before the last
+    /// silence proved nothing: what comes later cannot make up for it.
+    fn with(before: Option<Self>, error: GatewayError, unproven: bool, ping: u64) -> Self {
+        let refuses = error.refuses_payment() && !unproven;
         match before {
             Some(before) if !before.refuses || refuses => Self { ping, answered: false, ..before },
             _ => Self { error, refuses, ping, answered: false },
@@ -122,6 +123,8 @@ enum State {
 #[derive(Debug)]
 pub struct Exchange {
     state: State,
+    /// Whether a word that proves nothing was concluded for the payment that this connection is set aside for.
+    unproven: bool,
     pings: u64,
 }
 
@@ -135,7 +138,7 @@ impl Exchange {
     /// A fresh connection, on which nothing waits.
     #[must_use]
     pub fn new() -> Self {
-        Self { state: State::Idle, pings: 0 }
+        Self { state: State::Idle, unproven: false, pings: 0 }
     }
 
     /// Whether a command may start.
@@ -150,6 +153,7 @@ impl Exchange {
         let may_start = self.is_idle();
         if may_start {
             self.state = State::Waiting(expect, None);
+            self.unproven = false;
         }
         may_start
     }
@@ -206,6 +210,7 @@ impl Exchange {
             State::Waiting(expect, doubt) => State::SetAside(expect, doubt),
             state => state,
         };
+        self.unproven |= !refuses;
         Some(Conclusion { error, refuses })
     }
 
@@ -231,7 +236,7 @@ impl Exchange {
                 None => Step::Stray,
                 Some(Ending::Error(error)) if expect.kind == Kind::Payment => {
                     self.pings += 1;
-                    *doubt = Some(Doubt::with(doubt.take(), error, self.pings));
+                    *doubt = Some(Doubt::with(doubt.take(), error, self.unproven, self.pings));
                     Step::Doubted(self.pings)
                 }
                 Some(Ending::Reply(body)) if !waits => Step::Late(body),
@@ -404,6 +409,17 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_after_a_word_that_proves_nothing_proves_nothing_however_much_later_it_comes() {
+        let mut exchange = payment();
+        let first = doubted(&mut exchange, error("error_exec"));
+        exchange.pong(first);
+        assert!(exchange.conclude().is_some_and(|conclusion| !conclusion.refuses));
+        let second = doubted(&mut exchange, error("getlicense"));
+        exchange.pong(second);
+        assert!(exchange.conclude().is_some_and(|conclusion| !conclusion.refuses));
+    }
+
+    #[test]
     fn a_reply_that_says_it_failed_proves_nothing() {
         let frame = |parameters: &str| {
             let text = format!(r#"{{"type":"event","result":{{"event":"payitem","parameters":{parameters}}}}}"#);
@@ -476,7 +492,7 @@ mod tests {
                         prop_assert_eq!(conclusion.is_some(), in_doubt && answered);
                         if let Some(conclusion) = conclusion {
                             prop_assert_eq!(conclusion.refuses, refusals_only);
-                            (waits, newest, answered, refusals_only) = (false, 0, false, true);
+                            (waits, newest, answered) = (false, 0, false);
                         }
                     }
                     Happening::Timeout if waits => {

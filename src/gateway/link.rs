@@ -41,7 +41,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// After the grace the event loop turns once more: what had come by then is heard before the silence is believed.
 const LAST_LOOK: Duration = Duration::from_millis(1);
 
-/// Frames for one payment on a set-aside link that may wait to be recorded. One more closes the link.
+/// Frames for one payment on a set-aside link that may wait to be recorded: some errors, and one reply. Further errors
+/// tell nothing new and are dropped.
 const LATE_FRAMES: usize = 8;
 
 /// An exchange of which nothing is known any more.
@@ -283,10 +284,12 @@ impl Link {
                 self.shared.put_back(self.id);
             }
             Pong::Doubted => {
+                self.proved = true;
                 self.silent_since = boot_time();
                 // It may end a little after the exchange's own deadline, and each further error is held to that.
                 self.due = (Due::Silence, now + self.shared.config.refusal_grace);
             }
+            Pong::Alive if self.due.0 == Due::Pong && self.late.is_some() => self.listen_on(now),
             Pong::Alive if self.due.0 == Due::Pong && self.exchange.is_idle() => {
                 self.shared.doubt(self.id, false);
                 self.due = (Due::KeepAlive, now + self.shared.config.ping_interval);
@@ -309,12 +312,12 @@ impl Link {
                 self.write(limit, async |socket| socket.ping(payload).await).await
             }
             Step::Doubted(payload) => {
+                let limit = self.shared.config.connect_timeout;
                 if self.waiter.is_some() && !in_doubt {
-                    // The gateway has answered in time, and has as much time again for what follows.
-                    self.limit.1 = Instant::now() + self.shared.config.request_timeout;
+                    // The gateway has answered in time: what follows has the time that any pong has.
+                    self.limit.1 = self.limit.1.max(Instant::now() + limit);
                 }
                 self.due = self.limit;
-                let limit = self.shared.config.connect_timeout;
                 self.write(limit, async |socket| socket.ping(payload).await).await
             }
             Step::Late(reply) => {
@@ -350,7 +353,11 @@ impl Link {
     /// Tells the payment's record what came after its caller was answered.
     fn pass_on(&mut self, ending: Ending) -> Result<(), Ended> {
         let Some(late) = &self.late else { return Err(Ended::Spent) };
-        // Closed: whoever settled the payment in the meantime has stopped listening. Full: the gateway never ends.
+        // The last place is the reply's, however many errors come before it.
+        if matches!(ending, Ending::Error(_)) && late.capacity() <= 1 {
+            return Ok(());
+        }
+        // Closed: whoever settled the payment in the meantime has stopped listening.
         late.try_send(ending).map_err(|_| Ended::Spent)
     }
 
@@ -389,7 +396,7 @@ impl Link {
     /// Nothing followed an error to a payment. The link is set aside: a reply that comes later all the same belongs to
     /// that payment.
     fn silence_is_over(&mut self) -> Result<(), Ended> {
-        self.due = self.limit;
+        self.listen_on(Instant::now());
         let lasted = boot_time().saturating_sub(self.silent_since);
         let Some(Conclusion { error, refuses }) = self.exchange.conclude() else { return Ok(()) };
         let was_paused = lasted > self.shared.config.refusal_grace * 2 + PAUSE;
@@ -407,21 +414,27 @@ impl Link {
         if self.waiter.is_none() {
             return if proven { self.pass_on(Ending::Error(error)) } else { Ok(()) };
         }
-        let late = Some(self.set_aside());
+        let late = Some(self.set_aside(!proven));
         let refused = |error, late| Failure::Refused(Refusal { error, late });
         self.conclude(|_| Err(if proven { refused(error, late) } else { unknown(Cause::Word(error), late) }));
         Ok(())
     }
 
     /// Listens on only for what becomes of the payment, for `late_patience`.
-    fn set_aside(&mut self) -> LateFrames {
+    fn set_aside(&mut self, is_unknown: bool) -> LateFrames {
         let (sender, frames) = mpsc::channel(LATE_FRAMES);
         let until = Instant::now() + self.shared.config.late_patience;
         self.late = Some(sender);
         self.limit = (Due::Late, until);
-        self.due = self.limit;
-        self.shared.set_aside(self.id);
+        self.listen_on(Instant::now());
+        self.shared.set_aside(self.id, is_unknown);
         LateFrames { frames }
+    }
+
+    /// Asks now and then whether the connection is alive, as of any that is silent, until its limit.
+    fn listen_on(&mut self, now: Instant) {
+        let ping = (Due::KeepAlive, now + self.shared.config.ping_interval);
+        self.due = if ping.1 < self.limit.1 { ping } else { self.limit };
     }
 
     /// The reply is overdue: tells the caller, and listens on only for what became of a payment.
@@ -434,7 +447,7 @@ impl Link {
             self.conclude(|waiter| Err(unknown(waiter.lost(Cause::Timeout), None)));
             return Err(Ended::Spent);
         }
-        let late = Some(self.set_aside());
+        let late = Some(self.set_aside(true));
         let word = doubted.map(Cause::Word);
         self.conclude(|waiter| Err(unknown(word.unwrap_or_else(|| waiter.lost(Cause::Timeout)), late)));
         Ok(())

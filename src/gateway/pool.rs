@@ -285,7 +285,8 @@ impl Lease {
     /// Writes `command` and waits for what ends it.
     ///
     /// The exchange runs in the link's own task: dropping this future cancels nothing that was written. It ends
-    /// within twice the request timeout: once for a write that makes no headway, once for the reply.
+    /// within twice the request timeout, once for a write that makes no headway and once for the reply; for a payment that
+    /// drew an error, within the connect timeout and the refusal grace more.
     pub fn exchange(
         mut self,
         command: &Command,

@@ -51,14 +51,14 @@ impl Shared {
     }
 
     /// A link listens for a late reply from now on.
-    pub(super) fn set_aside(&self, link: LinkId) {
-        let closed = self.state().set_aside(link, Instant::now());
+    pub(super) fn set_aside(&self, link: LinkId, is_unknown: bool) {
+        let closed = self.state().set_aside(link, is_unknown, Instant::now());
         tracing::debug!(instance = self.instance, link, "link set aside for a late reply");
         if let Some(closed) = closed {
             tracing::warn!(
                 instance = self.instance,
                 link = closed,
-                "too many connections are set aside for late replies: the oldest is closed"
+                "too many connections are set aside for late replies: one is closed"
             );
         }
         self.changed.notify_one();

@@ -73,6 +73,8 @@ pub(super) enum Phase {
 pub(super) struct Entry {
     pub(super) shard: usize,
     pub(super) phase: Phase,
+    /// Where it is set aside: whether the outcome of its payment is unknown, and not refused.
+    pub(super) is_unknown: bool,
     /// A ping on it has not been answered yet.
     pub(super) doubted: bool,
     /// Whether it was given to another command than a payment.
@@ -372,24 +374,25 @@ impl State {
             .map_or(SHORTLY, |at| at.saturating_duration_since(now).max(SHORTLY))
     }
 
-    /// Sets `link` aside. Where there are too many, the oldest stops listening; returns which.
+    /// Sets `link` aside. Where there are too many, one stops listening: the oldest of a refused payment, or else of an
+    /// unknown one, whose late reply matters more. Returns which.
     #[must_use]
-    pub(super) fn set_aside(&mut self, link: LinkId, now: Instant) -> Option<LinkId> {
+    pub(super) fn set_aside(&mut self, link: LinkId, is_unknown: bool, now: Instant) -> Option<LinkId> {
         if let Some(entry) = self.links.get_mut(&link) {
             entry.phase = Phase::SetAside(now);
+            entry.is_unknown = is_unknown;
         }
-        let since = |(id, entry): (&LinkId, &Entry)| match entry.phase {
-            Phase::SetAside(since) => Some((since, *id)),
+        let rank = |(id, entry): (&LinkId, &Entry)| match entry.phase {
+            Phase::SetAside(since) => Some((entry.is_unknown, since, *id)),
             _ => None,
         };
-        let mut set_aside: Vec<_> = self.links.iter().filter_map(since).collect();
-        if set_aside.len() <= MAX_SET_ASIDE {
+        let set_aside = || self.links.iter().filter_map(rank);
+        if set_aside().count() <= MAX_SET_ASIDE {
             return None;
         }
-        set_aside.sort_unstable();
-        let (_, oldest) = set_aside.first()?;
-        self.links.remove(oldest)?.stop.cancel();
-        Some(*oldest)
+        let (.., first) = set_aside().min()?;
+        self.links.remove(&first)?.stop.cancel();
+        Some(first)
     }
 
     /// The longest idle link of a shard, to be given up.
@@ -523,8 +526,17 @@ mod tests {
             inboxes.push(inbox);
             let (phase, opened, stop) = (Phase::Busy, Instant::now(), CancellationToken::new());
             let id = state.next_id();
-            let entry =
-                Entry { shard: *shard, phase, doubted: false, ordinary: false, opened, thread: None, jobs, stop };
+            let entry = Entry {
+                shard: *shard,
+                phase,
+                is_unknown: false,
+                doubted: false,
+                ordinary: false,
+                opened,
+                thread: None,
+                jobs,
+                stop,
+            };
             state.links.insert(id, entry);
         }
         (state, inboxes)
@@ -536,6 +548,19 @@ mod tests {
 
     fn given(receiver: &mut oneshot::Receiver<Result<Given, NotSent>>) -> Option<usize> {
         receiver.try_recv().ok().map(|given| given.unwrap().shard)
+    }
+
+    #[tokio::test]
+    async fn where_too_many_are_set_aside_the_oldest_refused_goes_first_and_then_the_oldest_unknown() {
+        let (mut state, _inboxes) = busy(&[0; MAX_SET_ASIDE + 3]);
+        let set_aside = |state: &mut State, link: usize, is_unknown| {
+            state.set_aside(link as LinkId, is_unknown, Instant::now() + Duration::from_millis(link as u64))
+        };
+        for link in 1..=MAX_SET_ASIDE {
+            assert_eq!(set_aside(&mut state, link, link != 3), None);
+        }
+        assert_eq!(set_aside(&mut state, MAX_SET_ASIDE + 1, true), Some(3));
+        assert_eq!(set_aside(&mut state, MAX_SET_ASIDE + 2, true), Some(1));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::journal::record::Standing;
-use crate::journal::{Clue, Finding, Look, Record, RecordId, Sale};
+use crate::journal::{Clue, Finding, Look, Record, RecordId, Release, Sale};
 use crate::wire::Body;
 
 /// How long before a payment another one may have been begun and still be booked after it. Far more than waiting for
@@ -87,7 +87,9 @@ struct Other {
 impl Other {
     fn of(record: Record) -> Option<Self> {
         let booked = match &record.standing {
-            Standing::Reserved | Standing::Released(_) => false,
+            Standing::Reserved | Standing::Released(Release::NeverWritten) => false,
+            // The gateway may have booked what it refused.
+            Standing::Released(Release::Refused(_)) => true,
             Standing::Dispatching | Standing::Booked(_) | Standing::Unknown(_) => true,
             Standing::Settled(settlement) => settlement.outcome == Finding::Booked,
         };
