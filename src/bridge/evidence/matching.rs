@@ -89,8 +89,10 @@ impl Other {
         let booked = match &record.standing {
             Standing::Reserved | Standing::Released(Release::NeverWritten) => false,
             // The gateway may have booked what it refused.
-            Standing::Released(Release::Refused(_)) => true,
-            Standing::Dispatching | Standing::Booked(_) | Standing::Unknown(_) => true,
+            Standing::Released(Release::Refused(_))
+            | Standing::Dispatching
+            | Standing::Booked(_)
+            | Standing::Unknown(_) => true,
             Standing::Settled(settlement) => settlement.outcome == Finding::Booked,
         };
         let Record { id, sale, times, newest_transaction_before, .. } = record;
