@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio_tungstenite::tungstenite;
 
 use crate::client::{Till, event, sale, word};
-use crate::support::{World, eventually, sha256_hex};
+use crate::support::{KEY, OPERATOR, World, eventually, sha256_hex};
 
 /// Settings with a token of this name and these scopes, which is its own secret.
 fn token<'a>(name: &'a str, scopes: &'a str, held: &'a mut Vec<(String, String)>) -> Vec<(&'a str, &'a str)> {
@@ -170,4 +170,21 @@ async fn a_till_that_floods_is_read_no_faster_than_it_may_ask() {
         till.text().await;
     }
     assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_take_neither_the_places_of_a_connection_s_payments_nor_those_of_its_token_s() {
+    let settings = [("BRIDGE_AUTH__TOKENS__OPERATOR__MAX_IN_FLIGHT", "2")];
+    for (key, places) in [(KEY, 32), (OPERATOR, 2)] {
+        let world = World::with(Config::default(), &settings).await;
+        world.gateway.add_fault(Fault::new(Action::Hang).on("listtransactions"));
+        let mut till = Till::open(&world).await;
+        for number in 0..=places {
+            let read = json!({"POSID": number % 30 + 1, "Limit": number + 1});
+            till.order_with("listtransactions", read, Some(key)).await;
+        }
+        assert_eq!(word(&till.frame().await), "ratelimit", "{key} has no place for one read more");
+        assert_eq!(event(&till.ask_with("payitems", sale("paid"), Some(key)).await), "payitem", "{key}");
+        assert_eq!(world.gateway.counts().bookings("paid"), 1, "{key}");
+    }
 }
