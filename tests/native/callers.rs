@@ -84,19 +84,20 @@ async fn a_slow_command_does_not_hold_up_the_next_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_command_too_many_at_once_is_answered_and_not_sent() {
     let world = World::start().await;
-    world.gateway.add_fault(Fault::new(Action::Latency { ms: 1_000 }).on("payitems"));
+    // As many as there are links: nothing is answered before all have come.
+    world.gateway.add_fault(Fault::new(Action::Latency { ms: 1_000 }).on("payitems").times(8));
     let mut till = Till::open(&world).await;
-    for number in 0..33 {
+    for number in 0..65 {
         till.order("payitems", sale(&number.to_string())).await;
     }
     let frame = till.frame().await;
     let expected = json!({"command": "payitems", "retry_after": 1000});
     assert_eq!((word(&frame), &frame["result"]["code"]), ("ratelimit", &expected));
-    for _ in 0..32 {
+    for _ in 0..64 {
         assert_eq!(event(&till.frame().await), "payitem");
     }
-    assert_eq!(world.gateway.counts().command("payitems").received, 32);
-    assert_eq!(world.gateway.counts().bookings("32"), 0);
+    assert_eq!(world.gateway.counts().command("payitems").received, 64);
+    assert_eq!(world.gateway.counts().bookings("64"), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -105,10 +106,13 @@ async fn a_token_s_limits_hold_over_all_its_connections_and_what_is_too_much_is_
     let mut settings = token("one", "pay", &mut held);
     settings.push(("BRIDGE_AUTH__TOKENS__ONE__MAX_IN_FLIGHT", "1"));
     let world = World::with(Config::default(), &settings).await;
-    world.gateway.add_fault(Fault::new(Action::Latency { ms: 400 }).on("payitems").times(1));
+    world.gateway.add_fault(Fault::new(Action::Latency { ms: 400 }).on("payitems").times(2));
     let (mut first, mut second) = (Till::open(&world).await, Till::open(&world).await);
-    first.order_with("payitems", sale("first"), Some("one")).await;
-    eventually("it is on its way", async || world.gateway.counts().command("payitems").received == 1).await;
+    // One at once, and one more that is a payment.
+    for _ in 0..2 {
+        first.order_with("payitems", sale("first"), Some("one")).await;
+    }
+    eventually("they are on their way", async || world.gateway.counts().command("payitems").received == 2).await;
     let refused = second.ask_with("payitems", sale("second"), Some("one")).await;
     assert_eq!((word(&refused), &refused["result"]["code"]["command"]), ("ratelimit", &json!("payitems")));
     assert_eq!(event(&first.frame().await), "payitem");
