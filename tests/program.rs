@@ -1,6 +1,11 @@
 //! The built program, as an operator meets it: its commands, its exit status, its signals.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on has failed"
+)]
 
 mod running;
 
@@ -15,7 +20,7 @@ use running::{Running, free_address, run, text, wait_until};
 fn help_and_version_are_complete_and_bad_usage_exits_with_2() {
     assert!(text(&run(&["--version"], &[]).stdout).starts_with("concertpos-bridge "));
     let help = text(&run(&["--help"], &[]).stdout);
-    for command in ["serve", "demo", "simulate", "validate", "openapi", "token", "healthcheck"] {
+    for command in ["serve", "demo", "simulate", "validate", "openapi", "token", "journal", "healthcheck"] {
         assert!(help.contains(command), "{command}");
     }
     assert_eq!(run(&["serve", "--nonsense"], &[]).status.code(), Some(2));
@@ -188,6 +193,49 @@ fn a_secret_that_every_user_of_the_machine_may_read_is_warned_of() {
     }
     assert_eq!(warnings.lines().count(), 4, "the certificate is for everybody: {warnings}");
     assert!(!warnings.contains("the-key") && !warnings.contains("another-key"));
+}
+
+#[test]
+fn journal_verify_reads_a_closed_journal_whole_and_says_by_its_exit_status_whether_it_is_sound() {
+    let (listen, folder) = (free_address(), tempfile::tempdir().unwrap());
+    let journal = folder.path().join("journal");
+    let settings = folder.path().join("bridge.toml");
+    let gateway = "url = \"ws://127.0.0.1:9/{shard}/?instance={instance}\"";
+    let text_of = format!(
+        "[server]\nlisten = \"{listen}\"\n[gateway]\n{gateway}\n[instances.demo]\napi_key = \"k\"\n[cache]\nstore = \
+         \"\"\n[payments]\njournal = \"{}\"\n",
+        journal.display()
+    );
+    std::fs::write(&settings, text_of).unwrap();
+    let settings = settings.to_str().unwrap();
+    let by_folder = ["journal", "verify", "--journal", journal.to_str().unwrap()];
+    let verify = |arguments: &[&str]| {
+        let output = run(arguments, &[]);
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    };
+    assert_eq!(verify(&["journal", "verify"]).0, Some(2));
+    assert_eq!(verify(&by_folder).0, Some(2));
+    assert!(!journal.exists());
+    let bridge = Running::start(&["serve", "--config", settings], &[]);
+    wait_until("it is ready", || run(&["healthcheck", "--address", &listen], &[]).status.success());
+    let (status, said) = verify(&by_folder);
+    assert!(status == Some(2) && said.contains("in use"), "{said}");
+    bridge.signal("-TERM");
+    let (status, log) = bridge.end(Duration::from_secs(15));
+    assert!(status == Some(0) && log.contains("the payment journal was verified"), "{log}");
+    let (status, said) = verify(&["journal", "verify", "--config", settings]);
+    assert!(status == Some(0) && said.contains("is sound: 0 records"), "{said}");
+    let file = journal.join("payments.redb");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let name = b"concertpos-bridge/journal";
+    let places: Vec<_> = bytes.windows(name.len()).enumerate().filter(|(_, at)| at == name).map(|(at, _)| at).collect();
+    for at in places {
+        bytes[at] ^= 1;
+    }
+    std::fs::write(&file, &bytes).unwrap();
+    let (status, said) = verify(&by_folder);
+    assert!(status == Some(1) && said.contains("damaged") && said.contains("list of tables"), "{said}");
+    assert!(std::fs::read(&file).unwrap() == bytes, "it was changed");
 }
 
 #[test]

@@ -7,6 +7,7 @@
 
 mod demo;
 mod healthcheck;
+mod journal;
 mod openapi;
 mod serve;
 mod simulate;
@@ -51,6 +52,9 @@ enum Command {
     /// Caller tokens
     #[command(subcommand)]
     Token(token::Token),
+    /// The payment journal
+    #[command(subcommand)]
+    Journal(journal::Journal),
     /// Exit with 0 if a running bridge is ready, else with 1
     Healthcheck(healthcheck::Healthcheck),
 }
@@ -97,6 +101,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Validate(flags) => validate::run(&flags),
         Command::Openapi(flags) => Ok(openapi::run(&flags)?),
         Command::Token(token) => Ok(token::run(token)?),
+        Command::Journal(command) => journal::run(&command),
         Command::Healthcheck(flags) => Ok(healthcheck::run(&flags)?),
     }
 }

@@ -16,6 +16,7 @@ use super::live::{LiveKey, MAX_LIVE};
 use super::payment::Dispatched;
 use super::record::{Outcome, Record};
 use super::rules::{Effect, Event};
+use super::verification::Pin;
 
 /// A person's decisions and evidence wait here; a longer queue means that the disk hangs.
 const MAX_OTHERS: usize = 256;
@@ -43,6 +44,8 @@ pub(super) enum Job {
     Unreadable { id: RecordId },
     /// Find out whether the store still works.
     Probe,
+    /// Hold the pages of the last commit for whoever verifies them.
+    Pin(oneshot::Sender<Pin>),
 }
 
 impl Job {
@@ -51,7 +54,7 @@ impl Job {
         match self {
             Self::Dispatch { .. } | Self::Apply { live: Some(_), .. } => usize::MAX,
             Self::Apply { event: Event::Outcome(_) | Event::Late { .. }, .. } => MAX_WITH_LATE,
-            Self::Apply { .. } | Self::Unreadable { .. } => MAX_OTHERS,
+            Self::Apply { .. } | Self::Unreadable { .. } | Self::Pin(_) => MAX_OTHERS,
             Self::Probe => 1,
         }
     }

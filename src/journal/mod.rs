@@ -23,6 +23,7 @@ mod kept;
 mod listing;
 mod live;
 mod opening;
+mod pages;
 mod payment;
 mod place;
 mod raw;
@@ -34,6 +35,7 @@ mod store;
 #[cfg(test)]
 pub(crate) mod tests;
 mod upgrade;
+mod verification;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -64,6 +66,8 @@ pub use rules::Rejection;
 use rules::{Effect, Event};
 pub use sale::{Fingerprint, Key, Sale};
 use store::{Current, Fault, Snapshot, View};
+use verification::{Background, Stop};
+pub use verification::{Verification, verify};
 use writer::Writer;
 
 /// How long a caller waits for the disk before it is told that the journal is not available: a healthy commit takes
@@ -208,6 +212,7 @@ struct Handle {
     clock: Arc<dyn Clock>,
     writer: Mutex<Option<JoinHandle<()>>>,
     lookups: Arc<Semaphore>,
+    stop: Arc<Stop>,
 }
 
 impl Journal {
@@ -215,7 +220,16 @@ impl Journal {
     /// writes the disk: not for an async thread.
     pub fn open(config: &Config) -> Result<Self, OpenError> {
         let place = Place::claim(&config.directory, config.create)?;
-        Self::open_on(place, config.keep, Arc::new(SystemClock::default()))
+        let path = place.path().to_owned();
+        let journal = Self::open_on(place, config.keep, Arc::new(SystemClock::default()))?;
+        journal.verify_in_background(path.clone()).map_err(|source| OpenError::Io { path, source })?;
+        Ok(journal)
+    }
+
+    /// Compares all of the file with its checksums from now on, a little at a time. Damage ends new payments.
+    fn verify_in_background(&self, path: PathBuf) -> std::io::Result<()> {
+        let (view, inbox, stop) = (Arc::clone(&self.0.view), Arc::clone(&self.0.inbox), Arc::clone(&self.0.stop));
+        Background { path, view, inbox, stop }.start().map(drop)
     }
 
     fn open_on(medium: impl Medium, keep: Duration, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
@@ -231,9 +245,9 @@ impl Journal {
             .spawn(move || writer.run())
             .map_err(|source| OpenError::Io { path, source })?;
         let writer = Mutex::new(Some(thread));
-        let (live, scans) = Default::default();
+        let (live, scans, stop) = Default::default();
         let (ids, lookups) = (Ids::after(newest), Arc::new(Semaphore::new(MAX_LOOKUPS)));
-        Ok(Self(Arc::new(Handle { view, inbox, live, ids, scans, clock, writer, lookups })))
+        Ok(Self(Arc::new(Handle { view, inbox, live, ids, scans, clock, writer, lookups, stop })))
     }
 
     /// Takes `key` for `sale`, or says why not. At most one request at a time has a key. Decided in memory and by at
@@ -246,6 +260,8 @@ impl Journal {
             return answer;
         }
         match self.0.live.claim(key.clone(), fingerprint, |key| self.recorded(key, &fingerprint)) {
+            // What the damaged file does not know may have been sold under this key.
+            Claim::Taken(_) if self.0.view.is_condemned() => Reserve::Unavailable(JournalError::Unavailable),
             Claim::Taken(live) => {
                 let now_ms = self.0.clock.wall_ms();
                 let record = Record::reserved(self.0.ids.next(now_ms), key, sale, now_ms);
@@ -448,11 +464,12 @@ impl Journal {
     /// Whether payments can be recorded, as far as is known.
     #[must_use]
     pub fn is_available(&self) -> bool {
-        self.0.view.is_shown()
+        self.0.view.is_shown() && !self.0.view.is_condemned()
     }
 
     /// Takes no more, writes what waits and closes the file. A payment still under way is unknown at the next start.
     pub async fn close(&self) {
+        self.0.stop.stop();
         self.0.inbox.close();
         let thread = self.0.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
@@ -491,6 +508,7 @@ impl Journal {
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        self.stop.stop();
         self.inbox.close();
     }
 }

@@ -11,6 +11,7 @@ use std::path::Path;
 use redb::{Builder, Database, StorageBackend};
 
 use super::error::OpenError;
+use super::pages::{Header, Verifier};
 use super::place::Medium;
 use super::rehearsal::Overlay;
 use super::store::{self, FORMAT, Fault};
@@ -26,6 +27,9 @@ pub(super) trait Home: Send {
 
     /// Whether a start would find what is open.
     fn check(&self) -> Result<(), OpenError>;
+
+    /// Opens the file once more to read its pages, with what its header says now. Nobody may be committing.
+    fn pages(&self) -> Result<(Header, Box<dyn StorageBackend>), OpenError>;
 }
 
 impl<M: Medium> Home for M {
@@ -36,6 +40,15 @@ impl<M: Medium> Home for M {
     fn check(&self) -> Result<(), OpenError> {
         Medium::check(self)
     }
+
+    fn pages(&self) -> Result<(Header, Box<dyn StorageBackend>), OpenError> {
+        let (path, backend) = (self.path().to_owned(), Box::new(self.backend()?));
+        match Header::read(&*backend) {
+            Ok(Ok(header)) => Ok((header, backend)),
+            Ok(Err(unusable)) => Err(OpenError::Damaged { path, reason: format!("its header is {unusable:?}") }),
+            Err(source) => Err(OpenError::Io { path, source }),
+        }
+    }
 }
 
 /// Opens the journal on `medium`.
@@ -45,7 +58,11 @@ pub(super) fn open(medium: &impl Medium) -> Result<Database, OpenError> {
     if len == 0 {
         return make(medium.backend()?, path, medium.cache_bytes());
     }
-    rehearse(medium, len <= medium.checked_bytes())?;
+    let checked = len <= medium.checked_bytes();
+    if !checked {
+        look_at_the_least(medium)?;
+    }
+    rehearse(medium, checked, |_| Ok(()))?;
     let database = builder(medium.cache_bytes()).create_with_backend(medium.backend()?);
     let database = database.map_err(|error| refused(error, path))?;
     upgrade(&database).map_err(|fault| misread(fault, path))?;
@@ -59,8 +76,28 @@ pub(super) fn make(backend: impl StorageBackend, path: &Path, cache_bytes: usize
     Ok(database)
 }
 
-/// Recovers and checks the journal with all writes kept in memory.
-fn rehearse(medium: &impl Medium, checked: bool) -> Result<(), OpenError> {
+/// Compares what even a start of a large journal cannot do without: by which redb knows free pages from others, since a
+/// wrong one would be written over, and the few pages that say what is open.
+fn look_at_the_least(medium: &impl Medium) -> Result<(), OpenError> {
+    let path = medium.path();
+    let failed = |source| OpenError::Io { path: path.to_owned(), source };
+    let backend = medium.backend()?;
+    // Any other header is redb's to judge, and to repair.
+    let Ok(header) = Header::read(&backend).map_err(failed)? else { return Ok(()) };
+    let mut verifier = Verifier::default();
+    verifier.verify_beside_data(&backend, &header, store::is_small).map_err(failed)?;
+    match verifier.damages.first() {
+        Some(damage) => Err(OpenError::Damaged { path: path.to_owned(), reason: damage.to_string() }),
+        None => Ok(()),
+    }
+}
+
+/// Recovers and checks the journal with all writes kept in memory, and looks at what that gives.
+pub(super) fn rehearse<T>(
+    medium: &impl Medium,
+    checked: bool,
+    look: impl FnOnce(&Database) -> Result<T, Fault>,
+) -> Result<T, OpenError> {
     let path = medium.path();
     let failed = |source| OpenError::Io { path: path.to_owned(), source };
     let overlay = Overlay::over(medium.backend()?).map_err(failed)?;
@@ -68,9 +105,9 @@ fn rehearse(medium: &impl Medium, checked: bool) -> Result<(), OpenError> {
     // redb may panic on a file that was damaged from outside.
     let rehearsed = panic::catch_unwind(AssertUnwindSafe(|| {
         let database = builder(medium.cache_bytes()).set_check_integrity_on_open(checked).create_with_backend(overlay);
-        let format = store::format(&database.map_err(|error| refused(error, path))?);
-        match format.map_err(|fault| misread(fault, path))? {
-            Some(1..=FORMAT) => Ok(()),
+        let database = database.map_err(|error| refused(error, path))?;
+        match store::format(&database).map_err(|fault| misread(fault, path))? {
+            Some(1..=FORMAT) => look(&database).map_err(|fault| misread(fault, path)),
             Some(found) => Err(OpenError::Format { path: path.to_owned(), found, known: FORMAT }),
             None => Err(OpenError::Foreign { path: path.to_owned() }),
         }

@@ -10,12 +10,12 @@
 //! walks a table.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::{
     Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition,
-    TableError, WriteTransaction,
+    TableError, TableHandle, WriteTransaction,
 };
 
 use super::encoding::{self, decode, encode};
@@ -54,6 +54,16 @@ const ID_LEAD_KEY: &str = "id_lead_ms";
 const ID_LAG_KEY: &str = "id_lag_ms";
 /// The newest id that was ever given out here, in two halves: its record may have expired.
 const NEWEST_KEYS: [&str; 2] = ["newest_id_high", "newest_id_low"];
+
+/// The table that says whether a key was used.
+pub(super) fn keys() -> &'static str {
+    CURRENT.name()
+}
+
+/// Whether a table has few pages, however many payments there are.
+pub(super) fn is_small(table: &str) -> bool {
+    [META.name(), COUNTS.name()].contains(&table)
+}
 
 /// Why something could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +113,7 @@ impl StorageFault for redb::CompactionError {}
 pub(super) struct View {
     last: RwLock<Option<Arc<Snapshot>>>,
     commits: AtomicU64,
+    condemned: AtomicBool,
 }
 
 impl View {
@@ -122,6 +133,15 @@ impl View {
 
     pub(super) fn commits(&self) -> u64 {
         self.commits.load(Ordering::Relaxed)
+    }
+
+    /// The file was found to be damaged: what it does not know may have been sold.
+    pub(super) fn condemn(&self) {
+        self.condemned.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_condemned(&self) -> bool {
+        self.condemned.load(Ordering::SeqCst)
     }
 
     pub(super) fn is_shown(&self) -> bool {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redb::Database;
+use tokio::sync::oneshot;
 
 use super::clock::{Age, Clock, horizon_ms};
 use super::error::{JournalError, OpenError};
@@ -25,6 +26,7 @@ use super::payment::Dispatched;
 use super::record::{Contradiction, Discrepancy, Outcome, Record, Release, State};
 use super::rules::{Effect, Event};
 use super::store::{self, Batch, Fault, News, Snapshot, View};
+use super::verification::Pin;
 
 /// Jobs a commit. Measured: 64 a commit record twenty times as many payments a second as one a commit.
 const BATCH: usize = 64;
@@ -125,7 +127,8 @@ impl Writer {
     pub(super) fn run(mut self) {
         let _end = End { view: Arc::clone(&self.view), inbox: Arc::clone(&self.inbox) };
         loop {
-            let taken = self.inbox.take(BATCH, self.patience());
+            let mut taken = self.inbox.take(BATCH, self.patience());
+            taken.jobs = self.hand_out_pins(taken.jobs);
             if self.down.is_some_and(|down| taken.closed || Instant::now() >= down.next_attempt) {
                 self.recover();
             }
@@ -153,6 +156,30 @@ impl Writer {
         }
     }
 
+    /// Answers those who verify; the other jobs are left. Here no commit is under way.
+    fn hand_out_pins(&self, jobs: Vec<Job>) -> Vec<Job> {
+        let pin = |reply: oneshot::Sender<Pin>| match self.pin() {
+            // Who hears nothing asks again later.
+            Err(fault) => tracing::debug!(%fault, "the payment journal cannot be verified now"),
+            Ok(pin) => drop(reply.send(pin)),
+        };
+        let left = jobs.into_iter().filter_map(|job| match job {
+            Job::Pin(reply) => {
+                pin(reply);
+                None
+            }
+            job => Some(job),
+        });
+        left.collect()
+    }
+
+    fn pin(&self) -> Result<Pin, Fault> {
+        let database = self.database.as_ref().ok_or(Fault::Closed)?;
+        let held = Snapshot::of(database)?;
+        let (header, backend) = self.home.pages()?;
+        Ok(Pin { _held: held, header, backend })
+    }
+
     /// Finds out that the file was moved before a payment does.
     fn look_after(&mut self) {
         if let Err(error) = self.home.check() {
@@ -177,8 +204,11 @@ impl Writer {
         let horizon_ms = horizon_ms(age_ms, self.keep);
         let committed = self.commit(|batch| {
             let expired = horizon_ms.map_or(Ok(0), |horizon_ms| batch.expire(horizon_ms, EXPIRED_AT_ONCE))?;
-            let done: Vec<_> =
-                jobs.iter().map(|job| do_job(batch, job, now_ms, age_ms)).collect::<Result<_, Fault>>()?;
+            let do_one = |job: &Job| match job {
+                Job::Dispatch { .. } if self.view.is_condemned() => Ok(Err(JournalError::Unavailable)),
+                job => do_job(batch, job, now_ms, age_ms),
+            };
+            let done: Vec<_> = jobs.iter().map(do_one).collect::<Result<_, Fault>>()?;
             batch.set_age_ms(age_ms)?;
             Ok((expired, done))
         });
@@ -220,7 +250,7 @@ impl Writer {
                     None => tracing::error!(%id, ?done, "an outcome that nobody waited for could not be recorded"),
                 }
             }
-            Job::Unreadable { .. } | Job::Probe => {}
+            Job::Unreadable { .. } | Job::Probe | Job::Pin(_) => {}
         }
     }
 
@@ -244,7 +274,7 @@ impl Writer {
                         drop(reply.send(Err(JournalError::Unavailable)));
                     }
                 }
-                Job::Unreadable { .. } | Job::Probe => {}
+                Job::Unreadable { .. } | Job::Probe | Job::Pin(_) => {}
             }
         }
     }
@@ -335,7 +365,7 @@ fn do_job(
         Job::Dispatch { record, .. } => dispatch(batch, record, now_ms, age_ms).map(|done| done.map(|()| None)),
         Job::Apply { id, event, .. } => affect(batch, *id, event, now_ms, age_ms).map(|done| done.map(Some)),
         Job::Unreadable { id } => batch.mark_unreadable(*id).map(|()| Ok(None)),
-        Job::Probe => Ok(Ok(None)),
+        Job::Probe | Job::Pin(_) => Ok(Ok(None)),
     };
     match done {
         Err(Fault::Damaged { id, .. }) => {

@@ -45,6 +45,45 @@ impl Change {
     }
 }
 
+/// What was asked of a disk, in its order.
+#[derive(Debug, Clone)]
+enum Operation {
+    Change(Change),
+    Sync,
+}
+
+/// Everything that was asked of a disk since some state of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Recording {
+    base: Vec<u8>,
+    operations: Vec<Operation>,
+}
+
+impl Recording {
+    pub(crate) fn len(&self) -> usize {
+        self.operations.len()
+    }
+
+    /// The disk after a power cut that came after so many operations: what was synced until then, and of the rest
+    /// whatever `seed` picks.
+    pub(crate) fn cut(&self, after: usize, seed: u64) -> Disk {
+        let operations = &self.operations[..after];
+        let synced =
+            operations.iter().rposition(|operation| matches!(operation, Operation::Sync)).map_or(0, |at| at + 1);
+        let (mut durable, mut unsynced) = (self.base.clone(), Vec::new());
+        for (at, operation) in operations.iter().enumerate() {
+            match operation {
+                Operation::Change(change) if at < synced => change.apply(&mut durable),
+                Operation::Change(change) => unsynced.push(change.clone()),
+                Operation::Sync => {}
+            }
+        }
+        let disk = Disk::holding(durable);
+        disk.lock().unsynced = unsynced;
+        disk.after_crash(seed)
+    }
+}
+
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch for tests")]
 struct Platter {
@@ -60,6 +99,7 @@ struct Platter {
     cache_bytes: Option<usize>,
     checked_bytes: Option<u64>,
     bytes_read: u64,
+    recording: Option<Recording>,
     /// Looks at its path that still find it; none where it is never moved.
     moved_after: Option<u32>,
     syncs: u64,
@@ -114,6 +154,28 @@ impl Disk {
     /// Bytes read since the last time that this was asked.
     pub(crate) fn take_bytes_read(&self) -> u64 {
         std::mem::take(&mut self.lock().bytes_read)
+    }
+
+    /// Records what is asked of it from now on.
+    pub(crate) fn record(&self) {
+        let mut platter = self.lock();
+        platter.recording = Some(Recording { base: platter.shown.clone(), operations: Vec::new() });
+    }
+
+    /// How much was recorded.
+    pub(crate) fn recorded(&self) -> usize {
+        self.lock().recording.as_ref().map_or(0, Recording::len)
+    }
+
+    pub(crate) fn take_recording(&self) -> Recording {
+        self.lock().recording.take().expect("it was recording")
+    }
+
+    /// Flips bits of what it holds, as a disk does that loses them.
+    pub(crate) fn flip(&self, at: usize, bits: u8) {
+        let mut platter = self.lock();
+        platter.shown[at] ^= bits;
+        platter.durable[at] ^= bits;
     }
 
     /// Whoever looks for the file finds it so many times more, and then no longer.
@@ -228,9 +290,16 @@ impl Platter {
         Some(failure)
     }
 
+    fn record(&mut self, operation: Operation) {
+        if let Some(recording) = &mut self.recording {
+            recording.operations.push(operation);
+        }
+    }
+
     fn change(&mut self, change: Change) {
         change.apply(&mut self.shown);
         self.changes += 1;
+        self.record(Operation::Change(change.clone()));
         self.unsynced.push(change);
     }
 }
@@ -287,6 +356,7 @@ impl StorageBackend for Disk {
         for change in unsynced {
             change.apply(&mut platter.durable);
         }
+        platter.record(Operation::Sync);
         Ok(())
     }
 

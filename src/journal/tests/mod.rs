@@ -7,8 +7,10 @@ mod model;
 mod moved;
 mod opening;
 mod payments;
+mod power;
 mod unreadable;
 mod upgrade;
+mod verification;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -143,6 +145,22 @@ async fn settled_down(journal: &Journal) -> Result<(), JournalError> {
         Err(JournalError::NoSuchRecord) => Ok(()),
         other => Err(other.expect_err("no record has a fresh id")),
     }
+}
+
+/// A journal with so many booked payments, under the keys `0` and up, closed.
+pub(crate) async fn filled(payments: usize) -> Disk {
+    let (disk, journal) = on_new_disk();
+    let names: Vec<_> = (0..payments).map(|number| number.to_string()).collect();
+    for names in names.chunks(1000) {
+        futures_util::future::join_all(names.iter().map(|name| pay(&journal, name, booked()))).await;
+    }
+    journal.close().await;
+    disk
+}
+
+/// How often to try what is tried at random: a few times, or as often as the variable of this name says.
+fn rounds(variable: &str, few: usize) -> usize {
+    std::env::var(variable).ok().map_or(few, |rounds| rounds.parse().expect("a number of rounds"))
 }
 
 async fn until(what: &str, mut is_so: impl FnMut() -> bool) {

@@ -10,7 +10,8 @@ use tempfile::TempDir;
 use super::disk::Failure;
 use super::*;
 use crate::journal::opening;
-use crate::journal::place::Medium;
+use crate::journal::place::{Medium, Place};
+use crate::journal::rules::Event;
 use crate::journal::store;
 use crate::journal::{Create, InvalidConfig, OpenError};
 
@@ -256,19 +257,9 @@ fn the_empty_root_of_a_new_disk_gets_a_journal() {
     Journal::open(&config(directory.path())).unwrap();
 }
 
-/// A sound journal, closed.
-async fn closed_disk() -> Disk {
-    let (disk, journal) = on_new_disk();
-    for number in 0..3 {
-        pay(&journal, &number.to_string(), booked()).await;
-    }
-    journal.close().await;
-    disk
-}
-
 #[tokio::test]
 async fn whatever_the_disk_refuses_at_a_start_is_never_called_damage() {
-    let bytes = closed_disk().await.bytes();
+    let bytes = filled(3).await.bytes();
     for (failure, step) in [(Failure::Read, 3), (Failure::Write, 1), (Failure::Full, 1), (Failure::Sync, 1)] {
         for point in (0..).step_by(step) {
             let disk = Disk::holding(bytes.clone());
@@ -371,12 +362,7 @@ async fn a_failed_compaction_on_a_disk_that_recovers_is_gone_on_without() {
 
 #[tokio::test]
 async fn a_start_does_not_read_a_large_journal_to_find_out_whether_most_of_it_is_free() {
-    let (disk, journal) = on_new_disk();
-    let names: Vec<_> = (0..4000).map(|number| number.to_string()).collect();
-    for names in names.chunks(1000) {
-        futures_util::future::join_all(names.iter().map(|name| pay(&journal, name, booked()))).await;
-    }
-    journal.close().await;
+    let disk = filled(4000).await;
     disk.unchecked();
     disk.without_cache();
     // In a build with its assertions redb itself reads all that it opens.
@@ -386,4 +372,72 @@ async fn a_start_does_not_read_a_large_journal_to_find_out_whether_most_of_it_is
     drop(opening::open_compact(&disk, 1).unwrap());
     let beyond = disk.take_bytes_read() - opened;
     assert!(beyond < disk.len() as u64 / 8, "{beyond} bytes of {}", disk.len());
+}
+
+/// A closed journal of so many booked payments, on a real disk.
+fn written(payments: usize) -> TempDir {
+    let directory = tempfile::tempdir_in(".").unwrap();
+    drop(Journal::open(&config(directory.path())).unwrap());
+    let path = directory.path().join(FILE);
+    let database = loop {
+        // The journal closes its file in a thread of its own.
+        match Database::open(&path) {
+            Ok(database) => break database,
+            Err(redb::DatabaseError::DatabaseAlreadyOpen) => std::thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    };
+    let mut left = payments;
+    while left > 0 {
+        let now = left.min(20_000);
+        let filling = store::commit(&database, |batch| {
+            for number in left - now..left {
+                let mut record = Record::reserved(RecordId::fresh(), key(&number.to_string()), sale(1), 0);
+                for event in [Event::Dispatch, Event::Outcome(booked())] {
+                    record.apply(&event, 0).unwrap();
+                }
+                batch.insert(&record, 0)?;
+            }
+            Ok(())
+        });
+        filling.unwrap();
+        left -= now;
+    }
+    directory
+}
+
+/// `cargo test --release --lib -- --ignored --nocapture a_start_of_a_million`
+#[test]
+#[ignore = "writes a gigabyte; a measurement, told to whoever runs it"]
+fn a_start_of_a_million_payments_takes_at_most_twice_that_of_a_thousand() {
+    let median = |payments: usize| {
+        let directory = written(payments);
+        let mut took: Vec<_> = (0..9)
+            .map(|_| {
+                let begun = std::time::Instant::now();
+                let place = Place::claim(directory.path(), Create::Never).unwrap();
+                let journal = Journal::open_on(place, KEEP, Arc::new(SystemClock::default())).unwrap();
+                let took = begun.elapsed();
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(journal.close());
+                took
+            })
+            .collect();
+        took.sort();
+        let file = fs::metadata(directory.path().join(FILE)).unwrap().len();
+        println!("{payments} payments, {file} bytes: a start takes {:?} ({:?} to {:?})", took[4], took[0], took[8]);
+        let begun = std::time::Instant::now();
+        let found = crate::journal::verify(directory.path()).unwrap();
+        println!(
+            "verified: {} records, {} bytes, {:?}, {:?}",
+            found.records,
+            found.bytes,
+            found.faults,
+            begun.elapsed()
+        );
+        took[4]
+    };
+    let payments = rounds("JOURNAL_PAYMENTS", 1_000_000);
+    let (small, large) = (median(1000), median(payments));
+    assert!(large <= small * 2, "{large:?} to {small:?}");
 }
