@@ -29,7 +29,6 @@ use crate::journal::{
     Dispatched, Journal, JournalError, Key, Late, Outcome, Record, RecordId, Release, Reservation, Reserve, Sale,
     Verdict,
 };
-use crate::telemetry::meter::Counter;
 use crate::wire::{Body, Command};
 
 /// The `Retry-After` of what is decided within moments.
@@ -65,8 +64,6 @@ pub(super) struct Payments {
     pub(super) cache: Arc<Cache>,
     pub(super) instance: Arc<str>,
     pub(super) evidence: Evidence,
-    /// Words of the gateway that did not agree with the record of their payment, since the start.
-    pub(super) contradictions: Counter,
     /// Set-aside links that are listened to, by payment; ended when a person settles it.
     listening: Mutex<HashMap<RecordId, CancellationToken>>,
     /// Those who listen.
@@ -76,8 +73,13 @@ pub(super) struct Payments {
 impl Payments {
     pub(super) fn new(dispatch: Arc<Dispatch>, journal: Journal, cache: Arc<Cache>, instance: Arc<str>) -> Self {
         let evidence = Evidence::new(Arc::clone(&dispatch), journal.clone(), Arc::clone(&instance));
-        let (contradictions, listening, listeners) = Default::default();
-        Self { dispatch, journal, cache, instance, evidence, contradictions, listening, listeners }
+        let (listening, listeners) = Default::default();
+        Self { dispatch, journal, cache, instance, evidence, listening, listeners }
+    }
+
+    /// Words of the gateway that did not agree with the record of their payment, since the start.
+    pub(super) fn contradictions(&self) -> u64 {
+        self.journal.contradictions(&self.instance)
     }
 
     /// Waits until everything that late frames told is recorded. To be called once the links are closed.
@@ -206,12 +208,7 @@ impl Payments {
     async fn booked(&self, dispatched: Dispatched, reply: Body) -> Result<Paid, Error> {
         let id = dispatched.id();
         match self.journal.finish(dispatched, Outcome::Booked(reply)).await {
-            Ok(record) => {
-                if !record.contradictions.is_empty() {
-                    self.contradictions.count();
-                }
-                Ok(Paid { record, replayed: false })
-            }
+            Ok(record) => Ok(Paid { record, replayed: false }),
             // An answer that a restart would forget is none.
             Err(error) => {
                 tracing::error!(payment = %id, %error, "a payment was booked and its record cannot be written");
@@ -297,14 +294,11 @@ impl Payments {
         };
         match self.journal.late(id, outcome).await {
             Ok(Late::Changed(record) | Late::Unchanged(record)) => {
-                if !record.contradictions.is_empty() {
-                    self.contradictions.count();
-                }
                 tracing::info!(instance = %self.instance, payment = %id, state = %record.state(),
                     "the late reply of a payment");
             }
-            // The journal has said which, once it was durable.
-            Ok(Late::Contradiction(_)) => self.contradictions.count(),
+            // The journal has told and counted it, once it was durable.
+            Ok(Late::Contradiction(_)) => {}
             Err(error) => {
                 tracing::error!(instance = %self.instance, payment = %id, %error,
                     "the late reply of a payment cannot be recorded");

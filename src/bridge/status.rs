@@ -126,7 +126,7 @@ impl Bridge {
                 waiting: pool.waiting,
                 shards: pool.shards,
                 budgets,
-                contradictions: instance.payments.contradictions.get(),
+                contradictions: instance.payments.contradictions(),
             }
         });
         let (copies, bytes) = self.shared.cache.size();
@@ -148,7 +148,7 @@ impl Bridge {
     pub fn tallies(&self) -> impl Iterator<Item = (&str, InstanceTally<'_>)> {
         self.shared.instances.iter().map(|(name, instance)| {
             let (gateway, waits) = (instance.dispatch.pool.tally(), instance.dispatch.ledger.waits());
-            let contradictions = instance.payments.contradictions.get();
+            let contradictions = instance.payments.contradictions();
             (name.as_str(), InstanceTally { gateway, waits, answers: &instance.answers, contradictions })
         })
     }

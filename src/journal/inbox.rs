@@ -53,7 +53,7 @@ impl Job {
     fn limit(&self) -> usize {
         match self {
             Self::Dispatch { .. } | Self::Apply { live: Some(_), .. } => usize::MAX,
-            Self::Apply { event: Event::Outcome(_) | Event::Late { .. }, .. } => MAX_WITH_LATE,
+            Self::Apply { event: Event::Outcome(_) | Event::Late { .. } | Event::NotHeardAnyMore, .. } => MAX_WITH_LATE,
             Self::Apply { .. } | Self::Unreadable { .. } | Self::Pin(_) => MAX_OTHERS,
             Self::Probe => 1,
         }

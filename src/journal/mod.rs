@@ -455,6 +455,12 @@ impl Journal {
         let _ = self.0.inbox.hand_in(Job::Unreadable { id });
     }
 
+    /// How often the gateway contradicted the record of a payment of this instance since the journal was opened.
+    #[must_use]
+    pub fn contradictions(&self, instance: &str) -> u64 {
+        self.0.view.contradictions(instance)
+    }
+
     /// Commits since the journal was opened: payments under way at the same time share them.
     #[must_use]
     pub fn commits(&self) -> u64 {

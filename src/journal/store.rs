@@ -9,9 +9,10 @@
 //! ended ones by the journal's age at their end, and a count of each state, so that nothing on the way of a payment
 //! walks a table.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use redb::{
     Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition,
@@ -114,6 +115,8 @@ pub(super) struct View {
     last: RwLock<Option<Arc<Snapshot>>>,
     commits: AtomicU64,
     condemned: AtomicBool,
+    /// By instance, how often the gateway contradicted the record of a payment, since the start.
+    contradictions: Mutex<BTreeMap<String, u64>>,
 }
 
 impl View {
@@ -129,6 +132,16 @@ impl View {
     /// A commit is on disk.
     pub(super) fn committed(&self) {
         self.commits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn contradictions(&self, instance: &str) -> u64 {
+        let contradictions = self.contradictions.lock().unwrap_or_else(PoisonError::into_inner);
+        contradictions.get(instance).copied().unwrap_or_default()
+    }
+
+    fn contradicted(&self, instance: &str) {
+        let mut contradictions = self.contradictions.lock().unwrap_or_else(PoisonError::into_inner);
+        *contradictions.entry(instance.to_owned()).or_default() += 1;
     }
 
     pub(super) fn commits(&self) -> u64 {
@@ -159,6 +172,7 @@ impl View {
 /// of it is reported, though after a failed sync a reopened file may show it.
 pub(super) fn commit<T>(
     database: &Database,
+    view: &View,
     work: impl FnOnce(&mut Batch<'_>) -> Result<T, Fault>,
 ) -> Result<T, Fault> {
     let mut transaction = database.begin_write()?;
@@ -168,13 +182,13 @@ pub(super) fn commit<T>(
     let news = std::mem::take(&mut batch.news);
     drop(batch);
     transaction.commit()?;
-    news.into_iter().for_each(News::tell);
+    news.into_iter().for_each(|news| news.tell(view));
     Ok(done)
 }
 
 /// Makes the tables of an empty file.
 pub(super) fn initialise(database: &Database) -> Result<(), Fault> {
-    commit(database, |batch| {
+    commit(database, &View::default(), |batch| {
         batch.set_format()?;
         Ok(())
     })
@@ -346,10 +360,11 @@ pub(super) enum News {
 }
 
 impl News {
-    fn tell(self) {
+    fn tell(self, view: &View) {
         match self {
             Self::Moved { id, from, to } => tracing::info!(payment = %id, %from, %to, "payment"),
             Self::Contradicted { id, instance, state } => {
+                view.contradicted(&instance);
                 tracing::error!(instance, payment = %id, %state, "the gateway contradicts the record of a payment");
             }
             Self::Shortened { id, bytes } => {

@@ -37,6 +37,8 @@ const EXPIRED_AT_ONCE: usize = 2 * BATCH;
 const IDLE: Duration = Duration::from_mins(1);
 /// An idle journal looks this often whether its file is where it should be.
 const WATCH: Duration = Duration::from_secs(2);
+/// Attempts under one key that are looked through for the one that another follows; beyond it a listing by key is short.
+const MOST_ATTEMPTS: usize = 64;
 /// Pauses between attempts to recover: the first is made at once, then from here doubling to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -88,7 +90,7 @@ impl Writer {
         home: Box<dyn Home>,
     ) -> Result<Self, Fault> {
         let now_ms = clock.wall_ms();
-        let stored_ms = store::commit(&database, |batch| {
+        let stored_ms = store::commit(&database, &view, |batch| {
             let age_ms = batch.age_ms()?;
             batch.unmark_readable(age_ms)?;
             let open = [State::Dispatching, State::Unknown].map(|state| batch.ids_in(state.into()));
@@ -197,7 +199,9 @@ impl Writer {
     }
 
     /// Commits the jobs, or only the journal's age and what has expired.
-    fn serve(&mut self, jobs: Vec<Job>) {
+    fn serve(&mut self, mut jobs: Vec<Job>) {
+        // What is known by now of payments under a key is known before the next one under it is let go.
+        jobs.sort_by_key(|job| matches!(job, Job::Dispatch { .. }));
         self.committed = Instant::now();
         let now_ms = self.clock.wall_ms();
         let age_ms = self.age.at_ms(self.clock.monotonic());
@@ -225,7 +229,7 @@ impl Writer {
     fn commit<T>(&self, work: impl FnOnce(&mut Batch<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
         let database = self.database.as_ref().ok_or(Fault::Closed)?;
         self.home.check()?;
-        let done = store::commit(database, work)?;
+        let done = store::commit(database, &self.view, work)?;
         // It may have been moved meanwhile. Only what the next start will find lets a payment leave.
         self.home.check()?;
         self.view.committed();
@@ -312,7 +316,7 @@ impl Writer {
         let database = self.home.open().map_err(|error| told(&error))?;
         let now_ms = self.clock.wall_ms();
         let age_ms = self.age.at_ms(self.clock.monotonic());
-        let proof = store::commit(&database, |batch| {
+        let proof = store::commit(&database, &self.view, |batch| {
             for Unwritten { id, event, .. } in &self.unwritten {
                 match affect(batch, *id, event, now_ms, age_ms) {
                     Ok(Err(JournalError::NoSuchRecord))
@@ -436,10 +440,53 @@ fn apply(
     now_ms: i64,
     age_ms: u64,
 ) -> Result<Result<Effect, JournalError>, Fault> {
-    match event {
-        Event::Late { outcome, .. } => late(batch, record, before, outcome, now_ms, age_ms),
-        event => step(batch, record, before, event, now_ms, age_ms),
+    if let Event::Late { outcome, .. } = event {
+        return late(batch, record, before, outcome, now_ms, age_ms);
     }
+    let was_free = record.frees_its_key();
+    let effect = step(batch, record, before, event, now_ms, age_ms)?;
+    if !was_free && record.frees_its_key() {
+        give_key_back(batch, record, now_ms, age_ms)?;
+    }
+    Ok(effect)
+}
+
+/// While this payment held the key, an earlier one under it turned out to be booked: now that this one was not, the
+/// earlier one takes the key, or the next repeat would book once more.
+fn give_key_back(batch: &mut Batch<'_>, record: &Record, now_ms: i64, age_ms: u64) -> Result<(), Fault> {
+    let booked = record.contradictions.iter().find_map(|contradiction| match contradiction.why {
+        Discrepancy::KeyUsedAgain { of } if matches!(contradiction.says, Outcome::Booked(_)) => {
+            Some((of?, contradiction.says.clone()))
+        }
+        _ => None,
+    });
+    let Some((id, says)) = booked else { return Ok(()) };
+    match batch.get(id) {
+        Ok(Some(mut earlier)) => {
+            let before = earlier.state().into();
+            let _ = late(batch, &mut earlier, before, &says, now_ms, age_ms)?;
+            Ok(())
+        }
+        Ok(None) | Err(Fault::Damaged { .. }) => Ok(()),
+        Err(fault) => Err(fault),
+    }
+}
+
+/// Makes an earlier record the current one of its key, and the first of its attempts that is listed.
+fn take_key(batch: &mut Batch<'_>, record: &mut Record, current: &Record, age_ms: u64) -> Result<(), Fault> {
+    let mut attempt = current.clone();
+    for _ in 0..MOST_ATTEMPTS {
+        let Some(previous) = attempt.previous else { break };
+        if previous == record.id {
+            attempt.previous = record.previous.replace(current.id);
+            batch.put(Some(attempt.state().into()), &attempt, age_ms)?;
+            batch.put(Some(record.state().into()), record, age_ms)?;
+            break;
+        }
+        let Ok(Some(earlier)) = batch.get(previous) else { break };
+        attempt = earlier;
+    }
+    batch.make_current(&record.key, record.id, Some(record.fingerprint))
 }
 
 /// What came after the caller was answered concerns all payments under the key.
@@ -468,9 +515,7 @@ fn late(
             let _ = step(batch, &mut later, before, &event, now_ms, age_ms)?;
         }
         // The key is taken by what was booked, not by a later attempt that was refused.
-        Ok(Effect::Changed) if !record.frees_its_key() => {
-            batch.make_current(&record.key, record.id, Some(record.fingerprint))?;
-        }
+        Ok(Effect::Changed) if !record.frees_its_key() => take_key(batch, record, &later, age_ms)?,
         _ => {}
     }
     Ok(effect)
@@ -492,7 +537,9 @@ fn step(
         Err(rejection) => return Ok(Err(rejection.into())),
     };
     let after: RecordState = record.state().into();
-    if effect == Effect::Contradicted || record.contradictions.len() > contradictions {
+    // Of two records that note the same word, the one that it is about tells of it.
+    let is_told = !matches!(event, Event::Contradicted(_));
+    if is_told && (effect == Effect::Contradicted || record.contradictions.len() > contradictions) {
         let instance = record.key.instance.clone();
         batch.news.push(News::Contradicted { id: record.id, instance, state: after });
     }

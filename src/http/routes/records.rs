@@ -210,8 +210,8 @@ pub struct PaymentRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, format = DateTime)]
     ended_at: Option<String>,
-    /// Until when its connection to the gateway was listened to for a late reply; absent while it is, or where no late
-    /// reply can come.
+    /// Until when its connection to the gateway was listened to for a late reply. Absent while it is, where no late reply
+    /// can come, and for a refused payment whose bridge was killed within `gateway.late_patience`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, format = DateTime)]
     listened_until: Option<String>,

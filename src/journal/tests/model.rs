@@ -96,6 +96,8 @@ struct Attempt {
     amount: u64,
     state: State,
     is_free: bool,
+    /// Released by the gateway's word, which its reply can take back.
+    is_refused: bool,
     /// How long the journal ran when it ended.
     ended_ms: Option<u64>,
 }
@@ -227,7 +229,8 @@ impl Life {
             }
         };
         let id = reservation.id();
-        let attempt = Attempt { id, amount, state: State::Dispatching, is_free: false, ended_ms: None };
+        let attempt =
+            Attempt { id, amount, state: State::Dispatching, is_free: false, is_refused: false, ended_ms: None };
         if let Ok(dispatched) = self.runtime.block_on(self.journal.dispatch(reservation)) {
             self.held[key] = Some((Held::Dispatched(dispatched), amount));
             self.attempts[key] = Some(attempt);
@@ -244,32 +247,43 @@ impl Life {
 
     /// An outcome was handed in: it applies, unless a crash came before it was on disk.
     fn told(&mut self, key: usize, id: RecordId, told: Told, written: Result<(), JournalError>) {
+        self.told_by(key, id, told, written, false);
+    }
+
+    fn told_by(&mut self, key: usize, id: RecordId, told: Told, written: Result<(), JournalError>, is_late: bool) {
+        let was_refused = self.attempts[key].as_ref().is_some_and(|attempt| attempt.id == id && attempt.is_refused);
         let before = self.attempts[key].as_ref().filter(|attempt| attempt.id == id).map(|attempt| attempt.state);
         let crashed = written.is_err() && self.after_fault();
         let Some(before) = before else { return };
-        let mut expected = told.after(before);
+        let takes_back = is_late && was_refused && told == Told::Booked;
+        let mut expected = if takes_back { State::Booked } else { told.after(before) };
         if crashed {
             let lost = if before == State::Dispatching { State::Unknown } else { before };
             let found = self.state_on_disk(id).expect("a dispatched payment is on disk");
             assert!(found == lost || found == expected, "{found}, neither {lost} nor {expected}");
             expected = found;
         }
-        self.move_to(key, expected, self.is_free(key) || expected == State::Released);
+        let is_free = expected == State::Released || (self.is_free(key) && expected == before);
+        self.move_to(key, expected, is_free);
+        if let Some(attempt) = &mut self.attempts[key] {
+            let by_word = before != State::Released && told == Told::Refused;
+            attempt.is_refused = expected == State::Released && (was_refused || by_word);
+        }
     }
 
     fn late(&mut self, key: usize, told: Told) {
-        let Some(Attempt { id, state, is_free, .. }) = self.attempts[key].clone() else { return };
+        let Some(Attempt { id, state, is_free, is_refused, .. }) = self.attempts[key].clone() else { return };
         match self.runtime.block_on(self.journal.late(id, told.outcome())) {
             Ok(late) => {
                 let contradicts = match told {
-                    Told::Booked => is_free,
+                    Told::Booked => is_free && !is_refused,
                     Told::Refused | Told::NeverWritten => state.has_ended() && !is_free,
                     Told::Nothing => false,
                 };
                 assert_eq!(matches!(late, Late::Contradiction(_)), contradicts, "{told:?} for {state}");
-                self.told(key, id, told, Ok(()));
+                self.told_by(key, id, told, Ok(()), true);
             }
-            Err(error) => self.told(key, id, told, Err(error)),
+            Err(error) => self.told_by(key, id, told, Err(error), true),
         }
     }
 
@@ -345,7 +359,7 @@ impl Life {
 
     fn move_to(&mut self, key: usize, state: State, is_free: bool) {
         let Some(attempt) = &mut self.attempts[key] else { return };
-        if state.has_ended() && !attempt.state.has_ended() {
+        if state.has_ended() && attempt.state != state {
             attempt.ended_ms = Some(self.ran_ms);
         }
         attempt.state = state;

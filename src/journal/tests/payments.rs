@@ -247,6 +247,48 @@ async fn a_person_settles_what_was_seen_and_a_late_frame_against_it_is_reported(
 }
 
 #[tokio::test]
+async fn a_reply_that_came_while_the_key_was_used_again_takes_the_key_once_that_one_was_not_booked() {
+    for ends in [refused(), Outcome::Released(Release::NeverWritten), Outcome::Unknown(None)] {
+        let (_, journal) = on_new_disk();
+        let first = pay(&journal, "a", refused()).await;
+        let second = dispatch(&journal, "a").await;
+        assert!(matches!(journal.late(first.id, booked()).await, Ok(Late::Contradiction(_))));
+        assert_eq!(journal.contradictions("demo"), 1);
+        let second = journal.finish(second, ends.clone()).await.unwrap();
+        if ends == Outcome::Unknown(None) {
+            journal.settle(second.id, second.revision, verdict(Finding::NotBooked)).await.unwrap();
+        }
+        let Reserve::Replay(record) = journal.reserve(key("a"), sale(1)) else { panic!("it would be booked again") };
+        assert_eq!(record.id, first.id, "{ends:?}");
+        let filter = Filter {
+            instance: "demo".into(),
+            caller: Some("shop".into()),
+            idempotency_key: Some("a".into()),
+            limit: 9,
+            ..Filter::default()
+        };
+        let attempts = journal.list(filter).await.unwrap().readable();
+        assert_eq!(attempts.len(), 2, "none of the attempts is lost to who lists them: {attempts:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_reply_after_a_refusal_is_kept_for_as_long_as_any_that_was_booked_then() {
+    let clock = Arc::new(HandClock::default());
+    let journal = open(&Disk::default(), &clock);
+    let record = pay(&journal, "a", refused()).await;
+    clock.run(KEEP.saturating_sub(INSTANT));
+    settled_down(&journal).await.unwrap();
+    assert!(matches!(journal.late(record.id, booked()).await, Ok(Late::Changed(_))));
+    clock.run(KEEP.saturating_sub(INSTANT));
+    settled_down(&journal).await.unwrap();
+    assert!(matches!(journal.reserve(key("a"), sale(1)), Reserve::Replay(_)), "not forgotten at its first end");
+    clock.run(INSTANT);
+    settled_down(&journal).await.unwrap();
+    drop(reserve(&journal, "a"));
+}
+
+#[tokio::test]
 async fn a_key_is_new_once_keep_has_passed_and_not_before() {
     let clock = Arc::new(HandClock::default());
     let journal = open(&Disk::default(), &clock);
