@@ -182,7 +182,9 @@ pub(super) fn commit<T>(
     let news = std::mem::take(&mut batch.news);
     drop(batch);
     transaction.commit()?;
-    news.into_iter().for_each(|news| news.tell(view));
+    for news in news {
+        news.tell(view);
+    }
     Ok(done)
 }
 

@@ -390,7 +390,7 @@ fn written(payments: usize) -> TempDir {
     let mut left = payments;
     while left > 0 {
         let now = left.min(20_000);
-        let filling = store::commit(&database, |batch| {
+        let filling = store::commit(&database, &store::View::default(), |batch| {
             for number in left - now..left {
                 let mut record = Record::reserved(RecordId::fresh(), key(&number.to_string()), sale(1), 0);
                 for event in [Event::Dispatch, Event::Outcome(booked())] {
