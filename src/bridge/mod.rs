@@ -257,8 +257,13 @@ impl Bridge {
         let instance = self.instance(instance)?;
         let write_by = deadline.min(Instant::now() + instance.pay_max_wait);
         let shown = Shown::default();
-        let work = Arc::clone(&instance.payments).pay(key, sale, command, write_by, Arc::clone(&shown));
+        // Decided now, and kept: a sale that came before the bridge refused new ones is not refused for what it waits for
+        // meanwhile, such as the disk. The stopping bridge waits from here on.
+        let waited_for = self.shared.tasks.token();
+        let may_begin = instance.dispatch.begin();
+        let work = Arc::clone(&instance.payments).pay(key, sale, command, may_begin, (write_by, Arc::clone(&shown)));
         let task = self.shared.tasks.spawn_on(work.in_current_span(), &self.shared.runtime);
+        drop(waited_for);
         match (timeout_at(deadline, task).await, shown.get()) {
             (Ok(Ok(outcome)), _) => outcome,
             // It runs on; or it panicked, and nobody knows how far it got.

@@ -95,12 +95,14 @@ impl Payments {
         key: Key,
         sale: Sale,
         command: Command,
-        write_by: Instant,
-        shown: Shown,
+        may_begin: Result<(), Error>,
+        (write_by, shown): (Instant, Shown),
     ) -> Result<Paid, Error> {
         let pos_id = sale.pos_id;
         match self.journal.reserve_soon(key.clone(), sale.clone()).await {
             Reserve::Fresh(reservation) => {
+                // Refused, its key is free again.
+                may_begin?;
                 let begun = Arc::clone(&self).begin(reservation, pos_id, &command, (write_by, shown)).await;
                 match begun {
                     // A late reply took the key since it was reserved.
@@ -134,7 +136,6 @@ impl Payments {
         command: &Command,
         (write_by, shown): (Instant, Shown),
     ) -> Result<Paid, Begun> {
-        self.dispatch.begin()?;
         // Until the record is durable a dropped reservation frees the key, and a dropped lease and permit go back.
         let way = self.way(command, write_by).await?;
         if let Some(newest) = self.evidence.newest_before(pos_id) {

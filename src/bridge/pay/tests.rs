@@ -170,6 +170,25 @@ async fn a_caller_who_goes_away_cancels_nothing_and_its_payment_is_recorded() {
     assert_eq!(world.sent_and_booked("gone"), (1, 1));
 }
 
+/// On one thread, so that nothing of the payment has run when the bridge begins to refuse.
+#[tokio::test]
+async fn a_payment_that_came_before_new_ones_are_refused_is_made_however_far_it_was() {
+    let world = World::start().await;
+    let mut paying = std::pin::pin!(world.pay("early"));
+    assert!(futures_util::poll!(&mut paying).is_pending());
+    world.bridge.drain().refuse_new();
+    let mut finished = std::pin::pin!(world.bridge.finished());
+    assert!(futures_util::poll!(&mut finished).is_pending(), "it is waited for");
+    let refused = world.pay("late").await;
+    assert!(matches!(refused, Err(Error::ShuttingDown { .. })), "{refused:?}");
+    let paid = paying.await;
+    assert!(paid.as_ref().is_ok_and(|paid| !paid.replayed), "{paid:?}");
+    assert!(world.pay("early").await.is_ok_and(|paid| paid.replayed), "what is known is told to the end");
+    finished.await;
+    assert_eq!((world.sent_and_booked("early"), world.sent_and_booked("late")), ((1, 1), (0, 0)));
+    assert!(world.record("late").await.is_none());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_journal_is_out_of_order_every_answer_says_so_and_nothing_is_sent() {
     let world = World::start().await;
