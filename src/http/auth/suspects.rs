@@ -2,7 +2,7 @@
 //!
 //! Tokens of the bridge's own making cannot be guessed, but an instance's key was chosen by somebody else and may be
 //! short. So an address that fails again and again is no longer listened to for a while; only a token that was accepted
-//! from there before is let in all the same ([`super::accepted`]).
+//! from there before is let in all the same (`accepted.rs`).
 //!
 //! A bridge that nobody fails at pays one atomic load a request for this.
 
