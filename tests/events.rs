@@ -7,7 +7,7 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use concertpos_bridge::simulator::Config;
+use concertpos_bridge::simulator::{Config, Instance};
 use support::events::{Event, Stream, ids, messages};
 use support::{World, eventually, problem};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -391,7 +391,9 @@ async fn a_newcomer_too_many_is_told_to_come_later_and_nobody_loses_a_place() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_token_has_its_share_of_the_listeners_of_an_instance_and_no_more() {
     let second = [("BRIDGE_EVENTS__MAX_LISTENERS", "2"), ("BRIDGE_INSTANCES__FEST__API_KEY", "fest-key")];
-    let world = world(&second).await;
+    let mut gateway = Config::default();
+    gateway.instances.push(Instance { slug: "fest".into(), api_key: "fest-key".into() });
+    let world = world_over(gateway, &second).await;
     let mut own = Vec::new();
     for _ in 0..2 {
         let mut stream = Stream::open(&world, "").await;

@@ -3,6 +3,7 @@
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::{HttpResponse, get, put, web};
 use serde::Serialize;
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::bridge::status::BridgeStatus;
@@ -103,7 +104,12 @@ pub struct InBudget {
 #[derive(Debug, ToSchema)]
 pub struct Opening {
     /// Only `true`.
+    #[schema(schema_with = only_true)]
     pub open: bool,
+}
+
+fn only_true() -> Object {
+    ObjectBuilder::new().schema_type(Type::Boolean).enum_values(Some([true])).description(Some("Only `true`.")).build()
 }
 
 impl Opening {

@@ -45,7 +45,7 @@ pub struct Wanted {
     #[param(nullable = false, inline = false, value_type = ListedState, required = false, example = "unknown")]
     pub state: Option<String>,
     /// Only those of this point of sale.
-    #[param(nullable = false, minimum = 0, example = 1)]
+    #[param(nullable = false, minimum = 0, maximum = 9_007_199_254_740_991_i64, example = 1)]
     pub pos_id: Option<i64>,
     /// Only those created at this time or later (RFC 3339).
     #[param(nullable = false, format = DateTime, example = "2026-06-08T00:00:00Z")]
