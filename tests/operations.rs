@@ -171,15 +171,17 @@ async fn a_stopping_bridge_ends_what_is_under_way_and_begins_nothing_new() {
 async fn a_sale_that_waits_for_a_link_when_the_bridge_stops_is_sent_and_answered() {
     let settings = [("BRIDGE_GATEWAY__MIN_LINKS", "1"), ("BRIDGE_GATEWAY__MAX_LINKS", "1")];
     let world = World::with(Config::default(), &settings).await;
-    world.gateway.add_fault(Fault::new(Action::Latency { ms: 1_500 }).on("payitems").times(1));
+    // A payment opens a second link where one is all there is, and no third.
+    world.gateway.add_fault(Fault::new(Action::Latency { ms: 1_500 }).on("payitems").times(2));
     let first = tokio::spawn(world.sale("first").send());
-    eventually("it is on its way", async || world.gateway.counts().command("payitems").received == 1).await;
     let second = tokio::spawn(world.sale("second").send());
+    eventually("both are on their way", async || world.gateway.counts().command("payitems").received == 2).await;
+    let third = tokio::spawn(world.sale("third").send());
     eventually("the other waits", async || status(&world).await["payments"]["reserved"] == 1).await;
     world.ask_to_stop();
     eventually("a read is refused", async || world.get(ANY).await.status() == 503).await;
-    assert_eq!(world.gateway.counts().command("payitems").received, 1, "it waits still");
-    for sale in [first, second] {
+    assert_eq!(world.gateway.counts().command("payitems").received, 2, "it waits still");
+    for sale in [first, second, third] {
         assert_eq!(sale.await.unwrap().unwrap().status(), 201);
     }
 }

@@ -14,7 +14,7 @@ use concertpos_bridge::simulator::{Action, Config, Counting, Fault, Garbage, Lim
 use futures_util::future::join_all;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
-use support::{World, eventually, problem, together};
+use support::{OPERATOR, World, eventually, problem, together};
 
 /// Worlds side by side: most rows only wait for a timeout.
 const WORLDS: usize = 8;
@@ -246,6 +246,9 @@ async fn whatever_the_gateway_does_and_whoever_asks_a_payment_is_sent_at_most_on
             let next = || cases.lock().unwrap().pop_front();
             while let Some((row, caller)) = next() {
                 check(&world, &row, caller).await;
+                // A limit that says no time closes payments for a window; the next row is not about that.
+                let open = world.http.put(world.path("/budget/payitems")).bearer_auth(OPERATOR);
+                assert_eq!(open.json(&json!({"open": true})).send().await.unwrap().status(), 200);
                 let ready = async || world.get_open("/readyz?require=gateway").await.status() == 200;
                 eventually("its links are back", ready).await;
             }

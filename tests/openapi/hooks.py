@@ -7,6 +7,7 @@ import re
 import schemathesis
 
 ID = re.compile(r"[0-9a-z]+-[0-9]+")
+CURSOR = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 NAME = re.compile(r"[a-z0-9_]{1,64}")
 EVENT = re.compile(r"[!-~]{1,64}")
 OWN_EVENTS = {"ready", "cursor", "gap", "reset", "overloaded"}
@@ -23,6 +24,9 @@ def before_call(context, case, kwargs):
     operation = case.operation.definition.raw.get("operationId")
     if operation == "streamEvents" and case.query:
         case.query.pop("access_token", None)
+    if operation == "listPayments" and case.query and not CURSOR.fullmatch(str(case.query.get("cursor", ""))):
+        # Only the bridge makes cursors.
+        case.query.pop("cursor", None)
     if operation == "sendCommand" and case.path_parameters.get("command") == "payitems":
         # Payments have a door of their own.
         case.path_parameters["command"] = "version"
