@@ -68,7 +68,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let of = |amount| PayItems::new(SpelledId::Integer(1), vec![SoldProduct::new(first.id, amount)]);
     let (sold, repeated) = (sell(&bridge, &key, &of(2)).await?, sell(&bridge, &key, &of(2)).await?);
     assert!(sold.is_ok() && sold == repeated, "{sold:?} {repeated:?}");
-    let found = list_payments(&bridge, INSTANCE, Some(&key), None).await?;
+    let found = list_payments(&bridge, INSTANCE, Some(&key), None, None, None, None, None, None, None).await?;
     let states: Vec<_> = found.payments.iter().map(|payment| payment.state).collect();
     assert_eq!(states, [PaymentState::Booked]);
     println!("sold two of {}, once, although it was asked for twice", first.product_name);
