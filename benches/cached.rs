@@ -5,14 +5,7 @@
 //! a while is slow for all; a round's ratios are taken within the round, and the median round is told. Logging is off in
 //! all three.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::print_stdout,
-    clippy::indexing_slicing,
-    missing_docs,
-    reason = "a bench"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::indexing_slicing, reason = "a bench")]
 
 mod support;
 

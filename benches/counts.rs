@@ -8,7 +8,7 @@
 //! Each part has run for a while before it is counted: what happens once, such as the first look at the clock or the first
 //! growth of a buffer, is not its cost. Many operations are counted, so that what happens in some of them has its share.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::exit, missing_docs, reason = "a bench")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::exit, reason = "a bench")]
 #![allow(non_snake_case, reason = "people read these names, as those of `micro`: `__` for a slash, `_` for a space")]
 
 mod parts;

@@ -12,7 +12,6 @@
     clippy::print_stdout,
     clippy::indexing_slicing,
     clippy::cast_precision_loss,
-    missing_docs,
     reason = "a bench"
 )]
 

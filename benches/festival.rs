@@ -8,14 +8,7 @@
 //!
 //! `FESTIVAL_SECONDS` and `FESTIVAL_WARM_UP` (seconds too) shorten it.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::print_stdout,
-    clippy::indexing_slicing,
-    missing_docs,
-    reason = "a bench"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::indexing_slicing, reason = "a bench")]
 
 mod support;
 

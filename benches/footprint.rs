@@ -4,7 +4,7 @@
 //! process to the first connection that its port takes; the median of some starts is told, the first, for which the
 //! program may have to come from the disk, among them.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs, reason = "a bench")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench")]
 
 mod support;
 

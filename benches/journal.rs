@@ -4,7 +4,7 @@
 //! payments every ten thousandth is of unknown outcome, since each wants a person, and every tenth another caller's. Medians of some rounds, each beside
 //! the same on the small journal. `JOURNAL_PAYMENTS` sets another number.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs, reason = "a bench")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench")]
 
 mod support;
 
@@ -14,7 +14,7 @@ use std::time::Instant;
 use concertpos_bridge::journal::{
     Config, Filter, Journal, Key, Listed, Outcome, Page, RecordId, RecordState, Reserve, Sale, State,
 };
-use concertpos_bridge::wire::Body;
+use concertpos_bridge::protocol::Body;
 use futures_util::future::join_all;
 use support::{Aim, Report, Row, median};
 

@@ -3,7 +3,7 @@
 //! Not in the report, since these have no ceiling and depend on the machine; they are for whoever changes one of the parts
 //! and wants to see what it did: `cargo bench --bench micro -- --save-baseline before`, then `-- --baseline before`.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a bench")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a bench")]
 
 mod parts;
 

@@ -5,14 +5,7 @@
 //! so that a machine that is slow for a while is slow for both; medians and ratios are what is reported. Further rows
 //! show that payments under way at the same time share their commits.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::print_stdout,
-    clippy::panic,
-    missing_docs,
-    reason = "a bench"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::panic, reason = "a bench")]
 
 mod support;
 
@@ -20,7 +13,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use concertpos_bridge::journal::{Config, Journal, Key, Outcome, Record, RecordId, Reserve, Sale};
-use concertpos_bridge::wire::Body;
+use concertpos_bridge::protocol::Body;
 use futures_util::future::join_all;
 use redb::{Database, TableDefinition};
 use support::{Aim, Bare, Caller, KEY, Report, Row, Scene, median_micros};

@@ -4,7 +4,7 @@
 //! `h2load` with one thread and 64 connections; a round's ratios are taken within the round, and the median round is told.
 //! Handshakes are over before the measuring begins, since callers keep their connections.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs, reason = "a bench")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench")]
 
 mod support;
 

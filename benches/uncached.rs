@@ -3,7 +3,7 @@
 //! Three processes on loopback: gateway and bridge as built, and this one as the caller. Bridge and bare loop take
 //! turns, so that a machine that is slow for a while is slow for both; medians and ratios are what is reported.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs, reason = "a bench")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench")]
 
 mod support;
 

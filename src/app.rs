@@ -13,19 +13,19 @@ use tokio_util::task::TaskTracker;
 
 use crate::bridge::relay::Relay;
 use crate::bridge::{Bridge, InstanceParts};
+use crate::broadcasts::{Broadcasts, Epoch, Seats};
 use crate::budget::saved::{self, Clocks};
 use crate::budget::{Ledger, Sent};
 use crate::cache::Cache;
 use crate::cache::store::Store;
 use crate::config::Config;
-use crate::drain::Drain;
 use crate::gateway::{self, Dialer, Homes, Pool};
 use crate::http::auth::Auth;
 use crate::http::tls::Certificates;
 use crate::http::{self, Listeners, Parts, Servers};
-use crate::hub::{Epoch, Hub, Seats};
 use crate::journal::Journal;
 use crate::reload::Reload;
+use crate::shutdown::Shutdown;
 
 /// How long links may take to say goodbye once everything else has ended.
 const GOODBYES: Duration = Duration::from_secs(2);
@@ -38,7 +38,7 @@ pub struct App {
     journal: Journal,
     servers: Servers,
     reload: Reload,
-    drain: Drain,
+    shutdown: Shutdown,
     /// Ends the pools, once nothing needs them any more.
     close_links: CancellationToken,
     tasks: TaskTracker,
@@ -52,7 +52,7 @@ impl App {
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn build(config: Config, drain: Drain) -> anyhow::Result<Self> {
+    pub fn build(config: Config, shutdown: Shutdown) -> anyhow::Result<Self> {
         let gateway_keys = config.accepted_gateway_keys();
         let auth = Auth::new(&config.auth, &gateway_keys)
             .map_err(|refusals| anyhow!(refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
@@ -77,9 +77,9 @@ impl App {
         let (mut instances, mut ledgers) = (BTreeMap::new(), BTreeMap::new());
         let seats = Seats::new(config.events.max_subscribers, config.events.max_listeners);
         for (name, instance) in config.instances {
-            let hub = Hub::new(Epoch::random()?, config.events.history, seats.clone());
+            let broadcasts = Broadcasts::new(Epoch::random()?, config.events.history, seats.clone());
             let (skew, patience) = (config.events.skew, config.gateway.longest_silence());
-            let relay = Relay::new(&name, Arc::clone(&cache), hub.clone(), skew, patience);
+            let relay = Relay::new(&name, Arc::clone(&cache), broadcasts.clone(), skew, patience);
             let heard = relay.heard();
             let pool = Pool::new(config.gateway.clone(), &name, &instance.slug, dialer.clone(), heard);
             let tend = pool.clone().tend(homes.clone(), close_links.clone(), config.gateway.request_timeout);
@@ -90,8 +90,8 @@ impl App {
                 }
             });
             tasks.spawn({
-                let hub = hub.clone();
-                async move { hub.announce().await }
+                let broadcasts = broadcasts.clone();
+                async move { broadcasts.announce().await }
             });
             let ledger = Ledger::new(config.limits.clone());
             ledgers.insert(name.clone(), ledger.clone());
@@ -101,7 +101,7 @@ impl App {
                 api_key: instance.api_key,
                 max_wait: config.limits.max_wait,
                 pay_max_wait: config.limits.pay_max_wait,
-                hub,
+                broadcasts,
             };
             instances.insert(name, parts);
         }
@@ -112,7 +112,7 @@ impl App {
         say(&found);
         // Told to stop once the last exchange has ended, so that nothing is in flight any more.
         tasks.spawn(spending.keep(close_links.clone().cancelled_owned()));
-        let bridge = Bridge::new(instances, &cache, &journal, drain.clone());
+        let bridge = Bridge::new(instances, &cache, &journal, shutdown.clone());
         tasks.spawn(bridge.clone().keep_licenses());
         tasks.spawn(bridge.clone().gather_evidence());
         let auth = Arc::new(auth);
@@ -130,7 +130,7 @@ impl App {
             journal,
             servers,
             reload,
-            drain,
+            shutdown,
             close_links,
             tasks,
             shutdown_delay,
@@ -160,7 +160,7 @@ impl App {
     /// new, then nothing under way, then no links, and the server last. A second request to stop cuts that short with an
     /// error.
     pub async fn run(self) -> anyhow::Result<()> {
-        let Self { addr, admin_addr, bridge, journal, servers, drain, .. } = self;
+        let Self { addr, admin_addr, bridge, journal, servers, shutdown, .. } = self;
         let Self { close_links, tasks, shutdown_delay, shutdown_grace, .. } = self;
         let handle = servers.callers.handle();
         let mut serving = tokio::spawn(servers.callers);
@@ -172,12 +172,12 @@ impl App {
             ended = &mut serving => {
                 return ended?.context("the server ended by itself");
             }
-            () = drain.begun() => {}
+            () = shutdown.requested() => {}
         }
         tracing::info!("draining");
         let stop = async {
             sleep(shutdown_delay).await;
-            drain.refuse_new();
+            shutdown.refuse_new();
             let in_order = stop_in_order(&handle, &bridge, &close_links, &tasks);
             let cut_off = timeout(shutdown_grace + GOODBYES, in_order).await.is_err();
             journal.close().await;
@@ -193,7 +193,7 @@ impl App {
                 tracing::info!("stopped");
                 Ok(())
             }
-            () = drain.impatient() => Err(anyhow!("stopped without waiting for what was under way")),
+            () = shutdown.forced() => Err(anyhow!("stopped without waiting for what was under way")),
         }
     }
 }
@@ -221,7 +221,7 @@ fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 
 async fn stop_in_order(server: &ServerHandle, bridge: &Bridge, close_links: &CancellationToken, tasks: &TaskTracker) {
     // Streams have no end of their own that the server could wait for.
-    bridge.close_hubs();
+    bridge.close_broadcasts();
     // Links live on the server's threads, so those end last. Until then newcomers are told that it is shutting down.
     bridge.finished().await;
     close_links.cancel();

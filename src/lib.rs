@@ -2,17 +2,17 @@
 
 pub mod app;
 pub mod bridge;
+pub mod broadcasts;
 pub mod budget;
 pub mod cache;
 pub mod cli;
 pub mod config;
-pub mod drain;
 pub mod gateway;
 pub mod http;
-pub mod hub;
 pub mod journal;
+pub mod protocol;
 pub mod reload;
 pub mod settings;
+pub mod shutdown;
 pub mod simulator;
 pub mod telemetry;
-pub mod wire;

@@ -1,6 +1,6 @@
 //! The bridge's JSON5 against the library that the gateway reads and prints with.
 //!
-//! Everything `wire::json5` promises is measured by what the `json5` package of npm does, so the package itself is
+//! Everything `protocol::json5` promises is measured by what the `json5` package of npm does, so the package itself is
 //! asked, by Node, in both directions and for every character. Cases are drawn at random: half of them from a seed that
 //! stays, half from one of this run, which a failing test prints. `JSON5_SEED=…` draws from that again, and
 //! `JSON5_CASES=…` so many times the cases.
@@ -18,12 +18,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use concertpos_bridge::wire::json5::{from_json, to_json};
+use concertpos_bridge::protocol::json5::{from_json, to_json};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-#[path = "../src/wire/json5/spellings.rs"]
+#[path = "../src/protocol/json5/spellings.rs"]
 mod spellings;
 
 /// What `tests/json5/library.js` can be asked.

@@ -10,7 +10,7 @@ use std::path::Path;
 use concertpos_bridge::http::openapi::{document, json, yaml};
 use concertpos_bridge::http::problem::table;
 use concertpos_bridge::journal::RecordState;
-use concertpos_bridge::wire::command;
+use concertpos_bridge::protocol::command;
 use serde_json::Value;
 
 #[track_caller]

@@ -11,16 +11,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use concertpos_bridge::broadcasts::matcher::Matcher;
+use concertpos_bridge::broadcasts::{self, Id};
 use concertpos_bridge::budget::window::{Price, Tick, Wait, Window};
 use concertpos_bridge::cache::{self, Cache, Copy, PasswordKey, PlainKey, Rule};
 use concertpos_bridge::http::sse::Block;
-use concertpos_bridge::hub::matcher::Matcher;
-use concertpos_bridge::hub::{self, Id};
 use concertpos_bridge::journal::record::Record;
 use concertpos_bridge::journal::rules::Event;
 use concertpos_bridge::journal::{self, Fingerprint, Outcome, RecordId, Sale};
-use concertpos_bridge::wire::frame::{Frame, Undecodable};
-use concertpos_bridge::wire::{Body, Command, Format, Parameters, command, frame, json5};
+use concertpos_bridge::protocol::frame::{Frame, Undecodable};
+use concertpos_bridge::protocol::{Body, Command, Format, Parameters, command, frame, json5};
 use tokio::time::Instant;
 
 /// As many products as a busy point of sale has.
@@ -144,7 +144,7 @@ pub(crate) fn fingerprint() -> impl FnMut() -> Fingerprint {
 
 /// Writes a broadcast for the event streams.
 pub(crate) fn block() -> impl FnMut() -> Bytes {
-    let id = Id { epoch: hub::Epoch::new(7), offset: 41 };
+    let id = Id { epoch: broadcasts::Epoch::new(7), offset: 41 };
     let data = r#"{"message":"updatepos","parameters":{},"received_at":"2026-06-08T02:47:58.120Z"}"#;
     let block = Block { id: Some(id), data: data.to_owned(), ..Block::default() };
     move || black_box(&block).bytes()

@@ -2,8 +2,8 @@
 //!
 //! The first byte chooses the format, the rest is the message.
 
-use concertpos_bridge::wire::frame::{Body, Format, Frame, decode};
-use concertpos_bridge::wire::json5::{from_json, to_json};
+use concertpos_bridge::protocol::frame::{Body, Format, Frame, decode};
+use concertpos_bridge::protocol::json5::{from_json, to_json};
 use serde_json::value::RawValue;
 
 pub(crate) fn check(data: &[u8]) {

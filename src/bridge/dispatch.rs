@@ -16,9 +16,9 @@ use tokio::time::{Instant, timeout_at};
 use super::error::Error;
 use super::turns::Turns;
 use crate::budget::{Ask, Class, Denied, Ledger, Permit};
-use crate::drain::Drain;
 use crate::gateway::{Cause, Failure, Lease, Lost, NotSent, Pool, Priority, Refusal};
-use crate::wire::{Body, Command, GatewayError, Meaning};
+use crate::protocol::{Body, Command, GatewayError, Meaning};
+use crate::shutdown::Shutdown;
 
 /// How often a command may be written whose link broke under it. One more than the gateway has shards: by then it is
 /// not a shard that fails.
@@ -42,7 +42,7 @@ pub(super) struct Dispatch {
     /// How long a read waits for points.
     pub(super) max_wait: Duration,
     /// Once it refuses, nothing new is begun; what was begun goes on to its end.
-    pub(super) drain: Drain,
+    pub(super) shutdown: Shutdown,
 }
 
 /// Why a command that must not be repeated did not end with its reply.
@@ -71,7 +71,7 @@ impl Dispatch {
     /// Whether something new may be begun. A stopping bridge would never come to rest otherwise: links stay until all that
     /// was begun has ended, and callers keep coming.
     pub(super) fn begin(&self) -> Result<(), Error> {
-        if self.drain.refuses_new() { Err(Error::ShuttingDown { retry_after: SHORTLY }) } else { Ok(()) }
+        if self.shutdown.refuses_new() { Err(Error::ShuttingDown { retry_after: SHORTLY }) } else { Ok(()) }
     }
 
     /// A command that may be repeated, each try under points had in one of its turns. `on_write` is called just before each write.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::journal::Rejection;
-use crate::wire::GatewayError;
+use crate::protocol::GatewayError;
 
 /// Why a use case did not end with its reply.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

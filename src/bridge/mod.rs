@@ -34,13 +34,13 @@ pub use status::{BridgeStatus, InstanceStatus, PaymentCounts};
 use tally::Answers;
 use turns::{Turn, Turns};
 
+use crate::broadcasts::Broadcasts;
 use crate::budget::{Ledger, Quota, WindowStatus};
 use crate::cache::{Cache, Key as CopyKey, PasswordKey, PlainKey};
-use crate::drain::Drain;
 use crate::gateway::{Cause, Pool};
-use crate::hub::Hub;
 use crate::journal::{Filter, Journal, Key, Listed, Page, Record, RecordId, Sale, Verdict};
-use crate::wire::{Body, Command, Parameters, Spec, command};
+use crate::protocol::{Body, Command, Parameters, Spec, command};
+use crate::shutdown::Shutdown;
 
 /// The turn that the bridge's own reads take.
 const OWN_TURN: &str = "bridge";
@@ -62,7 +62,7 @@ struct Shared {
     instances: BTreeMap<String, Arc<Instance>>,
     cache: Arc<Cache>,
     journal: Journal,
-    drain: Drain,
+    shutdown: Shutdown,
     runtime: Handle,
     tasks: TaskTracker,
     started: Instant,
@@ -79,7 +79,7 @@ struct Instance {
     passwords: PasswordKey,
     answers: Answers,
     pay_max_wait: Duration,
-    hub: Hub,
+    broadcasts: Broadcasts,
 }
 
 /// What the bridge needs to serve one instance.
@@ -96,7 +96,7 @@ pub struct InstanceParts {
     /// How long a payment may wait before it is written.
     pub pay_max_wait: Duration,
     /// What was broadcast, and who listens.
-    pub hub: Hub,
+    pub broadcasts: Broadcasts,
 }
 
 impl Bridge {
@@ -110,20 +110,20 @@ impl Bridge {
         instances: BTreeMap<String, InstanceParts>,
         cache: &Arc<Cache>,
         journal: &Journal,
-        drain: Drain,
+        shutdown: Shutdown,
     ) -> Self {
         let (runtime, tasks) = (Handle::current(), TaskTracker::new());
         let instance = |name: &str, parts: InstanceParts| {
-            let InstanceParts { pool, ledger, api_key, max_wait, pay_max_wait, hub } = parts;
+            let InstanceParts { pool, ledger, api_key, max_wait, pay_max_wait, broadcasts } = parts;
             let passwords = PasswordKey::derived(&api_key);
             let api_key = ArcSwap::from_pointee(api_key);
-            let (replaced, drain) = (AtomicU64::new(0), drain.clone());
-            let dispatch = Arc::new(Dispatch { pool, ledger, api_key, replaced, max_wait, drain });
+            let (replaced, shutdown) = (AtomicU64::new(0), shutdown.clone());
+            let dispatch = Arc::new(Dispatch { pool, ledger, api_key, replaced, max_wait, shutdown });
             let reader = Reader::new(Arc::clone(&dispatch), Arc::clone(cache), tasks.clone());
             let (name, reader, cache): (Arc<str>, _, _) = (Arc::from(name), Arc::new(reader), Arc::clone(cache));
             let payments = Payments::new(Arc::clone(&dispatch), journal.clone(), Arc::clone(&cache), Arc::clone(&name));
             let (payments, answers) = (Arc::new(payments), Answers::default());
-            Arc::new(Instance { name, dispatch, reader, cache, payments, passwords, answers, pay_max_wait, hub })
+            Arc::new(Instance { name, dispatch, reader, cache, payments, passwords, answers, pay_max_wait, broadcasts })
         };
         let instances = instances
             .into_iter()
@@ -133,7 +133,7 @@ impl Bridge {
             })
             .collect();
         let (cache, journal, started) = (Arc::clone(cache), journal.clone(), Instant::now());
-        Self { shared: Arc::new(Shared { instances, cache, journal, drain, runtime, tasks, started }) }
+        Self { shared: Arc::new(Shared { instances, cache, journal, shutdown, runtime, tasks, started }) }
     }
 
     /// Gives an instance another key at the gateway. Commands written from now on carry it. False where there is
@@ -294,19 +294,19 @@ impl Bridge {
     /// asked for once at start and then by its own rhythm.
     pub async fn keep_licenses(self) {
         let keepers = self.shared.instances.keys().map(|name| self.keep_license(name));
-        let drain = self.shared.drain.clone();
+        let shutdown = self.shared.shutdown.clone();
         tokio::select! {
-            () = drain.begun() => {}
+            () = shutdown.requested() => {}
             () = async { drop(futures_util::future::join_all(keepers).await) } => {}
         }
     }
 
     /// Gathers evidence about payments of unknown outcome until the drain begins.
     pub async fn gather_evidence(self) {
-        let Shared { instances, drain, runtime, tasks, .. } = &*self.shared;
+        let Shared { instances, shutdown, runtime, tasks, .. } = &*self.shared;
         let gatherers = instances.values().map(|instance| instance.payments.evidence.gather(runtime, tasks));
         tokio::select! {
-            () = drain.begun() => {}
+            () = shutdown.requested() => {}
             () = async { drop(futures_util::future::join_all(gatherers).await) } => {}
         }
     }
@@ -342,21 +342,21 @@ impl Bridge {
     }
 
     /// An instance's broadcasts, to listen to.
-    pub fn hub(&self, instance: &str) -> Result<&Hub, Error> {
-        Ok(&self.instance(instance)?.hub)
+    pub fn broadcasts(&self, instance: &str) -> Result<&Broadcasts, Error> {
+        Ok(&self.instance(instance)?.broadcasts)
     }
 
     /// Has every listener look again at whether it may listen.
     pub fn wake_listeners(&self) {
         for instance in self.shared.instances.values() {
-            instance.hub.wake();
+            instance.broadcasts.wake();
         }
     }
 
     /// Ends every stream once it has heard what is logged, and refuses new ones.
-    pub fn close_hubs(&self) {
+    pub fn close_broadcasts(&self) {
         for instance in self.shared.instances.values() {
-            instance.hub.close();
+            instance.broadcasts.close();
         }
     }
 
@@ -369,14 +369,14 @@ impl Bridge {
 
     /// The program's wish to stop.
     #[must_use]
-    pub fn drain(&self) -> &Drain {
-        &self.shared.drain
+    pub fn shutdown(&self) -> &Shutdown {
+        &self.shared.shutdown
     }
 
     /// Whether the bridge has begun to drain.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.shared.drain.has_begun()
+        self.shared.shutdown.is_requested()
     }
 
     /// Takes a shard out by hand for the instances that are `wanted`, or puts it back. The names of those instances; none

@@ -29,7 +29,7 @@ use crate::journal::{
     Dispatched, Journal, JournalError, Key, Late, Outcome, Record, RecordId, Release, Reservation, Reserve, Sale,
     Verdict,
 };
-use crate::wire::{Body, Command};
+use crate::protocol::{Body, Command};
 
 /// The `Retry-After` of what is decided within moments.
 const SHORTLY: Duration = Duration::from_secs(1);

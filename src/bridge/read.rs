@@ -20,7 +20,7 @@ use super::error::Error;
 use super::freshness::{Decision, Forward, Wish, decide};
 use super::turns::{Turn, Turns};
 use crate::cache::{Cache, Copy, Epoch, Key, PlainKey, Standing};
-use crate::wire::{Command, Meaning, Spec};
+use crate::protocol::{Command, Meaning, Spec};
 
 /// How long a refresh behind a caller's back may take: nobody waits for it, so it only has to end.
 const REFRESH_DEADLINE: Duration = Duration::from_secs(15);

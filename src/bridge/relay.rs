@@ -12,10 +12,10 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
+use crate::broadcasts::matcher::{Decision, Matcher, Outcome};
+use crate::broadcasts::{Broadcasts, Event, Gap, Reason};
 use crate::cache::Cache;
 use crate::gateway::{Heard, Upward};
-use crate::hub::matcher::{Decision, Matcher, Outcome};
-use crate::hub::{Event, Gap, Hub, Reason};
 
 /// The broadcast that puts the catalogue out of date.
 const UPDATEPOS: &str = "updatepos";
@@ -25,19 +25,25 @@ const UPDATEPOS: &str = "updatepos";
 pub struct Relay {
     instance: Arc<str>,
     cache: Arc<Cache>,
-    hub: Hub,
+    broadcasts: Broadcasts,
     matcher: Mutex<Matcher>,
     /// Something is held that was not before.
     held: Notify,
 }
 
 impl Relay {
-    /// A way up into `hub`. Shards differ by less than `skew`, and a connection that hears nothing any more is closed
+    /// A way up into `broadcasts`. Shards differ by less than `skew`, and a connection that hears nothing any more is closed
     /// within `patience`.
     #[must_use]
-    pub fn new(instance: &str, cache: Arc<Cache>, hub: Hub, skew: Duration, patience: Duration) -> Arc<Self> {
+    pub fn new(
+        instance: &str,
+        cache: Arc<Cache>,
+        broadcasts: Broadcasts,
+        skew: Duration,
+        patience: Duration,
+    ) -> Arc<Self> {
         let matcher = Mutex::new(Matcher::new(skew, patience, Instant::now()));
-        Arc::new(Self { instance: Arc::from(instance), cache, hub, matcher, held: Notify::new() })
+        Arc::new(Self { instance: Arc::from(instance), cache, broadcasts, matcher, held: Notify::new() })
     }
 
     /// What the pool is to tell.
@@ -72,7 +78,7 @@ impl Relay {
     /// Called under the matcher's lock, so that the log has the order of the decisions.
     fn log(&self, outcome: Outcome) {
         for decision in outcome.decisions {
-            self.hub.publish(match decision {
+            self.broadcasts.publish(match decision {
                 Decision::Broadcast(broadcast) => Event::Broadcast(broadcast),
                 Decision::Gap(hole) => {
                     let (from, to) = (wall_clock(hole.from), wall_clock(hole.to));

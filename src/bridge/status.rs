@@ -140,7 +140,7 @@ impl Bridge {
             payments: if whole { self.payment_counts().await } else { None },
             // The hubs share their places.
             subscribers: whole
-                .then(|| self.shared.instances.values().next().map_or(0, |one| one.hub.listeners() as u64)),
+                .then(|| self.shared.instances.values().next().map_or(0, |one| one.broadcasts.listeners() as u64)),
         }
     }
 

@@ -20,7 +20,7 @@ use super::turnstile::Turnstile;
 use super::waits::Waits;
 use super::window::{Price, Spent};
 use super::{Config, Payments, Scope, is_payment};
-use crate::wire::command::PAYITEMS;
+use crate::protocol::command::PAYITEMS;
 
 /// Windows for commands that are not in the configuration.
 pub const MAX_OTHERS: usize = 256;

@@ -22,8 +22,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::wire::command::{self, ASSUMED_COST};
-use crate::wire::{Kind, Spec};
+use crate::protocol::command::{self, ASSUMED_COST};
+use crate::protocol::{Kind, Spec};
 
 mod gate;
 pub mod ledger;

@@ -11,7 +11,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use sha2::Sha256;
 
-use crate::wire::{Spec, command};
+use crate::protocol::{Spec, command};
 
 /// What the hash of passwords is derived for, so that the same secret used elsewhere gives nothing away here.
 const PURPOSE: &[u8] = b"concertpos-bridge: passwords of points of sale";

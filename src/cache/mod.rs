@@ -29,8 +29,8 @@ use epochs::{Epochs, Subject, Turn};
 pub use key::{Key, PasswordKey, PlainKey};
 use store::Changes;
 
-use crate::wire::command::LISTTRANSACTIONS;
-use crate::wire::{Body, GatewayError, Spec};
+use crate::protocol::command::LISTTRANSACTIONS;
+use crate::protocol::{Body, GatewayError, Spec};
 
 /// How long a refusal is remembered for exactly its key: long enough that a client repeating it spends nothing, short
 /// enough that what was mended at the gateway works soon.

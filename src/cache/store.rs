@@ -30,7 +30,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use super::{Cache, Copy, Epoch, Key};
-use crate::wire::Body;
+use crate::protocol::Body;
 
 /// The one version of the files there is.
 const VERSION: u32 = 1;

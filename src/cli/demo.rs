@@ -8,7 +8,7 @@ use clap::Args;
 use super::{log_to_standard_error, token};
 use crate::app::App;
 use crate::config::Config;
-use crate::drain::Drain;
+use crate::shutdown::Shutdown;
 use crate::simulator::{self, Counting, DEFAULT_API_KEY, DEFAULT_INSTANCE, Limits, Simulator};
 
 /// A real gateway across the internet answers about this fast.
@@ -29,7 +29,7 @@ pub(super) struct Demo {
 }
 
 /// Runs until told to stop.
-pub(super) async fn run(flags: Demo, drain: Drain) -> anyhow::Result<()> {
+pub(super) async fn run(flags: Demo, shutdown: Shutdown) -> anyhow::Result<()> {
     log_to_standard_error("info");
     let gateway = Simulator::start(simulator::Config {
         latency: LATENCY,
@@ -45,7 +45,7 @@ pub(super) async fn run(flags: Demo, drain: Drain) -> anyhow::Result<()> {
     settings.push(("BRIDGE_PAYMENTS__JOURNAL".into(), kept_nowhere.path().join("journal").into()));
     settings.push(("BRIDGE_CACHE__STORE".into(), "".into()));
     let (config, _) = Config::load(None, settings).map_err(|faults| anyhow::anyhow!(faults.to_string()))?;
-    let app = App::build(config, drain)?;
+    let app = App::build(config, shutdown)?;
     print_things_to_try(app.addr(), token.as_deref());
     let ended = app.run().await;
     gateway.stop().await;

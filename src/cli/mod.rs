@@ -22,8 +22,8 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use crate::config::Config;
-use crate::drain::Drain;
 use crate::settings::{Faults, Printed};
+use crate::shutdown::Shutdown;
 use crate::telemetry;
 
 /// Bad usage or a bad configuration.
@@ -96,8 +96,8 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Serve(file) => serve::run(file.config.as_deref()),
-        Command::Demo(flags) => Ok(until_stopped(|drain| demo::run(flags, drain))?),
-        Command::Simulate(flags) => Ok(until_stopped(|drain| simulate::run(flags, drain))?),
+        Command::Demo(flags) => Ok(until_stopped(|shutdown| demo::run(flags, shutdown))?),
+        Command::Simulate(flags) => Ok(until_stopped(|shutdown| simulate::run(flags, shutdown))?),
         Command::Validate(flags) => validate::run(&flags),
         Command::Openapi(flags) => Ok(openapi::run(&flags)?),
         Command::Token(token) => Ok(token::run(token)?),
@@ -124,12 +124,14 @@ fn load(file: Option<&Path>) -> Result<(Config, Printed), Failure> {
 const LEFT_BEHIND: Duration = Duration::from_secs(1);
 
 /// Runs a service until SIGINT or SIGTERM, and until it has stopped in order.
-fn until_stopped<F: Future<Output = anyhow::Result<()>>>(service: impl FnOnce(Drain) -> F) -> anyhow::Result<ExitCode> {
+fn until_stopped<F: Future<Output = anyhow::Result<()>>>(
+    service: impl FnOnce(Shutdown) -> F,
+) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
-        let drain = Drain::new();
-        let signals = tokio::spawn(drain.clone().on_signals());
-        let ended = service(drain).await;
+        let shutdown = Shutdown::new();
+        let signals = tokio::spawn(shutdown.clone().on_signals());
+        let ended = service(shutdown).await;
         signals.abort();
         ended.map(|()| ExitCode::SUCCESS)
     });

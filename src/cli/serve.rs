@@ -24,10 +24,10 @@ pub(super) fn run(file: Option<&Path>) -> Result<ExitCode, Failure> {
     warn_of(&printed);
     raise_open_files();
     let file = file.map(Path::to_owned);
-    let ended = until_stopped(async |drain| {
+    let ended = until_stopped(async |shutdown| {
         // Heeded before anything listens: unheeded, the signal would end the process.
         let hangups = signal(SignalKind::hangup())?;
-        let app = App::build(config, drain)?;
+        let app = App::build(config, shutdown)?;
         let reloading = tokio::spawn(reload_on(hangups, app.reload(), (file, printed)));
         let ended = app.run().await;
         reloading.abort();

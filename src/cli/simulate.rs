@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::drain::Drain;
+use crate::shutdown::Shutdown;
 use crate::simulator::{
     ACTIONS, Config, Counting, DEFAULT_API_KEY, DEFAULT_INSTANCE, Fault, Instance, Limits, Simulator,
 };
@@ -68,7 +68,7 @@ pub(super) struct Simulate {
 }
 
 /// Runs until told to stop.
-pub(super) async fn run(flags: Simulate, drain: Drain) -> anyhow::Result<()> {
+pub(super) async fn run(flags: Simulate, shutdown: Shutdown) -> anyhow::Result<()> {
     let counting = match flags.limits {
         Scope::Off => Counting::Off,
         Scope::Command => Counting::PerCommand,
@@ -94,7 +94,7 @@ pub(super) async fn run(flags: Simulate, drain: Drain) -> anyhow::Result<()> {
     if let Some(control) = simulator.control_addr() {
         println!("control endpoint: http://{control}");
     }
-    drain.begun().await;
+    shutdown.requested().await;
     simulator.stop().await;
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::hub::{Config, Native};
+use crate::broadcasts::{Config, Native};
 use crate::settings::{Choice, Section};
 
 /// Less would fill a quiet network with signs of life.

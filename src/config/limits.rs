@@ -1,8 +1,8 @@
 //! The section `limits`.
 
 use crate::budget::{Config, Payments, Scope};
+use crate::protocol::command;
 use crate::settings::{Choice, Section};
-use crate::wire::command;
 
 impl Choice for Scope {
     const ALL: &'static [(&'static str, Self)] = &[("command", Self::Command), ("instance", Self::Instance)];

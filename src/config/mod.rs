@@ -43,7 +43,7 @@ pub struct Config {
     /// How long copies of replies are fresh and kept.
     pub cache: crate::cache::Config,
     /// How broadcasts are kept and passed on.
-    pub events: crate::hub::Config,
+    pub events: crate::broadcasts::Config,
     /// Where payments are recorded, and how long.
     pub payments: crate::journal::Config,
     /// What the bridge tells.

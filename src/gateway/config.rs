@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use crate::protocol::Format;
 use crate::settings::{Choice, Section, url};
-use crate::wire::Format;
 
 /// Nothing waits less than this: a shorter limit fails before a healthy gateway can answer.
 const LEAST_WAIT: Duration = Duration::from_millis(10);

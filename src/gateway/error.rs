@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::wire::{Body, GatewayError};
+use crate::protocol::{Body, GatewayError};
 
 /// Why a command was not answered by its reply.
 #[derive(Debug, thiserror::Error)]

@@ -11,7 +11,7 @@
 //! ([`Exchange::conclude`]) the error is what the payment ended with. The reply, if it comes before, wins; and after it
 //! the connection is set aside, because a reply that comes on it later belongs to that payment and to no other.
 
-use crate::wire::{Body, Command, Frame, GatewayError, Kind};
+use crate::protocol::{Body, Command, Frame, GatewayError, Kind};
 
 use super::error::Ending;
 
@@ -265,7 +265,7 @@ fn ending(frame: Frame, expect: &Expect) -> Option<Ending> {
 fn unexpected(frame: Frame) -> Step {
     match frame {
         Frame::Error(error) => Step::Close(Untrusted::Error(error)),
-        Frame::Event { event, .. } if crate::wire::command::TABLE.iter().any(|spec| spec.reply_event == event) => {
+        Frame::Event { event, .. } if crate::protocol::command::TABLE.iter().any(|spec| spec.reply_event == event) => {
             Step::Close(Untrusted::Reply(event))
         }
         _ => Step::Stray,
@@ -279,8 +279,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::Format;
-    use crate::wire::frame::decode;
+    use crate::protocol::Format;
+    use crate::protocol::frame::decode;
 
     fn expect(name: &str, kind: Kind) -> Expect {
         Expect { command: name.into(), reply_event: name.into(), kind }

@@ -29,7 +29,7 @@ use super::socket::{self, Socket};
 use super::state::{Job, LinkId};
 use super::tally::Outcome;
 use super::upward::Upward;
-use crate::wire::{Body, Frame, GatewayError, Kind, Meaning, Undecodable, frame};
+use crate::protocol::{Body, Frame, GatewayError, Kind, Meaning, Undecodable, frame};
 
 /// How long a goodbye may take.
 pub(super) const GOODBYE: Duration = Duration::from_secs(1);

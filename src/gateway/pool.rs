@@ -29,8 +29,8 @@ use super::shared::Shared;
 use super::state::{Given, Job, Phase, PoolStatus, Priority, State, Ticket};
 use super::tally::Tally;
 use super::upward::Heard;
+use crate::protocol::{Body, Command, command, frame};
 use crate::telemetry::traces;
-use crate::wire::{Body, Command, command, frame};
 
 /// The connections of one instance. Cheap to clone; they are all the same pool.
 #[derive(Debug, Clone)]

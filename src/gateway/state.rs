@@ -19,7 +19,7 @@ use super::exchange::Expect;
 use super::plan::{ShardView, View};
 use super::reach::{Found, Reach};
 use super::shard::Health;
-use crate::wire::Body;
+use crate::protocol::Body;
 
 /// How many may wait for a link. Reads fail with [`NotSent::QueueFull`] beyond it; payments have a quarter more.
 const MAX_WAITING: usize = 1024;

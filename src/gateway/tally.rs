@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use super::error::{Cause, Failure};
+use crate::protocol::{Body, Meaning, command};
 use crate::telemetry::meter::{Counter, Durations};
-use crate::wire::{Body, Meaning, command};
 
 /// Under which all commands are counted that are not in the table.
 const OTHER: &str = "other";

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::state::LinkId;
-use crate::wire::Body;
+use crate::protocol::Body;
 
 /// What connections tell the rooms above.
 #[derive(Debug, Clone)]

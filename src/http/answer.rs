@@ -10,7 +10,7 @@ use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, VARY};
 use actix_web::web::Bytes;
 
 use crate::cache::Copy;
-use crate::wire::Body;
+use crate::protocol::Body;
 
 /// The header in which callers give the password of a point of sale.
 pub const POS_PASSWORD: &str = "X-POS-Password";

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout_at};
 
 use super::problem::{Fault, Problem, table};
-use crate::wire::Parameters;
+use crate::protocol::Parameters;
 
 /// Whether a body may be left out, which then means `{}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -26,7 +26,7 @@ use super::negotiate;
 use super::problem::{Fault, Problem, table};
 use super::rate_limit;
 use super::server::Shared;
-use crate::wire::{Parameters, Spec};
+use crate::protocol::{Parameters, Spec};
 
 /// When a caller with too many connections may try again.
 const SHORTLY: Duration = Duration::from_secs(1);

@@ -18,8 +18,8 @@ use super::call::{self, Admitted};
 use super::integer;
 use super::problem::Problem;
 use super::server::Shared;
+use crate::protocol::{Spec, command};
 use crate::telemetry::traces;
-use crate::wire::{Spec, command};
 
 /// Where instances are.
 const INSTANCES: &str = "/v1/instances/";

@@ -9,9 +9,9 @@ use crate::bridge::status::{BridgeStatus, InstanceStatus};
 use crate::bridge::tally::Answer;
 use crate::budget::WindowStatus;
 use crate::gateway::tally::Outcome;
+use crate::protocol::command;
 use crate::telemetry::exposition::Exposition;
 use crate::telemetry::meter::Counter;
-use crate::wire::command;
 
 /// What the commands of callers' own invention are counted as.
 const OTHER: &str = "other";

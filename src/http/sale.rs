@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::integer;
 use super::problem::Fault;
-use crate::wire::Parameters;
+use crate::protocol::Parameters;
 
 /// Products of one sale. A till sends its whole list, and a festival's is some hundred long; a record is kept of each.
 pub const MOST_PRODUCTS: usize = 1000;

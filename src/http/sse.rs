@@ -13,7 +13,7 @@ use jiff::fmt::temporal::DateTimePrinter;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::hub::{Broadcast, Entry, Event, Form, Gap, Id, Reason};
+use crate::broadcasts::{Broadcast, Entry, Event, Form, Gap, Id, Reason};
 
 /// One comment line: a sign of life that no client takes for an event. No empty line follows it: clients that keep the
 /// last id for the block (`httpx-sse` does) would make an event of one.
@@ -192,8 +192,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::hub::{Epoch, Hub, Item, Seats, Since};
-    use crate::wire::Body;
+    use crate::broadcasts::{Broadcasts, Epoch, Item, Seats, Since};
+    use crate::protocol::Body;
 
     /// The lines of a stream as its grammar says, "Parsing an event stream": each ends with CR LF, LF or CR, the first
     /// taken whole. What comes after the last end is no line. Shares nothing with the encoder, whose faults would
@@ -251,9 +251,9 @@ mod tests {
 
     fn block(told: Broadcast) -> String {
         use futures_util::FutureExt;
-        let hub = Hub::new(Epoch::new(7), 9, Seats::new(1, 1));
-        let mut listener = hub.subscribe("one", Since::Now).unwrap();
-        hub.publish(Event::Broadcast(told));
+        let broadcasts = Broadcasts::new(Epoch::new(7), 9, Seats::new(1, 1));
+        let mut listener = broadcasts.subscribe("one", Since::Now).unwrap();
+        broadcasts.publish(Event::Broadcast(told));
         let Some(Ok(Item::Entry(one))) = listener.next().now_or_never() else { panic!("an entry") };
         String::from_utf8(entry(&one).to_vec()).unwrap()
     }

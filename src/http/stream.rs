@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::auth::Lease;
 use super::sse::{self, Block, Name};
-use crate::hub::{End, Event, Id, Item, Subscription};
+use crate::broadcasts::{End, Event, Id, Item, Subscription};
 
 /// When a client whose stream has ended comes back, in milliseconds: soon, and not all at once.
 const RETRY_MS: std::ops::RangeInclusive<u64> = 1000..=5000;

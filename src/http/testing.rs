@@ -17,20 +17,20 @@ use sha2::{Digest, Sha256};
 use super::auth::{self, Auth, Mode, Scope, Token};
 use super::{Config, Shared, server};
 use crate::bridge::{Bridge, InstanceParts};
+use crate::broadcasts::Broadcasts;
 use crate::budget::{self, Ledger};
 use crate::cache;
-use crate::drain::Drain;
 use crate::gateway::{self, Heard, Pool};
-use crate::hub::Hub;
 use crate::journal::{self, Journal};
+use crate::shutdown::Shutdown;
 
 /// A bridge without a gateway.
 pub(crate) fn bridge() -> Bridge {
     bridge_for(BTreeMap::new())
 }
 
-/// A bridge whose instance `demo` tells what is logged in `hub`, and is connected to nothing.
-pub(crate) fn bridge_over(hub: Hub) -> Bridge {
+/// A bridge whose instance `demo` tells what is logged in `broadcasts`, and is connected to nothing.
+pub(crate) fn bridge_over(broadcasts: Broadcasts) -> Bridge {
     let nothing = Heard(Arc::new(|_| {}));
     let dialer = gateway::Dialer::tcp(gateway::client_config(None).unwrap());
     let parts = InstanceParts {
@@ -39,14 +39,14 @@ pub(crate) fn bridge_over(hub: Hub) -> Bridge {
         api_key: SecretString::from("gateway-secret"),
         max_wait: Duration::ZERO,
         pay_max_wait: Duration::ZERO,
-        hub,
+        broadcasts,
     };
     bridge_for(BTreeMap::from([("demo".to_owned(), parts)]))
 }
 
 fn bridge_for(instances: BTreeMap<String, InstanceParts>) -> Bridge {
     let cache = cache::Config { max_size: 0, min_age: Duration::ZERO, rules: BTreeMap::new(), store: None };
-    Bridge::new(instances, &Arc::new(cache::Cache::new(cache)), &journal(), Drain::new())
+    Bridge::new(instances, &Arc::new(cache::Cache::new(cache)), &journal(), Shutdown::new())
 }
 
 /// A journal in a folder that goes with the process.

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::raw;
 use super::record::Record;
 use super::rules::Effect;
-use crate::wire::Body;
+use crate::protocol::Body;
 
 /// Transactions kept for one record: far more than can match one sale in the few minutes in which it is looked for.
 pub(super) const MAX_CLUES: usize = 256;

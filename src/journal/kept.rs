@@ -8,7 +8,7 @@
 use serde_json::value::RawValue;
 
 use super::record::{Outcome, Release};
-use crate::wire::{Body, GatewayError, Parameters};
+use crate::protocol::{Body, GatewayError, Parameters};
 
 /// The longest reply that is kept whole, and the most that is kept of a longer one.
 pub(super) const MAX_REPLY: usize = 64 << 10;

@@ -14,7 +14,7 @@ use super::evidence::{Clue, Search};
 use super::id::RecordId;
 use super::raw;
 use super::sale::{Fingerprint, Key, Sale};
-use crate::wire::{Body, GatewayError};
+use crate::protocol::{Body, GatewayError};
 
 /// Where a payment stands, by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -15,7 +15,7 @@ use super::kept::{excess, kept};
 use super::record::{
     Contradiction, Discrepancy, Finding, Outcome, Record, Release, Settlement, Standing, State, Verdict,
 };
-use crate::wire::Body;
+use crate::protocol::Body;
 
 /// Late frames that contradict one record and are kept; further ones are reported and not kept.
 const MAX_CONTRADICTIONS: usize = 16;
@@ -275,7 +275,7 @@ mod tests {
     use crate::journal::id::RecordId;
     use crate::journal::record::Answer;
     use crate::journal::sale::{Key, Sale};
-    use crate::wire::GatewayError;
+    use crate::protocol::GatewayError;
 
     fn body(json: &str) -> Body {
         Body::from(serde_json::from_str::<&RawValue>(json).unwrap())

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use concertpos_bridge::app::App;
 use concertpos_bridge::config::Config;
-use concertpos_bridge::drain::Drain;
+use concertpos_bridge::shutdown::Shutdown;
 use concertpos_bridge::simulator::{self, Simulator};
 use serde_json::Value;
 use tokio::task::JoinHandle;
@@ -44,7 +44,7 @@ pub(crate) struct World {
     /// Holds the journal; goes when the world does.
     data: tempfile::TempDir,
     settings: Vec<(String, String)>,
-    drain: Drain,
+    shutdown: Shutdown,
     running: JoinHandle<anyhow::Result<()>>,
 }
 
@@ -68,7 +68,7 @@ impl World {
 
     /// The same, with the journal's file in other hands in between.
     pub(crate) async fn restarted_after(self, change: impl FnOnce(&std::path::Path)) -> Self {
-        self.drain.ask();
+        self.shutdown.request();
         self.running.await.expect("the bridge does not panic").expect("it stops in order");
         change(&self.data.path().join("journal/payments.redb"));
         Self::serve(self.gateway, self.data, self.settings).await
@@ -100,12 +100,12 @@ impl World {
         }
         let environment = environment.into_iter().map(|(name, value)| (name.into(), value.into()));
         let (config, _) = Config::load(None, environment).unwrap_or_else(|faults| panic!("{faults}"));
-        let drain = Drain::new();
-        let app = App::build(config, drain.clone()).expect("a bridge");
+        let shutdown = Shutdown::new();
+        let app = App::build(config, shutdown.clone()).expect("a bridge");
         let url = format!("http://{}", app.addr());
         let running = tokio::spawn(app.run());
         let http = reqwest::Client::new();
-        let world = Self { gateway, url, http, data, settings, drain, running };
+        let world = Self { gateway, url, http, data, settings, shutdown, running };
         eventually("the bridge has its links", async || {
             world.get_open("/readyz?require=gateway").await.status() == 200
         })
@@ -153,12 +153,12 @@ impl World {
 
     /// Asks the bridge to stop, as SIGTERM would.
     pub(crate) fn ask_to_stop(&self) {
-        self.drain.ask();
+        self.shutdown.request();
     }
 
     /// Stops the bridge as SIGTERM would and waits for its end.
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
-        self.drain.ask();
+        self.shutdown.request();
         let ended = self.running.await.expect("the bridge does not panic");
         self.gateway.stop().await;
         ended

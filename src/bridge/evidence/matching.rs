@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 
 use crate::journal::record::Standing;
 use crate::journal::{Clue, Finding, Look, Record, RecordId, Release, Sale};
-use crate::wire::Body;
+use crate::protocol::Body;
 
 /// How long before a payment another one may have been begun and still be booked after it. Far more than waiting for
 /// points, a link and a reply take together; what is open for longer is listed by its state.

@@ -25,7 +25,7 @@ use self::matching::Others;
 use super::dispatch::Dispatch;
 use super::turns::{Turn, Turns};
 use crate::journal::{Filter, Journal, JournalError, Page, Record, RecordId, RecordState, State};
-use crate::wire::{Body, Command, Parameters, command};
+use crate::protocol::{Body, Command, Parameters, command};
 
 /// Transactions of one look: more than one point of sale books in a few minutes.
 const LOOK_LIMIT: usize = 100;

@@ -8,16 +8,16 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::bridge::{Bridge, Error, InstanceParts, Paid};
+use crate::broadcasts::{Broadcasts, Epoch, Seats};
 use crate::budget::{self, Ledger};
 use crate::cache::{self, Cache};
-use crate::drain::Drain;
 use crate::gateway::{self, Pool};
-use crate::hub::{Epoch, Hub, Seats};
 use crate::journal::tests::disk::{Disk, Failure};
 use crate::journal::tests::on_disk;
 use crate::journal::{Filter, Finding, Journal, Key, Record, RecordId, Sale, State, Verdict};
+use crate::protocol::{Command, Parameters, command};
+use crate::shutdown::Shutdown;
 use crate::simulator::{self, Simulator};
-use crate::wire::{Command, Parameters, command};
 
 /// How long a payment may wait before it is written.
 const PAY_MAX_WAIT: Duration = Duration::from_millis(300);
@@ -60,11 +60,11 @@ impl World {
             api_key: SecretString::from("demo-key"),
             max_wait: PAY_MAX_WAIT,
             pay_max_wait: PAY_MAX_WAIT,
-            hub: Hub::new(Epoch::random().unwrap(), 16, Seats::new(1, 1)),
+            broadcasts: Broadcasts::new(Epoch::random().unwrap(), 16, Seats::new(1, 1)),
         };
         let cache = cache::Config { max_size: 0, min_age: Duration::ZERO, rules: BTreeMap::new(), store: None };
         let cache = std::sync::Arc::new(Cache::new(cache));
-        let bridge = Bridge::new(BTreeMap::from([("demo".to_owned(), parts)]), &cache, &journal, Drain::new());
+        let bridge = Bridge::new(BTreeMap::from([("demo".to_owned(), parts)]), &cache, &journal, Shutdown::new());
         let world = Self { gateway, disk, journal, bridge, stop };
         world.eventually("it has its links", async || pool.is_connected()).await;
         world
@@ -176,7 +176,7 @@ async fn a_payment_that_came_before_new_ones_are_refused_is_made_however_far_it_
     let world = World::start().await;
     let mut paying = std::pin::pin!(world.pay("early"));
     assert!(futures_util::poll!(&mut paying).is_pending());
-    world.bridge.drain().refuse_new();
+    world.bridge.shutdown().refuse_new();
     let mut finished = std::pin::pin!(world.bridge.finished());
     assert!(futures_util::poll!(&mut finished).is_pending(), "it is waited for");
     let refused = world.pay("late").await;

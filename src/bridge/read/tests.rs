@@ -7,10 +7,10 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::budget::Ledger;
 use crate::cache::{self, Rule};
-use crate::drain::Drain;
 use crate::gateway::{self, Heard, Pool};
+use crate::protocol::{Parameters, command};
+use crate::shutdown::Shutdown;
 use crate::simulator::{Action, Config, Fault, Simulator};
-use crate::wire::{Parameters, command};
 
 /// A reader over a simulated gateway.
 fn reader(gateway: &Simulator) -> (Arc<Reader>, CancellationToken) {
@@ -25,7 +25,7 @@ fn reader(gateway: &Simulator) -> (Arc<Reader>, CancellationToken) {
         api_key: arc_swap::ArcSwap::from_pointee("demo-key".into()),
         replaced: std::sync::atomic::AtomicU64::new(0),
         max_wait: Duration::from_secs(2),
-        drain: Drain::new(),
+        shutdown: Shutdown::new(),
     };
     let rule = Rule { fresh: Duration::from_mins(1), stale: Duration::from_mins(1) };
     let rules = BTreeMap::from([("getconfig".to_owned(), rule)]);

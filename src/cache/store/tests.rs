@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::cache::{Config, PasswordKey, Rule, Standing};
-use crate::wire::command::{GETLICENSE, LISTPRODUCTS};
+use crate::protocol::command::{GETLICENSE, LISTPRODUCTS};
 
 const HOUR: Duration = Duration::from_hours(1);
 

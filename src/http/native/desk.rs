@@ -18,7 +18,7 @@ use crate::http::auth::{Caller, Scope};
 use crate::http::integer;
 use crate::http::sale::Sale;
 use crate::journal;
-use crate::wire::{Body, Command, Kind, Parameters, Spec, command};
+use crate::protocol::{Body, Command, Kind, Parameters, Spec, command};
 
 /// Where a caller's commands are carried out.
 #[derive(Debug)]

@@ -28,7 +28,7 @@ use crate::http::call;
 use crate::http::connections::Connection;
 use crate::http::problem::{Problem, table};
 use crate::http::server::Shared;
-use crate::wire::Format;
+use crate::protocol::Format;
 
 /// When one that was turned away may try again.
 const SHORTLY: Duration = Duration::from_secs(1);
@@ -49,7 +49,7 @@ pub(super) async fn enter(
     if asks_nobody {
         local::guard(request.uri(), request.headers(), &shared.config.cors_origins)?;
     }
-    if shared.bridge.drain().refuses_new() {
+    if shared.bridge.shutdown().refuses_new() {
         return Err(Problem::new(&table::SHUTTING_DOWN).retry_after(SHORTLY));
     }
     let segment = request.match_info().get("name").unwrap_or_default();

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::refusal::Refusal;
-use crate::wire::{Body, Format, Parameters, json5};
+use crate::protocol::{Body, Format, Parameters, json5};
 
 /// The longest name of a command: several times the longest known.
 const LONGEST_NAME: usize = 64;

@@ -1,7 +1,7 @@
 //! What a connection hears without having asked: each broadcast of its instance, once.
 //!
-//! A connection is one more listener of the hub, a position in its log. Where broadcasts may have been missed the
-//! protocol has no word for it, so the listener is told what a till acts upon: `updatepos`. A place at the hub that is not
+//! A connection is one more listener of the broadcasts, a position in its log. Where broadcasts may have been missed the
+//! protocol has no word for it, so the listener is told what a till acts upon: `updatepos`. A place at the broadcasts that is not
 //! to be had is asked for again at every ping, and what was missed meanwhile is told in the same way: a till sells on
 //! without hearing, and refuses nobody.
 
@@ -11,8 +11,8 @@ use actix_web::web::Bytes;
 use bytestring::ByteString;
 
 use super::frame;
-use crate::hub::{End, Entry, Event, Form, Hub, Item, Since, Subscription};
-use crate::wire::Format;
+use crate::broadcasts::{Broadcasts, End, Entry, Event, Form, Item, Since, Subscription};
+use crate::protocol::Format;
 
 /// The broadcast that tells a till to fetch everything anew.
 const UPDATEPOS: &str = "updatepos";
@@ -22,7 +22,7 @@ const UPDATEPOS: &str = "updatepos";
 pub(super) enum Listening {
     /// It may not, or there is nothing more to be heard.
     No,
-    /// It may, and waits for a place at the hub.
+    /// It may, and waits for a place at the broadcasts.
     Waiting,
     /// It hears everything from its beginning on.
     From(Box<Subscription>),
@@ -37,14 +37,14 @@ pub(super) enum Heard {
 }
 
 impl Listening {
-    /// From now on this connection hears `hub` for `listener`, if there is a place. What was missed since a place was first wanted is
+    /// From now on this connection hears `broadcasts` for `listener`, if there is a place. What was missed since a place was first wanted is
     /// returned as the frame that says so.
-    pub(super) fn begin(&mut self, hub: &Hub, listener: &str, format: Format) -> Option<ByteString> {
+    pub(super) fn begin(&mut self, broadcasts: &Broadcasts, listener: &str, format: Format) -> Option<ByteString> {
         if matches!(self, Self::From(_)) {
             return None;
         }
         let waited = self.waits();
-        *self = hub
+        *self = broadcasts
             .subscribe(listener, Since::Now)
             .map_or(Self::Waiting, |subscription| Self::From(Box::new(subscription)));
         (waited && !self.waits()).then(|| missed(format).into())
@@ -105,8 +105,8 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::hub::{Broadcast, Epoch, Gap, Reason, Seats};
-    use crate::wire::Body;
+    use crate::broadcasts::{Broadcast, Epoch, Gap, Reason, Seats};
+    use crate::protocol::Body;
 
     const UPDATE: &str = r#"{"type":"broadcast","result":{"message":"updatepos","parameters":{}}}"#;
 
@@ -126,14 +126,14 @@ mod tests {
 
     #[tokio::test]
     async fn each_broadcast_is_heard_once_in_either_format_and_a_gap_is_one_updatepos() {
-        let hub = Hub::new(Epoch::new(7), 8, Seats::new(2, 2));
+        let broadcasts = Broadcasts::new(Epoch::new(7), 8, Seats::new(2, 2));
         let (mut json, mut json5) = (Listening::No, Listening::No);
-        hub.publish(broadcast("before"));
-        assert_eq!(json.begin(&hub, "one", Format::Json), None);
-        assert_eq!(json5.begin(&hub, "one", Format::Json5), None);
-        assert_eq!(json.begin(&hub, "one", Format::Json), None, "it hears already");
-        hub.publish(broadcast("it's"));
-        hub.publish(Event::Gap(Gap {
+        broadcasts.publish(broadcast("before"));
+        assert_eq!(json.begin(&broadcasts, "one", Format::Json), None);
+        assert_eq!(json5.begin(&broadcasts, "one", Format::Json5), None);
+        assert_eq!(json.begin(&broadcasts, "one", Format::Json), None, "it hears already");
+        broadcasts.publish(broadcast("it's"));
+        broadcasts.publish(Event::Gap(Gap {
             from: Timestamp::UNIX_EPOCH,
             to: Timestamp::UNIX_EPOCH,
             reason: Reason::NoConnection,
@@ -150,29 +150,29 @@ mod tests {
 
     #[tokio::test]
     async fn who_waited_for_a_place_is_told_that_something_may_have_been_missed() {
-        let hub = Hub::new(Epoch::new(7), 8, Seats::new(1, 1));
+        let broadcasts = Broadcasts::new(Epoch::new(7), 8, Seats::new(1, 1));
         let (mut first, mut second) = (Listening::No, Listening::No);
-        first.begin(&hub, "one", Format::Json);
-        assert_eq!(second.begin(&hub, "one", Format::Json), None);
+        first.begin(&broadcasts, "one", Format::Json);
+        assert_eq!(second.begin(&broadcasts, "one", Format::Json), None);
         assert!(second.waits() && !second.is_off());
         drop(first);
-        assert_eq!(second.begin(&hub, "one", Format::Json).as_deref(), Some(UPDATE));
-        hub.publish(broadcast("news"));
+        assert_eq!(second.begin(&broadcasts, "one", Format::Json).as_deref(), Some(UPDATE));
+        broadcasts.publish(broadcast("news"));
         assert!(heard(&mut second, Format::Json).await.unwrap().contains("news"));
     }
 
     #[tokio::test]
     async fn who_is_overtaken_is_told_so_and_at_the_end_nothing_more_is_heard() {
-        let hub = Hub::new(Epoch::new(7), 1, Seats::new(2, 2));
+        let broadcasts = Broadcasts::new(Epoch::new(7), 1, Seats::new(2, 2));
         let (mut slow, mut quick) = (Listening::No, Listening::No);
-        slow.begin(&hub, "one", Format::Json);
-        quick.begin(&hub, "one", Format::Json);
+        slow.begin(&broadcasts, "one", Format::Json);
+        quick.begin(&broadcasts, "one", Format::Json);
         assert_eq!(heard(&mut slow, Format::Json).await, None);
         for _ in 0..3 {
-            hub.publish(broadcast("news"));
+            broadcasts.publish(broadcast("news"));
         }
         assert_eq!(heard(&mut slow, Format::Json).await.as_deref(), Some("overtaken"));
-        hub.close();
+        broadcasts.close();
         // It had heard nothing yet, so the log tells it what it no longer holds.
         assert_eq!(heard(&mut quick, Format::Json).await.as_deref(), Some(UPDATE));
         assert!(heard(&mut quick, Format::Json).await.unwrap().contains("news"));

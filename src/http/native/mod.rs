@@ -35,8 +35,8 @@ use actix_web::web::{self, ServiceConfig};
 use serde_json::value::RawValue;
 use threshold::Threshold;
 
-use crate::hub::Native;
-use crate::wire::{Body, Format};
+use crate::broadcasts::Native;
+use crate::protocol::{Body, Format};
 
 /// Where a connection may be opened: beside the root, one segment that is a shard, `gateway`, or an instance.
 const PATTERNS: [&str; 3] = ["/", "/{name}", "/{name}/"];

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::bridge::Error;
-use crate::wire::{GatewayError, Kind};
+use crate::protocol::{GatewayError, Kind};
 
 /// The gateway's code for a parameter that is missing.
 const MISSING: i64 = 3;

@@ -23,12 +23,12 @@ use super::listening::{Heard, Listening};
 use super::reader::{Broken, KEYLESS_MESSAGE, Message, Reader};
 use super::refusal::Refusal;
 use super::threshold::Place;
+use crate::broadcasts::Native;
 use crate::http::auth::{Auth, Caller, Lease, Mode, Purpose, Scope, Stranger};
 use crate::http::connections::Connection;
 use crate::http::native::Limits;
 use crate::http::server::Shared;
-use crate::hub::Native;
-use crate::wire::Format;
+use crate::protocol::Format;
 
 /// When a command that found no room may come again.
 const SHORTLY: Duration = Duration::from_secs(1);
@@ -195,7 +195,7 @@ impl Session {
 
     /// The next thing that happens. Safe to drop at any moment.
     async fn next(&mut self) -> Happening {
-        let drain = self.shared.bridge.drain();
+        let shutdown = self.shared.bridge.shutdown();
         let max_body = self.shared.config.max_body;
         let most = if self.place.is_some() { KEYLESS_MESSAGE.min(max_body) } else { max_body };
         tokio::select! {
@@ -204,7 +204,7 @@ impl Session {
             Some(answer) = self.commands.join_next() => Happening::Answered(answer),
             heard = self.listening.next(self.standing.format) => Happening::Heard(heard),
             () = given_away(self.place.as_ref()) => Happening::GivenAway,
-            () = drain.refusing(), if !self.draining => Happening::Draining,
+            () = shutdown.refusing(), if !self.draining => Happening::Draining,
             () = sleep_until(self.ping_at) => Happening::PingDue,
             Ok(()) = self.reloads.changed() => Happening::Reloaded,
         }
@@ -248,9 +248,9 @@ impl Session {
     /// Begins to hear, or asks again for the place that was not to be had.
     async fn listen(&mut self) -> Result<(), End> {
         let Ok(instance) = &self.standing.instance else { return Ok(()) };
-        let Ok(hub) = self.shared.bridge.hub(instance) else { return Ok(()) };
+        let Ok(broadcasts) = self.shared.bridge.broadcasts(instance) else { return Ok(()) };
         let listener = self.hearing.as_ref().map_or("-", |lease| lease.caller().name());
-        match self.listening.begin(hub, listener, self.standing.format) {
+        match self.listening.begin(broadcasts, listener, self.standing.format) {
             Some(missed) => self.say(missed).await,
             None => Ok(()),
         }

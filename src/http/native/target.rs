@@ -10,7 +10,7 @@ use std::fmt;
 use actix_web::web::Query;
 use secrecy::SecretString;
 
-use crate::wire::Format;
+use crate::protocol::Format;
 
 /// The path beside `/` that means no instance and no shard.
 const GATEWAY: &str = "gateway";

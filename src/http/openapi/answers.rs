@@ -15,7 +15,7 @@ use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Required};
 
 use super::copies;
 use crate::http::problem::{Entry, MEDIA_TYPE, table};
-use crate::wire::command;
+use crate::protocol::command;
 
 /// Operations whose body means `{}` when it is left out. The macro that describes bodies would say so only by letting
 /// them be `null`, which they may not.

@@ -6,7 +6,7 @@ use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{RefOr, Required, Response};
 
 use super::answers::header;
-use crate::wire::{Kind, command};
+use crate::protocol::{Kind, command};
 
 /// Whether an operation is a read that may be answered from a copy: those that have no body.
 pub(super) fn is_read(operation: &Operation) -> bool {

@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 
 use super::code::ProblemCode;
 use super::table::Entry;
-use crate::wire::GatewayError;
+use crate::protocol::GatewayError;
 
 /// The media type of every error answer.
 pub const MEDIA_TYPE: &str = "application/problem+json";

@@ -6,7 +6,7 @@ use super::document::Problem;
 use super::table;
 use crate::bridge::Error;
 use crate::journal::Rejection;
-use crate::wire::{GatewayError, Meaning};
+use crate::protocol::{GatewayError, Meaning};
 
 /// How long a caller waits where the gateway refused for its limit without saying until when: its whole window, after
 /// which everything counted before is forgotten (`protocol.md`).

@@ -13,7 +13,7 @@ use crate::http::body::{self, Empty};
 use crate::http::call::Call;
 use crate::http::problem::{Fault, Problem, table};
 use crate::http::routes::InInstance;
-use crate::wire::Parameters;
+use crate::protocol::Parameters;
 
 /// The shard in the path.
 #[derive(Debug, IntoParams)]

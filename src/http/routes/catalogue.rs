@@ -6,7 +6,7 @@ use super::{InInstance, InPointOfSale, PosPassword};
 use crate::http::auth::Scope;
 use crate::http::call::Call;
 use crate::http::problem::Problem;
-use crate::wire::{Parameters, Spec, command, model};
+use crate::protocol::{Parameters, Spec, command, model};
 
 async fn read(call: &Call, spec: &'static Spec) -> Result<HttpResponse, Problem> {
     call.permit(Scope::Read)?;

@@ -13,7 +13,7 @@ use crate::http::auth::Scope;
 use crate::http::body::Empty;
 use crate::http::call::Call;
 use crate::http::problem::{Problem, outcome, table};
-use crate::wire::{Command, command, model};
+use crate::protocol::{Command, command, model};
 
 /// The longest name of a command or an event: several times the longest known.
 const LONGEST_NAME: usize = 64;

@@ -11,7 +11,7 @@ use crate::http::body::Empty;
 use crate::http::call::{Call, agree};
 use crate::http::integer;
 use crate::http::problem::{Fault, Problem, table};
-use crate::wire::{Command, Parameters, Spec, command, model};
+use crate::protocol::{Command, Parameters, Spec, command, model};
 
 /// The longest device id: the gateway documents UUIDs (36 characters), and tills may be named otherwise.
 const LONGEST_DEVICE_ID: usize = 64;

@@ -7,12 +7,12 @@ use actix_web::{HttpRequest, HttpResponse, get};
 use utoipa::IntoParams;
 
 use super::InInstance;
+use crate::broadcasts::{Refused, Since};
 use crate::http::auth::{Lease, Scope};
 use crate::http::call::Call;
 use crate::http::problem::Problem;
 use crate::http::sse;
 use crate::http::stream::{EventStream, later};
-use crate::hub::{Refused, Since};
 
 /// The media type of a stream.
 pub const MEDIA_TYPE: &str = "text/event-stream";
@@ -62,7 +62,7 @@ pub struct LastHeard {
 pub(super) async fn stream_events(request: HttpRequest) -> Result<HttpResponse, Problem> {
     let (call, admitted) = Call::for_stream(&request, MEDIA_TYPE)?;
     call.permit(Scope::Events)?;
-    let hub = call.shared().bridge.hub(call.instance())?;
+    let broadcasts = call.shared().bridge.broadcasts(call.instance())?;
     let (message, asked) = (call.query("message")?, call.query("last_event_id")?);
     // The address stays the same however often a client comes back; what it has heard since is in the header.
     let last_heard = last_heard(request.headers()).or(asked.filter(|id| !id.is_empty()));
@@ -78,7 +78,7 @@ pub(super) async fn stream_events(request: HttpRequest) -> Result<HttpResponse, 
     if !admitted {
         return Ok(answer.body(sse::overloaded("caller-limited", later())));
     }
-    Ok(match hub.subscribe(call.caller().name(), since) {
+    Ok(match broadcasts.subscribe(call.caller().name(), since) {
         Ok(subscription) => {
             let shared = call.shared();
             let (auth, instance) = (Arc::clone(&shared.auth), Arc::from(call.instance()));

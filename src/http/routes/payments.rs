@@ -18,7 +18,7 @@ use crate::http::idempotency_key::IdempotencyKey;
 use crate::http::problem::{Fault, Problem, table};
 use crate::http::sale::Sale;
 use crate::journal;
-use crate::wire::{Body, Command, command, model};
+use crate::protocol::{Body, Command, command, model};
 
 /// The key of a payment.
 #[derive(Debug, IntoParams)]

@@ -22,7 +22,7 @@ use crate::journal::{
     Clue, Discrepancy, Filter, Finding, Listed, Outcome, Record, RecordId, RecordState, Rejection, Search, State,
     Unreadable, Verdict,
 };
-use crate::wire::{Body, GatewayError, Parameters, model};
+use crate::protocol::{Body, GatewayError, Parameters, model};
 
 /// Records in a page: as many where nothing is said, and at most.
 const USUAL_RECORDS: usize = 100;

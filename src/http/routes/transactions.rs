@@ -8,7 +8,7 @@ use crate::http::auth::Scope;
 use crate::http::call::Call;
 use crate::http::integer;
 use crate::http::problem::{Problem, table};
-use crate::wire::{Parameters, command, model};
+use crate::protocol::{Parameters, command, model};
 
 /// How much of the list is wanted.
 #[derive(Debug, IntoParams)]

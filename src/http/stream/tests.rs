@@ -11,11 +11,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 use tokio::time::{sleep, timeout};
 
+use crate::broadcasts::{Broadcast, Broadcasts, Epoch, Event, Item, Seats, Since};
 use crate::http::Config;
 use crate::http::server::{Listeners, Parts, run};
 use crate::http::testing::{auth, bridge_over};
-use crate::hub::{Broadcast, Epoch, Event, Hub, Item, Seats, Since};
-use crate::wire::Body;
+use crate::protocol::Body;
 
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -34,15 +34,15 @@ async fn until(what: &str, mut condition: impl FnMut() -> bool) {
 
 #[actix_web::test]
 async fn one_who_never_reads_is_given_up_by_the_system_however_long_the_log_holds_what_it_has_yet_to_hear() {
-    let hub = Hub::new(Epoch::new(7), 1024, Seats::new(9, 9));
+    let broadcasts = Broadcasts::new(Epoch::new(7), 1024, Seats::new(9, 9));
     spawn({
-        let hub = hub.clone();
-        async move { hub.announce().await }
+        let broadcasts = broadcasts.clone();
+        async move { broadcasts.announce().await }
     });
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let config = Config { untaken: Duration::from_secs(1), heartbeat: Duration::from_hours(1), ..Config::default() };
-    let parts = Parts { bridge: bridge_over(hub.clone()), auth: auth(), config, certificates: None };
+    let parts = Parts { bridge: bridge_over(broadcasts.clone()), auth: auth(), config, certificates: None };
     let server = run(Listeners { callers: listener, admin: None }, parts, || ()).unwrap().callers;
     let handle = server.handle();
     spawn(server);
@@ -52,16 +52,16 @@ async fn one_who_never_reads_is_given_up_by_the_system_however_long_the_log_hold
     let mut mute = socket.connect(address).await.unwrap();
     let request = "GET /v1/instances/demo/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ALL\r\n\r\n";
     mute.write_all(request.as_bytes()).await.unwrap();
-    until("it listens", || hub.listeners() == 1).await;
+    until("it listens", || broadcasts.listeners() == 1).await;
     for _ in 0..FLOOD.0 {
         let parameters = Body::from(&*RawValue::from_string("{}".to_owned()).unwrap());
         let (message, received_at) = (Arc::from("x".repeat(FLOOD.1)), Timestamp::UNIX_EPOCH);
-        hub.publish(Event::Broadcast(Broadcast { message, parameters, received_at, maybe_duplicate: false }));
+        broadcasts.publish(Event::Broadcast(Broadcast { message, parameters, received_at, maybe_duplicate: false }));
     }
-    until("its place is given back", || hub.listeners() == 0).await;
+    until("its place is given back", || broadcasts.listeners() == 0).await;
     // The log has not gone past it.
     let begin = Epoch::new(7).to_string() + "-0";
-    let first = hub.subscribe("one", Since::After(&begin)).unwrap().next().now_or_never();
+    let first = broadcasts.subscribe("one", Since::After(&begin)).unwrap().next().now_or_never();
     assert!(matches!(first, Some(Ok(Item::Entry(entry))) if entry.id.offset == 1));
     // Nobody told it that this is the end: it was cut off.
     let mut taken = Vec::new();

@@ -27,7 +27,7 @@ use super::{
 };
 use super::{Reserve, Sale, State, Verdict};
 use crate::journal::record::Finding;
-use crate::wire::{Body, GatewayError};
+use crate::protocol::{Body, GatewayError};
 use disk::Disk;
 
 const KEEP: Duration = Config::LEAST_KEEP;

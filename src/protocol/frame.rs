@@ -219,7 +219,7 @@ pub fn encode(command: &Command, api_key: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{Parameters, command};
+    use crate::protocol::{Parameters, command};
 
     #[test]
     fn a_body_keeps_the_bytes_that_came() {

@@ -1,4 +1,4 @@
-//! The hub's promises: no hole, no repeat, what is lost is said, and a listener costs nobody else anything.
+//! The broadcasts's promises: no hole, no repeat, what is lost is said, and a listener costs nobody else anything.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 
 use super::*;
-use crate::wire::Body;
+use crate::protocol::Body;
 
 fn broadcast(message: &str) -> Event {
     let parameters = Body::from(&*RawValue::from_string("{}".to_owned()).unwrap());
@@ -15,8 +15,8 @@ fn broadcast(message: &str) -> Event {
     Event::Broadcast(Broadcast { message: Arc::from(message), parameters, received_at, maybe_duplicate: false })
 }
 
-fn hub(history: usize, seats: usize) -> Hub {
-    Hub::new(Epoch::new(0x1234_5678_9abc), history, Seats::new(seats, seats))
+fn broadcasts(history: usize, seats: usize) -> Broadcasts {
+    Broadcasts::new(Epoch::new(0x1234_5678_9abc), history, Seats::new(seats, seats))
 }
 
 /// What is to be heard without waiting: offsets, `L..` for what is lost, `R` for a reset, and how it ended.
@@ -61,36 +61,37 @@ fn an_id_is_spelled_in_one_way_only() {
 
 #[test]
 fn whoever_resumes_hears_what_is_held_after_its_id_and_then_what_comes() {
-    let hub = hub(3, 9);
+    let broadcasts = broadcasts(3, 9);
     for number in 1..=5 {
-        hub.publish(broadcast(&number.to_string()));
+        broadcasts.publish(broadcast(&number.to_string()));
     }
-    let id = |offset| Id { offset, ..hub.cursor() }.to_string();
-    let resume = |text: &str| hub.subscribe("one", Since::After(text)).unwrap();
-    assert_eq!(hear(&mut hub.subscribe("one", Since::Now).unwrap()), [""; 0]);
+    let id = |offset| Id { offset, ..broadcasts.cursor() }.to_string();
+    let resume = |text: &str| broadcasts.subscribe("one", Since::After(text)).unwrap();
+    assert_eq!(hear(&mut broadcasts.subscribe("one", Since::Now).unwrap()), [""; 0]);
     assert_eq!(hear(&mut resume(&id(5))), [""; 0]);
     let mut listener = resume(&id(3));
     assert_eq!(hear(&mut listener), ["4", "5"]);
-    hub.publish(broadcast("6"));
+    broadcasts.publish(broadcast("6"));
     assert_eq!(hear(&mut listener), ["6"]);
     assert_eq!(hear(&mut resume(&id(3))), ["4", "5", "6"], "all that is held");
     assert_eq!(hear(&mut resume(&id(2))), ["L3-3", "4", "5", "6"], "one is lost");
     assert_eq!(hear(&mut resume(&id(0))), ["L1-3", "4", "5", "6"]);
     for unknown in [id(7), "other-3".to_owned(), String::new()] {
         let mut listener = resume(&unknown);
-        assert_eq!(listener.cursor(), hub.cursor());
+        assert_eq!(listener.cursor(), broadcasts.cursor());
         assert_eq!(hear(&mut listener), ["R"], "{unknown}");
     }
 }
 
 #[test]
 fn a_listener_that_the_log_has_overtaken_is_over_and_the_others_hear_everything() {
-    let hub = hub(2, 9);
-    let (mut slow, mut quick) = (hub.subscribe("one", Since::Now).unwrap(), hub.subscribe("one", Since::Now).unwrap());
-    hub.publish(broadcast("1"));
+    let broadcasts = broadcasts(2, 9);
+    let (mut slow, mut quick) =
+        (broadcasts.subscribe("one", Since::Now).unwrap(), broadcasts.subscribe("one", Since::Now).unwrap());
+    broadcasts.publish(broadcast("1"));
     assert_eq!((hear(&mut slow), hear(&mut quick)), (vec!["1".to_owned()], vec!["1".to_owned()]));
     for number in 2..=4 {
-        hub.publish(broadcast("x"));
+        broadcasts.publish(broadcast("x"));
         assert_eq!(hear(&mut quick), [number.to_string()]);
     }
     assert_eq!(hear(&mut slow), [End::Overtaken.to_string()]);
@@ -98,74 +99,74 @@ fn a_listener_that_the_log_has_overtaken_is_over_and_the_others_hear_everything(
 
 #[test]
 fn the_log_is_bounded_in_bytes_and_always_holds_the_newest() {
-    let hub = hub(100, 9);
-    let mut listener = hub.subscribe("one", Since::Now).unwrap();
+    let broadcasts = broadcasts(100, 9);
+    let mut listener = broadcasts.subscribe("one", Since::Now).unwrap();
     let large = "x".repeat(9 << 20);
-    hub.publish(broadcast(&large));
-    hub.publish(broadcast(&large));
+    broadcasts.publish(broadcast(&large));
+    broadcasts.publish(broadcast(&large));
     assert_eq!(hear(&mut listener), ["L1-1", "2"]);
-    hub.publish(broadcast(&large.repeat(3)));
+    broadcasts.publish(broadcast(&large.repeat(3)));
     assert_eq!(hear(&mut listener), ["3"]);
 }
 
 #[test]
 fn places_are_counted_and_given_back_and_nobody_loses_one() {
-    let hub = hub(9, 2);
-    let first = hub.subscribe("one", Since::Now).unwrap();
-    let mut second = hub.subscribe("one", Since::Now).unwrap();
-    assert_eq!(hub.subscribe("one", Since::Now).unwrap_err(), Refused::Full);
-    hub.publish(broadcast("1"));
+    let broadcasts = broadcasts(9, 2);
+    let first = broadcasts.subscribe("one", Since::Now).unwrap();
+    let mut second = broadcasts.subscribe("one", Since::Now).unwrap();
+    assert_eq!(broadcasts.subscribe("one", Since::Now).unwrap_err(), Refused::Full);
+    broadcasts.publish(broadcast("1"));
     assert_eq!(hear(&mut second), ["1"]);
     drop(first);
-    assert!(hub.subscribe("one", Since::Now).is_ok());
-    assert_eq!(hub.listeners(), 1);
+    assert!(broadcasts.subscribe("one", Since::Now).is_ok());
+    assert_eq!(broadcasts.listeners(), 1);
 }
 
 #[test]
 fn a_closed_hub_lets_listeners_hear_what_is_logged_and_takes_no_more() {
-    let hub = hub(9, 9);
-    let mut listener = hub.subscribe("one", Since::Now).unwrap();
-    hub.publish(broadcast("1"));
-    hub.close();
+    let broadcasts = broadcasts(9, 9);
+    let mut listener = broadcasts.subscribe("one", Since::Now).unwrap();
+    broadcasts.publish(broadcast("1"));
+    broadcasts.close();
     // Such as the gap that its own links leave when they are closed.
-    hub.publish(broadcast("2"));
+    broadcasts.publish(broadcast("2"));
     assert_eq!(hear(&mut listener), ["1".to_owned(), End::Draining.to_string()]);
-    assert_eq!(hub.subscribe("one", Since::Now).unwrap_err(), Refused::Draining);
+    assert_eq!(broadcasts.subscribe("one", Since::Now).unwrap_err(), Refused::Draining);
 }
 
 #[tokio::test]
 async fn those_who_wait_are_woken_and_those_who_left_leave_no_waker_behind() {
-    let hub = hub(9, 9);
+    let broadcasts = broadcasts(9, 9);
     let announcer = tokio::spawn({
-        let hub = hub.clone();
-        async move { hub.announce().await }
+        let broadcasts = broadcasts.clone();
+        async move { broadcasts.announce().await }
     });
     let waits: Vec<_> = (0..3)
         .map(|_| {
-            let mut listener = hub.subscribe("one", Since::Now).unwrap();
+            let mut listener = broadcasts.subscribe("one", Since::Now).unwrap();
             tokio::spawn(async move { matches!(listener.next().await, Ok(Item::Entry(entry)) if entry.id.offset == 1) })
         })
         .collect();
-    let mut gone = hub.subscribe("one", Since::Now).unwrap();
+    let mut gone = broadcasts.subscribe("one", Since::Now).unwrap();
     assert!(gone.next().now_or_never().is_none());
-    while hub.shared.state().waiting.len() < 4 {
+    while broadcasts.shared.state().waiting.len() < 4 {
         tokio::task::yield_now().await;
     }
     drop(gone);
-    assert_eq!(hub.shared.state().waiting.len(), 3);
-    hub.publish(broadcast("1"));
+    assert_eq!(broadcasts.shared.state().waiting.len(), 3);
+    broadcasts.publish(broadcast("1"));
     for wait in waits {
         assert!(wait.await.unwrap());
     }
-    hub.close();
+    broadcasts.close();
     announcer.await.unwrap();
 }
 
 #[test]
 fn an_entry_is_written_once_in_each_form() {
-    let hub = hub(9, 9);
-    let mut listener = hub.subscribe("one", Since::Now).unwrap();
-    hub.publish(broadcast("1"));
+    let broadcasts = broadcasts(9, 9);
+    let mut listener = broadcasts.subscribe("one", Since::Now).unwrap();
+    broadcasts.publish(broadcast("1"));
     let Some(Ok(Item::Entry(entry))) = listener.next().now_or_never() else { panic!("an entry") };
     assert_eq!(entry.written(Form::Json, |_| "first".into()), "first");
     assert_eq!(entry.written(Form::Json, |_| panic!("written already")), "first");

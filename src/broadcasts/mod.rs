@@ -1,4 +1,4 @@
-//! The hub: one log of what an instance's gateway broadcast, and everybody who listens to it.
+//! The broadcasts: one log of what an instance's gateway broadcast, and everybody who listens to it.
 //!
 //! The forces: a broadcast has no id and no second chance at the gateway, so here each becomes one entry with an offset
 //! that a listener can resume after; thousands listen, so an entry is kept and encoded once and a listener is nothing
@@ -74,12 +74,12 @@ impl Default for Config {
 pub struct Seats {
     taken: Arc<AtomicUsize>,
     most: usize,
-    /// The most that one listener may have at one hub.
+    /// The most that one listener may have at one broadcasts.
     each: usize,
 }
 
 impl Seats {
-    /// Room for `most`, of which everybody may have `each` at each hub.
+    /// Room for `most`, of which everybody may have `each` at each broadcasts.
     #[must_use]
     pub fn new(most: usize, each: usize) -> Self {
         Self { taken: Arc::default(), most, each }
@@ -131,9 +131,9 @@ pub enum Refused {
     Draining,
 }
 
-/// One instance's log and its listeners. Cheap to clone; all clones are one hub.
+/// One instance's log and its listeners. Cheap to clone; all clones are one broadcasts.
 #[derive(Debug, Clone)]
-pub struct Hub {
+pub struct Broadcasts {
     shared: Arc<Shared>,
 }
 
@@ -142,7 +142,7 @@ struct Shared {
     seats: Seats,
     state: Mutex<State>,
     listeners: AtomicU64,
-    /// Something was appended or the hub was closed, and listeners are yet to be woken.
+    /// Something was appended or the broadcasts was closed, and listeners are yet to be woken.
     news: Notify,
 }
 
@@ -186,7 +186,7 @@ impl Shared {
     }
 }
 
-impl Hub {
+impl Broadcasts {
     /// An empty log that begins `epoch`, keeps up to `history` entries, and takes places from `seats`.
     #[must_use]
     pub fn new(epoch: Epoch, history: usize, seats: Seats) -> Self {
@@ -196,8 +196,8 @@ impl Hub {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Logs an event, unless the hub is closed: then nobody is to hear of what the closing itself brings about. Returns at
-    /// once: listeners are woken by [`Hub::announce`].
+    /// Logs an event, unless the broadcasts is closed: then nobody is to hear of what the closing itself brings about. Returns at
+    /// once: listeners are woken by [`Broadcasts::announce`].
     #[expect(clippy::must_use_candidate, reason = "few who publish care for the id")]
     pub fn publish(&self, event: Event) -> Id {
         let mut state = self.shared.state();
@@ -252,7 +252,7 @@ impl Hub {
         self.shared.news.notify_one();
     }
 
-    /// Wakes those who wait whenever something was logged, until the hub is closed. A task of its own, since whoever
+    /// Wakes those who wait whenever something was logged, until the broadcasts is closed. A task of its own, since whoever
     /// publishes must not wait until thousands are woken.
     pub async fn announce(&self) {
         loop {

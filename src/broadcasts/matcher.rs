@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use super::coverage::{Coverage, Hole};
 use super::entry::Broadcast;
 use super::word::{Word, Worth};
-use crate::wire::Body;
+use crate::protocol::Body;
 
 /// For how many skews a copy may be late and is still recognized as one, if only to be marked.
 const LATE_SKEWS: u32 = 10;

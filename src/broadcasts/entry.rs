@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use crate::wire::Body;
+use crate::protocol::Body;
 
 /// What tells one run of the program's log from every other: random, never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
