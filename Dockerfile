@@ -21,16 +21,18 @@ WORKDIR /build
 # The crates, built of an empty program: only a change of Cargo.toml or Cargo.lock builds them anew.
 FROM tools AS crates
 COPY Cargo.toml Cargo.lock ./
+COPY simulator/Cargo.toml simulator/
 COPY benches benches
-RUN mkdir src \
+RUN mkdir src simulator/src \
     && echo 'fn main() {}' >src/main.rs \
-    && touch src/lib.rs \
+    && touch src/lib.rs simulator/src/lib.rs \
     && cargo build --locked --release --target "$(uname -m)-unknown-linux-musl"
 
 FROM crates AS program
+COPY simulator/src simulator/src
 COPY src src
-# Touched, since the files may be older than the empty program that they replace.
-RUN touch src/main.rs src/lib.rs \
+# Touched, since the files may be older than the empty ones that they replace.
+RUN touch src/main.rs src/lib.rs simulator/src/lib.rs \
     && cargo build --locked --release --target "$(uname -m)-unknown-linux-musl" \
     && mkdir --parents /image/etc/ssl/certs /image/data /image/tmp \
     && chmod 0700 /image/data \

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use concertpos_bridge::simulator::{self, Counting, LOCKED_POS, Limits, Simulator};
+use concertpos_simulator::{self as simulator, Counting, LOCKED_POS, Limits, Simulator};
 use support::{Aim, Bridge, KEY, Report, Row};
 
 const POINTS_OF_SALE: usize = 20;

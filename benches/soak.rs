@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use concertpos_bridge::simulator::{self, Counting, LOCKED_POS, Limits, Simulator};
+use concertpos_simulator::{self as simulator, Counting, LOCKED_POS, Limits, Simulator};
 use futures_util::{SinkExt, StreamExt};
 use sha2::{Digest, Sha256};
 use support::{KEY, free_address, serve, until_ready};

@@ -14,5 +14,4 @@ pub mod protocol;
 pub mod reload;
 pub mod settings;
 pub mod shutdown;
-pub mod simulator;
 pub mod telemetry;

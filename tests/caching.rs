@@ -7,7 +7,7 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use concertpos_bridge::simulator::{Action, Config, Counting, Fault, Garbage, Limits};
+use concertpos_simulator::{Action, Config, Counting, Fault, Garbage, Limits};
 use reqwest::Method;
 use support::events::Stream;
 use support::{World, eventually, problem, together};

@@ -6,7 +6,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use concertpos_bridge::simulator::{Action, Config, Fault};
+use concertpos_simulator::{Action, Config, Fault};
 use reqwest::{Method, StatusCode};
 use support::{ANY, KEY, OPERATOR, Problem, World, eventually, problem, together};
 

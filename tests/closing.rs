@@ -5,7 +5,7 @@
 
 mod support;
 
-use concertpos_bridge::simulator::{Action, Config, Fault};
+use concertpos_simulator::{Action, Config, Fault};
 use reqwest::Method;
 use serde_json::{Value, json};
 use support::{KEY, OPERATOR, World, eventually, problem};

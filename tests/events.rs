@@ -7,7 +7,7 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use concertpos_bridge::simulator::{Config, Instance};
+use concertpos_simulator::{Config, Instance};
 use support::events::{Event, Stream, ids, messages};
 use support::{World, eventually, problem};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

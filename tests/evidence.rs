@@ -4,7 +4,7 @@
 
 mod support;
 
-use concertpos_bridge::simulator::{Action, Config, Fault};
+use concertpos_simulator::{Action, Config, Fault};
 use serde_json::{Value, json};
 use support::{OPERATOR, World, eventually, problem};
 

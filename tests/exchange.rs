@@ -7,7 +7,7 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use concertpos_bridge::simulator::{Action, Config, Fault, Garbage, Say, Scripted};
+use concertpos_simulator::{Action, Config, Fault, Garbage, Say, Scripted};
 use support::program::free_address;
 use support::{World, eventually, problem, together};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

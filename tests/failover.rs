@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use concertpos_bridge::simulator::{Action, Config, Fault};
+use concertpos_simulator::{Action, Config, Fault};
 use serde_json::{Value, json};
 use support::{ANY, OPERATOR, World, eventually, problem, together};
 

@@ -38,7 +38,7 @@ fn listed(document: &str) -> String {
 #[test]
 fn everything_the_simulated_gateway_can_be_told_is_in_its_document() {
     let listed = listed(include_str!("../docs/simulator.md"));
-    let control = include_str!("../src/simulator/control.rs");
+    let control = include_str!("../simulator/src/control.rs");
     let routes: Vec<(&str, String)> = control
         .split(".route(\"")
         .skip(1)
@@ -51,7 +51,7 @@ fn everything_the_simulated_gateway_can_be_told_is_in_its_document() {
     for (path, method) in routes {
         assert!(listed.contains(&format!("`{method} {path}`")), "{method} {path}");
     }
-    for action in concertpos_bridge::simulator::ACTIONS.split(", ") {
+    for action in concertpos_simulator::ACTIONS.split(", ") {
         let name = action.split(['=', '[']).next().unwrap_or_default();
         assert!(listed.contains(&format!("`{name}`")) || listed.contains(&format!("`{name}=")), "{action}");
     }

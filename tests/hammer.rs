@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use concertpos_bridge::simulator::{Config, Counting, Limits};
+use concertpos_simulator::{Config, Counting, Limits};
 use reqwest::Method;
 use support::{World, together, token};
 

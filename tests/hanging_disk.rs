@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use concertpos_bridge::simulator::{Config, Counting, Limits, Simulator};
+use concertpos_simulator::{Config, Counting, Limits, Simulator};
 use serde_json::{Value, json};
 use support::program::{Program, free_address};
 use support::{KEY, eventually};

@@ -6,7 +6,7 @@ mod support;
 
 use std::time::Duration;
 
-use concertpos_bridge::simulator::{Config, Simulator};
+use concertpos_simulator::{Config, Simulator};
 use support::events::{Event, Stream};
 use support::program::{Program, free_address};
 use support::{KEY, eventually};

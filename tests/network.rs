@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use calls::{Book, Call, Caller, GOODBYE, Shared, TICK, Told, config, wrong};
 use concertpos_bridge::gateway::{self, Dialer, Heard, Homes, NotSent, Pool, Priority, ShardStatus, Upward};
-use concertpos_bridge::simulator::Counts;
+use concertpos_simulator::Counts;
 use fastrand::Rng;
 use plan::{Plan, TROUBLE_MS};
 use stage::{Network, Stage};

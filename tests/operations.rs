@@ -4,7 +4,7 @@
 
 mod support;
 
-use concertpos_bridge::simulator::{Action, Config, Fault};
+use concertpos_simulator::{Action, Config, Fault};
 use reqwest::Method;
 use serde_json::{Value, json};
 use support::{ANY, OPERATOR, World, eventually, problem};

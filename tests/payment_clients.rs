@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Output;
 
 use concertpos_bridge::http::problem::{Problem, table};
-use concertpos_bridge::simulator::{Action, Config, Fault};
+use concertpos_simulator::{Action, Config, Fault};
 use serde_json::json;
 use support::{World, problem, together};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

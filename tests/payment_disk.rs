@@ -7,7 +7,7 @@ mod support;
 use std::path::Path;
 use std::time::Duration;
 
-use concertpos_bridge::simulator::{Config, Simulator};
+use concertpos_simulator::{Config, Simulator};
 use serde_json::json;
 use support::program::{Program, free_address};
 use support::{KEY, eventually, problem};

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use concertpos_bridge::simulator::{Action, Config, Counting, Fault, Garbage, Limits};
+use concertpos_simulator::{Action, Config, Counting, Fault, Garbage, Limits};
 use futures_util::future::join_all;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};

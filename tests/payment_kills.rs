@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use concertpos_bridge::simulator::{Config, Simulator};
+use concertpos_simulator::{Config, Simulator};
 use serde_json::{Value, json};
 use support::program::{Program, free_address};
 use support::{KEY, eventually};

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::{Till, event};
-use concertpos_bridge::simulator::{Action, Config, Fault, Say, Scripted, Simulator};
+use concertpos_simulator::{Action, Config, Fault, Say, Scripted, Simulator};
 use futures_util::StreamExt;
 use futures_util::stream;
 use serde_json::{Value, json};

@@ -7,7 +7,7 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use concertpos_bridge::simulator::{Action, Config, Fault};
+use concertpos_simulator::{Action, Config, Fault};
 use support::{ANY, World, eventually, problem};
 
 const QUICK: &[(&str, &str)] = &[("BRIDGE_GATEWAY__REQUEST_TIMEOUT", "300ms")];

@@ -7,7 +7,7 @@ mod support;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use concertpos_bridge::simulator::{Config, Counting, Limits, Simulator};
+use concertpos_simulator::{Config, Counting, Limits, Simulator};
 use support::{KEY, eventually};
 
 const WINDOW: Duration = Duration::from_secs(4);

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use concertpos_bridge::simulator::{Config, Instance, Simulator};
+use concertpos_simulator::{Config, Instance, Simulator};
 use reqwest::{Client, Method, RequestBuilder, Response};
 use running::{Running, free_address, run, wait_until};
 use rustls::pki_types::PrivateKeyDer;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use concertpos_bridge::simulator::{Action, Config, Counting, Fault, Limits};
+use concertpos_simulator::{Action, Config, Counting, Fault, Limits};
 use reqwest::Method;
 use support::{World, eventually, problem, token};
 

@@ -9,7 +9,7 @@ use super::{log_to_standard_error, token};
 use crate::app::App;
 use crate::config::Config;
 use crate::shutdown::Shutdown;
-use crate::simulator::{self, Counting, DEFAULT_API_KEY, DEFAULT_INSTANCE, Limits, Simulator};
+use concertpos_simulator::{self as simulator, Counting, DEFAULT_API_KEY, DEFAULT_INSTANCE, Limits, Simulator};
 
 /// A real gateway across the internet answers about this fast.
 const LATENCY: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(40));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::shutdown::Shutdown;
-use crate::simulator::{
+use concertpos_simulator::{
     ACTIONS, Config, Counting, DEFAULT_API_KEY, DEFAULT_INSTANCE, Fault, Instance, Limits, Simulator,
 };
 

@@ -127,7 +127,7 @@ mod tests {
     use super::super::{Heard, Homes, Pool};
     use super::*;
     use crate::gateway;
-    use crate::simulator::{self, Simulator};
+    use concertpos_simulator::{self as simulator, Simulator};
 
     /// The generations of the links in service.
     async fn links(pool: &Pool, count: usize) -> Vec<LinkId> {

@@ -152,7 +152,7 @@ mod tests {
 
     use super::*;
     use crate::gateway::{self, Config, dial_once};
-    use crate::simulator::{self, Simulator};
+    use concertpos_simulator::{self as simulator, Simulator};
 
     fn address(text: &str) -> SocketAddr {
         text.parse().unwrap()

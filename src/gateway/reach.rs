@@ -127,7 +127,7 @@ mod tests {
     use super::super::dialer::Stream;
     use super::super::{Config, Dial, Dialer, Heard, Homes, Pool, client_config};
     use super::*;
-    use crate::simulator::{self, Simulator};
+    use concertpos_simulator::{self as simulator, Simulator};
 
     const SHARD: &str = "exon";
 

@@ -4,7 +4,7 @@
 //! wrong any more. It keeps to what the bridge's promises allow for: the gateway never says a word that means "not
 //! booked" of what it booked, and no delay on the way is longer than broadcasts may be late and still be told apart.
 
-use concertpos_bridge::simulator::{Action, Fault, Garbage};
+use concertpos_simulator::{Action, Fault, Garbage};
 use fastrand::Rng;
 use serde_json::json;
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use concertpos_bridge::simulator::{self, Counting, Limits, Simulator};
+use concertpos_simulator::{self as simulator, Counting, Limits, Simulator};
 use jiff::Timestamp;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until};

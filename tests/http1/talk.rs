@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
-use concertpos_bridge::simulator::{Config, Simulator};
+use concertpos_simulator::{Config, Simulator};
 
 use crate::support::program::{Program, free_address};
 use crate::support::{KEY, eventually};

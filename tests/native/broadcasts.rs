@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use concertpos_bridge::simulator::{Config, DEFAULT_INSTANCE};
+use concertpos_simulator::{Config, DEFAULT_INSTANCE};
 use serde_json::json;
 
 use crate::client::{Till, event, message, word};

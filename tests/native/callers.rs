@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use concertpos_bridge::simulator::{Action, Config, Fault};
+use concertpos_simulator::{Action, Config, Fault};
 use serde_json::json;
 use tokio_tungstenite::tungstenite;
 

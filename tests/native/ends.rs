@@ -1,6 +1,6 @@
 //! How connections end: what is under way first.
 
-use concertpos_bridge::simulator::{Action, Fault};
+use concertpos_simulator::{Action, Fault};
 use futures_util::SinkExt;
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;

@@ -1,6 +1,6 @@
 //! Money from a till: booked once, recorded, and told truly.
 
-use concertpos_bridge::simulator::{Action, Config, Fault};
+use concertpos_simulator::{Action, Config, Fault};
 use serde_json::{Value, json};
 
 use crate::client::{Till, event, sale, word};

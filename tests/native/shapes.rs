@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use concertpos_bridge::simulator::{LOCKED_POS, LOCKED_POS_PASSWORD};
+use concertpos_simulator::{LOCKED_POS, LOCKED_POS_PASSWORD};
 use serde_json::{Value, json};
 
 use crate::client::{Till, event, sale, word};
@@ -71,14 +71,14 @@ async fn a_till_that_knows_only_the_slug_finds_its_instance() {
         ("BRIDGE_INSTANCES__FEST__SLUG", "demo2"),
     ];
     let world = World::with(
-        concertpos_bridge::simulator::Config {
+        concertpos_simulator::Config {
             instances: ["demo", "demo2"]
-                .map(|slug| concertpos_bridge::simulator::Instance {
+                .map(|slug| concertpos_simulator::Instance {
                     slug: slug.to_owned(),
                     api_key: crate::support::KEY.to_owned(),
                 })
                 .into(),
-            ..concertpos_bridge::simulator::Config::default()
+            ..concertpos_simulator::Config::default()
         },
         &settings,
     )

@@ -3,7 +3,7 @@
 //! A plan is a list of steps in order of time. What a step begins it also ends, so that at the plan's end nothing is
 //! wrong any more. On one way only one thing is wrong at a time, since ending the one would end the other too.
 
-use concertpos_bridge::simulator::{Action, Fault};
+use concertpos_simulator::{Action, Fault};
 use fastrand::Rng;
 use serde_json::json;
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use concertpos_bridge::gateway::Dial;
 use concertpos_bridge::gateway::dialer::Stream;
-use concertpos_bridge::simulator::{Config, Simulator};
+use concertpos_simulator::{Config, Simulator};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use turmoil::net::{TcpListener, TcpStream};
 use turmoil::{Builder, Sim};

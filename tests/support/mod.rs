@@ -20,7 +20,7 @@ use std::time::Duration;
 use concertpos_bridge::app::App;
 use concertpos_bridge::config::Config;
 use concertpos_bridge::shutdown::Shutdown;
-use concertpos_bridge::simulator::{self, Simulator};
+use concertpos_simulator::{self as simulator, Simulator};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 

@@ -17,7 +17,7 @@ use crate::journal::tests::on_disk;
 use crate::journal::{Filter, Finding, Journal, Key, Record, RecordId, Sale, State, Verdict};
 use crate::protocol::{Command, Parameters, command};
 use crate::shutdown::Shutdown;
-use crate::simulator::{self, Simulator};
+use concertpos_simulator::{self as simulator, Simulator};
 
 /// How long a payment may wait before it is written.
 const PAY_MAX_WAIT: Duration = Duration::from_millis(300);

@@ -10,7 +10,7 @@ use crate::cache::{self, Rule};
 use crate::gateway::{self, Heard, Pool};
 use crate::protocol::{Parameters, command};
 use crate::shutdown::Shutdown;
-use crate::simulator::{Action, Config, Fault, Simulator};
+use concertpos_simulator::{Action, Config, Fault, Simulator};
 
 /// A reader over a simulated gateway.
 fn reader(gateway: &Simulator) -> (Arc<Reader>, CancellationToken) {

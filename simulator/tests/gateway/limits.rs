@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use concertpos_bridge::simulator::{Config, Counting, Limits};
+use concertpos_simulator::{Config, Counting, Limits};
 use serde_json::json;
 use tokio::time::sleep;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use concertpos_bridge::simulator::{Action, Config, Fault, Simulator};
+use concertpos_simulator::{Action, Config, Fault, Simulator};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 

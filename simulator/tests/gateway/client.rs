@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use concertpos_bridge::simulator::{Config, Counts, DEFAULT_API_KEY, Fault, Simulator};
+use concertpos_simulator::{Config, Counts, DEFAULT_API_KEY, Fault, Simulator};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;

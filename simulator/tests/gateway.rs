@@ -11,13 +11,13 @@
     reason = "a test fails by panicking"
 )]
 
-#[path = "simulator/client.rs"]
+#[path = "gateway/client.rs"]
 mod client;
-#[path = "simulator/control.rs"]
+#[path = "gateway/control.rs"]
 mod control;
-#[path = "simulator/faults.rs"]
+#[path = "gateway/faults.rs"]
 mod faults;
-#[path = "simulator/limits.rs"]
+#[path = "gateway/limits.rs"]
 mod limits;
-#[path = "simulator/protocol.rs"]
+#[path = "gateway/protocol.rs"]
 mod protocol;

@@ -3,7 +3,7 @@
 //! Only products with an amount above nothing are sold; the till sends all others along. Numbers may be strings. The
 //! same sale in another spelling has the same fingerprint, which is how a test finds out that one was sent twice.
 
-use super::decimal::Decimal;
+use super::decimal;
 use super::value::Value;
 
 /// One product sold.
@@ -54,7 +54,7 @@ impl Sale {
 fn sold(product: &Value) -> Option<Sold> {
     let id = product.get("ID")?.as_integer()?;
     let amount = product.get("Amount")?.spelling()?;
-    Decimal::parse(amount).filter(|amount| amount.is_positive())?;
+    decimal::parse(amount).filter(|amount| amount.is_sign_positive() && !amount.is_zero())?;
     Some(Sold { id, amount: amount.to_owned() })
 }
 

@@ -1,6 +1,6 @@
 //! Each fault does what it says, and nothing else.
 
-use concertpos_bridge::simulator::{Action, Config, Counting, Fault, Garbage, Limits, Simulator};
+use concertpos_simulator::{Action, Config, Counting, Fault, Garbage, Limits, Simulator};
 use futures_util::SinkExt;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

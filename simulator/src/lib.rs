@@ -6,7 +6,7 @@
 //! it saw and did, which is the word of the other side against which the bridge's promises are tested, and it is quick
 //! enough to be the counterpart of benchmarks.
 //!
-//! It imports nothing of the bridge, not even its table of commands or its JSON5 reader: what both sides had in common
+//! It depends on nothing of the bridge, not even its table of commands or its JSON5 reader: what both sides had in common
 //! would never be tested. Everything in it is bounded, and everything ends with [`Simulator::stop`] or its drop.
 
 mod commands;

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use sha2::{Digest, Sha512};
 
-use super::decimal::Decimal;
+use super::decimal;
 use super::sale::{Sale, Sold};
 use super::value::Value;
 
@@ -179,9 +179,9 @@ fn product(reply: &Value, id: i64) -> Option<&Value> {
 }
 
 /// The price of a product times the amount sold; nothing where there is no such product or no such number.
-fn money(products: &Value, sold: &Sold) -> Option<Decimal> {
+fn money(products: &Value, sold: &Sold) -> Option<rust_decimal::Decimal> {
     let price = product(products, sold.id)?.get("Price")?.spelling()?;
-    Decimal::parse(price)?.times(Decimal::parse(&sold.amount)?)
+    decimal::parse(price)?.checked_mul(decimal::parse(&sold.amount)?)
 }
 
 /// The data of every instance, in the order of the configuration.

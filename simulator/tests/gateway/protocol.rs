@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use concertpos_bridge::simulator::{Config, LOCKED_POS, LOCKED_POS_PASSWORD, Simulator};
+use concertpos_simulator::{Config, LOCKED_POS, LOCKED_POS_PASSWORD, Simulator};
 use serde_json::json;
 use tokio::time::timeout;
 
