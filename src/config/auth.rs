@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::instances::Instance;
-use crate::http::auth::{Config, EVERY_INSTANCE, Limits, Mode, Scope, Token};
+use crate::http::auth::{CallerLimits, Config, EVERY_INSTANCE, Mode, Scope, Token};
 use crate::settings::{Choice, Section};
 
 impl Choice for Mode {
@@ -21,7 +21,7 @@ pub(super) fn read(section: &mut Section<'_>, instances: &BTreeMap<String, Insta
     if mode == Mode::Tokens && tokens.is_empty() && !keys_accepted && !instances.is_empty() {
         section.fault("", "lets nobody call: make a token (`concertpos-bridge token new`) or accept a gateway key");
     }
-    let gateway_key = limits(&mut section.section("gateway_key"), Limits::GATEWAY_KEY);
+    let gateway_key = limits(&mut section.section("gateway_key"), CallerLimits::GATEWAY_KEY);
     Config { mode, tokens, gateway_key }
 }
 
@@ -61,12 +61,12 @@ fn token(section: &mut Section<'_>, instances: &BTreeMap<String, Instance>) -> T
     if named.is_empty() {
         section.fault("scopes", format_args!("is missing; there are {}", all_scopes()));
     }
-    let Limits { max_in_flight, per_second } = limits(section, Limits::TOKEN);
+    let CallerLimits { max_in_flight, per_second } = limits(section, CallerLimits::TOKEN);
     Token { sha256, instances: reachable, scopes, max_in_flight, per_second }
 }
 
-fn limits(section: &mut Section<'_>, default: Limits) -> Limits {
-    Limits {
+fn limits(section: &mut Section<'_>, default: CallerLimits) -> CallerLimits {
+    CallerLimits {
         max_in_flight: section.at_least("max_in_flight", default.max_in_flight, &1),
         per_second: section.at_least("per_second", default.per_second, &1),
     }

@@ -24,7 +24,7 @@ pub use telemetry::{LogFormat, Telemetry};
 
 use crate::gateway;
 use crate::http;
-use crate::http::auth::{Config as Auth, Mode, Refusal};
+use crate::http::auth::{AuthConfigError, Config as Auth, Mode};
 use crate::settings::{Faults, Printed, Section, Settings};
 
 /// Everything an operator can set.
@@ -108,14 +108,14 @@ fn accepted_gateway_keys(instances: &BTreeMap<String, Instance>) -> BTreeMap<Str
 }
 
 /// Why callers cannot be told apart, at its place. That nobody could call was told when the section was read.
-fn refused(auth: &mut Section<'_>, refusal: &Refusal) {
+fn refused(auth: &mut Section<'_>, refusal: &AuthConfigError) {
     let mut tokens = auth.section("tokens");
     match refusal {
-        Refusal::Nobody => {}
-        Refusal::Reserved(name) => {
+        AuthConfigError::NoCaller => {}
+        AuthConfigError::ReservedName(name) => {
             tokens.section(name).fault("", "has a name that the bridge uses itself; name it otherwise");
         }
-        Refusal::Shared(other, name) => {
+        AuthConfigError::SharedDigest(other, name) => {
             tokens.section(name).fault("sha256", format_args!("holds a digest that auth.tokens.{other} has too"));
         }
     }

@@ -16,7 +16,7 @@ use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse};
 use tokio::time::Instant;
 
 use super::answer::POS_PASSWORD;
-use super::auth::{Caller, Mode, Place, Purpose, Scope, local};
+use super::auth::{Caller, Mode, Purpose, RequestPermit, Scope, local};
 use super::body::{self, Empty};
 use super::caching;
 use super::client;
@@ -45,7 +45,7 @@ pub struct Admitted {
     /// Who sent it.
     pub caller: Caller,
     /// What it takes of the caller's allowance; none for a caller without limits, or one that has used its up.
-    pub place: Option<Place>,
+    pub permit: Option<RequestPermit>,
 }
 
 impl FromRequest for Caller {
@@ -75,7 +75,7 @@ pub fn examine(request: &HttpRequest) -> Result<Admitted, Problem> {
     }
     let address = address(request, shared);
     let caller = shared.auth.by_header(request.headers(), address).inspect_err(|_| {
-        hold_back(request, shared.auth.suspects().held_back());
+        hold_back(request, shared.auth.throttle().held_back());
     })?;
     note_connection(request, &caller)?;
     admit(request, caller)
@@ -94,9 +94,9 @@ fn note_connection(request: &HttpRequest, caller: &Caller) -> Result<(), Problem
 /// Takes a place for a caller's request.
 fn admit(request: &HttpRequest, caller: Caller) -> Result<Admitted, Problem> {
     match caller.admit(purpose(request)) {
-        Ok(place) => Ok(Admitted { caller, place }),
+        Ok(permit) => Ok(Admitted { caller, permit }),
         Err(limited) => {
-            request.extensions_mut().insert(Admitted { caller, place: None });
+            request.extensions_mut().insert(Admitted { caller, permit: None });
             hold_back(request, limited.held_back);
             Err(limited.into())
         }
@@ -126,7 +126,7 @@ fn listener(request: &HttpRequest) -> Result<Caller, Problem> {
         local::guard(request.uri(), request.headers(), &shared.config.cors_origins)?;
         return shared.auth.by_header(request.headers(), address);
     }
-    let stranger = || hold_back(request, shared.auth.suspects().held_back());
+    let stranger = || hold_back(request, shared.auth.throttle().held_back());
     let Some(token) = query(request, "access_token")? else {
         return shared.auth.by_header(request.headers(), address).inspect_err(|_| stranger());
     };
@@ -184,7 +184,7 @@ impl Call {
     pub fn for_stream(request: &HttpRequest, media_type: &str) -> Result<(Self, bool), Problem> {
         let caller = listener(request)?;
         let admitted = note_connection(request, &caller).and_then(|()| admit(request, caller.clone()));
-        let admitted = admitted.map(|place| drop(request.extensions_mut().insert(place))).is_ok();
+        let admitted = admitted.map(|admitted| drop(request.extensions_mut().insert(admitted))).is_ok();
         shared(request)?.queries.check(request)?;
         Ok((Self::by(caller, request, media_type)?, admitted))
     }

@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{Instrument, Span};
 use uuid::Builder;
 
-use super::auth::Place;
+use super::auth::RequestPermit;
 use super::call::{Admitted, Arrival, HeldBack};
 use super::connections::{Connection, Request as UnderWay};
 use super::express;
@@ -164,7 +164,7 @@ fn told(
         log(method, route, response.status(), (id, trace, caller), took);
     }
     let is_known = admitted.is_some();
-    let place = admitted.and_then(|admitted| admitted.place).filter(|_| !is_stream(response.headers()));
+    let permit = admitted.and_then(|admitted| admitted.permit).filter(|_| !is_stream(response.headers()));
     let stream = EventStream::of(response.response_mut());
     let is_endless = stream.is_some() || matches!(response.response().body().size(), BodySize::Stream);
     if is_endless && response.request().version() < Version::HTTP_11 {
@@ -179,7 +179,7 @@ fn told(
             body: NoBody::new().boxed(),
             rest: None,
             is_known,
-            _place: None,
+            _permit: None,
             _under_way: under_way,
         });
     }
@@ -187,7 +187,7 @@ fn told(
         body: stream.map_or(body, MessageBody::boxed),
         rest: None,
         is_known,
-        _place: place,
+        _permit: permit,
         _under_way: under_way,
     })
 }
@@ -207,7 +207,7 @@ pub struct Held {
     rest: Option<Box<Bytes>>,
     /// Whether much is given out at once.
     is_known: bool,
-    _place: Option<Place>,
+    _permit: Option<RequestPermit>,
     _under_way: Option<UnderWay>,
 }
 

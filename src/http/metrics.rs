@@ -57,21 +57,21 @@ fn requests(page: &mut Exposition, shared: &Shared) {
 }
 
 fn callers(page: &mut Exposition, auth: &Auth) {
-    let allowances = auth.allowances();
+    let limiters = auth.limiters();
     let mut family = page.gauge("requests_in_flight", "Requests in flight, by the caller's name.");
-    for (caller, allowances) in &allowances {
-        let in_flight: u64 = allowances.iter().map(|one| u64::from(one.in_flight())).sum();
+    for (caller, limiters) in &limiters {
+        let in_flight: u64 = limiters.iter().map(|one| u64::from(one.in_flight())).sum();
         family.sample(&[("caller", caller)], in_flight);
     }
     let mut family = page.counter("caller_limited_total", "Requests refused for the caller's own limits.");
-    for (caller, allowances) in &allowances {
-        let refused: u64 = allowances.iter().map(|one| one.refused()).sum();
+    for (caller, limiters) in &limiters {
+        let refused: u64 = limiters.iter().map(|one| one.refused()).sum();
         family.sample(&[("caller", caller)], refused);
     }
-    let suspects = auth.suspects();
+    let throttle = auth.throttle();
     page.counter("authentication_failures_total", "Tokens that were not known, by whether they were looked at.")
-        .sample(&[("looked_at", "true")], suspects.failures.get())
-        .sample(&[("looked_at", "false")], suspects.unheard.get());
+        .sample(&[("looked_at", "true")], throttle.failures.get())
+        .sample(&[("looked_at", "false")], throttle.blocked.get());
 }
 
 fn connections(page: &mut Exposition, shared: &Shared) {

@@ -86,7 +86,7 @@ pub struct Shared {
     /// The room's settings.
     pub config: Config,
     /// The native connections' room.
-    pub native: native::Room,
+    pub native: native::NativeState,
     /// The methods of each path.
     pub methods: Methods,
     /// The names in the query of each route.
@@ -112,7 +112,7 @@ impl Shared {
             openapi::served_at(&mut document, public_url);
         }
         let (methods, tally) = (Methods::of(&document), Tally::of(&document));
-        let native = native::Room::new(&config.native);
+        let native = native::NativeState::new(&config.native);
         let queries = Queries::of(&document);
         let connections = Arc::new(Connections::new(room(), config.untaken, config.native.limits.write));
         Self {

@@ -14,7 +14,7 @@ use actix_web::body::{BodySize, MessageBody};
 use actix_web::web::Bytes;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::auth::Lease;
+use super::auth::Authorization;
 use super::sse::{self, Block, Name};
 use crate::broadcasts::{End, Event, Id, Item, Subscription};
 
@@ -39,7 +39,7 @@ pub fn later() -> Duration {
 #[derive(Debug)]
 pub struct EventStream {
     subscription: Subscription,
-    lease: Lease,
+    authorization: Authorization,
     /// Only broadcasts of this name.
     message: Option<Box<str>>,
     heartbeat: Duration,
@@ -56,13 +56,18 @@ impl EventStream {
     /// A stream of what `subscription` hears, for as long as its listener may. A sign of life is sent when nothing else was
     /// for about `heartbeat`.
     #[must_use]
-    pub fn new(subscription: Subscription, lease: Lease, message: Option<String>, heartbeat: Duration) -> Self {
+    pub fn new(
+        subscription: Subscription,
+        authorization: Authorization,
+        message: Option<String>,
+        heartbeat: Duration,
+    ) -> Self {
         // A little sooner, each client differently, so that the signs of thousands are not sent all at once.
         let heartbeat = heartbeat.mul_f64(1.0 - fastrand::f64() / 8.0);
         let (now, told) = (Instant::now(), subscription.cursor());
         Self {
             subscription,
-            lease,
+            authorization,
             message: message.map(String::into_boxed_str),
             heartbeat,
             alarm: Box::pin(sleep_until(now + heartbeat)),
@@ -147,7 +152,7 @@ impl MessageBody for EventStream {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
         let stream = &mut *self;
-        if stream.over || !stream.lease.lasts() {
+        if stream.over || !stream.authorization.is_valid() {
             return Poll::Ready(None);
         }
         if !std::mem::replace(&mut stream.begun, true) {

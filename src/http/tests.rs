@@ -594,7 +594,7 @@ async fn a_request_is_in_flight_until_its_answer_s_body_has_ended() {
         Config::default(),
     ))))
     .await;
-    let in_flight = || auth.allowances()["all"][0].in_flight();
+    let in_flight = || auth.limiters()["all"][0].in_flight();
     let response = actix_web::test::call_service(&app, get("/v1/instances").to_request()).await;
     assert_eq!((response.status().as_u16(), in_flight()), (200, 1), "its body has not been read");
     let body = actix_web::body::to_bytes(response.into_body()).await.map_err(Into::<Box<dyn std::error::Error>>::into);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::allowance::{Allowance, Limited, Limits, Place, Purpose};
+use super::rate_limit::{CallerLimiter, CallerLimits, Limited, Purpose, RequestPermit};
 use crate::http::problem::{Problem, table};
 
 /// The caller name of everyone who presents an instance's own gateway key.
@@ -78,15 +78,15 @@ struct Rights {
 /// What the bridge keeps of a caller for as long as it runs, whatever is reloaded.
 #[derive(Debug, Clone)]
 pub(super) struct Account {
-    pub(super) allowance: Arc<Allowance>,
+    pub(super) limiter: Arc<CallerLimiter>,
 }
 
 impl Account {
     /// An account with these limits: `known` where it has the same.
-    pub(super) fn new(limits: Limits, known: Option<&Self>) -> Self {
+    pub(super) fn new(limits: CallerLimits, known: Option<&Self>) -> Self {
         match known {
-            Some(known) if known.allowance.limits() == limits => known.clone(),
-            _ => Self { allowance: Arc::new(Allowance::new(limits)) },
+            Some(known) if known.limiter.limits() == limits => known.clone(),
+            _ => Self { limiter: Arc::new(CallerLimiter::new(limits)) },
         }
     }
 }
@@ -122,8 +122,8 @@ impl Caller {
 
     /// A place for one request, held until its answer has ended; or when to come back, for one who sends too much.
     /// `None` where there is no limit.
-    pub fn admit(&self, purpose: Purpose) -> Result<Option<Place>, Limited> {
-        self.0.account.as_ref().map(|account| account.allowance.admit(purpose)).transpose()
+    pub fn admit(&self, purpose: Purpose) -> Result<Option<RequestPermit>, Limited> {
+        self.0.account.as_ref().map(|account| account.limiter.admit(purpose)).transpose()
     }
 
     /// The token's name: payments belong to it, and logs show it.

@@ -2,16 +2,16 @@
 //!
 //! Tokens are kept and compared only as SHA-256, in constant time and against all of them, so that neither a dump nor
 //! the clock gives one away. An instance's own gateway key may serve as a token (tills know nothing else); it is kept
-//! the same way. A refusal never says whether an instance exists. An address that guesses is slowed ([`suspects`]), and a
-//! caller that floods is limited ([`allowance`]).
+//! the same way. A refusal never says whether an instance exists. An address that guesses is slowed ([`auth_throttle`]), and a
+//! caller that floods is limited ([`rate_limit`]).
 
-mod accepted;
-pub mod allowance;
+mod accepted_tokens;
+pub mod auth_throttle;
+mod authorization;
 mod caller;
-mod known;
-mod lease;
 pub mod local;
-pub mod suspects;
+pub mod rate_limit;
+mod token_store;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -25,12 +25,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use accepted::Accepted;
-pub use allowance::{Allowance, Limited, Limits, Place, Purpose};
+use accepted_tokens::AcceptedTokens;
+use auth_throttle::AuthThrottle;
+pub use authorization::Authorization;
 pub use caller::{ANYONE, Caller, EVERY_INSTANCE, GATEWAY_KEY, Scope};
-use known::{Known, digest};
-pub use lease::Lease;
-use suspects::Suspects;
+pub use rate_limit::{CallerLimiter, CallerLimits, Limited, Purpose, RequestPermit};
+use token_store::{TokenStore, digest};
 
 use super::problem::{Problem, table};
 
@@ -68,66 +68,66 @@ pub struct Config {
     /// The tokens by name.
     pub tokens: BTreeMap<String, Token>,
     /// The limits of those who present an instance's own gateway key, of all together.
-    pub gateway_key: Limits,
+    pub gateway_key: CallerLimits,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { mode: Mode::default(), tokens: BTreeMap::new(), gateway_key: Limits::GATEWAY_KEY }
+        Self { mode: Mode::default(), tokens: BTreeMap::new(), gateway_key: CallerLimits::GATEWAY_KEY }
     }
 }
 
 impl Config {
     /// Every reason why callers could not be told apart with these settings, or nobody could call.
     #[must_use]
-    pub fn refusals(&self, gateway_keys: &BTreeMap<String, SecretString>) -> Vec<Refusal> {
-        Known::new(self, gateway_keys, None).err().unwrap_or_default()
+    pub fn refusals(&self, gateway_keys: &BTreeMap<String, SecretString>) -> Vec<AuthConfigError> {
+        TokenStore::new(self, gateway_keys, None).err().unwrap_or_default()
     }
 }
 
 /// Why a configuration of callers is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum AuthConfigError {
     /// A start that could serve nobody is a mistake.
     #[error("nobody can call: there is neither a token nor an instance whose gateway key is accepted")]
-    Nobody,
+    NoCaller,
     /// The bridge uses this name itself.
     #[error("`{0}` is a name the bridge uses itself")]
-    Reserved(String),
+    ReservedName(String),
     /// It cannot be told which name a caller goes by, and payments belong to the name.
     #[error("tokens `{0}` and `{1}` have the same SHA-256")]
-    Shared(String, String),
+    SharedDigest(String, String),
 }
 
 /// Knows the callers. What it knows can be replaced while it is in use.
 #[derive(Debug)]
 pub struct Auth {
-    known: ArcSwap<Known>,
-    suspects: Suspects,
-    accepted: Accepted,
+    known: ArcSwap<TokenStore>,
+    throttle: AuthThrottle,
+    accepted: AcceptedTokens,
     /// How often what is known was replaced.
     reloads: watch::Sender<u64>,
 }
 
 /// Why a token is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stranger {
+pub enum AuthError {
     /// It is not known here.
     Unknown,
     /// Too many from this address were not known, and this one was never accepted from there.
-    Unheard {
+    Throttled {
         /// When the address is listened to again.
         retry_after: Duration,
     },
 }
 
-impl From<Stranger> for Problem {
-    fn from(stranger: Stranger) -> Self {
+impl From<AuthError> for Problem {
+    fn from(stranger: AuthError) -> Self {
         match stranger {
-            Stranger::Unknown => {
+            AuthError::Unknown => {
                 unauthenticated("Bearer error=\"invalid_token\"", "The request holds no token that is known here.")
             }
-            Stranger::Unheard { retry_after } => Self::new(&table::CALLER_LIMITED)
+            AuthError::Throttled { retry_after } => Self::new(&table::CALLER_LIMITED)
                 .detail("Too many tokens that are not known here came from this address. This one was not looked at.")
                 .retry_after(retry_after),
         }
@@ -136,16 +136,20 @@ impl From<Stranger> for Problem {
 
 impl Auth {
     /// Callers by their tokens, and by the gateway keys of those instances that accept theirs.
-    pub fn new(config: &Config, gateway_keys: &BTreeMap<String, SecretString>) -> Result<Self, Vec<Refusal>> {
-        let known = ArcSwap::from_pointee(Known::new(config, gateway_keys, None)?);
-        let (suspects, accepted, reloads) = (Suspects::default(), Accepted::default(), watch::Sender::new(0));
-        Ok(Self { known, suspects, accepted, reloads })
+    pub fn new(config: &Config, gateway_keys: &BTreeMap<String, SecretString>) -> Result<Self, Vec<AuthConfigError>> {
+        let known = ArcSwap::from_pointee(TokenStore::new(config, gateway_keys, None)?);
+        let (throttle, accepted, reloads) = (AuthThrottle::default(), AcceptedTokens::default(), watch::Sender::new(0));
+        Ok(Self { known, throttle, accepted, reloads })
     }
 
     /// Takes a new configuration into force, or says what is wrong with it and stays as it is. Whoever keeps its name
     /// keeps what it has in flight.
-    pub fn reload(&self, config: &Config, gateway_keys: &BTreeMap<String, SecretString>) -> Result<(), Vec<Refusal>> {
-        let known = Known::new(config, gateway_keys, Some(&self.known.load()))?;
+    pub fn reload(
+        &self,
+        config: &Config,
+        gateway_keys: &BTreeMap<String, SecretString>,
+    ) -> Result<(), Vec<AuthConfigError>> {
+        let known = TokenStore::new(config, gateway_keys, Some(&self.known.load()))?;
         self.known.store(Arc::new(known));
         self.reloads.send_modify(|reloads| *reloads += 1);
         Ok(())
@@ -172,26 +176,26 @@ impl Auth {
     }
 
     /// The caller who presents `token`, whichever way it came, from `address`.
-    pub fn by_token(&self, token: &str, address: IpAddr) -> Result<Caller, Stranger> {
+    pub fn by_token(&self, token: &str, address: IpAddr) -> Result<Caller, AuthError> {
         let known = self.known.load();
         if known.mode == Mode::None {
             return Ok(Caller::anyone());
         }
         let (now, digest) = (Instant::now(), digest(token));
         let caller = known.find(&digest).filter(|_| !token.is_empty());
-        if let Some(retry_after) = self.suspects.deaf_to(address, now) {
+        if let Some(retry_after) = self.throttle.blocked_for(address, now) {
             // Looked up for every token, so that how long a refusal takes tells nothing either.
             let was_accepted = self.accepted.has(digest, address);
             return caller.filter(|_| was_accepted).cloned().ok_or_else(|| {
-                self.suspects.unheard.count();
-                Stranger::Unheard { retry_after }
+                self.throttle.blocked.count();
+                AuthError::Throttled { retry_after }
             });
         }
         let Some(caller) = caller else {
-            if self.suspects.failed(address, now) {
+            if self.throttle.failed(address, now) {
                 tracing::warn!(%address, "too many unknown tokens: this address is not listened to for a while");
             }
-            return Err(Stranger::Unknown);
+            return Err(AuthError::Unknown);
         };
         self.accepted.note(digest, address, now);
         Ok(caller.clone())
@@ -199,22 +203,22 @@ impl Auth {
 
     /// Those who failed to authenticate.
     #[must_use]
-    pub fn suspects(&self) -> &Suspects {
-        &self.suspects
+    pub fn throttle(&self) -> &AuthThrottle {
+        &self.throttle
     }
 
     /// Each caller that is known, once by its name, with what it may have and has. Callers without limits are left out.
     #[must_use]
-    pub fn allowances(&self) -> BTreeMap<String, Vec<Arc<Allowance>>> {
-        let mut allowances: BTreeMap<String, Vec<Arc<Allowance>>> = BTreeMap::new();
+    pub fn limiters(&self) -> BTreeMap<String, Vec<Arc<CallerLimiter>>> {
+        let mut limiters: BTreeMap<String, Vec<Arc<CallerLimiter>>> = BTreeMap::new();
         for caller in self.known.load().callers() {
             let Some(account) = caller.account() else { continue };
-            let known = allowances.entry(caller.name().to_owned()).or_default();
-            if !known.iter().any(|one| Arc::ptr_eq(one, &account.allowance)) {
-                known.push(Arc::clone(&account.allowance));
+            let known = limiters.entry(caller.name().to_owned()).or_default();
+            if !known.iter().any(|one| Arc::ptr_eq(one, &account.limiter)) {
+                known.push(Arc::clone(&account.limiter));
             }
         }
-        allowances
+        limiters
     }
 
     /// The caller of a request by its `Authorization` header, from `address`.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::*;
-use crate::http::auth::known::digest;
+use crate::http::auth::token_store::digest;
 
 /// Where callers of these tests call from.
 const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
@@ -116,11 +116,11 @@ fn without_tokens_everyone_may_do_everything() {
 
 #[test]
 fn a_configuration_nobody_can_use_or_that_confuses_names_is_refused() {
-    assert_eq!(Auth::new(&config([]), &keys(&[])).unwrap_err(), [Refusal::Nobody]);
+    assert_eq!(Auth::new(&config([]), &keys(&[])).unwrap_err(), [AuthConfigError::NoCaller]);
     let both = config([("a", token("same", &[], &[])), ("b", token("same", &[], &[]))]);
-    assert_eq!(Auth::new(&both, &keys(&[])).unwrap_err(), [Refusal::Shared("a".into(), "b".into())]);
+    assert_eq!(Auth::new(&both, &keys(&[])).unwrap_err(), [AuthConfigError::SharedDigest("a".into(), "b".into())]);
     let reserved = config([(GATEWAY_KEY, token("x", &[], &[]))]);
-    assert_eq!(Auth::new(&reserved, &keys(&[])).unwrap_err(), [Refusal::Reserved(GATEWAY_KEY.into())]);
+    assert_eq!(Auth::new(&reserved, &keys(&[])).unwrap_err(), [AuthConfigError::ReservedName(GATEWAY_KEY.into())]);
 }
 
 #[test]
@@ -148,9 +148,9 @@ fn an_address_that_guesses_is_not_listened_to_and_tells_a_right_guess_from_a_wro
     for guess in 0..50 {
         assert!(auth.by_token(&guess.to_string(), guesser).is_err());
     }
-    assert!(matches!(auth.by_token("wrong", guesser), Err(Stranger::Unheard { .. })));
+    assert!(matches!(auth.by_token("wrong", guesser), Err(AuthError::Throttled { .. })));
     assert!(
-        matches!(auth.by_token("k", guesser), Err(Stranger::Unheard { .. })),
+        matches!(auth.by_token("k", guesser), Err(AuthError::Throttled { .. })),
         "a right guess looks like a wrong one"
     );
     assert!(auth.by_token("k", tills).is_ok(), "nobody elsewhere is slowed");
@@ -171,7 +171,7 @@ fn while_an_address_is_slowed_only_a_token_that_was_accepted_there_is_told_from_
     }
     let refusals = ["wrong", "new", "k", ""].map(|token| auth.by_token(token, HERE).unwrap_err());
     for refusal in refusals {
-        let Stranger::Unheard { retry_after } = refusal else { panic!("{refusal:?}") };
+        let AuthError::Throttled { retry_after } = refusal else { panic!("{refusal:?}") };
         assert!(!retry_after.is_zero());
     }
     assert!(auth.by_token("old", HERE).is_ok(), "this very token was accepted there");

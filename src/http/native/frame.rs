@@ -10,14 +10,14 @@ use secrecy::SecretString;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::refusal::Refusal;
+use super::error::ErrorReply;
 use crate::protocol::{Body, Format, Parameters, json5};
 
 /// The longest name of a command: several times the longest known.
 const LONGEST_NAME: usize = 64;
 
 /// One command as it came.
-pub(super) struct Order {
+pub(super) struct Request {
     /// Its name: 1 to 64 of `a` to `z`, `0` to `9` and `_`.
     pub(super) command: String,
     /// Its parameters, without the key.
@@ -27,22 +27,22 @@ pub(super) struct Order {
 }
 
 /// Parameters may hold a password.
-impl fmt::Debug for Order {
+impl fmt::Debug for Request {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Order").field("command", &self.command).finish_non_exhaustive()
+        formatter.debug_struct("Request").field("command", &self.command).finish_non_exhaustive()
     }
 }
 
-impl Order {
+impl Request {
     /// Reads one message on a connection that prints `format`.
-    pub(super) fn read(text: &str, format: Format) -> Result<Self, Refusal> {
+    pub(super) fn read(text: &str, format: Format) -> Result<Self, ErrorReply> {
         let not_understood = || match format {
-            Format::Json => Refusal::JSON,
-            Format::Json5 => Refusal::JSON5,
+            Format::Json => ErrorReply::JSON,
+            Format::Json5 => ErrorReply::JSON5,
         };
         let frame = object(text).or_else(|| object(&json5::to_json(text).ok()?)).ok_or_else(not_understood)?;
         let command: Option<String> = frame.get("command").and_then(|name| serde_json::from_str(name.get()).ok());
-        let command = command.filter(|name| is_name(name)).ok_or_else(|| Refusal::missing("command"))?;
+        let command = command.filter(|name| is_name(name)).ok_or_else(|| ErrorReply::missing("command"))?;
         let mut parameters = match frame.get("parameters") {
             Some(given) if given.get().starts_with('{') => object(given.get()).ok_or_else(not_understood)?,
             // Whatever else it is, it holds no key, which is what is said about it.
@@ -90,7 +90,7 @@ pub(super) fn broadcast(message: &str, parameters: Option<&Body>, format: Format
 }
 
 /// A command that failed.
-pub(super) fn error(refusal: &Refusal, format: Format) -> String {
+pub(super) fn error(refusal: &ErrorReply, format: Format) -> String {
     print("error", refusal, format)
 }
 
@@ -131,10 +131,10 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<(String, String, Option<String>), String> {
-        Order::read(text, Format::Json)
-            .map(|order| {
-                let parameters = serde_json::to_string(&order.parameters).unwrap();
-                (order.command, parameters, order.api_key.map(|key| key.expose_secret().to_owned()))
+        Request::read(text, Format::Json)
+            .map(|request| {
+                let parameters = serde_json::to_string(&request.parameters).unwrap();
+                (request.command, parameters, request.api_key.map(|key| key.expose_secret().to_owned()))
             })
             .map_err(|refusal| refusal.error.into_owned())
     }
@@ -172,7 +172,7 @@ mod tests {
     fn what_is_not_understood_is_told_apart_from_what_lacks_its_command() {
         for text in ["", "{", "hello", "{\"command\":\"a\",\"command\":\"b\"}", "\u{0}", "{command:}"] {
             assert_eq!(read(text), Err("invalid_json".to_owned()), "{text}");
-            assert_eq!(Order::read(text, Format::Json5).unwrap_err(), Refusal::JSON5, "{text}");
+            assert_eq!(Request::read(text, Format::Json5).unwrap_err(), ErrorReply::JSON5, "{text}");
         }
         let twice = r#"{"command":"payitems","parameters":{"POSID":1,"POSID":2}}"#;
         assert_eq!(read(twice), Err("invalid_json".to_owned()));
@@ -202,22 +202,22 @@ mod tests {
             r#"{"type":"broadcast","result":{"message":"updatepos","parameters":{"n":1.0}}}"#
         );
         assert_eq!(
-            error(&Refusal::NO_KEY, Format::Json),
+            error(&ErrorReply::NO_KEY, Format::Json),
             r#"{"type":"error","result":{"error":"missing_parameter_api","code":3}}"#
         );
     }
 
     #[test]
     fn an_order_shows_no_parameters() {
-        let order = Order::read("{command:'verifyauth',parameters:{password:'hush',api_key:'hush'}}", Format::Json);
-        assert!(!format!("{order:?}").contains("hush"));
+        let request = Request::read("{command:'verifyauth',parameters:{password:'hush',api_key:'hush'}}", Format::Json);
+        assert!(!format!("{request:?}").contains("hush"));
     }
 
     proptest! {
         #[test]
         fn no_text_panics_the_reader(text in "\\PC{0,120}|[{}\\[\\]:,'\"a-z0-9\\\\ ]{0,80}") {
-            let _ = Order::read(&text, Format::Json);
-            let _ = Order::read(&text, Format::Json5);
+            let _ = Request::read(&text, Format::Json);
+            let _ = Request::read(&text, Format::Json5);
         }
     }
 }

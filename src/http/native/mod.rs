@@ -4,22 +4,22 @@
 //! of the gateway's wire, and share cache, budget, failover and journal with the REST callers. What differs is for the
 //! better: every reply belongs to a command of this very connection, equal reads cost nothing, a broadcast comes once.
 //!
-//! Reading downwards: `door.rs` answers the upgrade; `session.rs` is one connection's task; `reader.rs` makes messages of
-//! what comes; `desk.rs` carries one command out; `listening.rs` is what is heard unasked; `target.rs`, `frame.rs` and `refusal.rs` are pure: the URL, the frames,
-//! and THE table of error words; `threshold.rs` bounds what strangers can hold.
+//! Reading downwards: `upgrade.rs` answers the upgrade; `session.rs` is one connection's task; `reader.rs` makes messages of
+//! what comes; `executor.rs` carries one command out; `subscription.rs` is what is heard unasked; `target.rs`, `frame.rs` and `error.rs` are pure: the URL, the frames,
+//! and THE table of error words; `anonymous_limit.rs` bounds what strangers can hold.
 //!
 //! What it refuses to do: send a command before its caller is known; let a slow or silent peer hold more than its own
 //! task; cancel what was begun because its peer left.
 
-mod desk;
-mod door;
+mod anonymous_limit;
+mod error;
+mod executor;
 mod frame;
-mod listening;
 mod reader;
-mod refusal;
 mod session;
+mod subscription;
 mod target;
-mod threshold;
+mod upgrade;
 
 #[cfg(test)]
 mod tests;
@@ -32,8 +32,8 @@ use actix_web::guard::{self, GuardContext};
 use actix_web::http::header::UPGRADE;
 use actix_web::web::{self, ServiceConfig};
 
+use anonymous_limit::AnonymousLimit;
 use serde_json::value::RawValue;
-use threshold::Threshold;
 
 use crate::broadcasts::Native;
 use crate::protocol::{Body, Format};
@@ -51,12 +51,12 @@ pub struct Config {
     /// Instances by their slugs at the gateway, where those are not their names here: a till knows only the slug.
     pub slugs: BTreeMap<String, String>,
     /// What a connection may hold.
-    pub limits: Limits,
+    pub limits: NativeLimits,
 }
 
 /// What a connection may hold, and for how long.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
+pub struct NativeLimits {
     /// Commands under way on one connection; one more is answered at once that it may come later.
     pub in_flight: usize,
     /// Connections that showed no key.
@@ -71,7 +71,7 @@ pub struct Limits {
     pub write: Duration,
 }
 
-impl Default for Limits {
+impl Default for NativeLimits {
     fn default() -> Self {
         Self {
             // The vendor's till has ten at most, just after it was told to open a point of sale.
@@ -92,13 +92,13 @@ impl Default for Limits {
 
 /// What all connections share, made once.
 #[derive(Debug)]
-pub struct Room {
-    threshold: Arc<Threshold>,
+pub struct NativeState {
+    anonymous_limit: Arc<AnonymousLimit>,
     /// One holder is the room itself, each other a connection.
     present: Arc<()>,
 }
 
-impl Room {
+impl NativeState {
     /// An empty room.
     #[must_use]
     pub fn new(config: &Config) -> Self {
@@ -107,7 +107,7 @@ impl Room {
             Native::AfterKey => Some(limits.key_patience),
             Native::Open => None,
         };
-        Self { threshold: Arc::new(Threshold::new(limits.keyless, patience)), present: Arc::new(()) }
+        Self { anonymous_limit: Arc::new(AnonymousLimit::new(limits.keyless, patience)), present: Arc::new(()) }
     }
 
     /// Counts a connection for as long as it is held.
@@ -118,7 +118,7 @@ impl Room {
     /// How many connections there are: of those that showed no key, and of the others.
     #[must_use]
     pub fn count(&self) -> (usize, usize) {
-        let (all, keyless) = (Arc::strong_count(&self.present) - 1, self.threshold.count());
+        let (all, keyless) = (Arc::strong_count(&self.present) - 1, self.anonymous_limit.count());
         // Counted one after the other, while connections come and go.
         (keyless, all.saturating_sub(keyless))
     }
@@ -127,7 +127,7 @@ impl Room {
 /// Adds the upgrade. To be added after all other routes, since its paths match whatever stands at the root; it takes
 /// nothing but upgrades, so a page may share a path with it.
 pub fn configure(config: &mut ServiceConfig) -> &mut ServiceConfig {
-    config.service(web::resource(PATTERNS).guard(guard::fn_guard(is_upgrade)).to(door::enter))
+    config.service(web::resource(PATTERNS).guard(guard::fn_guard(is_upgrade)).to(upgrade::answer))
 }
 
 /// What is read out of a till's message, its command and its parameters, and the frame in which they would be answered. For
@@ -135,12 +135,12 @@ pub fn configure(config: &mut ServiceConfig) -> &mut ServiceConfig {
 #[doc(hidden)]
 #[must_use]
 pub fn rehearse(text: &str, format: Format) -> (Option<(String, String)>, String) {
-    match frame::Order::read(text, format) {
-        Ok(order) => {
-            let parameters = serde_json::to_string(&order.parameters).unwrap_or_default();
+    match frame::Request::read(text, format) {
+        Ok(request) => {
+            let parameters = serde_json::to_string(&request.parameters).unwrap_or_default();
             let body = serde_json::from_str::<&RawValue>(&parameters).map(Body::from);
-            let answer = body.map_or_else(|_| String::new(), |body| frame::event(&order.command, &body, format));
-            (Some((order.command, parameters)), answer)
+            let answer = body.map_or_else(|_| String::new(), |body| frame::event(&request.command, &body, format));
+            (Some((request.command, parameters)), answer)
         }
         Err(refusal) => (None, frame::error(&refusal, format)),
     }

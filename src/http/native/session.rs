@@ -17,16 +17,16 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::desk::{Desk, scope_of};
-use super::frame::{self, Order};
-use super::listening::{Heard, Listening};
+use super::anonymous_limit::AnonymousSlot;
+use super::error::ErrorReply;
+use super::executor::{Executor, scope_of};
+use super::frame::{self, Request};
 use super::reader::{Broken, KEYLESS_MESSAGE, Message, Reader};
-use super::refusal::Refusal;
-use super::threshold::Place;
+use super::subscription::{NativeSubscription, Received};
 use crate::broadcasts::Native;
-use crate::http::auth::{Auth, Caller, Lease, Mode, Purpose, Scope, Stranger};
+use crate::http::auth::{Auth, AuthError, Authorization, Caller, Mode, Purpose, Scope};
 use crate::http::connections::Connection;
-use crate::http::native::Limits;
+use crate::http::native::NativeLimits;
 use crate::http::server::Shared;
 use crate::protocol::Format;
 
@@ -35,9 +35,9 @@ const SHORTLY: Duration = Duration::from_secs(1);
 
 /// Where a connection stands from its beginning.
 #[derive(Debug)]
-pub(super) struct Standing {
+pub(super) struct ConnectionInfo {
     /// The instance it is about, or what every command is answered with.
-    pub(super) instance: Result<Arc<str>, Refusal>,
+    pub(super) instance: Result<Arc<str>, ErrorReply>,
     /// How frames are printed.
     pub(super) format: Format,
     /// Whom to hold to account for the keys that it shows.
@@ -55,17 +55,17 @@ pub(super) struct Session {
     reader: Reader,
     /// Nothing only where no real socket is behind it.
     connection: Option<Arc<Connection>>,
-    standing: Standing,
+    info: ConnectionInfo,
     /// Held until it shows a key.
-    place: Option<Place>,
+    place: Option<AnonymousSlot>,
     /// By which connections are counted.
     _present: Arc<()>,
     /// The last key shown, for as long as it is good.
-    key: Option<Lease>,
+    key: Option<Authorization>,
     /// The key that was shown and may listen.
-    hearing: Option<Lease>,
+    hearing: Option<Authorization>,
     reloads: watch::Receiver<u64>,
-    listening: Listening,
+    subscription: NativeSubscription,
     /// Commands under way; each ends with its answer's text.
     commands: JoinSet<String>,
     heard_at: Instant,
@@ -77,13 +77,13 @@ pub(super) struct Session {
 }
 
 /// What a connection waits for.
-enum Happening {
+enum SessionEvent {
     Message(Option<Result<Message, Broken>>),
     Answered(Result<String, JoinError>),
-    Heard(Heard),
+    Received(Received),
     PingDue,
     Hears,
-    GivenAway,
+    Evicted,
     Draining,
     Reloaded,
 }
@@ -110,27 +110,27 @@ impl Session {
         socket: actix_ws::Session,
         reader: Reader,
         connection: Option<Arc<Connection>>,
-        standing: Standing,
-        place: Option<Place>,
+        info: ConnectionInfo,
+        place: Option<AnonymousSlot>,
     ) -> Self {
         let now = Instant::now();
         let ping_at = now + shared.config.native.limits.ping_every;
         let commands = JoinSet::new();
         let present = shared.native.presence();
-        let (listening, deaf_until, draining) = (Listening::No, None, false);
+        let (subscription, deaf_until, draining) = (NativeSubscription::No, None, false);
         let reloads = shared.auth.reloads();
         Self {
             shared,
             socket,
             reader,
             connection,
-            standing,
+            info,
             place,
             _present: present,
             key: None,
             hearing: None,
             reloads,
-            listening,
+            subscription,
             commands,
             heard_at: now,
             ping_at,
@@ -152,7 +152,7 @@ impl Session {
             End::Close(code, why) => (Some((*code).into()), *why),
             End::Closed(reason) => (reason.as_ref().map(|reason| reason.code.into()), "closed by the peer"),
         };
-        let instance = self.standing.instance.as_deref().unwrap_or("-");
+        let instance = self.info.instance.as_deref().unwrap_or("-");
         tracing::debug!(instance, code = code.map(|code: u16| code), why, "a native connection ended");
         let reason = match end {
             End::Gone(_) => {
@@ -173,19 +173,19 @@ impl Session {
         self.greet().await?;
         loop {
             match self.next().await {
-                Happening::Message(message) => self.take(message).await?,
-                Happening::Answered(answer) => {
-                    let lost = |_| frame::error(&Refusal::UNKNOWN, self.standing.format);
+                SessionEvent::Message(message) => self.take(message).await?,
+                SessionEvent::Answered(answer) => {
+                    let lost = |_| frame::error(&ErrorReply::UNKNOWN, self.info.format);
                     let text = answer.unwrap_or_else(lost);
                     self.say(text).await?;
                 }
-                Happening::Heard(Heard::Frame(text)) => self.say(text).await?,
-                Happening::Heard(Heard::Overtaken) => return Err(End::Gone("slow")),
-                Happening::PingDue => self.ping().await?,
-                Happening::Hears => self.deaf_until = None,
-                Happening::GivenAway => return Err(End::Close(CloseCode::Policy, "no key was shown")),
-                Happening::Draining => self.draining = true,
-                Happening::Reloaded => self.look_at_keys()?,
+                SessionEvent::Received(Received::Frame(text)) => self.say(text).await?,
+                SessionEvent::Received(Received::Overtaken) => return Err(End::Gone("slow")),
+                SessionEvent::PingDue => self.ping().await?,
+                SessionEvent::Hears => self.deaf_until = None,
+                SessionEvent::Evicted => return Err(End::Close(CloseCode::Policy, "no key was shown")),
+                SessionEvent::Draining => self.draining = true,
+                SessionEvent::Reloaded => self.look_at_keys()?,
             }
             if self.draining && self.commands.is_empty() {
                 return Err(End::Close(CloseCode::Away, "shutting down"));
@@ -194,36 +194,36 @@ impl Session {
     }
 
     /// The next thing that happens. Safe to drop at any moment.
-    async fn next(&mut self) -> Happening {
+    async fn next(&mut self) -> SessionEvent {
         let shutdown = self.shared.bridge.shutdown();
         let max_body = self.shared.config.max_body;
         let most = if self.place.is_some() { KEYLESS_MESSAGE.min(max_body) } else { max_body };
         tokio::select! {
-            message = self.reader.next(most), if self.deaf_until.is_none() => Happening::Message(message),
-            () = at(self.deaf_until) => Happening::Hears,
-            Some(answer) = self.commands.join_next() => Happening::Answered(answer),
-            heard = self.listening.next(self.standing.format) => Happening::Heard(heard),
-            () = given_away(self.place.as_ref()) => Happening::GivenAway,
-            () = shutdown.refusing(), if !self.draining => Happening::Draining,
-            () = sleep_until(self.ping_at) => Happening::PingDue,
-            Ok(()) = self.reloads.changed() => Happening::Reloaded,
+            message = self.reader.next(most), if self.deaf_until.is_none() => SessionEvent::Message(message),
+            () = at(self.deaf_until) => SessionEvent::Hears,
+            Some(answer) = self.commands.join_next() => SessionEvent::Answered(answer),
+            heard = self.subscription.next(self.info.format) => SessionEvent::Received(heard),
+            () = evicted(self.place.as_ref()) => SessionEvent::Evicted,
+            () = shutdown.refusing(), if !self.draining => SessionEvent::Draining,
+            () = sleep_until(self.ping_at) => SessionEvent::PingDue,
+            Ok(()) = self.reloads.changed() => SessionEvent::Reloaded,
         }
     }
 
     /// What is wrong with the URL is said before anything is asked, as the gateway does.
     async fn greet(&mut self) -> Result<(), End> {
-        if let Err(refusal) = &self.standing.instance {
-            let text = frame::error(refusal, self.standing.format);
+        if let Err(refusal) = &self.info.instance {
+            let text = frame::error(refusal, self.info.format);
             return self.say(text).await;
         }
-        if self.standing.turned_away {
-            let text = frame::error(&Refusal::WRONG_KEY, self.standing.format);
+        if self.info.turned_away {
+            let text = frame::error(&ErrorReply::WRONG_KEY, self.info.format);
             self.say(text).await?;
             return Err(End::Close(CloseCode::Policy, "the token in the URL must have the scope events and no other"));
         }
         let open = self.shared.config.native.hearing == Native::Open || self.shared.auth.mode() == Mode::None;
-        if let Some(listener) = self.standing.listener.clone() {
-            self.hearing = self.lease(listener, Some(Scope::Events));
+        if let Some(listener) = self.info.listener.clone() {
+            self.hearing = self.authorization(listener, Some(Scope::Events));
             // The token may have been taken away since it was looked at.
             self.look_at_keys()?;
         }
@@ -234,23 +234,23 @@ impl Session {
     }
 
     /// The leave of a caller to be here.
-    fn lease(&self, caller: Caller, scope: Option<Scope>) -> Option<Lease> {
-        let instance = self.standing.instance.as_ref().ok()?;
-        Some(Lease::new(Arc::clone(&self.shared.auth), caller, Arc::clone(instance), scope))
+    fn authorization(&self, caller: Caller, scope: Option<Scope>) -> Option<Authorization> {
+        let instance = self.info.instance.as_ref().ok()?;
+        Some(Authorization::new(Arc::clone(&self.shared.auth), caller, Arc::clone(instance), scope))
     }
 
     /// Ends the connection if a key that was shown on it is good no more.
     fn look_at_keys(&mut self) -> Result<(), End> {
-        let last = [&mut self.key, &mut self.hearing].into_iter().flatten().all(Lease::lasts);
+        let last = [&mut self.key, &mut self.hearing].into_iter().flatten().all(Authorization::is_valid);
         if last { Ok(()) } else { Err(End::Close(CloseCode::Policy, "the token was taken away")) }
     }
 
     /// Begins to hear, or asks again for the place that was not to be had.
     async fn listen(&mut self) -> Result<(), End> {
-        let Ok(instance) = &self.standing.instance else { return Ok(()) };
+        let Ok(instance) = &self.info.instance else { return Ok(()) };
         let Ok(broadcasts) = self.shared.bridge.broadcasts(instance) else { return Ok(()) };
-        let listener = self.hearing.as_ref().map_or("-", |lease| lease.caller().name());
-        match self.listening.begin(broadcasts, listener, self.standing.format) {
+        let listener = self.hearing.as_ref().map_or("-", |authorization| authorization.caller().name());
+        match self.subscription.begin(broadcasts, listener, self.info.format) {
             Some(missed) => self.say(missed).await,
             None => Ok(()),
         }
@@ -273,38 +273,38 @@ impl Session {
 
     async fn order(&mut self, text: &str) -> Result<(), End> {
         let begun = self.begin(text);
-        if self.hearing.is_some() && self.listening.is_off() {
+        if self.hearing.is_some() && self.subscription.is_off() {
             self.listen().await?;
         }
         match begun {
             Ok(()) => Ok(()),
             Err(refusal) => {
-                let text = frame::error(&refusal, self.standing.format);
+                let text = frame::error(&refusal, self.info.format);
                 self.say(text).await
             }
         }
     }
 
     /// Begins a command, or says at once why not.
-    fn begin(&mut self, text: &str) -> Result<(), Refusal> {
-        let (format, instance) = (self.standing.format, self.standing.instance.clone()?);
-        let order = Order::read(text, format)?;
-        let caller = identify(&self.shared.auth, &order, self.standing.address, &instance);
+    fn begin(&mut self, text: &str) -> Result<(), ErrorReply> {
+        let (format, instance) = (self.info.format, self.info.instance.clone()?);
+        let request = Request::read(text, format)?;
+        let caller = identify(&self.shared.auth, &request, self.info.address, &instance);
         if caller.is_err() {
-            self.hold_back(self.shared.auth.suspects().held_back());
+            self.hold_back(self.shared.auth.throttle().held_back());
         }
         let caller = caller?;
         if self.connection.as_ref().is_some_and(|connection| !connection.is_of(caller.name())) {
-            return Err(Refusal::later(&order.command, SHORTLY));
+            return Err(ErrorReply::later(&request.command, SHORTLY));
         }
         self.place = None;
-        self.key = self.lease(caller.clone(), None);
+        self.key = self.authorization(caller.clone(), None);
         if self.hearing.is_none() && caller.has(Scope::Events) {
-            self.hearing = self.lease(caller.clone(), Some(Scope::Events));
+            self.hearing = self.authorization(caller.clone(), Some(Scope::Events));
         }
-        let scope = scope_of(&order.command);
+        let scope = scope_of(&request.command);
         if !caller.has(scope) {
-            return Err(Refusal::WRONG_KEY);
+            return Err(ErrorReply::WRONG_KEY);
         }
         // What else is under way takes none of the places of payments, here as in a token's share.
         let (purpose, places) = match scope {
@@ -312,17 +312,17 @@ impl Session {
             _ => (Purpose::Other, self.limits().in_flight),
         };
         if self.draining || self.commands.len() >= places {
-            return Err(Refusal::later(&order.command, SHORTLY));
+            return Err(ErrorReply::later(&request.command, SHORTLY));
         }
         // Held until the command has ended, as a request's is until its answer has.
         let admitted = caller.admit(purpose).map_err(|limited| {
             self.hold_back(limited.held_back);
-            Refusal::later(&order.command, limited.retry_after)
+            ErrorReply::later(&request.command, limited.retry_after)
         })?;
         let deadline = Instant::now() + self.shared.config.deadline;
-        let desk = Desk { bridge: self.shared.bridge.clone(), instance, caller, deadline };
+        let executor = Executor { bridge: self.shared.bridge.clone(), instance, caller, deadline };
         self.commands.spawn(async move {
-            let outcome = desk.carry_out(order).await;
+            let outcome = executor.execute(request).await;
             drop(admitted);
             match outcome {
                 Ok((event, body)) => frame::event(&event, &body, format),
@@ -344,7 +344,7 @@ impl Session {
             return Err(End::Gone("silent"));
         }
         self.ping_at = now + limits.ping_every;
-        if self.listening.waits() {
+        if self.subscription.waits() {
             self.listen().await?;
         }
         in_time(&self.shared, self.socket.ping(b"")).await
@@ -354,7 +354,7 @@ impl Session {
         in_time(&self.shared, self.socket.text(text)).await
     }
 
-    fn limits(&self) -> &Limits {
+    fn limits(&self) -> &NativeLimits {
         &self.shared.config.native.limits
     }
 }
@@ -371,25 +371,25 @@ async fn at(instant: Option<Instant>) {
     }
 }
 
-async fn given_away(place: Option<&Place>) {
+async fn evicted(place: Option<&AnonymousSlot>) {
     match place {
-        Some(place) => place.given_away().await,
+        Some(place) => place.evicted().await,
         None => pending().await,
     }
 }
 
 /// Who gives a command on this connection. An address that showed too many wrong keys is not listened to for a while.
-fn identify(auth: &Auth, order: &Order, address: IpAddr, instance: &str) -> Result<Caller, Refusal> {
-    let key = order.api_key.as_ref().map(ExposeSecret::expose_secret);
+fn identify(auth: &Auth, request: &Request, address: IpAddr, instance: &str) -> Result<Caller, ErrorReply> {
+    let key = request.api_key.as_ref().map(ExposeSecret::expose_secret);
     let caller = match (key, auth.mode()) {
         (Some(key), _) => auth.by_token(key, address),
         (None, Mode::None) => auth.by_token("", address),
-        (None, Mode::Tokens) => return Err(Refusal::NO_KEY),
+        (None, Mode::Tokens) => return Err(ErrorReply::NO_KEY),
     };
     match caller {
         Ok(caller) if caller.may_reach(instance) => Ok(caller),
-        Ok(_) | Err(Stranger::Unknown) => Err(Refusal::WRONG_KEY),
-        Err(Stranger::Unheard { retry_after }) => Err(Refusal::later(&order.command, retry_after)),
+        Ok(_) | Err(AuthError::Unknown) => Err(ErrorReply::WRONG_KEY),
+        Err(AuthError::Throttled { retry_after }) => Err(ErrorReply::later(&request.command, retry_after)),
     }
 }
 

@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use super::Limits;
+use super::NativeLimits;
 use crate::http::server::{Listeners, Parts, run};
 use crate::http::testing::{auth, bridge};
 use crate::http::{Config, native};
@@ -26,12 +26,12 @@ const ANSWER: &str = r#"{"type":"error","result":{"error":"invalid_instance","co
 
 type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-fn serve(limits: Limits) -> (SocketAddr, ServerHandle) {
+fn serve(limits: NativeLimits) -> (SocketAddr, ServerHandle) {
     serve_with(limits, Duration::from_secs(1))
 }
 
 /// A server whose system bears so long with peers that take nothing.
-fn serve_with(limits: Limits, untaken: Duration) -> (SocketAddr, ServerHandle) {
+fn serve_with(limits: NativeLimits, untaken: Duration) -> (SocketAddr, ServerHandle) {
     let native = native::Config { limits, ..native::Config::default() };
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -92,8 +92,11 @@ async fn open_in_time(address: SocketAddr) -> Client {
 
 #[actix_web::test]
 async fn a_peer_that_answers_no_ping_is_closed_and_one_that_does_is_not() {
-    let limits =
-        Limits { ping_every: Duration::from_millis(50), silence: Duration::from_millis(150), ..Limits::default() };
+    let limits = NativeLimits {
+        ping_every: Duration::from_millis(50),
+        silence: Duration::from_millis(150),
+        ..NativeLimits::default()
+    };
     let (address, server) = serve(limits);
     let mut lively = open(address).await;
     let silent = open(address).await;
@@ -115,7 +118,7 @@ async fn a_peer_that_answers_no_ping_is_closed_and_one_that_does_is_not() {
 
 #[actix_web::test]
 async fn a_peer_that_does_not_read_is_closed_and_holds_up_nobody() {
-    let limits = Limits { write: Duration::from_millis(200), ..Limits::default() };
+    let limits = NativeLimits { write: Duration::from_millis(200), ..NativeLimits::default() };
     // The system itself bears with it.
     let (address, server) = serve_with(limits, Duration::from_mins(10));
     let mut slow = open(address).await;
@@ -136,7 +139,7 @@ async fn a_peer_that_does_not_read_is_closed_and_holds_up_nobody() {
 
 #[actix_web::test]
 async fn a_peer_that_does_not_read_holds_no_place_for_longer_than_a_write_may_take() {
-    let native = Limits { write: Duration::from_millis(200), keyless: 1, ..Limits::default() };
+    let native = NativeLimits { write: Duration::from_millis(200), keyless: 1, ..NativeLimits::default() };
     let (address, server) = serve_with(native, Duration::from_mins(10));
     let mut slow = open(address).await;
     let flood = async {
@@ -152,7 +155,7 @@ async fn a_peer_that_does_not_read_holds_no_place_for_longer_than_a_write_may_ta
 
 #[actix_web::test]
 async fn strangers_have_so_many_places_and_give_way_after_a_while() {
-    let limits = Limits { keyless: 2, key_patience: Duration::from_millis(300), ..Limits::default() };
+    let limits = NativeLimits { keyless: 2, key_patience: Duration::from_millis(300), ..NativeLimits::default() };
     let (address, server) = serve(limits);
     let mut first = open(address).await;
     let mut second = open(address).await;
@@ -168,7 +171,7 @@ async fn strangers_have_so_many_places_and_give_way_after_a_while() {
 
 #[actix_web::test]
 async fn a_frame_that_is_too_large_or_none_closes_its_connection_with_the_right_code() {
-    let (address, server) = serve(Limits::default());
+    let (address, server) = serve(NativeLimits::default());
     let mut large = open(address).await;
     large.send(Message::text("x".repeat(1025))).await.unwrap();
     assert_eq!(code(&mut large).await, Some(CloseCode::Size));
@@ -186,7 +189,7 @@ async fn send_raw(client: &mut Client, bytes: &[u8]) {
 
 #[actix_web::test]
 async fn a_frame_is_refused_when_its_length_is_announced_and_a_fault_of_the_protocol_is_called_one() {
-    let (address, server) = serve(Limits::default());
+    let (address, server) = serve(NativeLimits::default());
     let gigabyte = [&[0x81, 0xff][..], &(1_u64 << 30).to_be_bytes(), &[0; 4]].concat();
     let reserved = [0xc1, 0x81, 0, 0, 0, 0, b'x'];
     let unmasked = [0x81, 0x01, b'x'];
@@ -208,7 +211,7 @@ async fn a_frame_is_refused_when_its_length_is_announced_and_a_fault_of_the_prot
 
 #[actix_web::test]
 async fn another_version_of_the_protocol_is_told_which_one_is_spoken() {
-    let (address, server) = serve(Limits::default());
+    let (address, server) = serve(NativeLimits::default());
     let mut raw = TcpStream::connect(address).await.unwrap();
     let head = "GET /?instance=nowhere HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
         Sec-WebSocket-Version: 8\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";

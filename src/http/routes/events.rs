@@ -8,7 +8,7 @@ use utoipa::IntoParams;
 
 use super::InInstance;
 use crate::broadcasts::{Refused, Since};
-use crate::http::auth::{Lease, Scope};
+use crate::http::auth::{Authorization, Scope};
 use crate::http::call::Call;
 use crate::http::problem::Problem;
 use crate::http::sse;
@@ -82,8 +82,8 @@ pub(super) async fn stream_events(request: HttpRequest) -> Result<HttpResponse, 
         Ok(subscription) => {
             let shared = call.shared();
             let (auth, instance) = (Arc::clone(&shared.auth), Arc::from(call.instance()));
-            let lease = Lease::new(auth, call.caller().clone(), instance, Some(Scope::Events));
-            let stream = EventStream::new(subscription, lease, message, shared.config.heartbeat);
+            let authorization = Authorization::new(auth, call.caller().clone(), instance, Some(Scope::Events));
+            let stream = EventStream::new(subscription, authorization, message, shared.config.heartbeat);
             stream.into_answer(answer.finish())
         }
         Err(refused) => answer.body(sse::overloaded(reason(refused), later())),

@@ -19,9 +19,9 @@ use futures_util::{Stream, stream};
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
+use super::error::ErrorReply;
 use super::reader::Reader;
-use super::refusal::Refusal;
-use super::session::{Session, Standing};
+use super::session::{ConnectionInfo, Session};
 use super::target::Target;
 use crate::http::auth::{ANYONE, Auth, Caller, Mode, Scope, local};
 use crate::http::call;
@@ -40,7 +40,7 @@ const VERSION: &str = "13";
 type BodyStream = dyn Stream<Item = Result<Bytes, PayloadError>>;
 
 /// Answers an upgrade.
-pub(super) async fn enter(
+pub(super) async fn answer(
     request: HttpRequest,
     payload: Payload,
     shared: Data<Shared>,
@@ -55,24 +55,24 @@ pub(super) async fn enter(
     let segment = request.match_info().get("name").unwrap_or_default();
     let target = Target::of(segment, request.query_string(), &shared.config.native.shards);
     let address = call::address(&request, &shared);
-    let standing = standing(&target, &shared, address);
-    let place = if asks_nobody || standing.listener.is_some() {
+    let info = connection_info(&target, &shared, address);
+    let place = if asks_nobody || info.listener.is_some() {
         None
     } else {
-        let place = shared.native.threshold.enter(address, Instant::now());
+        let place = shared.native.anonymous_limit.enter(address, Instant::now());
         Some(place.ok_or_else(|| Problem::new(&table::OVERLOADED).retry_after(SHORTLY))?)
     };
     let (response, socket, end) = handshake(&request)?;
     let connection = request.conn_data::<Arc<Connection>>().cloned();
     if let Some(connection) = &connection {
         connection.upgrade();
-        let owner = standing.listener.as_ref().map(Caller::name).or(asks_nobody.then_some(ANYONE));
+        let owner = info.listener.as_ref().map(Caller::name).or(asks_nobody.then_some(ANYONE));
         if owner.is_some_and(|owner| !connection.is_of(owner)) {
             return Err(Problem::new(&table::CALLER_LIMITED).retry_after(SHORTLY));
         }
     }
     let reader = Reader::new(payload.into_inner(), connection.clone(), end);
-    rt::spawn(Session::new(shared.into_inner(), socket, reader, connection, standing, place).run());
+    rt::spawn(Session::new(shared.into_inner(), socket, reader, connection, info, place).run());
     Ok(response)
 }
 
@@ -93,14 +93,14 @@ fn handshake(request: &HttpRequest) -> Result<(HttpResponse, actix_ws::Session, 
 }
 
 /// Where a connection stands from its beginning.
-fn standing(target: &Target, shared: &Shared, address: IpAddr) -> Standing {
+fn connection_info(target: &Target, shared: &Shared, address: IpAddr) -> ConnectionInfo {
     let format = target.format.unwrap_or(Format::Json);
     let slug = shared.config.native.slugs.get(&target.instance);
     let name = slug.unwrap_or(&target.instance);
-    let instance: Result<Arc<str>, Refusal> = if !shared.bridge.instances().contains(name) {
-        Err(Refusal::NO_INSTANCE)
+    let instance: Result<Arc<str>, ErrorReply> = if !shared.bridge.instances().contains(name) {
+        Err(ErrorReply::NO_INSTANCE)
     } else if target.format.is_none() {
-        Err(Refusal::CONTENT_TYPE)
+        Err(ErrorReply::CONTENT_TYPE)
     } else {
         Ok(Arc::from(name.as_str()))
     };
@@ -108,7 +108,7 @@ fn standing(target: &Target, shared: &Shared, address: IpAddr) -> Standing {
     let listener = token.zip(instance.as_ref().ok());
     let listens = listener.map(|(token, instance)| may_listen(&shared.auth, token, address, instance));
     let turned_away = listens.as_ref().is_some_and(Option::is_none);
-    Standing { instance, format, address, listener: listens.flatten(), turned_away }
+    ConnectionInfo { instance, format, address, listener: listens.flatten(), turned_away }
 }
 
 /// A token in a URL is read by every proxy on its way, so only one that opens nothing else is taken.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use moka::sync::Cache;
 use tokio::time::Instant;
 
-use super::suspects::account;
+use super::auth_throttle::account;
 
 /// Pairs of token and address at most, at some 200 bytes each.
 const MOST: u64 = 32_768;
@@ -27,15 +27,15 @@ pub(super) type Digest = [u8; 32];
 
 /// Pairs of token and address.
 #[derive(Debug)]
-pub(super) struct Accepted(Cache<(Digest, IpAddr), Instant>);
+pub(super) struct AcceptedTokens(Cache<(Digest, IpAddr), Instant>);
 
-impl Default for Accepted {
+impl Default for AcceptedTokens {
     fn default() -> Self {
         Self(Cache::builder().max_capacity(MOST).time_to_live(KEPT).build())
     }
 }
 
-impl Accepted {
+impl AcceptedTokens {
     /// The token was accepted from there.
     pub(super) fn note(&self, token: Digest, address: IpAddr, now: Instant) {
         let pair = (token, account(address));
@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn no_other_network_and_no_other_token_is_taken_for_one_that_was_accepted() {
-        let (accepted, now) = (Accepted::default(), Instant::now());
+        let (accepted, now) = (AcceptedTokens::default(), Instant::now());
         let (token, other) = ([1; 32], [2; 32]);
         let home: IpAddr = "10.0.0.7".parse().unwrap();
         accepted.note(token, home, now);
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn however_many_addresses_there_are_memory_is_bounded() {
-        let (accepted, now) = (Accepted::default(), Instant::now());
+        let (accepted, now) = (AcceptedTokens::default(), Instant::now());
         for address in 0..u32::try_from(MOST).unwrap() * 2 {
             accepted.note([1; 32], IpAddr::from(address.to_be_bytes()), now);
         }

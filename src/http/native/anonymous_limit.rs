@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 /// The places of those who showed no key.
 #[derive(Debug)]
-pub(super) struct Threshold {
+pub(super) struct AnonymousLimit {
     /// How many there are.
     most: usize,
     /// How long a place is its holder's for certain; nothing: for good.
@@ -41,7 +41,7 @@ struct Taken {
 struct Holder {
     since: Instant,
     address: IpAddr,
-    given_away: CancellationToken,
+    evicted: CancellationToken,
 }
 
 impl Taken {
@@ -68,29 +68,29 @@ impl Taken {
 
 /// One place, given back when dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct AnonymousSlot {
     number: u64,
-    given_away: CancellationToken,
-    threshold: Arc<Threshold>,
+    evicted: CancellationToken,
+    anonymous_limit: Arc<AnonymousLimit>,
 }
 
-impl Threshold {
+impl AnonymousLimit {
     pub(super) fn new(most: usize, patience: Option<Duration>) -> Self {
         Self { most, patience, taken: Mutex::default() }
     }
 
     /// A place for a newcomer, if need be that of another who has not shown a key either.
-    pub(super) fn enter(self: &Arc<Self>, address: IpAddr, now: Instant) -> Option<Place> {
+    pub(super) fn enter(self: &Arc<Self>, address: IpAddr, now: Instant) -> Option<AnonymousSlot> {
         let (mut taken, address) = (self.taken(), network(address));
         if taken.places.len() >= self.most {
             let victim = taken.victim(address, now, self.patience?)?;
-            taken.remove(victim)?.given_away.cancel();
+            taken.remove(victim)?.evicted.cancel();
         }
-        let (number, given_away) = (taken.next, CancellationToken::new());
+        let (number, evicted) = (taken.next, CancellationToken::new());
         taken.next += 1;
         *taken.counts.entry(address).or_default() += 1;
-        taken.places.insert(number, Holder { since: now, address, given_away: given_away.clone() });
-        Some(Place { number, given_away, threshold: Arc::clone(self) })
+        taken.places.insert(number, Holder { since: now, address, evicted: evicted.clone() });
+        Some(AnonymousSlot { number, evicted, anonymous_limit: Arc::clone(self) })
     }
 
     /// How many places are taken.
@@ -103,16 +103,16 @@ impl Threshold {
     }
 }
 
-impl Place {
+impl AnonymousSlot {
     /// Resolves when the place is somebody else's.
-    pub(super) async fn given_away(&self) {
-        self.given_away.cancelled().await;
+    pub(super) async fn evicted(&self) {
+        self.evicted.cancelled().await;
     }
 }
 
-impl Drop for Place {
+impl Drop for AnonymousSlot {
     fn drop(&mut self) {
-        self.threshold.taken().remove(self.number);
+        self.anonymous_limit.taken().remove(self.number);
     }
 }
 
@@ -131,48 +131,48 @@ mod tests {
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn is_given_away(place: &Place) -> bool {
-        place.given_away.is_cancelled()
+    fn is_evicted(place: &AnonymousSlot) -> bool {
+        place.evicted.is_cancelled()
     }
 
     #[test]
     fn who_had_time_enough_gives_way_and_who_had_not_does_not() {
-        let threshold = Arc::new(Threshold::new(2, Some(SECOND)));
+        let anonymous_limit = Arc::new(AnonymousLimit::new(2, Some(SECOND)));
         let start = Instant::now();
-        let first = threshold.enter(HERE, start).unwrap();
-        let second = threshold.enter(HERE, start + SECOND).unwrap();
-        assert!(threshold.enter(HERE, start + SECOND / 2).is_none());
-        let third = threshold.enter(HERE, start + SECOND).unwrap();
-        assert_eq!([&first, &second, &third].map(is_given_away), [true, false, false]);
-        assert!(threshold.enter(HERE, start + SECOND).is_none(), "the second has not had its second yet");
+        let first = anonymous_limit.enter(HERE, start).unwrap();
+        let second = anonymous_limit.enter(HERE, start + SECOND).unwrap();
+        assert!(anonymous_limit.enter(HERE, start + SECOND / 2).is_none());
+        let third = anonymous_limit.enter(HERE, start + SECOND).unwrap();
+        assert_eq!([&first, &second, &third].map(is_evicted), [true, false, false]);
+        assert!(anonymous_limit.enter(HERE, start + SECOND).is_none(), "the second has not had its second yet");
         drop(first);
-        assert!(threshold.enter(HERE, start + SECOND).is_none(), "its place was given away long ago");
+        assert!(anonymous_limit.enter(HERE, start + SECOND).is_none(), "its place was given away long ago");
     }
 
     #[test]
     fn a_place_given_back_is_free_and_without_patience_nobody_gives_way() {
-        let threshold = Arc::new(Threshold::new(1, None));
+        let anonymous_limit = Arc::new(AnonymousLimit::new(1, None));
         let start = Instant::now();
-        let place = threshold.enter(HERE, start).unwrap();
-        assert!(threshold.enter(HERE, start + SECOND * 1_000).is_none());
-        assert!(!is_given_away(&place));
+        let place = anonymous_limit.enter(HERE, start).unwrap();
+        assert!(anonymous_limit.enter(HERE, start + SECOND * 1_000).is_none());
+        assert!(!is_evicted(&place));
         drop(place);
-        assert!(threshold.enter(HERE, start).is_some());
+        assert!(anonymous_limit.enter(HERE, start).is_some());
     }
 
     #[test]
     fn one_address_takes_no_place_from_another_and_gives_way_at_once_where_it_has_the_most() {
-        let threshold = Arc::new(Threshold::new(4, Some(SECOND)));
+        let anonymous_limit = Arc::new(AnonymousLimit::new(4, Some(SECOND)));
         let address = |last: u16| IpAddr::from([0x2001, 0xdb8, 0, last, 0, 0, 0, 1]);
         let start = Instant::now();
-        let till = threshold.enter(address(1), start).unwrap();
-        let greedy: Vec<_> = (0..3).map(|_| threshold.enter(address(2), start).unwrap()).collect();
-        assert!(threshold.enter(address(2), start).is_none(), "its own have had no time yet");
-        let more = threshold.enter(address(2), start + SECOND).unwrap();
-        assert!(is_given_away(&greedy[0]) && !is_given_away(&till), "it gives way to itself");
-        let newcomer = threshold.enter(address(3), start).unwrap();
-        assert!(is_given_away(&greedy[1]) && !is_given_away(&till), "and to others at once");
-        assert_eq!(threshold.count(), 4);
+        let till = anonymous_limit.enter(address(1), start).unwrap();
+        let greedy: Vec<_> = (0..3).map(|_| anonymous_limit.enter(address(2), start).unwrap()).collect();
+        assert!(anonymous_limit.enter(address(2), start).is_none(), "its own have had no time yet");
+        let more = anonymous_limit.enter(address(2), start + SECOND).unwrap();
+        assert!(is_evicted(&greedy[0]) && !is_evicted(&till), "it gives way to itself");
+        let newcomer = anonymous_limit.enter(address(3), start).unwrap();
+        assert!(is_evicted(&greedy[1]) && !is_evicted(&till), "and to others at once");
+        assert_eq!(anonymous_limit.count(), 4);
         drop((newcomer, more));
     }
 }

@@ -9,7 +9,7 @@ const NEVER: u64 = u64::MAX;
 
 /// A caller's leave to be at an instance, which ends with its token.
 #[derive(Debug)]
-pub struct Lease {
+pub struct Authorization {
     auth: Arc<Auth>,
     caller: Caller,
     instance: Arc<str>,
@@ -19,7 +19,7 @@ pub struct Lease {
     ended: bool,
 }
 
-impl Lease {
+impl Authorization {
     /// The leave of `caller`, as long as its token opens `instance`, with `scope` if one is named.
     #[must_use]
     pub fn new(auth: Arc<Auth>, caller: Caller, instance: Arc<str>, scope: Option<Scope>) -> Self {
@@ -34,7 +34,7 @@ impl Lease {
     }
 
     /// Whether it lasts. Costs nothing as long as no tokens were replaced.
-    pub fn lasts(&mut self) -> bool {
+    pub fn is_valid(&mut self) -> bool {
         let reloads = *self.auth.reloads.borrow();
         if self.seen != reloads && !self.ended {
             self.seen = reloads;

@@ -2,7 +2,7 @@
 //!
 //! Tokens of the bridge's own making cannot be guessed, but an instance's key was chosen by somebody else and may be
 //! short. So an address that fails again and again is no longer listened to for a while; only a token that was accepted
-//! from there before is let in all the same (`accepted.rs`).
+//! from there before is let in all the same (`accepted_tokens.rs`).
 //!
 //! A bridge that nobody fails at pays one atomic load a request for this.
 
@@ -16,7 +16,7 @@ use std::time::Duration;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::time::Instant;
 
-use super::allowance::HELD_BACK;
+use super::rate_limit::HELD_BACK;
 use crate::telemetry::meter::Counter;
 
 /// Failures in a row that an address is forgiven: somebody who mistypes, or a few tills with an old key.
@@ -33,29 +33,29 @@ const TOLD_AT_ONCE: NonZeroU32 = NonZeroU32::new(200).expect("it is not zero");
 
 /// Who failed, and until when all of its failures are paid for.
 #[derive(Debug)]
-pub struct Suspects {
+pub struct AuthThrottle {
     paid_by: Mutex<HashMap<IpAddr, Instant>>,
     known: AtomicUsize,
     refusals: DefaultDirectRateLimiter,
     /// Attempts that failed.
     pub failures: Counter,
     /// Attempts that were not listened to.
-    pub unheard: Counter,
+    pub blocked: Counter,
 }
 
-impl Default for Suspects {
+impl Default for AuthThrottle {
     fn default() -> Self {
         Self {
             paid_by: Mutex::default(),
             known: AtomicUsize::new(0),
             refusals: RateLimiter::direct(Quota::per_second(TOLD_AT_ONCE)),
             failures: Counter::default(),
-            unheard: Counter::default(),
+            blocked: Counter::default(),
         }
     }
 }
 
-impl Suspects {
+impl AuthThrottle {
     /// How long a stranger's refusal is held back; nothing as long as there is no flood of them.
     #[must_use]
     pub fn held_back(&self) -> Option<Duration> {
@@ -64,7 +64,7 @@ impl Suspects {
 
     /// For how long `address` is not listened to; `None` where it is.
     #[must_use]
-    pub fn deaf_to(&self, address: IpAddr, now: Instant) -> Option<Duration> {
+    pub fn blocked_for(&self, address: IpAddr, now: Instant) -> Option<Duration> {
         if self.known.load(Ordering::Relaxed) == 0 {
             return None;
         }
@@ -116,34 +116,34 @@ mod tests {
 
     #[test]
     fn an_address_that_fails_on_is_not_listened_to_until_its_failures_are_paid_for() {
-        let (suspects, now) = (Suspects::default(), Instant::now());
+        let (throttle, now) = (AuthThrottle::default(), Instant::now());
         let (bad, other) = (address("192.0.2.1"), address("192.0.2.2"));
         for _ in 0..FORGIVEN {
-            assert!(!suspects.failed(bad, now));
-            assert_eq!(suspects.deaf_to(bad, now), None);
+            assert!(!throttle.failed(bad, now));
+            assert_eq!(throttle.blocked_for(bad, now), None);
         }
-        assert!(suspects.failed(bad, now), "told once");
-        assert!(!suspects.failed(bad, now));
-        assert_eq!(suspects.deaf_to(bad, now), Some(COUNTS_FOR * 2));
-        assert_eq!(suspects.deaf_to(address("::ffff:192.0.2.1"), now), Some(COUNTS_FOR * 2), "the same, mapped");
-        assert_eq!(suspects.deaf_to(other, now), None);
-        assert_eq!(suspects.deaf_to(bad, now + COUNTS_FOR * 2), None);
+        assert!(throttle.failed(bad, now), "told once");
+        assert!(!throttle.failed(bad, now));
+        assert_eq!(throttle.blocked_for(bad, now), Some(COUNTS_FOR * 2));
+        assert_eq!(throttle.blocked_for(address("::ffff:192.0.2.1"), now), Some(COUNTS_FOR * 2), "the same, mapped");
+        assert_eq!(throttle.blocked_for(other, now), None);
+        assert_eq!(throttle.blocked_for(bad, now + COUNTS_FOR * 2), None);
     }
 
     #[test]
     fn a_network_of_64_bits_is_one_address_and_memory_is_bounded() {
-        let (suspects, now) = (Suspects::default(), Instant::now());
+        let (throttle, now) = (AuthThrottle::default(), Instant::now());
         for host in 0..=FORGIVEN {
-            suspects.failed(address(&format!("2001:db8::{host:x}")), now);
+            throttle.failed(address(&format!("2001:db8::{host:x}")), now);
         }
-        assert!(suspects.deaf_to(address("2001:db8::ffff"), now).is_some());
+        assert!(throttle.blocked_for(address("2001:db8::ffff"), now).is_some());
         for net in 0..20_000_u32 {
-            suspects.failed(IpAddr::from(net.to_be_bytes()), now);
+            throttle.failed(IpAddr::from(net.to_be_bytes()), now);
         }
-        assert!(suspects.known.load(Ordering::Relaxed) <= MAX_ADDRESSES + 1);
-        assert!(suspects.deaf_to(address("198.51.100.1"), now).is_some(), "everybody else shares one account");
-        suspects.failed(bad_later(), now + COUNTS_FOR * 20_000);
-        assert!(suspects.known.load(Ordering::Relaxed) <= 2, "what is paid for is forgotten");
+        assert!(throttle.known.load(Ordering::Relaxed) <= MAX_ADDRESSES + 1);
+        assert!(throttle.blocked_for(address("198.51.100.1"), now).is_some(), "everybody else shares one account");
+        throttle.failed(bad_later(), now + COUNTS_FOR * 20_000);
+        assert!(throttle.known.load(Ordering::Relaxed) <= 2, "what is paid for is forgotten");
     }
 
     fn bad_later() -> IpAddr {

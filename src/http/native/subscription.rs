@@ -19,7 +19,7 @@ const UPDATEPOS: &str = "updatepos";
 
 /// Whether a connection hears broadcasts.
 #[derive(Debug)]
-pub(super) enum Listening {
+pub(super) enum NativeSubscription {
     /// It may not, or there is nothing more to be heard.
     No,
     /// It may, and waits for a place at the broadcasts.
@@ -29,14 +29,14 @@ pub(super) enum Listening {
 }
 
 /// What was heard.
-pub(super) enum Heard {
+pub(super) enum Received {
     /// A frame to pass on.
     Frame(ByteString),
     /// More than the log holds was missed, since the peer takes so slowly what is sent to it.
     Overtaken,
 }
 
-impl Listening {
+impl NativeSubscription {
     /// From now on this connection hears `broadcasts` for `listener`, if there is a place. What was missed since a place was first wanted is
     /// returned as the frame that says so.
     pub(super) fn begin(&mut self, broadcasts: &Broadcasts, listener: &str, format: Format) -> Option<ByteString> {
@@ -61,12 +61,12 @@ impl Listening {
     }
 
     /// The next thing heard. Safe to drop at any moment.
-    pub(super) async fn next(&mut self, format: Format) -> Heard {
+    pub(super) async fn next(&mut self, format: Format) -> Received {
         let Self::From(subscription) = self else { return pending().await };
         match subscription.next().await {
-            Ok(Item::Entry(entry)) => Heard::Frame(written(&entry, format)),
-            Ok(Item::Reset | Item::Lost { .. }) => Heard::Frame(missed(format).into()),
-            Err(End::Overtaken) => Heard::Overtaken,
+            Ok(Item::Entry(entry)) => Received::Frame(written(&entry, format)),
+            Ok(Item::Reset | Item::Lost { .. }) => Received::Frame(missed(format).into()),
+            Err(End::Overtaken) => Received::Overtaken,
             // The connection itself is told to end by the same wish.
             Err(End::Draining) => {
                 *self = Self::No;
@@ -116,10 +116,10 @@ mod tests {
         Event::Broadcast(Broadcast { message, parameters, received_at, maybe_duplicate })
     }
 
-    async fn heard(listening: &mut Listening, format: Format) -> Option<String> {
-        match timeout(Duration::from_millis(20), listening.next(format)).await {
-            Ok(Heard::Frame(text)) => Some(text.to_string()),
-            Ok(Heard::Overtaken) => Some("overtaken".to_owned()),
+    async fn heard(subscription: &mut NativeSubscription, format: Format) -> Option<String> {
+        match timeout(Duration::from_millis(20), subscription.next(format)).await {
+            Ok(Received::Frame(text)) => Some(text.to_string()),
+            Ok(Received::Overtaken) => Some("overtaken".to_owned()),
             Err(_) => None,
         }
     }
@@ -127,7 +127,7 @@ mod tests {
     #[tokio::test]
     async fn each_broadcast_is_heard_once_in_either_format_and_a_gap_is_one_updatepos() {
         let broadcasts = Broadcasts::new(Epoch::new(7), 8, Seats::new(2, 2));
-        let (mut json, mut json5) = (Listening::No, Listening::No);
+        let (mut json, mut json5) = (NativeSubscription::No, NativeSubscription::No);
         broadcasts.publish(broadcast("before"));
         assert_eq!(json.begin(&broadcasts, "one", Format::Json), None);
         assert_eq!(json5.begin(&broadcasts, "one", Format::Json5), None);
@@ -151,7 +151,7 @@ mod tests {
     #[tokio::test]
     async fn who_waited_for_a_place_is_told_that_something_may_have_been_missed() {
         let broadcasts = Broadcasts::new(Epoch::new(7), 8, Seats::new(1, 1));
-        let (mut first, mut second) = (Listening::No, Listening::No);
+        let (mut first, mut second) = (NativeSubscription::No, NativeSubscription::No);
         first.begin(&broadcasts, "one", Format::Json);
         assert_eq!(second.begin(&broadcasts, "one", Format::Json), None);
         assert!(second.waits() && !second.is_off());
@@ -164,7 +164,7 @@ mod tests {
     #[tokio::test]
     async fn who_is_overtaken_is_told_so_and_at_the_end_nothing_more_is_heard() {
         let broadcasts = Broadcasts::new(Epoch::new(7), 1, Seats::new(2, 2));
-        let (mut slow, mut quick) = (Listening::No, Listening::No);
+        let (mut slow, mut quick) = (NativeSubscription::No, NativeSubscription::No);
         slow.begin(&broadcasts, "one", Format::Json);
         quick.begin(&broadcasts, "one", Format::Json);
         assert_eq!(heard(&mut slow, Format::Json).await, None);

@@ -29,7 +29,7 @@ pub(super) const HELD_BACK: Duration = Duration::from_secs(5);
 
 /// The most that a caller may ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct CallerLimits {
     /// Requests at once, and as many payments besides; an answer counts until its body has ended.
     pub max_in_flight: u32,
     /// Requests a second, and as many payments besides.
@@ -45,7 +45,7 @@ pub enum Purpose {
     Other,
 }
 
-impl Limits {
+impl CallerLimits {
     /// Of a token that says nothing else: a busy service, not a flood.
     pub const TOKEN: Self = Self { max_in_flight: 64, per_second: 200 };
     /// Of those who present an instance's own key, all of them together: every till of a festival.
@@ -53,8 +53,8 @@ impl Limits {
 }
 
 /// What one caller has in flight, and whether it may have more.
-pub struct Allowance {
-    limits: Limits,
+pub struct CallerLimiter {
+    limits: CallerLimits,
     in_flight: AtomicU32,
     rate: DefaultDirectRateLimiter,
     payments_rate: DefaultDirectRateLimiter,
@@ -62,9 +62,9 @@ pub struct Allowance {
     refused: Counter,
 }
 
-impl fmt::Debug for Allowance {
+impl fmt::Debug for CallerLimiter {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Allowance({:?}, {} in flight)", self.limits, self.in_flight())
+        write!(formatter, "CallerLimiter({:?}, {} in flight)", self.limits, self.in_flight())
     }
 }
 
@@ -83,10 +83,10 @@ impl From<Limited> for Problem {
     }
 }
 
-impl Allowance {
+impl CallerLimiter {
     /// All of `limits` to be had.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: CallerLimits) -> Self {
         let per_second = NonZeroU32::new(limits.per_second).unwrap_or(NonZeroU32::MIN);
         let [rate, payments_rate, refusals] = [(); 3].map(|()| RateLimiter::direct(Quota::per_second(per_second)));
         Self { limits, in_flight: AtomicU32::new(0), rate, payments_rate, refusals, refused: Counter::default() }
@@ -94,7 +94,7 @@ impl Allowance {
 
     /// What it was made of.
     #[must_use]
-    pub fn limits(&self) -> Limits {
+    pub fn limits(&self) -> CallerLimits {
         self.limits
     }
 
@@ -111,13 +111,13 @@ impl Allowance {
     }
 
     /// A place for one request, or when to come back for one.
-    pub fn admit(self: &Arc<Self>, purpose: Purpose) -> Result<Place, Limited> {
-        let Limits { max_in_flight, .. } = self.limits;
+    pub fn admit(self: &Arc<Self>, purpose: Purpose) -> Result<RequestPermit, Limited> {
+        let CallerLimits { max_in_flight, .. } = self.limits;
         let (places, rate) = match purpose {
             Purpose::Payment => (max_in_flight.saturating_mul(2), &self.payments_rate),
             Purpose::Other => (max_in_flight, &self.rate),
         };
-        let place = Place(Arc::clone(self));
+        let place = RequestPermit(Arc::clone(self));
         // The place exists from here on, and its end takes the number back.
         let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
         if before >= places {
@@ -136,9 +136,9 @@ impl Allowance {
 
 /// One request in flight, until it is dropped.
 #[derive(Debug)]
-pub struct Place(Arc<Allowance>);
+pub struct RequestPermit(Arc<CallerLimiter>);
 
-impl Drop for Place {
+impl Drop for RequestPermit {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
@@ -148,14 +148,14 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
-    fn allowance(max_in_flight: u32, per_second: u32) -> Arc<Allowance> {
-        Arc::new(Allowance::new(Limits { max_in_flight, per_second }))
+    fn limiter(max_in_flight: u32, per_second: u32) -> Arc<CallerLimiter> {
+        Arc::new(CallerLimiter::new(CallerLimits { max_in_flight, per_second }))
     }
 
     #[test]
     fn nothing_else_takes_the_places_of_payments_or_their_turns() {
-        let allowance = allowance(2, 3);
-        let admit = |purpose| allowance.admit(purpose);
+        let limiter = limiter(2, 3);
+        let admit = |purpose| limiter.admit(purpose);
         let reads = [(); 2].map(|()| admit(Purpose::Other).unwrap());
         assert!(admit(Purpose::Other).is_err());
         let payments = [(); 2].map(|()| admit(Purpose::Payment).unwrap());
@@ -170,33 +170,33 @@ mod tests {
 
     #[test]
     fn no_more_are_in_flight_than_may_be_and_a_place_left_is_a_place_free() {
-        let allowance = allowance(2, 1000);
-        let (one, two) = (allowance.admit(Purpose::Other), allowance.admit(Purpose::Other));
+        let limiter = limiter(2, 1000);
+        let (one, two) = (limiter.admit(Purpose::Other), limiter.admit(Purpose::Other));
         assert!(one.is_ok() && two.is_ok());
-        assert_eq!(allowance.admit(Purpose::Other).unwrap_err().retry_after, SHORTLY);
-        assert_eq!((allowance.in_flight(), allowance.refused()), (2, 1));
+        assert_eq!(limiter.admit(Purpose::Other).unwrap_err().retry_after, SHORTLY);
+        assert_eq!((limiter.in_flight(), limiter.refused()), (2, 1));
         drop(one);
-        assert!(allowance.admit(Purpose::Other).is_ok());
+        assert!(limiter.admit(Purpose::Other).is_ok());
         drop(two);
-        assert_eq!(allowance.in_flight(), 0);
+        assert_eq!(limiter.in_flight(), 0);
     }
 
     #[test]
     fn no_more_come_in_a_second_than_may_and_the_wait_is_told() {
-        let allowance = allowance(1000, 3);
+        let limiter = limiter(1000, 3);
         for _ in 0..3 {
-            assert!(allowance.admit(Purpose::Other).is_ok());
+            assert!(limiter.admit(Purpose::Other).is_ok());
         }
-        let wait = allowance.admit(Purpose::Other).unwrap_err().retry_after;
+        let wait = limiter.admit(Purpose::Other).unwrap_err().retry_after;
         assert!(wait > Duration::ZERO && wait <= Duration::from_millis(334), "{wait:?}");
-        assert_eq!(allowance.in_flight(), 0, "a refusal holds no place");
+        assert_eq!(limiter.in_flight(), 0, "a refusal holds no place");
     }
 
     #[test]
     fn refusals_are_told_at_once_until_they_are_a_flood() {
-        let allowance = allowance(1000, 3);
+        let limiter = limiter(1000, 3);
         let held: Vec<_> =
-            (0..20).filter_map(|_| allowance.admit(Purpose::Other).err()).map(|limited| limited.held_back).collect();
+            (0..20).filter_map(|_| limiter.admit(Purpose::Other).err()).map(|limited| limited.held_back).collect();
         assert_eq!(held[..3], [None; 3]);
         assert_eq!(held.last(), Some(&Some(HELD_BACK)));
     }

@@ -23,7 +23,7 @@ const FAILED: i64 = -1;
 
 /// An error frame's `result`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct Refusal {
+pub(super) struct ErrorReply {
     /// The word.
     pub(super) error: Cow<'static, str>,
     /// Usually a number; an object for `ratelimit`.
@@ -53,7 +53,7 @@ impl PartialEq for Raw {
     }
 }
 
-impl Refusal {
+impl ErrorReply {
     const fn word(error: &'static str, code: i64) -> Self {
         Self { error: Cow::Borrowed(error), code: Code::Number(code) }
     }
@@ -135,7 +135,7 @@ mod tests {
     const SOON: Duration = Duration::from_micros(1_500_400);
 
     fn told(outcome: Error, kind: Kind) -> String {
-        serde_json::to_string(&Refusal::of(outcome, "payitems", kind)).unwrap()
+        serde_json::to_string(&ErrorReply::of(outcome, "payitems", kind)).unwrap()
     }
 
     fn words(error: &str, code: &str) -> GatewayError {
@@ -177,11 +177,11 @@ mod tests {
             assert_eq!(told(Error::Refused(words(word, code)), Kind::Payment), frame);
         }
         let unknown = |kind, word| {
-            Refusal::of(Error::OutcomeUnknown { gateway: Some(words(word, "0")), payment: None }, "newthing", kind)
+            ErrorReply::of(Error::OutcomeUnknown { gateway: Some(words(word, "0")), payment: None }, "newthing", kind)
         };
         assert_eq!(unknown(Kind::Raw, "invalid_command").error, "invalid_command");
-        assert_eq!(unknown(Kind::Raw, "ratelimit"), Refusal::UNKNOWN);
-        assert_eq!(unknown(Kind::Payment, "invalid_command"), Refusal::UNKNOWN);
+        assert_eq!(unknown(Kind::Raw, "ratelimit"), ErrorReply::UNKNOWN);
+        assert_eq!(unknown(Kind::Payment, "invalid_command"), ErrorReply::UNKNOWN);
     }
 
     #[test]
@@ -191,11 +191,11 @@ mod tests {
             assert_eq!(told(outcome, Kind::Read), r#"{"error":"server_error","code":-1}"#);
         }
         assert_eq!(told(Error::UnknownInstance, Kind::Read), r#"{"error":"invalid_instance","code":0}"#);
-        assert_eq!(Refusal::missing("POSID").error, "missing_parameter_POSID");
+        assert_eq!(ErrorReply::missing("POSID").error, "missing_parameter_POSID");
     }
 
     #[test]
     fn nobody_is_told_to_come_back_at_once() {
-        assert_eq!(Refusal::later("x", Duration::ZERO), Refusal::later("x", Duration::from_millis(1)));
+        assert_eq!(ErrorReply::later("x", Duration::ZERO), ErrorReply::later("x", Duration::from_millis(1)));
     }
 }

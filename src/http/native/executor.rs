@@ -11,8 +11,8 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::frame::{Order, spelled};
-use super::refusal::Refusal;
+use super::error::ErrorReply;
+use super::frame::{Request, spelled};
 use crate::bridge::{Bridge, Error, Wish};
 use crate::http::auth::{Caller, Scope};
 use crate::http::integer;
@@ -22,7 +22,7 @@ use crate::protocol::{Body, Command, Kind, Parameters, Spec, command};
 
 /// Where a caller's commands are carried out.
 #[derive(Debug)]
-pub(super) struct Desk {
+pub(super) struct Executor {
     pub(super) bridge: Bridge,
     pub(super) instance: Arc<str>,
     pub(super) caller: Caller,
@@ -43,10 +43,10 @@ pub(super) fn scope_of(name: &str) -> Scope {
     }
 }
 
-impl Desk {
+impl Executor {
     /// Carries out a command that its caller may give.
-    pub(super) async fn carry_out(self, order: Order) -> Result<Reply, Refusal> {
-        let Order { command: name, parameters, .. } = order;
+    pub(super) async fn execute(self, request: Request) -> Result<Reply, ErrorReply> {
+        let Request { command: name, parameters, .. } = request;
         let Some(spec) = command::find(&name) else { return self.raw(name, parameters).await };
         let reply = match spec.kind {
             Kind::Payment => self.pay(spec, parameters).await,
@@ -60,21 +60,21 @@ impl Desk {
         reply.map(|body| (Cow::Borrowed(spec.reply_event), body))
     }
 
-    async fn read(&self, spec: &'static Spec, given: &Parameters) -> Result<Body, Refusal> {
+    async fn read(&self, spec: &'static Spec, given: &Parameters) -> Result<Body, ErrorReply> {
         let parameters = of_read(spec, given)?;
         let turn = self.caller.name();
         let served = self.bridge.read(&self.instance, spec, parameters, turn, Wish::default(), self.deadline).await;
         served.map(|served| served.copy.body.clone()).map_err(|error| self.refusal(error, spec))
     }
 
-    async fn ask(&self, spec: &'static Spec, parameters: Parameters) -> Result<Body, Refusal> {
+    async fn ask(&self, spec: &'static Spec, parameters: Parameters) -> Result<Body, ErrorReply> {
         let command = Command::known(spec, parameters);
         let reply = self.bridge.ask(&self.instance, command, self.caller.name(), self.deadline).await;
         reply.map_err(|error| self.refusal(error, spec))
     }
 
     /// Each frame is a sale of its own, as at the gateway: the protocol has no way to say "the same again".
-    async fn pay(&self, spec: &'static Spec, parameters: Parameters) -> Result<Body, Refusal> {
+    async fn pay(&self, spec: &'static Spec, parameters: Parameters) -> Result<Body, ErrorReply> {
         let sale = sale(&parameters)?;
         let sold = sale.products.len();
         let key = journal::Key::of_till(&self.instance, self.caller.name());
@@ -84,16 +84,16 @@ impl Desk {
         Ok(paid.record.reply().cloned().unwrap_or_else(|| Body::items(sold)))
     }
 
-    async fn raw(&self, name: String, parameters: Parameters) -> Result<Reply, Refusal> {
+    async fn raw(&self, name: String, parameters: Parameters) -> Result<Reply, ErrorReply> {
         let command = Command::raw(name.clone(), None, parameters);
         let sent = self.bridge.send_once(&self.instance, command, self.caller.name(), self.deadline).await;
         match sent {
             Ok(body) => Ok((Cow::Owned(name), body)),
-            Err(error) => Err(Refusal::of(error, &name, Kind::Raw)),
+            Err(error) => Err(ErrorReply::of(error, &name, Kind::Raw)),
         }
     }
 
-    fn refusal(&self, error: Error, spec: &Spec) -> Refusal {
+    fn refusal(&self, error: Error, spec: &Spec) -> ErrorReply {
         if let Error::OutcomeUnknown { payment: Some(payment), .. } = &error {
             let (instance, caller) = (&*self.instance, self.caller.name());
             tracing::warn!(instance, caller, %payment, "a till was told that the outcome of its payment is unknown");
@@ -101,7 +101,7 @@ impl Desk {
         if let Error::Violation(reason) = &error {
             tracing::warn!(%reason, "the gateway's answer was not understood");
         }
-        Refusal::of(error, spec.name, spec.kind)
+        ErrorReply::of(error, spec.name, spec.kind)
     }
 }
 
@@ -111,21 +111,21 @@ fn given<'a>(parameters: &'a Parameters, name: &str) -> Option<&'a RawValue> {
 }
 
 /// Refuses parameters that lack one of `names`; the gateway would, for points.
-fn require(parameters: Parameters, names: &[&str]) -> Result<Parameters, Refusal> {
+fn require(parameters: Parameters, names: &[&str]) -> Result<Parameters, ErrorReply> {
     match names.iter().find(|name| given(&parameters, name).is_none()) {
-        Some(missing) => Err(Refusal::missing(missing)),
+        Some(missing) => Err(ErrorReply::missing(missing)),
         None => Ok(parameters),
     }
 }
 
-fn pos_id(parameters: &Parameters) -> Result<i64, Refusal> {
+fn pos_id(parameters: &Parameters) -> Result<i64, ErrorReply> {
     let pos_id = given(parameters, "POSID").and_then(|value| integer::of_json(value.get()).ok());
-    pos_id.ok_or_else(|| Refusal::missing("POSID"))
+    pos_id.ok_or_else(|| ErrorReply::missing("POSID"))
 }
 
 /// What a read is about, spelled in the one way that its copies are kept under: a till's `"1"` and a REST caller's `1`
 /// share a copy, and nothing that is not part of the question tells two copies apart.
-fn of_read(spec: &Spec, given_by_till: &Parameters) -> Result<Parameters, Refusal> {
+fn of_read(spec: &Spec, given_by_till: &Parameters) -> Result<Parameters, ErrorReply> {
     let mut parameters = Parameters::default();
     let of_pos = [&command::LISTPM, &command::LISTPRODUCTS, &command::LISTTRANSACTIONS];
     if !of_pos.iter().any(|of_pos| of_pos.name == spec.name) {
@@ -133,23 +133,23 @@ fn of_read(spec: &Spec, given_by_till: &Parameters) -> Result<Parameters, Refusa
     }
     parameters = parameters.with("POSID", &pos_id(given_by_till)?);
     if let Some(password) = given(given_by_till, "posPassword") {
-        parameters = parameters.with("posPassword", &spelled(password).ok_or(Refusal::PASSWORD)?);
+        parameters = parameters.with("posPassword", &spelled(password).ok_or(ErrorReply::PASSWORD)?);
     }
     match given(given_by_till, "Limit").filter(|_| spec.name == command::LISTTRANSACTIONS.name) {
         None => Ok(parameters),
         Some(limit) => match integer::of_json(limit.get()) {
             Ok(limit) if limit > 0 => Ok(parameters.with("Limit", &limit)),
-            _ => Err(Refusal::missing("Limit")),
+            _ => Err(ErrorReply::missing("Limit")),
         },
     }
 }
 
 /// What is sold, or the first thing that is wrong with it. The parameters go to the gateway as they were spelled.
-fn sale(parameters: &Parameters) -> Result<journal::Sale, Refusal> {
+fn sale(parameters: &Parameters) -> Result<journal::Sale, ErrorReply> {
     let pos_id = pos_id(parameters)?;
     let sale = Sale::read(parameters).map_err(|faults| {
         let of_method = faults.iter().any(|fault| fault.pointer == "/PaymentMethod");
-        Refusal::missing(if of_method { "PaymentMethod" } else { "Products" })
+        ErrorReply::missing(if of_method { "PaymentMethod" } else { "Products" })
     })?;
     Ok(journal::Sale {
         pos_id,
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_parameter_of_null_is_missing() {
-        assert_eq!(require(parameters(r#"{"UUID":null}"#), &["UUID"]).unwrap_err(), Refusal::missing("UUID"));
+        assert_eq!(require(parameters(r#"{"UUID":null}"#), &["UUID"]).unwrap_err(), ErrorReply::missing("UUID"));
         assert!(require(parameters(r#"{"UUID":"x","workplace":null}"#), &["UUID"]).is_ok());
     }
 }
