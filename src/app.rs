@@ -11,15 +11,15 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::bridge::relay::Relay;
 use crate::bridge::{Bridge, InstanceParts};
-use crate::broadcasts::{Broadcasts, Epoch, Seats};
-use crate::budget::saved::{self, Clocks};
+use crate::broadcasts::relay::Relay;
+use crate::broadcasts::{Broadcasts, Epoch, SubscriberLimit};
+use crate::budget::snapshot::{self, Clocks};
 use crate::budget::{Ledger, Sent};
 use crate::cache::Cache;
 use crate::cache::store::Store;
 use crate::config::Config;
-use crate::gateway::{self, Dialer, Homes, Pool};
+use crate::gateway::{self, Dialer, Pool, Runtimes};
 use crate::http::auth::Auth;
 use crate::http::tls::Certificates;
 use crate::http::{self, Listeners, Parts, Servers};
@@ -73,16 +73,16 @@ impl App {
             tracing::info!(copies, "begun with the copies of an earlier run");
             tasks.spawn(store.keep(Arc::clone(&cache), close_links.clone().cancelled_owned()));
         }
-        let homes = Homes::expecting(http::workers());
+        let runtimes = Runtimes::expecting(http::workers());
         let (mut instances, mut ledgers) = (BTreeMap::new(), BTreeMap::new());
-        let seats = Seats::new(config.events.max_subscribers, config.events.max_listeners);
+        let limit = SubscriberLimit::new(config.events.max_subscribers, config.events.max_listeners);
         for (name, instance) in config.instances {
-            let broadcasts = Broadcasts::new(Epoch::random()?, config.events.history, seats.clone());
+            let broadcasts = Broadcasts::new(Epoch::random()?, config.events.history, limit.clone());
             let (skew, patience) = (config.events.skew, config.gateway.longest_silence());
             let relay = Relay::new(&name, Arc::clone(&cache), broadcasts.clone(), skew, patience);
-            let heard = relay.heard();
-            let pool = Pool::new(config.gateway.clone(), &name, &instance.slug, dialer.clone(), heard);
-            let tend = pool.clone().tend(homes.clone(), close_links.clone(), config.gateway.request_timeout);
+            let events = relay.event_sink();
+            let pool = Pool::new(config.gateway.clone(), &name, &instance.slug, dialer.clone(), events);
+            let tend = pool.clone().tend(runtimes.clone(), close_links.clone(), config.gateway.request_timeout);
             tasks.spawn(async {
                 tokio::select! {
                     () = tend => {}
@@ -107,7 +107,7 @@ impl App {
         }
         let folder = config.payments.directory();
         let (found, spending) =
-            saved::begin(folder, ledgers, Clocks::of_the_machine(), |since_ms| sent_since(&journal, since_ms))
+            snapshot::begin(folder, ledgers, Clocks::of_the_machine(), |since_ms| sent_since(&journal, since_ms))
                 .with_context(|| format!("what was spent cannot be kept in {}", folder.display()))?;
         say(&found);
         // Told to stop once the last exchange has ended, so that nothing is in flight any more.
@@ -119,7 +119,7 @@ impl App {
         let reload = Reload { bridge: bridge.clone(), auth: Arc::clone(&auth), certificates: certificates.clone() };
         let http = http::Config { heartbeat: config.events.heartbeat, ..config.server.http };
         let parts = Parts { bridge: bridge.clone(), auth, config: http, certificates };
-        let servers = http::run(Listeners { callers, admin }, parts, move || homes.offer())?;
+        let servers = http::run(Listeners { callers, admin }, parts, move || runtimes.register())?;
         let watch = Arc::clone(&servers.connections).watch();
         tasks.spawn(close_links.clone().run_until_cancelled_owned(watch));
         let (shutdown_delay, shutdown_grace) = (config.server.shutdown_delay, config.server.shutdown_grace);
@@ -205,12 +205,12 @@ fn sent_since(journal: &Journal, since_ms: i64) -> Option<Vec<Sent>> {
 }
 
 /// Tells how the count of what was spent was found, where that costs a window.
-fn say(found: &saved::Found) {
+fn say(found: &snapshot::Found) {
     let reason = match found {
-        saved::Found::Absent | saved::Found::Counted => return,
-        saved::Found::Incomplete => "the last end was not in order, or limits.scope has changed",
-        saved::Found::WithoutBootId => "the system does not show its boot id (/proc/sys/kernel/random/boot_id)",
-        saved::Found::Unreadable(reason) => reason,
+        snapshot::Found::Absent | snapshot::Found::Counted => return,
+        snapshot::Found::Incomplete => "the last end was not in order, or limits.scope has changed",
+        snapshot::Found::WithoutBootId => "the system does not show its boot id (/proc/sys/kernel/random/boot_id)",
+        snapshot::Found::Unreadable(reason) => reason,
     };
     tracing::warn!(reason, "what was spent is not known: all commands but payments count as spent for one window");
 }

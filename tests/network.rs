@@ -29,7 +29,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use calls::{Book, Call, Caller, GOODBYE, Shared, TICK, Told, config, wrong};
-use concertpos_bridge::gateway::{self, Dialer, Heard, Homes, NotSent, Pool, Priority, ShardStatus, Upward};
+use concertpos_bridge::gateway::{self, Dialer, EventSink, LinkEvent, NotSent, Pool, Priority, Runtimes, ShardStatus};
 use concertpos_simulator::Counts;
 use fastrand::Rng;
 use plan::{Plan, TROUBLE_MS};
@@ -99,20 +99,20 @@ async fn bridge(plan: Plan, book: Shared) -> turmoil::Result {
     let tasks = || Handle::current().metrics().num_alive_tasks();
     let (begun, before) = (Instant::now(), tasks());
     let open = Arc::new(AtomicI64::new(0));
-    let heard = Heard(Arc::new({
+    let heard = EventSink(Arc::new({
         let open = Arc::clone(&open);
         move |upward| {
             let change = match upward {
-                Upward::Opened { .. } => 1,
-                Upward::Closed { .. } => -1,
-                Upward::Broadcast { .. } | Upward::Unreadable { .. } => 0,
+                LinkEvent::Opened { .. } => 1,
+                LinkEvent::Closed { .. } => -1,
+                LinkEvent::Broadcast { .. } | LinkEvent::Unreadable { .. } => 0,
             };
             open.fetch_add(change, Ordering::Relaxed);
         }
     }));
     let pool = Pool::new(config(), "demo", "demo", Dialer::over(Network, Arc::clone(&TLS)), heard);
     let (stop, enough) = (CancellationToken::new(), CancellationToken::new());
-    let tending = tokio::spawn(pool.clone().tend(Homes::default(), stop.clone(), GRACE));
+    let tending = tokio::spawn(pool.clone().tend(Runtimes::default(), stop.clone(), GRACE));
     let mut callers = JoinSet::new();
     callers.spawn(watch(pool.clone(), Arc::clone(&book), enough.clone()));
     for number in 1..=CALLERS {

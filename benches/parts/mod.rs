@@ -14,7 +14,7 @@ use bytes::Bytes;
 use concertpos_bridge::broadcasts::matcher::Matcher;
 use concertpos_bridge::broadcasts::{self, Id};
 use concertpos_bridge::budget::window::{Price, Tick, Wait, Window};
-use concertpos_bridge::cache::{self, Cache, Copy, PasswordKey, PlainKey, Rule};
+use concertpos_bridge::cache::{self, Cache, CachedReply, PasswordKey, PlainKey, Rule};
 use concertpos_bridge::http::sse::Block;
 use concertpos_bridge::journal::record::Record;
 use concertpos_bridge::journal::rules::Event;
@@ -151,7 +151,7 @@ pub(crate) fn block() -> impl FnMut() -> Bytes {
 }
 
 /// Finds a copy that may be served without asking the gateway.
-pub(crate) fn fresh_copy() -> impl FnMut() -> (Copy, Duration) {
+pub(crate) fn fresh_copy() -> impl FnMut() -> (CachedReply, Duration) {
     let instance: Arc<str> = "demo".into();
     let spec = command::find("listproducts").unwrap();
     let rule = Rule { fresh: Duration::from_hours(1), stale: Duration::ZERO };
@@ -163,7 +163,7 @@ pub(crate) fn fresh_copy() -> impl FnMut() -> (Copy, Duration) {
     });
     for pos_id in 1..=100 {
         let key = PlainKey { instance: &instance, command: spec.name, pos_id: Some(pos_id) }.key();
-        cache.keep(&key, Copy::new(Body::items(1), Instant::now(), cache.epoch(spec, &key)));
+        cache.keep(&key, CachedReply::new(Body::items(1), Instant::now(), cache.epoch(spec, &key)));
     }
     let now = Instant::now();
     move || {

@@ -14,7 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, timeout_at};
 
 use super::error::Error;
-use super::turns::Turns;
+use super::fair_acquire::FairAcquire;
 use crate::budget::{Ask, Class, Denied, Ledger, Permit};
 use crate::gateway::{Cause, Failure, Lease, Lost, NotSent, Pool, Priority, Refusal};
 use crate::protocol::{Body, Command, GatewayError, Meaning};
@@ -78,7 +78,7 @@ impl Dispatch {
     pub(super) async fn repeatable(
         &self,
         command: &Command,
-        turns: &Turns,
+        turns: &FairAcquire,
         deadline: Instant,
         mut on_write: impl FnMut(),
     ) -> Result<Body, Error> {
@@ -114,7 +114,7 @@ impl Dispatch {
     async fn way(
         &self,
         command: &Command,
-        turns: &Turns,
+        turns: &FairAcquire,
         deadline: Instant,
         avoid: Option<usize>,
     ) -> Result<(Permit, Lease), Error> {

@@ -1,12 +1,12 @@
-//! Whether a copy answers a read, and with which words. Pure: standing, age and wishes in, a decision out.
+//! Whether a copy answers a read, and with which words. Pure: freshness, age and wishes in, a decision out.
 
 use std::time::Duration;
 
-use crate::cache::Standing;
+use crate::cache::Freshness;
 
 /// What a caller asked of copies: the request directives of RFC 9111.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Wish {
+pub struct CacheDirectives {
     /// `no-cache`: ask the gateway.
     pub no_cache: bool,
     /// `max-age`: nothing older.
@@ -17,7 +17,7 @@ pub struct Wish {
     pub only_if_cached: bool,
 }
 
-impl Wish {
+impl CacheDirectives {
     fn wants_newer_than(&self, age: Duration, min_age: Duration) -> bool {
         // A copy younger than min_age is as new as anybody may ask, so that a browser's reload spends nothing.
         age >= min_age && (self.no_cache || self.max_age.is_some_and(|most| age > most))
@@ -57,28 +57,28 @@ pub enum Decision {
     Absent,
 }
 
-/// Decides. `copy` is the standing and the age of what is there.
+/// Decides. `copy` is the freshness and the age of what is there.
 #[must_use]
-pub fn decide(copy: Option<(Standing, Duration)>, wish: &Wish, min_age: Duration) -> Decision {
+pub fn decide(copy: Option<(Freshness, Duration)>, directives: &CacheDirectives, min_age: Duration) -> Decision {
     let fetch = |forward, fallback| {
-        if wish.only_if_cached { Decision::Absent } else { Decision::Fetch { forward, fallback } }
+        if directives.only_if_cached { Decision::Absent } else { Decision::Fetch { forward, fallback } }
     };
     match copy {
-        None | Some((Standing::Useless, _)) => fetch(Forward::UriMiss, false),
-        Some((Standing::Fresh { .. }, age)) => {
-            if wish.wants_newer_than(age, min_age) && !wish.only_if_cached {
+        None | Some((Freshness::Expired, _)) => fetch(Forward::UriMiss, false),
+        Some((Freshness::Fresh { .. }, age)) => {
+            if directives.wants_newer_than(age, min_age) && !directives.only_if_cached {
                 fetch(Forward::Request, true)
             } else {
                 Decision::Serve
             }
         }
-        Some((Standing::Aged { by }, age)) => match (wish.allows_stale(by), wish.only_if_cached) {
+        Some((Freshness::Stale { by }, age)) => match (directives.allows_stale(by), directives.only_if_cached) {
             (true, true) => Decision::Serve,
-            (true, false) if wish.wants_newer_than(age, min_age) => fetch(Forward::Request, true),
+            (true, false) if directives.wants_newer_than(age, min_age) => fetch(Forward::Request, true),
             (true, false) => Decision::ServeAndRefresh,
             (false, _) => fetch(Forward::Stale, false),
         },
-        Some((Standing::Ended { by }, _)) => match (wish.allows_stale(by), wish.only_if_cached) {
+        Some((Freshness::Invalidated { by }, _)) => match (directives.allows_stale(by), directives.only_if_cached) {
             (true, true) => Decision::Serve,
             (fallback, _) => fetch(Forward::Stale, fallback),
         },
@@ -90,62 +90,66 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
-    const FRESH: Standing = Standing::Fresh { left: SECOND };
-    const AGED: Standing = Standing::Aged { by: SECOND };
-    const ENDED: Standing = Standing::Ended { by: Duration::ZERO };
+    const FRESH: Freshness = Freshness::Fresh { left: SECOND };
+    const AGED: Freshness = Freshness::Stale { by: SECOND };
+    const ENDED: Freshness = Freshness::Invalidated { by: Duration::ZERO };
 
-    fn decided(standing: Standing, age_s: u32, wish: Wish) -> Decision {
-        decide(Some((standing, SECOND * age_s)), &wish, SECOND * 5)
+    fn decided(freshness: Freshness, age_s: u32, directives: CacheDirectives) -> Decision {
+        decide(Some((freshness, SECOND * age_s)), &directives, SECOND * 5)
     }
 
     #[test]
     fn without_wishes_fresh_is_served_aged_is_served_while_refreshing_and_ended_is_replaced_first() {
-        let wish = Wish::default();
-        assert_eq!(decided(FRESH, 9, wish), Decision::Serve);
-        assert_eq!(decided(AGED, 9, wish), Decision::ServeAndRefresh);
-        assert_eq!(decided(ENDED, 9, wish), Decision::Fetch { forward: Forward::Stale, fallback: true });
-        let absent = decide(None, &wish, SECOND);
+        let directives = CacheDirectives::default();
+        assert_eq!(decided(FRESH, 9, directives), Decision::Serve);
+        assert_eq!(decided(AGED, 9, directives), Decision::ServeAndRefresh);
+        assert_eq!(decided(ENDED, 9, directives), Decision::Fetch { forward: Forward::Stale, fallback: true });
+        let absent = decide(None, &directives, SECOND);
         assert_eq!(absent, Decision::Fetch { forward: Forward::UriMiss, fallback: false });
     }
 
     #[test]
     fn a_reload_asks_the_gateway_only_once_the_copy_is_older_than_min_age() {
-        for wish in
-            [Wish { no_cache: true, ..Wish::default() }, Wish { max_age: Some(Duration::ZERO), ..Wish::default() }]
-        {
-            assert_eq!(decided(FRESH, 4, wish), Decision::Serve);
-            assert_eq!(decided(FRESH, 5, wish), Decision::Fetch { forward: Forward::Request, fallback: true });
+        for directives in [
+            CacheDirectives { no_cache: true, ..CacheDirectives::default() },
+            CacheDirectives { max_age: Some(Duration::ZERO), ..CacheDirectives::default() },
+        ] {
+            assert_eq!(decided(FRESH, 4, directives), Decision::Serve);
+            assert_eq!(decided(FRESH, 5, directives), Decision::Fetch { forward: Forward::Request, fallback: true });
         }
     }
 
     #[test]
     fn a_reload_asks_past_an_aged_copy_too_and_one_of_just_the_wanted_age_will_do() {
-        let reload = Wish { no_cache: true, ..Wish::default() };
+        let reload = CacheDirectives { no_cache: true, ..CacheDirectives::default() };
         let asked = Decision::Fetch { forward: Forward::Request, fallback: true };
         assert_eq!(decided(AGED, 9, reload), asked);
         assert_eq!(decided(AGED, 4, reload), Decision::ServeAndRefresh, "younger than min_age");
-        let nine_seconds = Wish { max_age: Some(SECOND * 9), ..Wish::default() };
+        let nine_seconds = CacheDirectives { max_age: Some(SECOND * 9), ..CacheDirectives::default() };
         assert_eq!(decided(FRESH, 9, nine_seconds), Decision::Serve);
         assert_eq!(decided(FRESH, 10, nine_seconds), asked);
     }
 
     #[test]
     fn max_stale_zero_forbids_old_copies_and_a_bound_is_kept() {
-        let none = Wish { max_stale: Some(Duration::ZERO), ..Wish::default() };
+        let none = CacheDirectives { max_stale: Some(Duration::ZERO), ..CacheDirectives::default() };
         assert_eq!(decided(AGED, 9, none), Decision::Fetch { forward: Forward::Stale, fallback: false });
         assert_eq!(decided(ENDED, 9, none), Decision::Fetch { forward: Forward::Stale, fallback: false });
-        let some = Wish { max_stale: Some(SECOND), ..Wish::default() };
+        let some = CacheDirectives { max_stale: Some(SECOND), ..CacheDirectives::default() };
         assert_eq!(decided(AGED, 9, some), Decision::ServeAndRefresh);
-        assert_eq!(decided(Standing::Aged { by: SECOND * 2 }, 9, some), decided(AGED, 9, none));
+        assert_eq!(decided(Freshness::Stale { by: SECOND * 2 }, 9, some), decided(AGED, 9, none));
     }
 
     #[test]
     fn only_if_cached_never_sends() {
-        let wish = Wish { only_if_cached: true, no_cache: true, ..Wish::default() };
-        for standing in [FRESH, AGED, ENDED] {
-            assert_eq!(decided(standing, 99, wish), Decision::Serve);
+        let directives = CacheDirectives { only_if_cached: true, no_cache: true, ..CacheDirectives::default() };
+        for freshness in [FRESH, AGED, ENDED] {
+            assert_eq!(decided(freshness, 99, directives), Decision::Serve);
         }
-        assert_eq!(decide(None, &wish, SECOND), Decision::Absent);
-        assert_eq!(decided(AGED, 99, Wish { max_stale: Some(Duration::ZERO), ..wish }), Decision::Absent);
+        assert_eq!(decide(None, &directives, SECOND), Decision::Absent);
+        assert_eq!(
+            decided(AGED, 99, CacheDirectives { max_stale: Some(Duration::ZERO), ..directives }),
+            Decision::Absent
+        );
     }
 }

@@ -3,13 +3,12 @@
 mod dispatch;
 pub mod error;
 mod evidence;
+mod fair_acquire;
 pub mod freshness;
 mod pay;
 pub mod read;
-pub mod relay;
 pub mod status;
 pub mod tally;
-mod turns;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,14 +24,14 @@ use tracing::Instrument;
 
 use dispatch::{Dispatch, Unfinished};
 pub use error::Error;
-pub use freshness::Wish;
+use fair_acquire::{FairAcquire, Requester};
+pub use freshness::CacheDirectives;
 pub use pay::Paid;
 use pay::{Payments, Shown};
 use read::{Ask, Reader};
 pub use read::{Served, Status};
 pub use status::{BridgeStatus, InstanceStatus, PaymentCounts};
 use tally::Answers;
-use turns::{Turn, Turns};
 
 use crate::broadcasts::Broadcasts;
 use crate::budget::{Ledger, Quota, WindowStatus};
@@ -158,14 +157,14 @@ impl Bridge {
         spec: &'static Spec,
         parameters: Parameters,
         turn: &str,
-        wish: Wish,
+        directives: CacheDirectives,
         deadline: Instant,
     ) -> Result<Served, Error> {
         let instance = self.instance(instance)?;
         let key = instance.key(spec, &parameters);
         let command = Command::known(spec, parameters);
         let pos_id = key.pos_id.filter(|_| spec == &command::LISTTRANSACTIONS);
-        let ask = Ask { spec, command, key, turn: Arc::from(turn), wish, deadline };
+        let ask = Ask { spec, command, key, turn: Arc::from(turn), directives, deadline };
         let outcome = instance.reader.read(ask).await;
         instance.answers.note(&outcome);
         if let (Some(pos_id), Ok(served)) = (pos_id, &outcome) {
@@ -176,7 +175,7 @@ impl Bridge {
 
     /// The answer to a read without wishes, where a fresh copy has it: at once, and without a command. Whether the
     /// caller is `admitted` is asked only where one has.
-    pub fn at_hand(
+    pub fn lookup_fresh(
         &self,
         instance: &str,
         spec: &'static Spec,
@@ -185,7 +184,7 @@ impl Bridge {
     ) -> Option<Served> {
         let instance = self.shared.instances.get(instance)?;
         let key = PlainKey { instance: &instance.name, command: spec.name, pos_id };
-        let served = Ok(instance.reader.at_hand(spec, &key).filter(|_| admitted())?);
+        let served = Ok(instance.reader.lookup_fresh(spec, &key).filter(|_| admitted())?);
         instance.answers.note(&served);
         served.ok()
     }
@@ -200,7 +199,7 @@ impl Bridge {
     /// Asks a read or an upsert that is never kept, on another shard if the first fails, within `deadline`.
     pub async fn ask(&self, instance: &str, command: Command, turn: &str, deadline: Instant) -> Result<Body, Error> {
         let dispatch = Arc::clone(&self.instance(instance)?.dispatch);
-        let turns = Turns::of(Turn::Caller(Arc::from(turn)));
+        let turns = FairAcquire::of(Requester::Caller(Arc::from(turn)));
         // In a task, so that a caller who goes away does not take the command's points off the books too early.
         let work = async move { dispatch.repeatable(&command, &turns, deadline, || ()).await };
         self.shared.tasks.spawn_on(work.in_current_span(), &self.shared.runtime).await.unwrap_or(Err(Error::Timeout))
@@ -319,7 +318,7 @@ impl Bridge {
             let deadline = Instant::now() + LICENSE_RETRY;
             let spec = &command::GETLICENSE;
             let parameters = Parameters::default();
-            let served = self.read(instance, spec, parameters, OWN_TURN, Wish::default(), deadline).await;
+            let served = self.read(instance, spec, parameters, OWN_TURN, CacheDirectives::default(), deadline).await;
             let pause = match served.map(|served| served.status.ttl_s) {
                 // A fetch has no `ttl` of its own: it is as fresh as its rule says.
                 Ok(None) => rule.fresh,

@@ -17,9 +17,9 @@ use tracing::Instrument;
 
 use super::dispatch::Dispatch;
 use super::error::Error;
-use super::freshness::{Decision, Forward, Wish, decide};
-use super::turns::{Turn, Turns};
-use crate::cache::{Cache, Copy, Epoch, Key, PlainKey, Standing};
+use super::fair_acquire::{FairAcquire, Requester};
+use super::freshness::{CacheDirectives, Decision, Forward, decide};
+use crate::cache::{Cache, CachedReply, Epoch, Freshness, Key, PlainKey};
 use crate::protocol::{Command, Meaning, Spec};
 
 /// How long a refresh behind a caller's back may take: nobody waits for it, so it only has to end.
@@ -34,7 +34,7 @@ pub(super) struct Ask {
     pub(super) key: Key,
     /// Whose turn it takes when the budget is short.
     pub(super) turn: Arc<str>,
-    pub(super) wish: Wish,
+    pub(super) directives: CacheDirectives,
     /// When the caller must have an answer.
     pub(super) deadline: Instant,
 }
@@ -43,7 +43,7 @@ pub(super) struct Ask {
 #[derive(Debug, Clone)]
 pub struct Served {
     /// The reply.
-    pub copy: Copy,
+    pub copy: CachedReply,
     /// What the cache did, in the words of RFC 9211.
     pub status: Status,
 }
@@ -71,22 +71,22 @@ pub(super) struct Reader {
     dispatch: Arc<Dispatch>,
     cache: Arc<Cache>,
     tasks: TaskTracker,
-    flights: Mutex<HashMap<Key, Arc<Flight>>>,
+    fetches: Mutex<HashMap<Key, Arc<Fetch>>>,
 }
 
 /// A fetch under way.
 #[derive(Debug)]
-struct Flight {
+struct Fetch {
     /// The epoch in which its command was written, once it was.
     epoch: OnceLock<Epoch>,
     /// The turns in which it waits for points.
-    turns: Arc<Turns>,
-    outcome: watch::Receiver<Option<Result<Copy, Error>>>,
+    turns: Arc<FairAcquire>,
+    outcome: watch::Receiver<Option<Result<CachedReply, Error>>>,
 }
 
 impl Reader {
     pub(super) fn new(dispatch: Arc<Dispatch>, cache: Arc<Cache>, tasks: TaskTracker) -> Self {
-        Self { dispatch, cache, tasks, flights: Mutex::default() }
+        Self { dispatch, cache, tasks, fetches: Mutex::default() }
     }
 
     /// Answers a read.
@@ -94,57 +94,57 @@ impl Reader {
         let refusal = self.cache.refusal(&ask.key, self.dispatch.api_key_number());
         let now = Instant::now();
         let known = self.cache.copy(&ask.key).map(|copy| {
-            let standing = self.cache.standing(ask.spec, &ask.key, &copy, now);
-            (copy, standing)
+            let freshness = self.cache.freshness(ask.spec, &ask.key, &copy, now);
+            (copy, freshness)
         });
-        let age = |copy: &Copy| now.saturating_duration_since(copy.written);
-        let seen = known.as_ref().map(|(copy, standing)| (*standing, age(copy)));
-        match (decide(seen, &ask.wish, self.cache.min_age()), known) {
-            (Decision::Serve, Some((copy, standing))) => Ok(hit(copy, standing)),
-            (Decision::ServeAndRefresh, Some((copy, standing))) => {
+        let age = |copy: &CachedReply| now.saturating_duration_since(copy.written);
+        let seen = known.as_ref().map(|(copy, freshness)| (*freshness, age(copy)));
+        match (decide(seen, &ask.directives, self.cache.min_age()), known) {
+            (Decision::Serve, Some((copy, freshness))) => Ok(hit(copy, freshness)),
+            (Decision::ServeAndRefresh, Some((copy, freshness))) => {
                 if refusal.is_none() {
-                    self.refresh(&ask, standing);
+                    self.refresh(&ask, freshness);
                 }
-                Ok(hit(copy, standing))
+                Ok(hit(copy, freshness))
             }
             (Decision::Fetch { forward, fallback }, _) => {
                 let (result, collapsed) = match refusal {
                     Some(refusal) => (Err(Error::Refused(refusal)), false),
                     None => self.fetch(&ask, fallback.then(|| staleness(seen))).await,
                 };
-                self.told(&ask, result, forward, collapsed, fallback)
+                self.after_fetch(&ask, result, forward, collapsed, fallback)
             }
             (Decision::Absent | Decision::Serve | Decision::ServeAndRefresh, _) => Err(Error::NotCached),
         }
     }
 
     /// The answer to a read without wishes, where a fresh copy has it.
-    pub(super) fn at_hand(&self, spec: &'static Spec, key: &PlainKey<'_>) -> Option<Served> {
+    pub(super) fn lookup_fresh(&self, spec: &'static Spec, key: &PlainKey<'_>) -> Option<Served> {
         // Without wishes a fresh copy is always served (`freshness`).
-        self.cache.fresh(spec, key, Instant::now()).map(|(copy, left)| hit(copy, Standing::Fresh { left }))
+        self.cache.fresh(spec, key, Instant::now()).map(|(copy, left)| hit(copy, Freshness::Fresh { left }))
     }
 
     /// Fetches, or shares a fetch; says which. `stale` is for how long the copy has been stale that can stand in, if there
     /// is one.
-    async fn fetch(self: &Arc<Self>, ask: &Ask, stale: Option<Duration>) -> (Result<Copy, Error>, bool) {
-        let turn = stale.map_or_else(|| Turn::Caller(Arc::clone(&ask.turn)), |stale| Turn::Renewal { stale });
-        let (flight, collapsed) = self.join(ask, turn.clone(), ask.deadline);
-        let result = awaited(&flight, ask.deadline).await;
+    async fn fetch(self: &Arc<Self>, ask: &Ask, stale: Option<Duration>) -> (Result<CachedReply, Error>, bool) {
+        let turn = stale.map_or_else(|| Requester::Caller(Arc::clone(&ask.turn)), |stale| Requester::Renewal { stale });
+        let (fetch, collapsed) = self.join(ask, turn.clone(), ask.deadline);
+        let result = awaited(&fetch, ask.deadline).await;
         // Whoever began it may have been less patient than this caller: then one try of its own.
         let impatient =
             matches!(result, Err(Error::RateLimited { gateway: None, .. } | Error::Overloaded { .. } | Error::Timeout));
         if !(collapsed && impatient && stale.is_none() && Instant::now() < ask.deadline) {
             return (result, collapsed);
         }
-        let (flight, collapsed) = self.join(ask, turn, ask.deadline);
-        (awaited(&flight, ask.deadline).await, collapsed)
+        let (fetch, collapsed) = self.join(ask, turn, ask.deadline);
+        (awaited(&fetch, ask.deadline).await, collapsed)
     }
 
     /// The answer after a fetch. An old copy is judged anew before it stands in: much may have happened meanwhile.
-    fn told(
+    fn after_fetch(
         &self,
         ask: &Ask,
-        result: Result<Copy, Error>,
+        result: Result<CachedReply, Error>,
         forward: Forward,
         collapsed: bool,
         fallback: bool,
@@ -162,32 +162,32 @@ impl Reader {
         }
         let now = Instant::now();
         let Some(copy) = self.cache.copy(&ask.key) else { return Err(error) };
-        let standing = self.cache.standing(ask.spec, &ask.key, &copy, now);
-        let seen = Some((standing, now.saturating_duration_since(copy.written)));
-        let only_copies = Wish { only_if_cached: true, ..ask.wish };
+        let freshness = self.cache.freshness(ask.spec, &ask.key, &copy, now);
+        let seen = Some((freshness, now.saturating_duration_since(copy.written)));
+        let only_copies = CacheDirectives { only_if_cached: true, ..ask.directives };
         if decide(seen, &only_copies, self.cache.min_age()) != Decision::Serve {
             return Err(error);
         }
-        Ok(Served { copy, status: Status { ttl_s: Some(ttl_s(standing)), detail: Some(detail(&error)), ..status } })
+        Ok(Served { copy, status: Status { ttl_s: Some(ttl_s(freshness)), detail: Some(detail(&error)), ..status } })
     }
 
     /// Fetches behind a caller's back, if the budget has points to spare.
-    fn refresh(self: &Arc<Self>, ask: &Ask, standing: Standing) {
-        let stale = staleness(Some((standing, Duration::ZERO)));
-        self.join(ask, Turn::Refresh { stale }, Instant::now() + REFRESH_DEADLINE);
+    fn refresh(self: &Arc<Self>, ask: &Ask, freshness: Freshness) {
+        let stale = staleness(Some((freshness, Duration::ZERO)));
+        self.join(ask, Requester::Refresh { stale }, Instant::now() + REFRESH_DEADLINE);
     }
 
     /// The fetch that answers `ask`: the one under way if its command is not written yet or was written in the epoch
     /// in force, else a new one. Says whether it was under way. It waits in
     /// this turn too.
-    fn join(self: &Arc<Self>, ask: &Ask, turn: Turn, deadline: Instant) -> (Arc<Flight>, bool) {
-        let mut flights = self.flights();
+    fn join(self: &Arc<Self>, ask: &Ask, turn: Requester, deadline: Instant) -> (Arc<Fetch>, bool) {
+        let mut fetches = self.fetches();
         let current = self.cache.epoch(ask.spec, &ask.key);
-        let under_way = |flight: &Flight| {
-            let ended = flight.outcome.borrow().is_some() || flight.outcome.has_changed().is_err();
-            !ended && flight.epoch.get().is_none_or(|epoch| *epoch == current)
+        let under_way = |fetch: &Fetch| {
+            let ended = fetch.outcome.borrow().is_some() || fetch.outcome.has_changed().is_err();
+            !ended && fetch.epoch.get().is_none_or(|epoch| *epoch == current)
         };
-        let entry = match flights.entry(ask.key.clone()) {
+        let entry = match fetches.entry(ask.key.clone()) {
             Entry::Occupied(known) if under_way(known.get()) => {
                 known.get().turns.join(turn);
                 return (Arc::clone(known.get()), true);
@@ -195,23 +195,23 @@ impl Reader {
             entry => entry,
         };
         let (sender, outcome) = watch::channel(None);
-        let turns = Turns::of(turn);
-        let flight = Arc::new(Flight { epoch: OnceLock::new(), turns, outcome });
-        entry.insert_entry(Arc::clone(&flight));
-        drop(flights);
-        let work = Arc::clone(self).fly(Arc::clone(&flight), ask.clone(), deadline, sender);
+        let turns = FairAcquire::of(turn);
+        let fetch = Arc::new(Fetch { epoch: OnceLock::new(), turns, outcome });
+        entry.insert_entry(Arc::clone(&fetch));
+        drop(fetches);
+        let work = Arc::clone(self).run_fetch(Arc::clone(&fetch), ask.clone(), deadline, sender);
         // On the thread that asks, where connections live too. Were it to end, so would those who wait.
         self.tasks.spawn(work.in_current_span());
-        (flight, false)
+        (fetch, false)
     }
 
     /// One fetch, from its command to its copy.
-    async fn fly(
+    async fn run_fetch(
         self: Arc<Self>,
-        flight: Arc<Flight>,
+        fetch: Arc<Fetch>,
         ask: Ask,
         deadline: Instant,
-        outcome: watch::Sender<Option<Result<Copy, Error>>>,
+        outcome: watch::Sender<Option<Result<CachedReply, Error>>>,
     ) {
         let mut written = (Instant::now(), Epoch::FORMER);
         let mut api_key = self.dispatch.api_key_number();
@@ -219,12 +219,12 @@ impl Reader {
             // A command written again on another shard is as new as its last writing; those who joined after its first
             // writing joined in the same epoch, or not at all.
             written = (Instant::now(), self.cache.epoch(ask.spec, &ask.key));
-            let _ = flight.epoch.set(written.1);
+            let _ = fetch.epoch.set(written.1);
             // Before the key itself is taken: a refusal is never remembered of a later key than it was said of.
             api_key = self.dispatch.api_key_number();
         };
-        let result = self.dispatch.repeatable(&ask.command, &flight.turns, deadline, note_write).await;
-        let result = result.map(|body| Copy::new(body, written.0, written.1));
+        let result = self.dispatch.repeatable(&ask.command, &fetch.turns, deadline, note_write).await;
+        let result = result.map(|body| CachedReply::new(body, written.0, written.1));
         match &result {
             Ok(copy) if self.cache.rule(ask.spec.name).is_some() => self.cache.keep(&ask.key, copy.clone()),
             // What failed may work the next time, and of a word that nobody knows nobody can say more.
@@ -236,31 +236,31 @@ impl Reader {
             }
             Ok(_) | Err(_) => {}
         }
-        let mut flights = self.flights();
-        if flights.get(&ask.key).is_some_and(|current| Arc::ptr_eq(current, &flight)) {
-            flights.remove(&ask.key);
+        let mut fetches = self.fetches();
+        if fetches.get(&ask.key).is_some_and(|current| Arc::ptr_eq(current, &fetch)) {
+            fetches.remove(&ask.key);
         }
-        drop(flights);
+        drop(fetches);
         // Callers that all went away need no outcome; the copy is kept either way.
         let _ = outcome.send(Some(result));
     }
 
-    fn flights(&self) -> MutexGuard<'_, HashMap<Key, Arc<Flight>>> {
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    fn fetches(&self) -> MutexGuard<'_, HashMap<Key, Arc<Fetch>>> {
+        self.fetches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// For how long a copy has been stale.
-fn staleness(seen: Option<(Standing, Duration)>) -> Duration {
+fn staleness(seen: Option<(Freshness, Duration)>) -> Duration {
     match seen {
-        Some((Standing::Aged { by } | Standing::Ended { by }, _)) => by,
+        Some((Freshness::Stale { by } | Freshness::Invalidated { by }, _)) => by,
         _ => Duration::ZERO,
     }
 }
 
 /// What a fetch brings, if it does so in time.
-async fn awaited(flight: &Flight, deadline: Instant) -> Result<Copy, Error> {
-    let mut outcome = flight.outcome.clone();
+async fn awaited(fetch: &Fetch, deadline: Instant) -> Result<CachedReply, Error> {
+    let mut outcome = fetch.outcome.clone();
     match timeout_at(deadline, outcome.wait_for(Option::is_some)).await {
         Ok(Ok(result)) => result.clone().unwrap_or(Err(Error::Timeout)),
         // The fetch panicked, or takes longer than this caller can wait.
@@ -268,17 +268,17 @@ async fn awaited(flight: &Flight, deadline: Instant) -> Result<Copy, Error> {
     }
 }
 
-fn hit(copy: Copy, standing: Standing) -> Served {
-    Served { copy, status: Status { hit: true, ttl_s: Some(ttl_s(standing)), ..Status::default() } }
+fn hit(copy: CachedReply, freshness: Freshness) -> Served {
+    Served { copy, status: Status { hit: true, ttl_s: Some(ttl_s(freshness)), ..Status::default() } }
 }
 
-fn ttl_s(standing: Standing) -> i64 {
+fn ttl_s(freshness: Freshness) -> i64 {
     let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
-    match standing {
-        Standing::Fresh { left } => seconds(left),
+    match freshness {
+        Freshness::Fresh { left } => seconds(left),
         // Ended this very moment is stale all the same.
-        Standing::Aged { by } | Standing::Ended { by } => -seconds(by).max(1),
-        Standing::Useless => i64::MIN,
+        Freshness::Stale { by } | Freshness::Invalidated { by } => -seconds(by).max(1),
+        Freshness::Expired => i64::MIN,
     }
 }
 

@@ -15,7 +15,7 @@ const MOST_ENDED: usize = 64;
 
 /// A time in which a broadcast may have been missed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hole {
+pub struct CoverageGap {
     /// Its beginning.
     pub from: Instant,
     /// Its end.
@@ -53,12 +53,12 @@ impl Coverage {
         self.open.is_empty()
     }
 
-    pub(super) fn opened(&mut self, link: u64, at: Instant) -> Vec<Hole> {
+    pub(super) fn opened(&mut self, link: u64, at: Instant) -> Vec<CoverageGap> {
         self.open.insert(link, at);
         self.settle()
     }
 
-    pub(super) fn closed(&mut self, link: u64, last_heard: Instant) -> Vec<Hole> {
+    pub(super) fn closed(&mut self, link: u64, last_heard: Instant) -> Vec<CoverageGap> {
         let Some(since) = self.open.remove(&link) else { return Vec::new() };
         if let Some(until) = last_heard.checked_sub(self.skew).filter(|until| *until > since) {
             self.ended.push_back((since, until));
@@ -70,7 +70,7 @@ impl Coverage {
     }
 
     /// Settles as much as can be, and tells the holes. A hole that has no end yet is told when it has.
-    fn settle(&mut self) -> Vec<Hole> {
+    fn settle(&mut self) -> Vec<CoverageGap> {
         let mut holes = Vec::new();
         loop {
             while let Some(until) = self.ended.iter().filter(|(since, _)| *since <= self.settled).map(|one| one.1).max()
@@ -83,7 +83,7 @@ impl Coverage {
             }
             let begun = self.open.values().chain(self.ended.iter().map(|(since, _)| since));
             let Some(next) = begun.min().copied() else { return holes };
-            holes.push(Hole { from: self.settled, to: next });
+            holes.push(CoverageGap { from: self.settled, to: next });
             self.settled = next;
         }
     }
@@ -103,7 +103,7 @@ mod tests {
             Self(start, Coverage::new(SKEW, start))
         }
 
-        fn told(&self, holes: &[Hole]) -> Vec<(u64, u64)> {
+        fn told(&self, holes: &[CoverageGap]) -> Vec<(u64, u64)> {
             let seconds = |at: Instant| (at - self.0).as_secs();
             holes.iter().map(|hole| (seconds(hole.from), seconds(hole.to))).collect()
         }

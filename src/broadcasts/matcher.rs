@@ -19,9 +19,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::coverage::{Coverage, Hole};
+use super::corroboration::{Corroboration, Testimony};
+use super::coverage::{Coverage, CoverageGap};
 use super::entry::Broadcast;
-use super::word::{Word, Worth};
 use crate::protocol::Body;
 
 /// For how many skews a copy may be late and is still recognized as one, if only to be marked.
@@ -44,14 +44,14 @@ pub enum Decision {
     /// A broadcast.
     Broadcast(Broadcast),
     /// Broadcasts may have been missed.
-    Gap(Hole),
+    Gap(CoverageGap),
     /// A message came that may have been a broadcast and cannot be read.
     Unreadable(Timestamp),
 }
 
 /// What follows from a report.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
+pub struct Matched {
     /// Whether something may have been broadcast that was not before: heard, or missed.
     pub news: bool,
     /// What is to be logged, in order.
@@ -90,8 +90,8 @@ struct Occurrences {
     /// How many are so old that nobody brings them any more.
     forgiven: u64,
     /// The others.
-    recent: VecDeque<First>,
-    places: HashMap<u64, Place>,
+    recent: VecDeque<Occurrence>,
+    progress_by_link: HashMap<u64, Progress>,
     /// Whether a connection that brought some is gone.
     deserted: bool,
     /// How many frames are held.
@@ -100,7 +100,7 @@ struct Occurrences {
 
 /// When one of equal broadcasts was first heard.
 #[derive(Debug, Clone, Copy)]
-struct First {
+struct Occurrence {
     at: Instant,
     /// When it may have been heard already: it may be one that was held then, and what is held now be this one.
     earliest: Instant,
@@ -110,7 +110,7 @@ struct First {
 
 /// How far a connection has got among equal broadcasts.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct Progress {
     since: Instant,
     /// How many it brought.
     frames: u64,
@@ -125,7 +125,7 @@ impl Occurrences {
         self.forgiven + self.recent.len() as u64
     }
 
-    fn first(&self, number: u64) -> Option<First> {
+    fn first(&self, number: u64) -> Option<Occurrence> {
         let index = number.checked_sub(self.forgiven + 1)?;
         self.recent.get(usize::try_from(index).ok()?).copied()
     }
@@ -139,26 +139,26 @@ impl Occurrences {
 
     /// One more frame of `link`: the least and the most that it can be.
     fn one_more(&mut self, link: u64, since: Instant, held_most: u64, now: Instant, skew: Duration) -> (u64, u64) {
-        let heard = |before: &dyn Fn(&First) -> bool| {
+        let heard = |before: &dyn Fn(&Occurrence) -> bool| {
             self.forgiven + self.recent.iter().rposition(before).map_or(0, |last| last as u64 + 1)
         };
-        // First heard a skew before it opened, an occurrence was delivered on its shard before it was there; a skew
+        // Occurrence heard a skew before it opened, an occurrence was delivered on its shard before it was there; a skew
         // after, it was not.
         let missed = || (heard(&|first| first.at + skew <= since), heard(&|first| first.earliest < since + skew));
-        let place = self.places.entry(link).or_insert_with(|| {
+        let progress = self.progress_by_link.entry(link).or_insert_with(|| {
             let (least_missed, most_missed) = missed();
             // What others brought by then and is held may be more that was missed.
             let most_missed = most_missed.max(held_most);
-            Place { since, frames: 0, least_missed, most_missed }
+            Progress { since, frames: 0, least_missed, most_missed }
         });
-        place.least_missed = place.least_missed.max(self.forgiven.saturating_sub(place.frames));
-        place.most_missed = place.most_missed.max(place.least_missed);
-        place.frames += 1;
-        let (least, most) = (place.least_missed + place.frames, place.most_missed + place.frames);
-        for (other, place) in &mut self.places {
+        progress.least_missed = progress.least_missed.max(self.forgiven.saturating_sub(progress.frames));
+        progress.most_missed = progress.most_missed.max(progress.least_missed);
+        progress.frames += 1;
+        let (least, most) = (progress.least_missed + progress.frames, progress.most_missed + progress.frames);
+        for (other, progress) in &mut self.progress_by_link {
             // The other's shard may have delivered this one before the other was there.
-            if *other != link && now < place.since + skew {
-                place.most_missed = place.most_missed.max(most);
+            if *other != link && now < progress.since + skew {
+                progress.most_missed = progress.most_missed.max(most);
             }
         }
         (least, most)
@@ -166,27 +166,27 @@ impl Occurrences {
 
     /// `link` brought one more than were known, where equal frames are held since `earliest`.
     fn add(&mut self, link: u64, earliest: Instant, now: Instant, skew: Duration) {
-        let by_newcomer = self.places.get(&link).is_some_and(|place| now < place.since + skew);
-        self.recent.push_back(First { at: now, earliest, by_newcomer });
+        let by_newcomer = self.progress_by_link.get(&link).is_some_and(|progress| now < progress.since + skew);
+        self.recent.push_back(Occurrence { at: now, earliest, by_newcomer });
     }
 
     /// The first `frames` of `link` are no more than are known.
     fn anchor(&mut self, link: u64, frames: u64) {
         let count = self.count();
-        if let Some(place) = self.places.get_mut(&link) {
-            place.most_missed = place.most_missed.min(count.saturating_sub(frames));
-            place.least_missed = place.least_missed.min(place.most_missed);
+        if let Some(progress) = self.progress_by_link.get_mut(&link) {
+            progress.most_missed = progress.most_missed.min(count.saturating_sub(frames));
+            progress.least_missed = progress.least_missed.min(progress.most_missed);
         }
     }
 
     /// All who brought any, as long as all of them are there.
     fn all_who_brought(&self) -> Vec<u64> {
-        if self.deserted { Vec::new() } else { self.places.keys().copied().collect() }
+        if self.deserted { Vec::new() } else { self.progress_by_link.keys().copied().collect() }
     }
 
     /// Whether it is known what `link` missed, so that whatever else it brings is counted for certain.
     fn is_certain(&self, link: u64) -> bool {
-        self.places.get(&link).is_none_or(|place| place.least_missed == place.most_missed)
+        self.progress_by_link.get(&link).is_none_or(|progress| progress.least_missed == progress.most_missed)
     }
 }
 
@@ -206,7 +206,7 @@ struct Held {
 struct Vouched {
     payload: Arc<Payload>,
     received_at: Timestamp,
-    word: Word,
+    corroboration: Corroboration,
 }
 
 /// Decides what was broadcast, from what connections bring.
@@ -259,7 +259,7 @@ impl Matcher {
     }
 
     /// A connection opened.
-    pub fn opened(&mut self, link: u64, at: Instant) -> Outcome {
+    pub fn opened(&mut self, link: u64, at: Instant) -> Matched {
         let mut outcome = self.tick(at);
         let holes = self.coverage.opened(link, at);
         outcome.missed(holes);
@@ -267,13 +267,13 @@ impl Matcher {
     }
 
     /// A connection is over, and was last heard at `last_heard`.
-    pub fn closed(&mut self, link: u64, last_heard: Instant) -> Outcome {
-        let mut outcome = Outcome::default();
+    pub fn closed(&mut self, link: u64, last_heard: Instant) -> Matched {
+        let mut outcome = Matched::default();
         for mut vouched in std::mem::take(&mut self.vouched) {
-            match vouched.word.closed(link, last_heard) {
-                Worth::Proved => {}
-                Worth::Void => outcome.decisions.push(vouched.payload.broadcast(vouched.received_at, true)),
-                Worth::Open => self.vouched.push_back(vouched),
+            match vouched.corroboration.closed(link, last_heard) {
+                Testimony::Confirmed => {}
+                Testimony::Void => outcome.decisions.push(vouched.payload.broadcast(vouched.received_at, true)),
+                Testimony::Pending => self.vouched.push_back(vouched),
             }
         }
         let holes = self.coverage.closed(link, last_heard);
@@ -282,8 +282,8 @@ impl Matcher {
         outcome.news |= self.coverage.is_deaf();
         let open = |other: &u64| self.coverage.since(*other).is_some();
         for occurrences in self.payloads.values_mut() {
-            occurrences.deserted |= occurrences.places.contains_key(&link);
-            occurrences.places.retain(|other, _| occurrences.held > 0 || open(other));
+            occurrences.deserted |= occurrences.progress_by_link.contains_key(&link);
+            occurrences.progress_by_link.retain(|other, _| occurrences.held > 0 || open(other));
         }
         outcome
     }
@@ -296,7 +296,7 @@ impl Matcher {
         message: &str,
         parameters: &Body,
         received_at: Timestamp,
-    ) -> Outcome {
+    ) -> Matched {
         self.brought(
             link,
             at,
@@ -307,15 +307,15 @@ impl Matcher {
 
     /// A connection brought a message that may have been a broadcast and cannot be read. Its copies are told from others
     /// by their digest, as those of broadcasts are by what they say.
-    pub fn heard_unreadable(&mut self, link: u64, at: Instant, digest: u64, received_at: Timestamp) -> Outcome {
+    pub fn heard_unreadable(&mut self, link: u64, at: Instant, digest: u64, received_at: Timestamp) -> Matched {
         self.brought(link, at, Payload::Unreadable(digest), received_at)
     }
 
-    fn brought(&mut self, link: u64, at: Instant, payload: Payload, received_at: Timestamp) -> Outcome {
+    fn brought(&mut self, link: u64, at: Instant, payload: Payload, received_at: Timestamp) -> Matched {
         let mut outcome = self.tick(at);
         let (now, skew) = (self.now, self.skew);
         // A witness that is heard after the fact has listened until then.
-        self.vouched.retain_mut(|vouched| vouched.word.heard(link, now) != Worth::Proved);
+        self.vouched.retain_mut(|vouched| vouched.corroboration.heard(link, now) != Testimony::Confirmed);
         let since = self.coverage.since(link).unwrap_or(now);
         let payload = Arc::new(payload);
         let known = self.payloads.get_key_value(&payload).map(|(known, _)| Arc::clone(known));
@@ -331,10 +331,11 @@ impl Matcher {
         let occurrences = self.payloads.entry(Arc::clone(&payload)).or_default();
         occurrences.forgive(now, skew * LATE_SKEWS);
         let equals = self.held.iter().filter(|held| held.payload == payload && held.at < since + skew);
-        let held_most =
-            equals.filter_map(|held| Some(occurrences.places.get(&held.link)?.most_missed + held.frames)).max();
+        let held_most = equals
+            .filter_map(|held| Some(occurrences.progress_by_link.get(&held.link)?.most_missed + held.frames))
+            .max();
         let (least, most) = occurrences.one_more(link, since, held_most.unwrap_or_default(), now, skew);
-        let frames = occurrences.places.get(&link).map_or(0, |place| place.frames);
+        let frames = occurrences.progress_by_link.get(&link).map_or(0, |progress| progress.frames);
         let is_new = least > occurrences.count();
         if is_new {
             let earliest = self.held.iter().find(|held| held.payload == payload).map_or(now, |held| held.at);
@@ -372,15 +373,15 @@ impl Matcher {
     }
 
     /// Time has passed: decides what was held for long enough.
-    pub fn tick(&mut self, now: Instant) -> Outcome {
+    pub fn tick(&mut self, now: Instant) -> Matched {
         // Links take their instants before they report, so reports may come a little out of order.
         self.now = self.now.max(now);
-        let mut outcome = Outcome::default();
+        let mut outcome = Matched::default();
         while self.due().is_some_and(|due| due <= self.now) {
             self.release(&mut outcome, true);
         }
         let (now, patience, late) = (self.now, self.patience, self.skew * LATE_SKEWS);
-        while self.vouched.front().is_some_and(|oldest| oldest.word.until() + patience <= now) {
+        while self.vouched.front().is_some_and(|oldest| oldest.corroboration.until() + patience <= now) {
             self.vouched.pop_front();
         }
         while self.added.front().is_some_and(|(added, _)| *added + late <= now) {
@@ -397,15 +398,15 @@ impl Matcher {
     }
 
     /// Something equal to what is held was logged: what is now known to be a copy is let go.
-    fn settle_held(&mut self, outcome: &mut Outcome, payload: &Arc<Payload>) {
+    fn settle_held(&mut self, outcome: &mut Matched, payload: &Arc<Payload>) {
         let Some(occurrences) = self.payloads.get_mut(payload).filter(|occurrences| occurrences.held > 0) else {
             return;
         };
         let Some(newest) = occurrences.recent.back().copied() else { return };
         let count = occurrences.count();
         let is_copy = |held: &Held| {
-            let place = occurrences.places.get(&held.link).filter(|_| held.payload == *payload);
-            place.is_some_and(|place| place.most_missed + held.frames <= count)
+            let progress = occurrences.progress_by_link.get(&held.link).filter(|_| held.payload == *payload);
+            progress.is_some_and(|progress| progress.most_missed + held.frames <= count)
         };
         let (copies, held): (VecDeque<_>, _) = std::mem::take(&mut self.held).into_iter().partition(is_copy);
         self.held = held;
@@ -419,7 +420,7 @@ impl Matcher {
 
     /// A frame counts as a copy of what a newcomer brought first; but it may be one that the newcomer missed, and then
     /// the newcomer's is still to come on every other connection. They vouch for it.
-    fn doubt(&mut self, outcome: &mut Outcome, copy: Held, newest: First) {
+    fn doubt(&mut self, outcome: &mut Matched, copy: Held, newest: Occurrence) {
         let Held { payload, link, received_at, .. } = copy;
         let Some(occurrences) = self.payloads.get(&payload) else { return };
         let hears = |(other, since): &(u64, Instant)| {
@@ -427,16 +428,16 @@ impl Matcher {
             was_there && occurrences.is_certain(*other)
         };
         let witnesses: Vec<u64> = self.coverage.open().filter(hears).map(|open| open.0).collect();
-        let word = if witnesses.is_empty() {
-            Word::of_all(occurrences.all_who_brought(), self.now + self.skew)
+        let corroboration = if witnesses.is_empty() {
+            Corroboration::of_all(occurrences.all_who_brought(), self.now + self.skew)
         } else {
-            Word::of_any(witnesses, newest.at + self.skew)
+            Corroboration::of_any(witnesses, newest.at + self.skew)
         };
-        self.vouch(outcome, Vouched { payload, received_at, word });
+        self.vouch(outcome, Vouched { payload, received_at, corroboration });
     }
 
     /// Decides on the oldest frame that is held. `in_time`: whether it was held for as long as it should.
-    fn release(&mut self, outcome: &mut Outcome, in_time: bool) {
+    fn release(&mut self, outcome: &mut Matched, in_time: bool) {
         let Some(held) = self.held.pop_front() else { return };
         let until = held.at + self.skew;
         let Some(occurrences) = self.payloads.get_mut(&held.payload) else { return };
@@ -447,20 +448,20 @@ impl Matcher {
         };
         let witnesses: Vec<u64> =
             self.coverage.open().filter(|open| in_time && saw_all(open)).map(|open| open.0).collect();
-        let word = if witnesses.is_empty() && in_time {
-            Word::of_all(occurrences.all_who_brought(), until)
+        let corroboration = if witnesses.is_empty() && in_time {
+            Corroboration::of_all(occurrences.all_who_brought(), until)
         } else {
-            Word::of_any(witnesses, until)
+            Corroboration::of_any(witnesses, until)
         };
         // Whatever equals it was brought by others within the skew, so it is none of those that come later.
         occurrences.anchor(held.link, held.frames);
         let Held { payload, received_at, .. } = held;
-        self.vouch(outcome, Vouched { payload, received_at, word });
+        self.vouch(outcome, Vouched { payload, received_at, corroboration });
     }
 
     /// Drops a frame on somebody's word, or logs it where nobody gives theirs.
-    fn vouch(&mut self, outcome: &mut Outcome, vouched: Vouched) {
-        if vouched.word.is_nobodys() {
+    fn vouch(&mut self, outcome: &mut Matched, vouched: Vouched) {
+        if vouched.corroboration.has_no_witness() {
             outcome.decisions.push(vouched.payload.broadcast(vouched.received_at, true));
             return;
         }
@@ -495,8 +496,8 @@ impl Matcher {
     }
 }
 
-impl Outcome {
-    fn missed(&mut self, holes: Vec<Hole>) {
+impl Matched {
+    fn missed(&mut self, holes: Vec<CoverageGap>) {
         self.news |= !holes.is_empty();
         self.decisions.extend(holes.into_iter().map(Decision::Gap));
     }

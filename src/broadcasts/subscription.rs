@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::entry::{Entry, Id};
-use super::{Seat, Shared};
+use super::limit::SubscriberPermit;
+use super::state::Channel;
 
 /// What a listener hears.
 #[derive(Debug, Clone)]
@@ -38,25 +39,25 @@ pub enum End {
 /// listener that the log has overtaken is over.
 #[derive(Debug)]
 pub struct Subscription {
-    shared: Arc<Shared>,
+    shared: Arc<Channel>,
     key: u64,
     /// Whose it is.
     listener: Arc<str>,
     cursor: Id,
     reset: bool,
     begun: bool,
-    _seat: Seat,
+    _permit: SubscriberPermit,
 }
 
 impl Subscription {
     pub(super) fn new(
-        shared: Arc<Shared>,
+        shared: Arc<Channel>,
         (key, listener): (u64, Arc<str>),
         cursor: Id,
         reset: bool,
-        seat: Seat,
+        permit: SubscriberPermit,
     ) -> Self {
-        Self { shared, key, listener, cursor, reset, begun: false, _seat: seat }
+        Self { shared, key, listener, cursor, reset, begun: false, _permit: permit }
     }
 
     /// Everything up to and including this id was heard, or is not asked for.

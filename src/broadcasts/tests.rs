@@ -15,8 +15,8 @@ fn broadcast(message: &str) -> Event {
     Event::Broadcast(Broadcast { message: Arc::from(message), parameters, received_at, maybe_duplicate: false })
 }
 
-fn broadcasts(history: usize, seats: usize) -> Broadcasts {
-    Broadcasts::new(Epoch::new(0x1234_5678_9abc), history, Seats::new(seats, seats))
+fn broadcasts(history: usize, limit: usize) -> Broadcasts {
+    Broadcasts::new(Epoch::new(0x1234_5678_9abc), history, SubscriberLimit::new(limit, limit))
 }
 
 /// What is to be heard without waiting: offsets, `L..` for what is lost, `R` for a reset, and how it ended.

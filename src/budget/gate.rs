@@ -1,4 +1,4 @@
-//! A turnstile with a lock and a clock: what its waiters wait at.
+//! A admission with a lock and a clock: what its waiters wait at.
 //!
 //! The lock is a standard one, held for a pass through a short queue and never across an await. The clock is read
 //! under it, so that instants never go back. A waiter is a future that looks up whenever it is called or its alarm
@@ -10,9 +10,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
+use super::admission::{Admission, Check, Entered, PointsRequest, Resolution};
 use super::permit::{Denied, Permit};
 use super::queue::{Class, Rank};
-use super::turnstile::{Entered, Entrant, Look, Turnstile, Verdict};
 use super::window::{Grant, Price, Tick, Window};
 
 /// Turns instants into ticks: whole microseconds since the ledger began. What rounding takes is less than any guard.
@@ -48,19 +48,19 @@ pub(super) fn micros(duration: Duration) -> u64 {
 #[derive(Debug)]
 pub(super) struct Gate {
     clock: Clock,
-    turnstile: Mutex<Turnstile>,
+    admission: Mutex<Admission>,
 }
 
 impl Gate {
     pub(super) fn new(clock: Clock, hold: Duration) -> Self {
-        Self { clock, turnstile: Mutex::new(Turnstile::new(Window::new(micros(hold)))) }
+        Self { clock, admission: Mutex::new(Admission::new(Window::new(micros(hold)))) }
     }
 
-    /// Looks at or changes the turnstile, now.
-    pub(super) fn with<T>(&self, act: impl FnOnce(&mut Turnstile, Tick) -> T) -> T {
+    /// Looks at or changes the admission, now.
+    pub(super) fn with<T>(&self, act: impl FnOnce(&mut Admission, Tick) -> T) -> T {
         // A panic elsewhere cannot have left a count half made: every change is made by total functions.
-        let mut turnstile = self.turnstile.lock().unwrap_or_else(PoisonError::into_inner);
-        act(&mut turnstile, self.clock.now())
+        let mut admission = self.admission.lock().unwrap_or_else(PoisonError::into_inner);
+        act(&mut admission, self.clock.now())
     }
 
     /// Waits for points, at most until `deadline`. Dropping the future gives up the place, and the points if they were
@@ -71,34 +71,34 @@ impl Gate {
         price: Price,
         deadline: Instant,
     ) -> Result<Permit, Denied> {
-        let entrant = Entrant { class, price, deadline: self.clock.tick(deadline) };
-        let entered = self.with(|turnstile, now| turnstile.enter(now, entrant));
+        let request = PointsRequest { class, price, deadline: self.clock.tick(deadline) };
+        let entered = self.with(|admission, now| admission.enter(now, request));
         let verdict = match entered {
             Entered::Decided(verdict) => verdict,
             Entered::Waits(rank, call) => Waiting { gate: &self, rank, deadline }.verdict(&call).await,
         };
         match verdict {
-            Verdict::Granted(grant) => Ok(Permit::new(self, grant)),
-            Verdict::Denied { wait } => Err(Denied { retry_after: Duration::from_micros(wait) }),
+            Resolution::Granted(grant) => Ok(Permit::new(self, grant)),
+            Resolution::Denied { wait } => Err(Denied { retry_after: Duration::from_micros(wait) }),
         }
     }
 
     pub(super) fn ended(&self, grant: Grant, answered: bool) {
-        self.with(|turnstile, now| turnstile.ended(now, grant, answered));
+        self.with(|admission, now| admission.ended(now, grant, answered));
     }
 
     pub(super) fn give_back(&self, grant: Grant) {
-        self.with(|turnstile, now| turnstile.give_back(now, grant));
+        self.with(|admission, now| admission.give_back(now, grant));
     }
 
     /// The gateway closed the window for `pause`.
     pub(super) fn close_for(&self, pause: Duration) {
-        self.with(|turnstile, now| turnstile.close_until(now, now.after(micros(pause))));
+        self.with(|admission, now| admission.close_until(now, now.after(micros(pause))));
     }
 
     /// Counts `points` as spent, to be held for `pause` from now.
     pub(super) fn count(&self, points: u64, pause: Duration) {
-        self.with(|turnstile, now| turnstile.count(now, points, now.after(micros(pause))));
+        self.with(|admission, now| admission.count(now, points, now.after(micros(pause))));
     }
 }
 
@@ -111,11 +111,11 @@ struct Waiting<'a> {
 
 impl Waiting<'_> {
     /// Comes at the waiter's deadline at the latest.
-    async fn verdict(self, call: &Notify) -> Verdict {
+    async fn verdict(self, call: &Notify) -> Resolution {
         loop {
-            let alarm = match self.gate.with(|turnstile, now| turnstile.look(now, self.rank)) {
-                Look::Decided(verdict) => return verdict,
-                Look::AgainAt(tick) => self.gate.clock.instant(tick).unwrap_or(self.deadline),
+            let alarm = match self.gate.with(|admission, now| admission.check(now, self.rank)) {
+                Check::Decided(verdict) => return verdict,
+                Check::AgainAt(tick) => self.gate.clock.instant(tick).unwrap_or(self.deadline),
             };
             tokio::select! {
                 () = call.notified() => {}
@@ -127,6 +127,6 @@ impl Waiting<'_> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.gate.with(|turnstile, now| turnstile.leave(now, self.rank));
+        self.gate.with(|admission, now| admission.leave(now, self.rank));
     }
 }

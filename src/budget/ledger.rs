@@ -12,14 +12,14 @@ use serde::Serialize;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
+use super::admission::Admission;
 use super::gate::{Clock, Gate};
 use super::permit::{Denied, Permit};
 use super::queue::Class;
 use super::spending::{ALL_COMMANDS, Spending};
-use super::turnstile::Turnstile;
 use super::waits::Waits;
 use super::window::{Price, Spent};
-use super::{Config, Payments, Scope, is_payment};
+use super::{Config, CounterScope, Payments, is_payment};
 use crate::protocol::command::PAYITEMS;
 
 /// Windows for commands that are not in the configuration.
@@ -77,14 +77,14 @@ pub struct WindowStatus {
 /// The budget of one instance. Cheap to clone; all clones are one ledger.
 #[derive(Debug, Clone)]
 pub struct Ledger {
-    shared: Arc<Shared>,
+    shared: Arc<LedgerState>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct LedgerState {
     config: Config,
     clock: Clock,
-    /// The one window of [`Scope::Instance`].
+    /// The one window of [`CounterScope::Instance`].
     whole: Option<Arc<Gate>>,
     /// The commands of the configuration, with their costs.
     known: HashMap<String, (Arc<Gate>, u32)>,
@@ -105,7 +105,7 @@ impl Ledger {
     pub fn new(config: Config) -> Self {
         let clock = Clock::starting_now();
         let gate = || Arc::new(Gate::new(clock, config.hold()));
-        let whole = (config.scope == Scope::Instance).then(gate);
+        let whole = (config.scope == CounterScope::Instance).then(gate);
         let known = config
             .cost
             .iter()
@@ -113,7 +113,7 @@ impl Ledger {
             .collect();
         let others = Mutex::new(Others { gates: HashMap::new(), full_until: None });
         let waits = Waits::default();
-        Self { shared: Arc::new(Shared { config, clock, whole, known, others, waits }) }
+        Self { shared: Arc::new(LedgerState { config, clock, whole, known, others, waits }) }
     }
 
     /// Waits for the points of `ask`, at most until its deadline. Who cannot have them by then is denied at once, or as
@@ -136,7 +136,7 @@ impl Ledger {
         outcome
     }
 
-    /// The gateway answered `ratelimit`: grants nothing more for this command (in [`Scope::Instance`], for any) until
+    /// The gateway answered `ratelimit`: grants nothing more for this command (in [`CounterScope::Instance`], for any) until
     /// `retry_after` from now, and then one command alone until it is answered. Where the gateway named no time, a whole
     /// window and guard; and never longer, for by then everything that it counted has lapsed, and a slip in one number
     /// must not close the tills.
@@ -153,21 +153,21 @@ impl Ledger {
     #[must_use]
     pub fn closed_for(&self, command: &str) -> Duration {
         let Some((gate, _)) = self.existing_gate(command) else { return Duration::ZERO };
-        gate.with(|turnstile, now| {
-            let until = turnstile.window().closed_until(now);
+        gate.with(|admission, now| {
+            let until = admission.window().closed_until(now);
             until.map_or(Duration::ZERO, |until| Duration::from_micros(now.until(until)))
         })
     }
 
     /// Takes back what [`Self::closed_by_gateway`] did to the window named `window` in [`Self::status`] and says how that
-    /// stands now; none where there is no such window. In [`Scope::Instance`] every command names the one there is.
+    /// stands now; none where there is no such window. In [`CounterScope::Instance`] every command names the one there is.
     #[must_use]
     pub fn open(&self, window: &str) -> Option<WindowStatus> {
         let gates = self.gates();
         let name =
             if self.shared.whole.is_some() && self.shared.known.contains_key(window) { ALL_COMMANDS } else { window };
         let gate = gates.get(name)?;
-        gate.with(Turnstile::open);
+        gate.with(Admission::open);
         Some(self.status_of(name.to_owned(), gate))
     }
 
@@ -186,8 +186,8 @@ impl Ledger {
         let Some((gate, cost)) = self.existing_gate(command) else { return full(u64::from(config.cost_of(command))) };
         let cost = u64::from(cost).max(1);
         let class = if payment { Class::Payment } else { Class::Caller("") };
-        gate.with(|turnstile, now| {
-            let forecast = turnstile.forecast_behind(now, class);
+        gate.with(|admission, now| {
+            let forecast = admission.forecast_behind(now, class);
             let until = |requests: u64| {
                 let at = forecast.earliest(Price { points: cost.saturating_mul(requests), limit });
                 at.map_or(Duration::ZERO, |at| Duration::from_micros(now.until(at)))
@@ -205,9 +205,9 @@ impl Ledger {
     }
 
     fn status_of(&self, command: String, gate: &Gate) -> WindowStatus {
-        gate.with(|turnstile, now| {
-            let waiting = turnstile.lengths();
-            let window = turnstile.window();
+        gate.with(|admission, now| {
+            let waiting = admission.lengths();
+            let window = admission.window();
             WindowStatus {
                 command,
                 capacity_points: u64::from(self.shared.config.capacity),
@@ -233,7 +233,7 @@ impl Ledger {
     pub fn spent(&self) -> Spending {
         let gates = self.gates().into_iter();
         let windows = gates
-            .map(|(command, gate)| (command, gate.with(|turnstile, now| turnstile.window().spent(now))))
+            .map(|(command, gate)| (command, gate.with(|admission, now| admission.window().spent(now))))
             .filter(|(_, spent)| !spent.is_nothing())
             .collect();
         Spending { scope: self.shared.config.scope, windows }
@@ -288,7 +288,7 @@ impl Ledger {
         let (capacity, limit, hold) = (u64::from(config.capacity), u64::from(config.limit(false)), config.hold());
         if let Some(gate) = &self.shared.whole {
             // Others were never granted what would have passed the capacity together with payments.
-            let payments = gate.with(|turnstile, now| turnstile.window().used(now));
+            let payments = gate.with(|admission, now| admission.window().used(now));
             return gate.count(limit.min(capacity.saturating_sub(payments)), hold);
         }
         self.others().full_until = Instant::now().checked_add(hold);
@@ -302,7 +302,7 @@ impl Ledger {
     fn restore_window(&self, command: &str, spent: &Spent, away_ms: u64) {
         let gate = self.shared.whole.clone().or_else(|| self.gate(command).map(|(gate, _)| gate));
         if let Some(gate) = gate {
-            gate.with(|turnstile, now| turnstile.restore(now, spent, away_ms));
+            gate.with(|admission, now| admission.restore(now, spent, away_ms));
         }
     }
 
@@ -347,7 +347,7 @@ impl Ledger {
         let known = self.shared.known.iter().map(|(command, (gate, _))| (command.clone(), Arc::clone(gate)));
         let mut gates: BTreeMap<_, _> = known.collect();
         let others = self.others();
-        let busy = others.gates.iter().filter(|(_, gate)| !gate.with(Turnstile::is_idle));
+        let busy = others.gates.iter().filter(|(_, gate)| !gate.with(Admission::is_idle));
         gates.extend(busy.map(|(command, gate)| (command.clone(), Arc::clone(gate))));
         gates
     }
@@ -362,7 +362,7 @@ impl Others {
     /// whoever found it here holds it.
     fn make_room(&mut self, command: &str) {
         if self.gates.len() >= MAX_OTHERS && !self.gates.contains_key(command) {
-            self.gates.retain(|_, gate| Arc::strong_count(gate) > 1 || !gate.with(Turnstile::is_idle));
+            self.gates.retain(|_, gate| Arc::strong_count(gate) > 1 || !gate.with(Admission::is_idle));
         }
     }
 }

@@ -14,7 +14,7 @@
 //!
 //! What it refuses to do: know links, HTTP or callers' rights; guess that points are free; make anybody wait who could
 //! know already that it is in vain. Reading downwards: [`ledger`] finds a command's gate, a gate puts lock and clock
-//! around a turnstile, a turnstile is a [`window`] and its queue; [`saved`] carries what was spent over a restart,
+//! around a admission, a admission is a [`window`] and its queue; [`saved`] carries what was spent over a restart,
 //! however the process ended.
 
 use std::collections::BTreeMap;
@@ -25,14 +25,14 @@ use serde::{Deserialize, Serialize};
 use crate::protocol::command::{self, ASSUMED_COST};
 use crate::protocol::{Kind, Spec};
 
+mod admission;
 mod gate;
 pub mod ledger;
 pub mod permit;
 mod queue;
-pub mod saved;
 mod shares;
+pub mod snapshot;
 pub mod spending;
-mod turnstile;
 pub mod waits;
 pub mod window;
 
@@ -46,7 +46,7 @@ pub use waits::Waits;
 /// start if all commands shared one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Scope {
+pub enum CounterScope {
     /// Each command of an instance has a counter of its own.
     #[default]
     Command,
@@ -76,7 +76,7 @@ pub struct Config {
     /// Added to the window, since the gateway counts on its own clock.
     pub guard: Duration,
     /// What shares one counter.
-    pub scope: Scope,
+    pub scope: CounterScope,
     /// Points that only payments may use, where all commands share one counter.
     pub pay_reserve: u32,
     /// How long a read may wait for points. The caller of [`Ledger::acquire`] makes a deadline of it.
@@ -95,7 +95,7 @@ impl Default for Config {
             capacity: 100,
             window: Duration::from_secs(30),
             guard: Duration::from_millis(500),
-            scope: Scope::default(),
+            scope: CounterScope::default(),
             pay_reserve: 20,
             max_wait: Duration::from_secs(2),
             pay_max_wait: Duration::from_secs(5),
@@ -108,7 +108,7 @@ impl Default for Config {
 /// A rule that a setting breaks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {message}")]
-pub struct Fault {
+pub struct InvalidSetting {
     /// The key under `[limits]`, dotted where it lies deeper.
     pub key: String,
     /// What is wrong with it, in a sentence.
@@ -118,16 +118,16 @@ pub struct Fault {
 impl Config {
     /// Every rule that these settings break; none means that every listed command can be sent.
     #[must_use]
-    pub fn faults(&self) -> Vec<Fault> {
+    pub fn faults(&self) -> Vec<InvalidSetting> {
         let mut faults = Vec::new();
-        let mut fault = |key: &str, message: String| faults.push(Fault { key: key.to_owned(), message });
+        let mut fault = |key: &str, message: String| faults.push(InvalidSetting { key: key.to_owned(), message });
         if self.capacity == 0 {
             fault("capacity", "must be at least 1".to_owned());
         }
         if self.window.is_zero() {
             fault("window", "must be longer than nothing".to_owned());
         }
-        if self.scope == Scope::Instance && self.pay_reserve >= self.capacity {
+        if self.scope == CounterScope::Instance && self.pay_reserve >= self.capacity {
             fault("pay_reserve", format!("leaves nothing of {} points for other commands", self.capacity));
         }
         for (command, &cost) in &self.cost {
@@ -160,8 +160,8 @@ impl Config {
     #[must_use]
     pub fn limit(&self, payment: bool) -> u32 {
         match self.scope {
-            Scope::Instance if !payment => self.capacity.saturating_sub(self.pay_reserve),
-            Scope::Instance | Scope::Command => self.capacity,
+            CounterScope::Instance if !payment => self.capacity.saturating_sub(self.pay_reserve),
+            CounterScope::Instance | CounterScope::Command => self.capacity,
         }
     }
 }
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn the_defaults_break_no_rule_in_either_scope() {
         assert_eq!(Config::default().faults(), []);
-        assert_eq!(Config { scope: Scope::Instance, ..Config::default() }.faults(), []);
+        assert_eq!(Config { scope: CounterScope::Instance, ..Config::default() }.faults(), []);
         assert_eq!(Config::default().cost_of("getconfig"), 25);
         assert_eq!(Config::default().cost_of("newthing"), ASSUMED_COST);
     }
@@ -187,7 +187,7 @@ mod tests {
         let keys = |config: &Config| config.faults().into_iter().map(|fault| fault.key).collect::<Vec<_>>();
         let mut config = Config { capacity: 40, ..Config::default() };
         assert_eq!(keys(&config), ["cost.version"]);
-        config.scope = Scope::Instance;
+        config.scope = CounterScope::Instance;
         config.cost.insert("payitems".to_owned(), 40);
         assert_eq!(keys(&config), ["cost.getconfig", "cost.listproducts", "cost.version"]);
         config.cost.insert("payitems".to_owned(), 0);

@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Scope;
+use super::CounterScope;
 use super::window::Spent;
 
-/// The name under which the one window of [`Scope::Instance`] is shown and saved. No command can be named so.
+/// The name under which the one window of [`CounterScope::Instance`] is shown and saved. No command can be named so.
 pub(super) const ALL_COMMANDS: &str = "*";
 
 /// The one version of the file that is read.
@@ -31,7 +31,7 @@ const DRIFT_KEPT_MS: u64 = 600_000;
 #[serde(deny_unknown_fields)]
 pub struct Spending {
     /// What shared a window then.
-    pub scope: Scope,
+    pub scope: CounterScope,
     /// By command; windows that hold nothing are left out.
     pub windows: BTreeMap<String, Spent>,
 }
@@ -65,7 +65,7 @@ pub struct Sent {
 /// What every instance had spent, and when that was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Saved {
+pub struct Snapshot {
     version: u32,
     /// Whether nothing was sent after it: it was written at an orderly end.
     clean: bool,
@@ -77,7 +77,7 @@ pub struct Saved {
     instances: BTreeMap<String, Spending>,
 }
 
-impl Saved {
+impl Snapshot {
     pub(super) fn new(clean: bool, now: &Moment, drift: &Drift, instances: BTreeMap<String, Spending>) -> Self {
         let Moment { boot_id, boot_ms, wall_ms } = now.clone();
         let wall_ahead_ms = drift.least().unwrap_or_else(|| now.ahead_ms());
@@ -143,7 +143,7 @@ pub(super) struct Dating<'a> {
 }
 
 impl<'a> Dating<'a> {
-    pub(super) fn new(now: &'a Moment, saved: Option<&Saved>) -> Self {
+    pub(super) fn new(now: &'a Moment, saved: Option<&Snapshot>) -> Self {
         Self { now, wall_ahead_ms: saved.and_then(|saved| saved.wall_ahead_ms(now)) }
     }
 
@@ -172,7 +172,7 @@ pub(super) struct Drift {
 
 impl Drift {
     /// Begins with what an earlier process of the same start of the machine has seen.
-    pub(super) fn begin(now: &Moment, saved: Option<&Saved>) -> Self {
+    pub(super) fn begin(now: &Moment, saved: Option<&Snapshot>) -> Self {
         let earlier = saved.and_then(|saved| saved.wall_ahead_ms(now));
         let mut drift = Self { seen: earlier.map(|ahead_ms| (now.boot_ms, ahead_ms)).into_iter().collect() };
         drift.note(now);

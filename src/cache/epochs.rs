@@ -24,7 +24,7 @@ impl Epoch {
 
 /// How a copy's epoch stands to the one in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum EpochStatus {
     /// It is the one in force.
     Current,
     /// It ended then, or at an instant that is not known.
@@ -52,16 +52,16 @@ impl Era {
         }
     }
 
-    fn turn(&self, epoch: Epoch) -> Turn {
+    fn epoch_status(&self, epoch: Epoch) -> EpochStatus {
         let behind = self.epoch().0.saturating_sub(epoch.0);
         if behind == 0 {
-            return Turn::Current;
+            return EpochStatus::Current;
         }
         if epoch == Epoch::FORMER {
-            return Turn::Ended(None);
+            return EpochStatus::Ended(None);
         }
         let from_last = usize::try_from(behind).ok().and_then(|behind| self.recent.len().checked_sub(behind));
-        Turn::Ended(from_last.and_then(|at| self.recent.get(at)).copied())
+        EpochStatus::Ended(from_last.and_then(|at| self.recent.get(at)).copied())
     }
 }
 
@@ -87,11 +87,11 @@ impl Epochs {
     }
 
     /// How `epoch` stands to the one in force.
-    pub(super) fn turn(&self, subject: &Subject, epoch: Epoch) -> Turn {
+    pub(super) fn epoch_status(&self, subject: &Subject, epoch: Epoch) -> EpochStatus {
         match self.eras.get(subject) {
-            Some(era) => era.turn(epoch),
-            None if epoch == Epoch::FIRST => Turn::Current,
-            None => Turn::Ended(None),
+            Some(era) => era.epoch_status(epoch),
+            None if epoch == Epoch::FIRST => EpochStatus::Current,
+            None => EpochStatus::Ended(None),
         }
     }
 
@@ -112,17 +112,25 @@ mod tests {
         let (mut epochs, start) = (Epochs::default(), Instant::now());
         let subject = Subject::Catalogue("demo".into());
         let after = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(epochs.turn(&subject, Epoch::FORMER), Turn::Ended(None));
+        assert_eq!(epochs.epoch_status(&subject, Epoch::FORMER), EpochStatus::Ended(None));
         let first = epochs.epoch(&subject);
-        assert_eq!(epochs.turn(&subject, first), Turn::Current);
+        assert_eq!(epochs.epoch_status(&subject, first), EpochStatus::Current);
         epochs.end(subject.clone(), after(1));
         let second = epochs.epoch(&subject);
         epochs.end(subject.clone(), after(2));
-        assert_eq!(epochs.turn(&subject, first), Turn::Ended(Some(after(1))));
-        assert_eq!(epochs.turn(&subject, second), Turn::Ended(Some(after(2))));
-        assert_eq!(epochs.turn(&subject, epochs.epoch(&subject)), Turn::Current);
-        assert_eq!(epochs.turn(&subject, Epoch::FORMER), Turn::Ended(None), "an earlier run's, whatever came since");
-        assert_eq!(epochs.turn(&Subject::Sales("demo".into(), 1), first), Turn::Current, "another subject");
+        assert_eq!(epochs.epoch_status(&subject, first), EpochStatus::Ended(Some(after(1))));
+        assert_eq!(epochs.epoch_status(&subject, second), EpochStatus::Ended(Some(after(2))));
+        assert_eq!(epochs.epoch_status(&subject, epochs.epoch(&subject)), EpochStatus::Current);
+        assert_eq!(
+            epochs.epoch_status(&subject, Epoch::FORMER),
+            EpochStatus::Ended(None),
+            "an earlier run's, whatever came since"
+        );
+        assert_eq!(
+            epochs.epoch_status(&Subject::Sales("demo".into(), 1), first),
+            EpochStatus::Current,
+            "another subject"
+        );
     }
 
     #[test]
@@ -133,6 +141,6 @@ mod tests {
         for _ in 0..=MAX_ENDS {
             epochs.end(subject.clone(), start);
         }
-        assert_eq!(epochs.turn(&subject, first), Turn::Ended(None));
+        assert_eq!(epochs.epoch_status(&subject, first), EpochStatus::Ended(None));
     }
 }

@@ -25,7 +25,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 pub use epochs::Epoch;
-use epochs::{Epochs, Subject, Turn};
+use epochs::{EpochStatus, Epochs, Subject};
 pub use key::{Key, PasswordKey, PlainKey};
 use store::Changes;
 
@@ -66,7 +66,7 @@ pub struct Config {
 
 /// A reply as it was when its command was written. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Copy(Arc<Reply>);
+pub struct CachedReply(Arc<Reply>);
 
 /// What a copy holds.
 #[derive(Debug)]
@@ -83,7 +83,7 @@ pub struct Reply {
     current_at: AtomicU64,
 }
 
-impl Deref for Copy {
+impl Deref for CachedReply {
     type Target = Reply;
 
     fn deref(&self) -> &Reply {
@@ -93,33 +93,33 @@ impl Deref for Copy {
 
 /// How a copy may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum Freshness {
     /// As good as asking.
     Fresh {
         /// Until it ages out, if no broadcast ends it before.
         left: Duration,
     },
     /// Older than its rule: may be served, labelled, while a new one is fetched.
-    Aged {
+    Stale {
         /// For how long it has been stale.
         by: Duration,
     },
     /// Ended by a broadcast, a payment, a hole in what could be heard, or a restart: to be replaced before it is
     /// used, and served only where no new one can be had.
-    Ended {
+    Invalidated {
         /// For how long it has been stale: since it was ended, where that was before it aged. Where the instant is not
         /// known, since its command was written.
         by: Duration,
     },
     /// Too old for anything.
-    Useless,
+    Expired,
 }
 
 /// All instances' copies. Cheap to share.
 #[derive(Debug)]
 pub struct Cache {
     config: Config,
-    copies: Moka<Key, Copy>,
+    copies: Moka<Key, CachedReply>,
     /// What was refused, and under the how manieth key of the instance.
     refusals: Moka<Key, (u64, GatewayError)>,
     epochs: Mutex<Epochs>,
@@ -134,7 +134,8 @@ impl Cache {
     #[must_use]
     pub fn new(config: Config) -> Self {
         let changes = Arc::new(Changes::new(config.store.is_some()));
-        let weigh = |_: &Key, copy: &Copy| u32::try_from(copy.body.as_str().len() + OVERHEAD).unwrap_or(u32::MAX);
+        let weigh =
+            |_: &Key, copy: &CachedReply| u32::try_from(copy.body.as_str().len() + OVERHEAD).unwrap_or(u32::MAX);
         let gone = Arc::clone(&changes);
         let copies = Moka::builder()
             .weigher(weigh)
@@ -186,55 +187,56 @@ impl Cache {
 
     /// The copy of a plain key, where it is fresh at `now`.
     #[must_use]
-    pub fn fresh(&self, spec: &Spec, key: &PlainKey<'_>, now: Instant) -> Option<(Copy, Duration)> {
+    pub fn fresh(&self, spec: &Spec, key: &PlainKey<'_>, now: Instant) -> Option<(CachedReply, Duration)> {
         let copy = self.copies.get(key)?;
         let left = self.rule(spec.name)?.fresh.checked_sub(now.saturating_duration_since(copy.written))?;
-        let current = self.is_still_current(&copy) || self.turn(spec, &key.key(), &copy) == Turn::Current;
+        let current =
+            self.is_still_current(&copy) || self.epoch_status(spec, &key.key(), &copy) == EpochStatus::Current;
         (current && !left.is_zero()).then_some((copy, left))
     }
 
     /// Whether nothing has ended since the copy's epoch was last seen to be in force.
-    fn is_still_current(&self, copy: &Copy) -> bool {
+    fn is_still_current(&self, copy: &CachedReply) -> bool {
         copy.current_at.load(Ordering::Relaxed) == self.ended.load(Ordering::Acquire)
     }
 
-    /// The copy of `key`, whatever its standing.
+    /// The copy of `key`, whatever its freshness.
     #[must_use]
-    pub fn copy(&self, key: &Key) -> Option<Copy> {
+    pub fn copy(&self, key: &Key) -> Option<CachedReply> {
         self.copies.get(key)
     }
 
     /// How a copy may be used at `now`.
     #[must_use]
-    pub fn standing(&self, spec: &Spec, key: &Key, copy: &Copy, now: Instant) -> Standing {
-        let Some(rule) = self.rule(spec.name) else { return Standing::Useless };
+    pub fn freshness(&self, spec: &Spec, key: &Key, copy: &CachedReply, now: Instant) -> Freshness {
+        let Some(rule) = self.rule(spec.name) else { return Freshness::Expired };
         let age = now.saturating_duration_since(copy.written);
         let aged = age.saturating_sub(rule.fresh);
-        let standing = match self.turn(spec, key, copy) {
-            Turn::Ended(at) => {
+        let freshness = match self.epoch_status(spec, key, copy) {
+            EpochStatus::Ended(at) => {
                 let ended = at.map_or(age, |at| now.saturating_duration_since(at));
-                Standing::Ended { by: aged.max(ended) }
+                Freshness::Invalidated { by: aged.max(ended) }
             }
-            Turn::Current => match rule.fresh.checked_sub(age) {
-                Some(left) if !left.is_zero() => Standing::Fresh { left },
-                _ => Standing::Aged { by: aged },
+            EpochStatus::Current => match rule.fresh.checked_sub(age) {
+                Some(left) if !left.is_zero() => Freshness::Fresh { left },
+                _ => Freshness::Stale { by: aged },
             },
         };
-        match standing {
-            Standing::Ended { by } | Standing::Aged { by } if by > rule.stale => Standing::Useless,
-            standing => standing,
+        match freshness {
+            Freshness::Invalidated { by } | Freshness::Stale { by } if by > rule.stale => Freshness::Expired,
+            freshness => freshness,
         }
     }
 
-    fn turn(&self, spec: &Spec, key: &Key, copy: &Copy) -> Turn {
+    fn epoch_status(&self, spec: &Spec, key: &Key, copy: &CachedReply) -> EpochStatus {
         // Read before the look: an end that comes in between makes the judgement one that is not remembered.
         let ended = self.ended.load(Ordering::Acquire);
         let turn = match subject(spec, key) {
-            Some(subject) => self.epochs().turn(&subject, copy.epoch),
-            None if copy.epoch == Epoch::FORMER => Turn::Ended(None),
-            None => Turn::Current,
+            Some(subject) => self.epochs().epoch_status(&subject, copy.epoch),
+            None if copy.epoch == Epoch::FORMER => EpochStatus::Ended(None),
+            None => EpochStatus::Current,
         };
-        if turn == Turn::Current {
+        if turn == EpochStatus::Current {
             copy.current_at.store(ended, Ordering::Relaxed);
         }
         turn
@@ -245,7 +247,7 @@ impl Cache {
     }
 
     /// Keeps a reply. A copy whose command was written later is never replaced by an earlier one.
-    pub fn keep(&self, key: &Key, copy: Copy) {
+    pub fn keep(&self, key: &Key, copy: CachedReply) {
         self.refusals.invalidate(key);
         self.copies.entry_by_ref(key).and_upsert_with(|known| match known {
             Some(known) if known.value().written > copy.written => known.into_value(),
@@ -289,7 +291,7 @@ fn subject(spec: &Spec, key: &Key) -> Option<Subject> {
     }
 }
 
-impl Copy {
+impl CachedReply {
     /// A copy of `body`, with its entity tag.
     #[must_use]
     pub fn new(body: Body, written: Instant, epoch: Epoch) -> Self {

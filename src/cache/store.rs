@@ -29,7 +29,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use super::{Cache, Copy, Epoch, Key};
+use super::{Cache, CachedReply, Epoch, Key};
 use crate::protocol::Body;
 
 /// The one version of the files there is.
@@ -186,7 +186,7 @@ impl Store {
         outcome
     }
 
-    fn replace(&self, key: &Key, copy: &Copy) -> io::Result<()> {
+    fn replace(&self, key: &Key, copy: &CachedReply) -> io::Result<()> {
         let path = self.path(key)?;
         let beside = path.with_extension("new");
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
@@ -201,7 +201,7 @@ impl Store {
     }
 }
 
-fn encode(key: &Key, copy: &Copy, now: SystemTime) -> serde_json::Result<Vec<u8>> {
+fn encode(key: &Key, copy: &CachedReply, now: SystemTime) -> serde_json::Result<Vec<u8>> {
     let age = Instant::now().saturating_duration_since(copy.written);
     let since_1970 = now.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(age);
     let head = Head {
@@ -237,7 +237,7 @@ impl Cache {
         let useful = self.rule(key.command).is_some_and(|rule| age <= rule.stale);
         let written = Instant::now().checked_sub(age).filter(|_| useful);
         if let Some(written) = written {
-            self.copies.insert(key.clone(), Copy::new(body.clone(), written, Epoch::FORMER));
+            self.copies.insert(key.clone(), CachedReply::new(body.clone(), written, Epoch::FORMER));
         }
         written.is_some()
     }

@@ -1,10 +1,10 @@
 //! The section `limits`.
 
-use crate::budget::{Config, Payments, Scope};
+use crate::budget::{Config, CounterScope, Payments};
 use crate::protocol::command;
 use crate::settings::{Choice, Section};
 
-impl Choice for Scope {
+impl Choice for CounterScope {
     const ALL: &'static [(&'static str, Self)] = &[("command", Self::Command), ("instance", Self::Instance)];
 }
 

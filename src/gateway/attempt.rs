@@ -8,23 +8,23 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::config::Config;
+use super::context::PoolContext;
 use super::dialer::Dialer;
 use super::error::{DialError, Ended};
-use super::homes::Place;
+use super::events::LinkEvent;
 use super::link::{self, Link};
-use super::reach::Attempt as Reaching;
-use super::shared::Shared;
+use super::reach::ReachAttempt;
+use super::runtimes::Assignment;
 use super::state::{Entry, LinkId, Phase};
-use super::upward::Upward;
 
 /// One attempt to connect, and the connection that comes of it. However its task ends, even by a panic or with the thread
 /// it lives on, the pool hears of it: a link that nobody ends would count as busy for ever.
 pub(super) struct Attempt {
-    pool: Arc<Shared>,
+    pool: Arc<PoolContext>,
     shard: usize,
     stage: Stage,
     /// Taken once it is known how the attempt went.
-    reaching: Option<Reaching>,
+    reaching: Option<ReachAttempt>,
 }
 
 /// How far an attempt has got.
@@ -36,12 +36,12 @@ enum Stage {
 
 impl Attempt {
     /// An attempt that the shard counts as under way already.
-    pub(super) fn begun(pool: &Arc<Shared>, shard: usize, reaching: Reaching) -> Self {
+    pub(super) fn begun(pool: &Arc<PoolContext>, shard: usize, reaching: ReachAttempt) -> Self {
         Self { pool: Arc::clone(pool), shard, stage: Stage::Dialling, reaching: Some(reaching) }
     }
 
     /// Opens one connection and serves it until it ends.
-    pub(super) async fn go(mut self, name: String, place: Place) {
+    pub(super) async fn go(mut self, name: String, assignment: Assignment) {
         let (pool, index) = (Arc::clone(&self.pool), self.shard);
         let url = pool.config.url_of(&name, &pool.slug);
         // Apart, since it is large and ends long before the connection does.
@@ -54,7 +54,7 @@ impl Attempt {
         };
         let (jobs, inbox) = mpsc::channel(1);
         let (stop, opened) = (CancellationToken::new(), Instant::now());
-        let (shard, thread) = (index, place.thread);
+        let (shard, thread) = (index, assignment.thread);
         let entry = Entry {
             shard,
             phase: Phase::Busy,
@@ -103,7 +103,7 @@ impl Drop for Attempt {
                 self.pool.changed.notify_one();
             }
             Stage::Serving { link, opened } => {
-                (self.pool.heard.0)(&Upward::Closed { link, last_heard: opened });
+                (self.pool.events.0)(&LinkEvent::Closed { link, last_heard: opened });
                 self.pool.link_ended(link, self.shard, false, &Ended::Lost("its task was cut off".to_owned()));
             }
         }
@@ -123,8 +123,8 @@ pub async fn dial_once(config: &Config, dialer: &Dialer, shard: &str, slug: &str
 mod tests {
     use tokio::time::sleep;
 
-    use super::super::homes::tests::thread_of;
-    use super::super::{Heard, Homes, Pool};
+    use super::super::runtimes::tests::thread_of;
+    use super::super::{EventSink, Pool, Runtimes};
     use super::*;
     use crate::gateway;
     use concertpos_simulator::{self as simulator, Simulator};
@@ -147,22 +147,22 @@ mod tests {
     #[tokio::test]
     async fn a_thread_that_ends_takes_its_links_along_and_others_are_opened_elsewhere() {
         let gateway = Simulator::start(simulator::Config::default()).await.unwrap();
-        let homes = Homes::expecting(1);
-        let (end, home) = thread_of(&homes);
+        let runtimes = Runtimes::expecting(1);
+        let (end, home) = thread_of(&runtimes);
         let config = Config { url: gateway.url(), ..Config::default() };
         let dialer = Dialer::tcp(gateway::client_config(None).unwrap());
         let closed = Arc::new(std::sync::Mutex::new(Vec::new()));
-        let heard = Heard(Arc::new({
+        let events = EventSink(Arc::new({
             let closed = Arc::clone(&closed);
             move |upward| {
-                if let Upward::Closed { link, .. } = upward {
+                if let LinkEvent::Closed { link, .. } = upward {
                     closed.lock().unwrap().push(*link);
                 }
             }
         }));
-        let pool = Pool::new(config, "demo", "demo", dialer, heard);
+        let pool = Pool::new(config, "demo", "demo", dialer, events);
         let stop = CancellationToken::new();
-        tokio::spawn(pool.clone().tend(homes, stop.clone(), Duration::ZERO));
+        tokio::spawn(pool.clone().tend(runtimes, stop.clone(), Duration::ZERO));
         let first = links(&pool, 2).await;
 
         drop(end);

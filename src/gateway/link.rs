@@ -21,14 +21,14 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::config::Config;
+use super::context::PoolContext;
 use super::dialer::Dialer;
 use super::error::{Cause, DialError, Ended, Ending, Failure, LateFrames, Lost, NotSent, Refusal};
+use super::events::LinkEvent;
 use super::exchange::{Conclusion, Exchange, Pong, Step, Untrusted};
-use super::shared::Shared;
 use super::socket::{self, Socket};
 use super::state::{Job, LinkId};
 use super::tally::Outcome;
-use super::upward::Upward;
 use crate::protocol::{Body, Frame, GatewayError, Kind, Meaning, Undecodable, frame};
 
 /// How long a goodbye may take.
@@ -63,15 +63,15 @@ pub(super) async fn open(url: &str, dialer: &Dialer, config: &Config) -> Result<
         let connect = |why: String| DialError::Connect(why);
         socket.ping(0).await.map_err(connect)?;
         loop {
-            match socket.hear().await {
-                socket::Heard::Pong(0) => return Ok((socket, asked.elapsed())),
-                socket::Heard::Closed(why) | socket::Heard::Garbled(why) => return Err(DialError::Closed(why)),
-                socket::Heard::Text(text) => {
+            match socket.receive().await {
+                socket::Received::Pong(0) => return Ok((socket, asked.elapsed())),
+                socket::Received::Closed(why) | socket::Received::Garbled(why) => return Err(DialError::Closed(why)),
+                socket::Received::Text(text) => {
                     if let Ok(Frame::Error(error)) = frame::decode(&text, config.format) {
                         return Err(DialError::Refused(error));
                     }
                 }
-                socket::Heard::Binary(_) | socket::Heard::Pong(_) | socket::Heard::Noise => {}
+                socket::Received::Binary(_) | socket::Received::Pong(_) | socket::Received::Noise => {}
             }
         }
     };
@@ -126,7 +126,7 @@ pub(super) struct Link {
     shard: usize,
     name: String,
     socket: Socket,
-    shared: Arc<Shared>,
+    shared: Arc<PoolContext>,
     exchange: Exchange,
     waiter: Option<Waiter>,
     late: Option<mpsc::Sender<Ending>>,
@@ -143,7 +143,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(id: LinkId, shard: usize, name: String, socket: Socket, pool: Arc<Shared>) -> Self {
+    pub(super) fn new(id: LinkId, shard: usize, name: String, socket: Socket, pool: Arc<PoolContext>) -> Self {
         let now = Instant::now();
         let due = (Due::KeepAlive, now + pool.config.ping_interval);
         let exchange = Exchange::new();
@@ -168,7 +168,7 @@ impl Link {
 
     /// Serves until the connection is over, and leaves nobody waiting. Says also whether an exchange was completed.
     pub(super) async fn serve(mut self, mut jobs: mpsc::Receiver<Job>, stop: CancellationToken) -> (Ended, bool) {
-        self.tell(&Upward::Opened { link: self.id, at: self.last_heard });
+        self.tell(&LinkEvent::Opened { link: self.id, at: self.last_heard });
         self.shared.put_back(self.id);
         // A new link in service may free another to be given up.
         self.shared.replan();
@@ -179,7 +179,7 @@ impl Link {
             let went_on = tokio::select! {
                 biased;
                 () = stop.cancelled() => Err(Ended::Asked),
-                heard = self.socket.hear() => self.heard(heard).await,
+                received = self.socket.receive() => self.received(received).await,
                 () = overdue => self.overdue().await,
                 () = unawaited(self.late.as_ref()) => Err(Ended::Spent),
                 Some(job) = jobs.recv(), if self.exchange.is_idle() => self.begin(job).await,
@@ -198,15 +198,15 @@ impl Link {
         while let Some(job) = jobs.recv().await {
             let _ = job.answer.send(Err(NotSent::LinkGone.into()));
         }
-        self.tell(&Upward::Closed { link: self.id, last_heard: self.last_heard });
+        self.tell(&LinkEvent::Closed { link: self.id, last_heard: self.last_heard });
         if !matches!(ended, Ended::Lost(_)) {
             self.socket.close(GOODBYE).await;
         }
         (ended, self.proved)
     }
 
-    fn tell(&self, upward: &Upward) {
-        (self.shared.heard.0)(upward);
+    fn tell(&self, upward: &LinkEvent) {
+        (self.shared.events.0)(upward);
     }
 
     /// Writes a command.
@@ -237,20 +237,20 @@ impl Link {
         }
     }
 
-    async fn heard(&mut self, heard: socket::Heard) -> Result<(), Ended> {
-        match heard {
-            socket::Heard::Closed(why) => return Err(Ended::Lost(why)),
-            socket::Heard::Garbled(why) => return Err(Ended::Garbled(why)),
-            socket::Heard::Noise => {}
-            socket::Heard::Pong(payload) => self.pong(payload),
-            socket::Heard::Text(text) => {
+    async fn received(&mut self, received: socket::Received) -> Result<(), Ended> {
+        match received {
+            socket::Received::Closed(why) => return Err(Ended::Lost(why)),
+            socket::Received::Garbled(why) => return Err(Ended::Garbled(why)),
+            socket::Received::Noise => {}
+            socket::Received::Pong(payload) => self.pong(payload),
+            socket::Received::Text(text) => {
                 self.last_heard = Instant::now();
                 match frame::decode(&text, self.shared.config.format) {
                     Ok(frame) => return self.frame(frame).await,
                     Err(why) => self.not_understood(text.as_bytes(), &why),
                 }
             }
-            socket::Heard::Binary(bytes) => {
+            socket::Received::Binary(bytes) => {
                 self.last_heard = Instant::now();
                 self.not_understood(&bytes, &Undecodable::BINARY);
             }
@@ -270,7 +270,7 @@ impl Link {
         if why.may_be_broadcast {
             let mut hasher = DefaultHasher::new();
             message.hash(&mut hasher);
-            self.tell(&Upward::Unreadable { link: self.id, at: self.last_heard, digest: hasher.finish() });
+            self.tell(&LinkEvent::Unreadable { link: self.id, at: self.last_heard, digest: hasher.finish() });
         }
     }
 
@@ -326,7 +326,7 @@ impl Link {
             }
             Step::Up { message, parameters } => {
                 self.shared.tally.broadcast_frames.count();
-                self.tell(&Upward::Broadcast { link: self.id, at: self.last_heard, message, parameters });
+                self.tell(&LinkEvent::Broadcast { link: self.id, at: self.last_heard, message, parameters });
                 Ok(())
             }
             Step::Stray => {

@@ -10,29 +10,29 @@
 
 mod attempt;
 pub mod config;
+mod context;
 pub mod dialer;
 pub mod error;
+pub mod events;
 pub mod exchange;
-pub mod homes;
 pub mod link;
 pub mod plan;
 pub mod pool;
 mod reach;
+pub mod runtimes;
 pub mod shard;
-mod shared;
 mod socket;
 mod state;
 pub mod tally;
 mod tls;
-pub mod upward;
 
 pub use attempt::dial_once;
 pub use config::Config;
 pub use dialer::{Dial, Dialer};
 pub use error::{Cause, DialError, Ending, Failure, LateFrames, Lost, NotSent, Refusal};
-pub use homes::Homes;
+pub use events::{EventSink, LinkEvent};
 pub use pool::{Lease, Pool};
+pub use runtimes::Runtimes;
 pub use state::{LinkStatus, PoolStatus, Priority, ShardStatus};
 pub use tally::Tally;
 pub use tls::client_config;
-pub use upward::{Heard, Upward};

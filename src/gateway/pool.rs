@@ -19,37 +19,37 @@ use tracing::{Instrument, Span};
 
 use super::attempt::Attempt;
 use super::config::Config;
+use super::context::PoolContext;
 use super::dialer::Dialer;
 use super::error::{Failure, NotSent};
+use super::events::EventSink;
 use super::exchange::Expect;
-use super::homes::Homes;
 use super::link;
 use super::plan::plan;
-use super::shared::Shared;
+use super::runtimes::Runtimes;
 use super::state::{Given, Job, Phase, PoolStatus, Priority, State, Ticket};
 use super::tally::Tally;
-use super::upward::Heard;
 use crate::protocol::{Body, Command, command, frame};
 use crate::telemetry::traces;
 
 /// The connections of one instance. Cheap to clone; they are all the same pool.
 #[derive(Debug, Clone)]
 pub struct Pool {
-    shared: Arc<Shared>,
+    shared: Arc<PoolContext>,
 }
 
 impl Pool {
     /// A pool for `instance`, whose name at the gateway is `slug`. It opens nothing until [`tend`](Self::tend) runs.
-    /// `heard` is told of broadcasts and of the comings and goings of connections at the very moment, before anything
+    /// `events` is told of broadcasts and of the comings and goings of connections at the very moment, before anything
     /// else that comes over that connection.
     #[must_use]
-    pub fn new(config: Config, instance: &str, slug: &str, dialer: Dialer, heard: Heard) -> Self {
+    pub fn new(config: Config, instance: &str, slug: &str, dialer: Dialer, events: EventSink) -> Self {
         let shards = config.shards.iter().map(|shard| (shard.clone(), config.key_of(shard, slug)));
         let (state, tally) = (Mutex::new(State::new(shards, config.max_links)), Tally::new(&config.shards));
-        let shared = Shared {
+        let shared = PoolContext {
             config,
             instance: instance.to_owned(),
-            heard,
+            events,
             tally,
             slug: slug.to_owned(),
             dialer,
@@ -68,12 +68,12 @@ impl Pool {
     }
 
     /// Keeps the pool as it should be until `stop`, then refuses newcomers, waits for exchanges under way no longer
-    /// than `grace`, and closes every link. The links live in `homes`.
-    pub async fn tend(self, homes: Homes, stop: CancellationToken, grace: Duration) {
-        homes.settled().await;
+    /// than `grace`, and closes every link. The links live in `runtimes`.
+    pub async fn tend(self, runtimes: Runtimes, stop: CancellationToken, grace: Duration) {
+        runtimes.registered().await;
         let mut reached = self.shared.dialer.reach().changes();
         loop {
-            let look_again = self.follow_plan(&homes);
+            let look_again = self.follow_plan(&runtimes);
             let pause = async {
                 match look_again {
                     Some(at) => sleep_until(at).await,
@@ -92,7 +92,7 @@ impl Pool {
     }
 
     /// Does what the planner says; returns when to ask it again.
-    fn follow_plan(&self, homes: &Homes) -> Option<Instant> {
+    fn follow_plan(&self, runtimes: &Runtimes) -> Option<Instant> {
         let now = Instant::now();
         let shared = &self.shared;
         let mut state = shared.state();
@@ -121,9 +121,9 @@ impl Pool {
         drop(state);
         // An attempt on a thread that has just ended is over at once, and says so under the lock.
         for (attempt, shard) in dials {
-            let place = homes.place();
-            let runtime = place.runtime.clone();
-            shared.tasks.spawn_on(attempt.go(shard, place), &runtime);
+            let assignment = runtimes.assign();
+            let runtime = assignment.runtime.clone();
+            shared.tasks.spawn_on(attempt.go(shard, assignment), &runtime);
         }
         plan.look_again.or_else(|| grown.then(|| now + super::plan::IDLE_PATIENCE))
     }
@@ -232,9 +232,9 @@ impl Pool {
     }
 }
 
-/// A place in the queue. Dropped, it gives up the place, and puts back a link given in that very moment.
+/// A assignment in the queue. Dropped, it gives up the assignment, and puts back a link given in that very moment.
 struct Waiting {
-    shared: Arc<Shared>,
+    shared: Arc<PoolContext>,
     ticket: Ticket,
     receiver: oneshot::Receiver<Result<Given, NotSent>>,
 }
@@ -244,7 +244,7 @@ impl Waiting {
         if let Ok(answer) = timeout_at(deadline, &mut self.receiver).await {
             return answer.unwrap_or(Err(NotSent::Draining));
         }
-        // Links are given under the lock, so once the place is gone either one was given or none will be.
+        // Links are given under the lock, so once the assignment is gone either one was given or none will be.
         self.shared.state().waiting.remove(&self.ticket);
         self.receiver.try_recv().unwrap_or(Err(NotSent::NoLinkInTime))
     }
@@ -262,7 +262,7 @@ impl Drop for Waiting {
 /// The right to write one command on one link. Dropped unused, the link goes back.
 #[derive(Debug)]
 pub struct Lease {
-    shared: Arc<Shared>,
+    shared: Arc<PoolContext>,
     given: Option<Given>,
     /// How long the reply may take, from the write.
     limit: Duration,
@@ -337,9 +337,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_attempt_that_is_cut_off_has_failed_so_that_the_next_waits_its_time() {
-        let heard = Heard(Arc::new(|_| {}));
+        let events = EventSink(Arc::new(|_| {}));
         let dialer = Dialer::tcp(gateway::client_config(None).unwrap());
-        let pool = Pool::new(Config::default(), "demo", "demo", dialer, heard);
+        let pool = Pool::new(Config::default(), "demo", "demo", dialer, events);
         pool.shared.state().shards[0].dialling += 1;
         let reaching = pool.shared.dialer.reach().begin("exon", Instant::now()).unwrap();
         drop(Attempt::begun(&pool.shared, 0, reaching));

@@ -2,7 +2,7 @@
 //!
 //! That a name is not resolved, a connection not opened, TLS or the upgrade not agreed on concerns everybody who would
 //! connect to that shard, so it is noted once for all: were each instance to find out for itself, two hundred of them
-//! would storm a gateway that is down. A shard that was found bad is tried by one instance at a time, after pauses that
+//! would storm a gateway that is down. A shard that was shared bad is tried by one instance at a time, after pauses that
 //! all of them keep, and the first success opens it to all. What the gateway says about an instance once it is connected
 //! is that instance's alone, and stays with its pool ([`super::shard`]).
 
@@ -17,19 +17,19 @@ use super::shard::Health;
 /// What is known of all shards. Cheap to clone; all clones are the same.
 #[derive(Debug, Clone)]
 pub(super) struct Reach {
-    shared: Arc<Shared>,
+    shared: Arc<ReachTable>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    shards: Mutex<BTreeMap<String, Found>>,
+struct ReachTable {
+    shards: Mutex<BTreeMap<String, SharedHealth>>,
     /// Told whenever somebody who could not dial a shard may do so now.
     changed: watch::Sender<()>,
 }
 
-/// One shard as it is found by all.
+/// One shard as it is shared by all.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Found {
+pub(super) struct SharedHealth {
     pub(super) health: Health,
     /// Why it cannot be reached.
     pub(super) fault: Option<String>,
@@ -39,12 +39,12 @@ pub(super) struct Found {
 
 impl Default for Reach {
     fn default() -> Self {
-        Self { shared: Arc::new(Shared { shards: Mutex::default(), changed: watch::Sender::new(()) }) }
+        Self { shared: Arc::new(ReachTable { shards: Mutex::default(), changed: watch::Sender::new(()) }) }
     }
 }
 
 impl Reach {
-    fn shards(&self) -> MutexGuard<'_, BTreeMap<String, Found>> {
+    fn shards(&self) -> MutexGuard<'_, BTreeMap<String, SharedHealth>> {
         self.shared.shards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -54,12 +54,12 @@ impl Reach {
     }
 
     /// What is known of a shard.
-    pub(super) fn of(&self, shard: &str) -> Found {
+    pub(super) fn of(&self, shard: &str) -> SharedHealth {
         self.shards().get(shard).cloned().unwrap_or_default()
     }
 
     /// Leave to dial a shard now. None for a bad one that somebody tries, or whose pause is not over.
-    pub(super) fn begin(&self, shard: &str, now: Instant) -> Option<Attempt> {
+    pub(super) fn begin(&self, shard: &str, now: Instant) -> Option<ReachAttempt> {
         let mut shards = self.shards();
         let trial = match shards.get_mut(shard).filter(|known| !known.health.is_good()) {
             Some(bad) if bad.on_trial || !bad.health.may_dial(now, 0) => return None,
@@ -69,20 +69,20 @@ impl Reach {
             }
             None => false,
         };
-        Some(Attempt { reach: self.clone(), shard: shard.to_owned(), begun: now, trial })
+        Some(ReachAttempt { reach: self.clone(), shard: shard.to_owned(), begun: now, trial })
     }
 }
 
-/// An attempt to reach a shard. One that is dropped has found out nothing.
+/// An attempt to reach a shard. One that is dropped has shared out nothing.
 #[derive(Debug)]
-pub(super) struct Attempt {
+pub(super) struct ReachAttempt {
     reach: Reach,
     shard: String,
     begun: Instant,
     trial: bool,
 }
 
-impl Attempt {
+impl ReachAttempt {
     /// When it was begun.
     pub(super) fn begun(&self) -> Instant {
         self.begun
@@ -103,7 +103,7 @@ impl Attempt {
     }
 }
 
-impl Drop for Attempt {
+impl Drop for ReachAttempt {
     fn drop(&mut self) {
         if self.trial {
             if let Some(known) = self.reach.shards().get_mut(&self.shard) {
@@ -125,7 +125,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::super::dialer::Stream;
-    use super::super::{Config, Dial, Dialer, Heard, Homes, Pool, client_config};
+    use super::super::{Config, Dial, Dialer, EventSink, Pool, Runtimes, client_config};
     use super::*;
     use concertpos_simulator::{self as simulator, Simulator};
 
@@ -175,8 +175,8 @@ mod tests {
             let dialer = Dialer::over(self.clone(), client_config(None).unwrap());
             let tended = |slug: &&str| {
                 let config = Config { url: self.gateway.url(), ..Config::default() };
-                let pool = Pool::new(config, slug, slug, dialer.clone(), Heard(Arc::new(|_| {})));
-                tokio::spawn(pool.clone().tend(Homes::default(), stop.clone(), Duration::ZERO));
+                let pool = Pool::new(config, slug, slug, dialer.clone(), EventSink(Arc::new(|_| {})));
+                tokio::spawn(pool.clone().tend(Runtimes::default(), stop.clone(), Duration::ZERO));
                 pool
             };
             slugs.iter().map(tended).collect()
@@ -214,8 +214,8 @@ mod tests {
     async fn an_attempt_that_hangs_does_not_hold_up_the_end() {
         let (way, stop) = (Way::new(Network::Hangs), CancellationToken::new());
         let dialer = Dialer::over(way.clone(), client_config(None).unwrap());
-        let pool = Pool::new(Config::default(), "demo", "demo", dialer, Heard(Arc::new(|_| {})));
-        let tending = tokio::spawn(pool.tend(Homes::default(), stop.clone(), Duration::from_secs(5)));
+        let pool = Pool::new(Config::default(), "demo", "demo", dialer, EventSink(Arc::new(|_| {})));
+        let tending = tokio::spawn(pool.tend(Runtimes::default(), stop.clone(), Duration::from_secs(5)));
         sleep(Duration::from_millis(100)).await;
         assert!(way.dials.load(Ordering::Relaxed) > 0);
         let begun = Instant::now();
@@ -230,8 +230,8 @@ mod tests {
         let mut changes = reach.changes();
         let (one, other) = (reach.begin(SHARD, now).unwrap(), reach.begin(SHARD, now).unwrap());
         one.failed(now, 1.0, "refused".into(), false);
-        let found = reach.of(SHARD);
-        assert_eq!((found.health.failures(), found.fault.as_deref()), (1, Some("refused")));
+        let shared = reach.of(SHARD);
+        assert_eq!((shared.health.failures(), shared.fault.as_deref()), (1, Some("refused")));
         assert!(reach.begin(SHARD, now).is_none(), "its pause is not over");
         other.failed(now, 1.0, "refused".into(), false);
         assert_eq!(reach.of(SHARD).health.failures(), 1, "two that were under way together are one failure");
@@ -255,7 +255,7 @@ mod tests {
         let later = now + Duration::from_secs(1);
         drop(reach.begin(SHARD, later).unwrap());
         assert!(changes.has_changed().unwrap());
-        assert_eq!(reach.of(SHARD).health.failures(), 1, "nothing was found out");
+        assert_eq!(reach.of(SHARD).health.failures(), 1, "nothing was shared out");
         assert!(reach.begin(SHARD, later).is_some());
     }
 }

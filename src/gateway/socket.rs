@@ -23,7 +23,7 @@ const READ_BUFFER: usize = 16 << 10;
 
 /// What came over the connection.
 #[derive(Debug)]
-pub(super) enum Heard {
+pub(super) enum Received {
     /// A text message.
     Text(Utf8Bytes),
     /// A binary message.
@@ -93,23 +93,23 @@ impl Socket {
     }
 
     /// The next thing that comes. Cancel safe: nothing is lost when the future is dropped.
-    pub(super) async fn hear(&mut self) -> Heard {
+    pub(super) async fn receive(&mut self) -> Received {
         match self.stream.next().await {
-            Some(Ok(Message::Text(text))) => Heard::Text(text),
+            Some(Ok(Message::Text(text))) => Received::Text(text),
             Some(Ok(Message::Pong(payload))) => {
-                payload.as_ref().try_into().map_or(Heard::Noise, |bytes| Heard::Pong(u64::from_be_bytes(bytes)))
+                payload.as_ref().try_into().map_or(Received::Noise, |bytes| Received::Pong(u64::from_be_bytes(bytes)))
             }
-            Some(Ok(Message::Close(frame))) => Heard::Closed(closing_words(frame)),
-            Some(Ok(Message::Binary(bytes))) => Heard::Binary(bytes),
-            Some(Ok(Message::Ping(_) | Message::Frame(_))) => Heard::Noise,
-            Some(Err(WsError::Utf8(_))) => Heard::Garbled("a text message was not UTF-8".to_owned()),
+            Some(Ok(Message::Close(frame))) => Received::Closed(closing_words(frame)),
+            Some(Ok(Message::Binary(bytes))) => Received::Binary(bytes),
+            Some(Ok(Message::Ping(_) | Message::Frame(_))) => Received::Noise,
+            Some(Err(WsError::Utf8(_))) => Received::Garbled("a text message was not UTF-8".to_owned()),
             // An end without a goodbye counts as one of these too.
             Some(Err(WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake))) => {
-                Heard::Closed("the gateway closed the connection without a goodbye".to_owned())
+                Received::Closed("the gateway closed the connection without a goodbye".to_owned())
             }
-            Some(Err(error @ (WsError::Protocol(_) | WsError::Capacity(_)))) => Heard::Garbled(error.to_string()),
-            Some(Err(error)) => Heard::Closed(error.to_string()),
-            None => Heard::Closed("the gateway closed the connection".to_owned()),
+            Some(Err(error @ (WsError::Protocol(_) | WsError::Capacity(_)))) => Received::Garbled(error.to_string()),
+            Some(Err(error)) => Received::Closed(error.to_string()),
+            None => Received::Closed("the gateway closed the connection".to_owned()),
         }
     }
 

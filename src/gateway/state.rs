@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 use super::error::{Failure, NotSent};
 use super::exchange::Expect;
 use super::plan::{ShardView, View};
-use super::reach::{Found, Reach};
+use super::reach::{Reach, SharedHealth};
 use super::shard::Health;
 use crate::protocol::Body;
 
@@ -94,7 +94,7 @@ pub(super) struct Shard {
     /// What this instance alone knows of it.
     pub(super) health: Health,
     /// What all instances know.
-    pub(super) found: Found,
+    pub(super) shared_health: SharedHealth,
     pub(super) dialling: usize,
     pub(super) cordoned: bool,
     pub(super) last_fault: Option<String>,
@@ -103,29 +103,29 @@ pub(super) struct Shard {
 impl Shard {
     /// Whether nothing speaks against dialling it.
     pub(super) fn is_good(&self) -> bool {
-        self.health.is_good() && self.found.health.is_good()
+        self.health.is_good() && self.shared_health.health.is_good()
     }
 
     /// Whether a connection was lost and none was opened since.
     fn is_in_doubt(&self) -> bool {
-        self.found.health.is_good() && self.health.is_in_doubt()
+        self.shared_health.health.is_good() && self.health.is_in_doubt()
     }
 
     /// Whether it is worth waiting for the next attempt.
     fn may_be_back_soon(&self) -> bool {
-        self.health.may_be_back_soon() && self.found.health.may_be_back_soon()
+        self.health.may_be_back_soon() && self.shared_health.health.may_be_back_soon()
     }
 
     pub(super) fn failures(&self) -> u32 {
-        self.health.failures().max(self.found.health.failures())
+        self.health.failures().max(self.shared_health.health.failures())
     }
 
     fn retry_at(&self) -> Option<Instant> {
-        self.health.retry_at().max(self.found.health.retry_at())
+        self.health.retry_at().max(self.shared_health.health.retry_at())
     }
 
     fn probe_at(&self) -> Option<Instant> {
-        self.health.probe_at().max(self.found.health.probe_at())
+        self.health.probe_at().max(self.shared_health.health.probe_at())
     }
 }
 
@@ -164,7 +164,7 @@ impl State {
         let shard = |(name, key)| Shard {
             name,
             key,
-            found: Found::default(),
+            shared_health: SharedHealth::default(),
             health: Health::new(),
             dialling: 0,
             cordoned: false,
@@ -183,7 +183,7 @@ impl State {
     /// Takes note of what all instances know of the shards.
     pub(super) fn look_at(&mut self, reach: &Reach) {
         for shard in &mut self.shards {
-            shard.found = reach.of(&shard.key);
+            shard.shared_health = reach.of(&shard.key);
         }
     }
 
@@ -413,7 +413,7 @@ impl State {
             .iter()
             .map(|shard| ShardView {
                 dialling: shard.dialling,
-                on_trial: shard.found.on_trial,
+                on_trial: shard.shared_health.on_trial,
                 failures: shard.failures(),
                 timeouts: shard.health.timeouts(),
                 retry_at: shard.retry_at(),
@@ -447,7 +447,7 @@ impl State {
             cordoned: shard.cordoned,
             failures: shard.failures(),
             round_trip_us: shard.health.round_trip().map(|trip| u64::try_from(trip.as_micros()).unwrap_or(u64::MAX)),
-            last_fault: shard.found.fault.clone().or_else(|| shard.last_fault.clone()),
+            last_fault: shard.shared_health.fault.clone().or_else(|| shard.last_fault.clone()),
             links: self
                 .links
                 .iter()

@@ -9,7 +9,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, VARY};
 use actix_web::web::Bytes;
 
-use crate::cache::Copy;
+use crate::cache::CachedReply;
 use crate::protocol::Body;
 
 /// The header in which callers give the password of a point of sale.
@@ -28,7 +28,7 @@ impl AsRef<[u8]> for Shared<Body> {
     }
 }
 
-impl AsRef<[u8]> for Shared<Copy> {
+impl AsRef<[u8]> for Shared<CachedReply> {
     fn as_ref(&self) -> &[u8] {
         self.0.body.as_str().as_bytes()
     }
@@ -37,7 +37,7 @@ impl AsRef<[u8]> for Shared<Copy> {
 /// The answer to a read. A private cache may keep it but asks each time, for it cannot hear `updatepos`; and it must
 /// not give one caller's copy to another.
 #[must_use]
-pub fn read(copy: Copy) -> HttpResponse {
+pub fn read(copy: CachedReply) -> HttpResponse {
     let mut response = HttpResponse::with_body(StatusCode::OK, Bytes::from_owner(Shared(copy)).boxed());
     for (name, value) in [(CONTENT_TYPE, JSON), (CACHE_CONTROL, PRIVATELY), (VARY, BY_CALLER)] {
         response.headers_mut().insert(name, value);
@@ -66,8 +66,8 @@ mod tests {
 
     const REPLY: &str = r#"{"Products": [{"ID":"1", "Price":2.50, "new":1e400}]}"#;
 
-    fn copy() -> Copy {
-        Copy::new(reply(), Instant::now(), Epoch::FORMER)
+    fn copy() -> CachedReply {
+        CachedReply::new(reply(), Instant::now(), Epoch::FORMER)
     }
 
     fn reply() -> Body {

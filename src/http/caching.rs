@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::answer;
 use crate::bridge::freshness::Forward;
-use crate::bridge::{Served, Status, Wish};
+use crate::bridge::{CacheDirectives, Served, Status};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
@@ -21,8 +21,8 @@ const CACHE_NAME: &str = "concertpos-bridge";
 
 /// What the request's `Cache-Control` asks for.
 #[must_use]
-pub fn wish(headers: &HeaderMap) -> Wish {
-    let mut wish = Wish::default();
+pub fn wish(headers: &HeaderMap) -> CacheDirectives {
+    let mut wish = CacheDirectives::default();
     let lines = headers.get_all(CACHE_CONTROL).filter_map(|line| line.to_str().ok());
     for directive in lines.flat_map(|line| line.split(',')) {
         let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
@@ -92,7 +92,7 @@ fn cache_status(status: &Status) -> String {
 mod tests {
     use super::*;
 
-    fn asked(line: &'static str) -> Wish {
+    fn asked(line: &'static str) -> CacheDirectives {
         let mut headers = HeaderMap::new();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static(line));
         wish(&headers)
@@ -101,13 +101,16 @@ mod tests {
     #[test]
     fn the_directives_are_read_and_what_is_malformed_is_ignored() {
         let seconds = |seconds| Some(Duration::from_secs(seconds));
-        assert_eq!(asked("No-Cache"), Wish { no_cache: true, ..Wish::default() });
+        assert_eq!(asked("No-Cache"), CacheDirectives { no_cache: true, ..CacheDirectives::default() });
         assert_eq!(
             asked("max-age=0, max-stale=\"60\""),
-            Wish { max_age: seconds(0), max_stale: seconds(60), ..Wish::default() }
+            CacheDirectives { max_age: seconds(0), max_stale: seconds(60), ..CacheDirectives::default() }
         );
-        assert_eq!(asked("only-if-cached,max-stale"), Wish { only_if_cached: true, ..Wish::default() });
-        assert_eq!(asked("max-age=soon, x=1"), Wish::default());
+        assert_eq!(
+            asked("only-if-cached,max-stale"),
+            CacheDirectives { only_if_cached: true, ..CacheDirectives::default() }
+        );
+        assert_eq!(asked("max-age=soon, x=1"), CacheDirectives::default());
     }
 
     #[test]

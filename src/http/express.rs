@@ -69,7 +69,7 @@ pub(super) fn at_hand(request: &ServiceRequest) -> Option<Result<(HttpResponse, 
         let permitted = examined.and_then(|admitted| admitted.caller.permit(instance, Scope::Read).map(|()| admitted));
         outcome.insert(permitted).is_ok()
     };
-    let served = shared.bridge.at_hand(instance, spec, pos_id, admitted);
+    let served = shared.bridge.lookup_fresh(instance, spec, pos_id, admitted);
     match (served, outcome?) {
         (Some(served), Ok(admitted)) => Some(Ok((caching::answer(served), admitted))),
         (_, Err(problem)) => Some(Err(problem)),

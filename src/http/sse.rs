@@ -192,7 +192,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::broadcasts::{Broadcasts, Epoch, Item, Seats, Since};
+    use crate::broadcasts::{Broadcasts, Epoch, Item, Since, SubscriberLimit};
     use crate::protocol::Body;
 
     /// The lines of a stream as its grammar says, "Parsing an event stream": each ends with CR LF, LF or CR, the first
@@ -251,7 +251,7 @@ mod tests {
 
     fn block(told: Broadcast) -> String {
         use futures_util::FutureExt;
-        let broadcasts = Broadcasts::new(Epoch::new(7), 9, Seats::new(1, 1));
+        let broadcasts = Broadcasts::new(Epoch::new(7), 9, SubscriberLimit::new(1, 1));
         let mut listener = broadcasts.subscribe("one", Since::Now).unwrap();
         broadcasts.publish(Event::Broadcast(told));
         let Some(Ok(Item::Entry(one))) = listener.next().now_or_never() else { panic!("an entry") };

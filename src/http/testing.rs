@@ -20,7 +20,7 @@ use crate::bridge::{Bridge, InstanceParts};
 use crate::broadcasts::Broadcasts;
 use crate::budget::{self, Ledger};
 use crate::cache;
-use crate::gateway::{self, Heard, Pool};
+use crate::gateway::{self, EventSink, Pool};
 use crate::journal::{self, Journal};
 use crate::shutdown::Shutdown;
 
@@ -31,7 +31,7 @@ pub(crate) fn bridge() -> Bridge {
 
 /// A bridge whose instance `demo` tells what is logged in `broadcasts`, and is connected to nothing.
 pub(crate) fn bridge_over(broadcasts: Broadcasts) -> Bridge {
-    let nothing = Heard(Arc::new(|_| {}));
+    let nothing = EventSink(Arc::new(|_| {}));
     let dialer = gateway::Dialer::tcp(gateway::client_config(None).unwrap());
     let parts = InstanceParts {
         pool: Pool::new(gateway::Config::default(), "demo", "demo", dialer, nothing),

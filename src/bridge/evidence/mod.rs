@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 use self::agenda::{Agenda, Errand};
 use self::matching::Others;
 use super::dispatch::Dispatch;
-use super::turns::{Turn, Turns};
+use super::fair_acquire::{FairAcquire, Requester};
 use crate::journal::{Filter, Journal, JournalError, Page, Record, RecordId, RecordState, State};
 use crate::protocol::{Body, Command, Parameters, command};
 
@@ -139,7 +139,7 @@ impl Evidence {
         let parameters = Parameters::default().with("POSID", &pos_id).with("Limit", &limit);
         let command = Command::known(&command::LISTTRANSACTIONS, parameters);
         let dispatch = Arc::clone(&self.dispatch);
-        let turns = Turns::of(Turn::Refresh { stale: Duration::ZERO });
+        let turns = FairAcquire::of(Requester::Refresh { stale: Duration::ZERO });
         let work = async move {
             // From the task's first step on: one that waits to be run is not late.
             let deadline = Instant::now() + ERRAND_DEADLINE;

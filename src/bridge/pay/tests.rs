@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::bridge::{Bridge, Error, InstanceParts, Paid};
-use crate::broadcasts::{Broadcasts, Epoch, Seats};
+use crate::broadcasts::{Broadcasts, Epoch, SubscriberLimit};
 use crate::budget::{self, Ledger};
 use crate::cache::{self, Cache};
 use crate::gateway::{self, Pool};
@@ -50,17 +50,17 @@ impl World {
         let journal = on_disk(&disk);
         let config = gateway::Config { url: gateway.url(), ..config };
         let dialer = gateway::Dialer::tcp(gateway::client_config(None).unwrap());
-        let heard = gateway::Heard(std::sync::Arc::new(|_| ()));
+        let heard = gateway::EventSink(std::sync::Arc::new(|_| ()));
         let pool = Pool::new(config, "demo", "demo", dialer, heard);
         let stop = CancellationToken::new();
-        tokio::spawn(pool.clone().tend(gateway::Homes::default(), stop.clone(), Duration::ZERO));
+        tokio::spawn(pool.clone().tend(gateway::Runtimes::default(), stop.clone(), Duration::ZERO));
         let parts = InstanceParts {
             pool: pool.clone(),
             ledger: Ledger::new(budget::Config { capacity: 1_000_000, ..budget::Config::default() }),
             api_key: SecretString::from("demo-key"),
             max_wait: PAY_MAX_WAIT,
             pay_max_wait: PAY_MAX_WAIT,
-            broadcasts: Broadcasts::new(Epoch::random().unwrap(), 16, Seats::new(1, 1)),
+            broadcasts: Broadcasts::new(Epoch::random().unwrap(), 16, SubscriberLimit::new(1, 1)),
         };
         let cache = cache::Config { max_size: 0, min_age: Duration::ZERO, rules: BTreeMap::new(), store: None };
         let cache = std::sync::Arc::new(Cache::new(cache));

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::budget::Ledger;
 use crate::cache::{self, Rule};
-use crate::gateway::{self, Heard, Pool};
+use crate::gateway::{self, EventSink, Pool};
 use crate::protocol::{Parameters, command};
 use crate::shutdown::Shutdown;
 use concertpos_simulator::{Action, Config, Fault, Simulator};
@@ -16,9 +16,9 @@ use concertpos_simulator::{Action, Config, Fault, Simulator};
 fn reader(gateway: &Simulator) -> (Arc<Reader>, CancellationToken) {
     let config = gateway::Config { url: gateway.url(), ..gateway::Config::default() };
     let dialer = gateway::Dialer::tcp(gateway::client_config(None).unwrap());
-    let pool = Pool::new(config, "demo", "demo", dialer, Heard(Arc::new(|_| {})));
+    let pool = Pool::new(config, "demo", "demo", dialer, EventSink(Arc::new(|_| {})));
     let stop = CancellationToken::new();
-    tokio::spawn(pool.clone().tend(gateway::Homes::default(), stop.clone(), Duration::from_secs(1)));
+    tokio::spawn(pool.clone().tend(gateway::Runtimes::default(), stop.clone(), Duration::from_secs(1)));
     let dispatch = Dispatch {
         pool,
         ledger: Ledger::new(crate::budget::Config::default()),
@@ -40,7 +40,7 @@ fn ask() -> Ask {
         command: Command::known(&command::GETCONFIG, Parameters::default()),
         key: Key::plain(&"demo".into(), &command::GETCONFIG, None),
         turn: "shop".into(),
-        wish: Wish::default(),
+        directives: CacheDirectives::default(),
         deadline: Instant::now() + Duration::from_secs(10),
     }
 }
@@ -56,7 +56,7 @@ async fn a_leader_that_panics_takes_no_follower_along() {
         tokio::spawn(async move {
             let read = reader.read(ask());
             let misfortune = async {
-                while reader.flights().is_empty() {
+                while reader.fetches().is_empty() {
                     tokio::task::yield_now().await;
                 }
             };
@@ -78,7 +78,7 @@ async fn a_leader_that_panics_takes_no_follower_along() {
         assert!(served.copy.body.as_str().contains("Config"));
     }
     assert_eq!(received(), 1);
-    assert!(reader.flights().is_empty(), "nothing is left of the fetch");
+    assert!(reader.fetches().is_empty(), "nothing is left of the fetch");
     stop.cancel();
     gateway.stop().await;
 }

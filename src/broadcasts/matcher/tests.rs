@@ -13,7 +13,7 @@ fn body() -> Body {
 }
 
 /// What one report led to, in short: `+` an entry, `?` a marked one, `gap`, and `.` where nothing may have changed.
-fn told(outcome: &Outcome) -> String {
+fn told(outcome: &Matched) -> String {
     let entries = outcome.decisions.iter().map(|decision| match decision {
         Decision::Broadcast(broadcast) if broadcast.maybe_duplicate => "?",
         Decision::Broadcast(_) => "+",
@@ -333,7 +333,7 @@ fn play(lives: &[Life], made: &[Made], begin_ms: u64) -> Log {
 }
 
 impl Log {
-    fn take(&mut self, outcome: Outcome, start: Instant) {
+    fn take(&mut self, outcome: Matched, start: Instant) {
         let ms = |at: Instant| u64::try_from((at - start).as_millis()).unwrap();
         for decision in outcome.decisions {
             match decision {

@@ -14,7 +14,7 @@ fn ledger() -> Ledger {
 }
 
 fn shared_window() -> Ledger {
-    Ledger::new(Config { scope: Scope::Instance, ..Config::default() })
+    Ledger::new(Config { scope: CounterScope::Instance, ..Config::default() })
 }
 
 fn ask<'a>(command: &'a str, class: Class<'a>, patience: Duration) -> Ask<'a> {
@@ -226,7 +226,7 @@ async fn whoever_waits_is_told_as_soon_as_it_is_in_vain() {
 
 #[tokio::test(start_paused = true)]
 async fn payments_go_before_callers_and_callers_in_turns_before_refreshes_the_longest_stale_first() {
-    let ledger = Ledger::new(Config { scope: Scope::Instance, pay_reserve: 0, ..Config::default() });
+    let ledger = Ledger::new(Config { scope: CounterScope::Instance, pay_reserve: 0, ..Config::default() });
     let all = [read_now(&ledger, "version").await.unwrap(), read_now(&ledger, "version").await.unwrap()];
     let served = Arc::default();
     let refresh = |secs| Class::Refresh { staleness: Duration::from_secs(secs) };
@@ -253,7 +253,7 @@ async fn payments_go_before_callers_and_callers_in_turns_before_refreshes_the_lo
 
 #[tokio::test(start_paused = true)]
 async fn a_refresh_never_takes_points_that_a_caller_waits_for_and_need_not_wait_itself() {
-    let ledger = Ledger::new(Config { scope: Scope::Instance, pay_reserve: 0, ..Config::default() });
+    let ledger = Ledger::new(Config { scope: CounterScope::Instance, pay_reserve: 0, ..Config::default() });
     let half = read_now(&ledger, "version").await.unwrap();
     let stale = Class::Refresh { staleness: LONG };
     spend(&ledger, "getdeposit", 1).await;
@@ -373,7 +373,7 @@ async fn the_quota_counts_requests_and_names_the_second_at_which_there_is_one_mo
 
 #[tokio::test(start_paused = true)]
 async fn the_quota_leaves_out_what_others_wait_for_already() {
-    let ledger = Ledger::new(Config { scope: Scope::Instance, ..Config::default() });
+    let ledger = Ledger::new(Config { scope: CounterScope::Instance, ..Config::default() });
     let half = read_now(&ledger, "version").await.unwrap();
     let mut caller = Box::pin(ledger.acquire(ask("version", Class::Caller("a"), LONG)));
     assert!(is_pending(&mut caller));

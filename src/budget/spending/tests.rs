@@ -6,10 +6,10 @@ fn moment(boot_ms: u64, wall_ms: i64) -> Moment {
     Moment { boot_id: Some("one".into()), boot_ms, wall_ms }
 }
 
-fn saved(now: &Moment, drift: &Drift) -> Saved {
+fn saved(now: &Moment, drift: &Drift) -> Snapshot {
     let windows = [("listpm".to_owned(), Spent { in_flight: 20, ended: vec![(20, 1500)], closed_for_ms: 0 })];
-    let spending = Spending { scope: Scope::Command, windows: windows.into() };
-    Saved::new(false, now, drift, BTreeMap::from([("demo".to_owned(), spending)]))
+    let spending = Spending { scope: CounterScope::Command, windows: windows.into() };
+    Snapshot::new(false, now, drift, BTreeMap::from([("demo".to_owned(), spending)]))
 }
 
 #[test]
@@ -25,11 +25,11 @@ fn a_file_is_one_line_of_json_and_is_read_as_it_was_written() {
             "\n"
         )
     );
-    assert_eq!(Saved::decode(&bytes), Ok(saved));
+    assert_eq!(Snapshot::decode(&bytes), Ok(saved));
     let later = String::from_utf8(bytes.clone()).unwrap().replace("\"version\":3", "\"version\":4,\"more\":1");
-    assert_eq!(Saved::decode(later.as_bytes()), Err("version 4 is not known".to_owned()));
+    assert_eq!(Snapshot::decode(later.as_bytes()), Err("version 4 is not known".to_owned()));
     for cut in 0..bytes.len() - 1 {
-        assert!(Saved::decode(&bytes[..cut]).is_err(), "{cut}");
+        assert!(Snapshot::decode(&bytes[..cut]).is_err(), "{cut}");
     }
 }
 

@@ -8,7 +8,7 @@ use tempfile::tempdir;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::cache::{Config, PasswordKey, Rule, Standing};
+use crate::cache::{Config, Freshness, PasswordKey, Rule};
 use crate::protocol::command::{GETLICENSE, LISTPRODUCTS};
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -31,7 +31,7 @@ fn body(text: &str) -> Body {
 
 fn put(cache: &Cache, key: &Key, text: &str, age: Duration) {
     let written = Instant::now().checked_sub(age).unwrap();
-    cache.keep(key, Copy::new(body(text), written, cache.epoch(&LISTPRODUCTS, key)));
+    cache.keep(key, CachedReply::new(body(text), written, cache.epoch(&LISTPRODUCTS, key)));
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
@@ -62,10 +62,11 @@ async fn a_restart_begins_with_the_last_copies_and_calls_none_of_them_fresh() {
     assert_eq!(copy.body.as_str(), r#"{"Price": 2.50}"#);
     assert_eq!(copy.etag, before.copy(&products).unwrap().etag, "a caller's tag is still good");
     for (spec, key) in [(&LISTPRODUCTS, &products), (&GETLICENSE, &license)] {
-        let standing = after.standing(spec, key, &after.copy(key).unwrap(), Instant::now());
-        assert!(matches!(standing, Standing::Ended { .. }), "{standing:?}");
+        let freshness = after.freshness(spec, key, &after.copy(key).unwrap(), Instant::now());
+        assert!(matches!(freshness, Freshness::Invalidated { .. }), "{freshness:?}");
     }
-    let Standing::Ended { by } = after.standing(&GETLICENSE, &license, &after.copy(&license).unwrap(), Instant::now())
+    let Freshness::Invalidated { by } =
+        after.freshness(&GETLICENSE, &license, &after.copy(&license).unwrap(), Instant::now())
     else {
         panic!("not ended");
     };
@@ -129,7 +130,7 @@ fn a_second_process_is_refused() {
 proptest! {
     #[test]
     fn no_file_that_was_cut_short_or_is_noise_is_taken_for_a_copy(noise in proptest::collection::vec(any::<u8>(), 0..300), cut in 0_usize..200) {
-        let copy = Copy::new(body(r#"{"Products":[{"ID":1,"Price":2.50}]}"#), Instant::now(), Epoch::FORMER);
+        let copy = CachedReply::new(body(r#"{"Products":[{"ID":1,"Price":2.50}]}"#), Instant::now(), Epoch::FORMER);
         let whole = encode(&key("listproducts", Some(1)), &copy, SystemTime::now()).unwrap();
         prop_assert!(decode(&whole, SystemTime::now()).is_some());
         prop_assert!(decode(&whole[..whole.len().saturating_sub(cut + 1)], SystemTime::now()).is_none());

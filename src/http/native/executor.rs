@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::error::ErrorReply;
 use super::frame::{Request, spelled};
-use crate::bridge::{Bridge, Error, Wish};
+use crate::bridge::{Bridge, CacheDirectives, Error};
 use crate::http::auth::{Caller, Scope};
 use crate::http::integer;
 use crate::http::sale::Sale;
@@ -63,7 +63,8 @@ impl Executor {
     async fn read(&self, spec: &'static Spec, given: &Parameters) -> Result<Body, ErrorReply> {
         let parameters = of_read(spec, given)?;
         let turn = self.caller.name();
-        let served = self.bridge.read(&self.instance, spec, parameters, turn, Wish::default(), self.deadline).await;
+        let served =
+            self.bridge.read(&self.instance, spec, parameters, turn, CacheDirectives::default(), self.deadline).await;
         served.map(|served| served.copy.body.clone()).map_err(|error| self.refusal(error, spec))
     }
 

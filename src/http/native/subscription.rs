@@ -105,7 +105,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::broadcasts::{Broadcast, Epoch, Gap, Reason, Seats};
+    use crate::broadcasts::{Broadcast, Epoch, Gap, Reason, SubscriberLimit};
     use crate::protocol::Body;
 
     const UPDATE: &str = r#"{"type":"broadcast","result":{"message":"updatepos","parameters":{}}}"#;
@@ -126,7 +126,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_broadcast_is_heard_once_in_either_format_and_a_gap_is_one_updatepos() {
-        let broadcasts = Broadcasts::new(Epoch::new(7), 8, Seats::new(2, 2));
+        let broadcasts = Broadcasts::new(Epoch::new(7), 8, SubscriberLimit::new(2, 2));
         let (mut json, mut json5) = (NativeSubscription::No, NativeSubscription::No);
         broadcasts.publish(broadcast("before"));
         assert_eq!(json.begin(&broadcasts, "one", Format::Json), None);
@@ -150,7 +150,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_waited_for_a_place_is_told_that_something_may_have_been_missed() {
-        let broadcasts = Broadcasts::new(Epoch::new(7), 8, Seats::new(1, 1));
+        let broadcasts = Broadcasts::new(Epoch::new(7), 8, SubscriberLimit::new(1, 1));
         let (mut first, mut second) = (NativeSubscription::No, NativeSubscription::No);
         first.begin(&broadcasts, "one", Format::Json);
         assert_eq!(second.begin(&broadcasts, "one", Format::Json), None);
@@ -163,7 +163,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_is_overtaken_is_told_so_and_at_the_end_nothing_more_is_heard() {
-        let broadcasts = Broadcasts::new(Epoch::new(7), 1, Seats::new(2, 2));
+        let broadcasts = Broadcasts::new(Epoch::new(7), 1, SubscriberLimit::new(2, 2));
         let (mut slow, mut quick) = (NativeSubscription::No, NativeSubscription::No);
         slow.begin(&broadcasts, "one", Format::Json);
         quick.begin(&broadcasts, "one", Format::Json);

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 use tokio::time::{sleep, timeout};
 
-use crate::broadcasts::{Broadcast, Broadcasts, Epoch, Event, Item, Seats, Since};
+use crate::broadcasts::{Broadcast, Broadcasts, Epoch, Event, Item, Since, SubscriberLimit};
 use crate::http::Config;
 use crate::http::server::{Listeners, Parts, run};
 use crate::http::testing::{auth, bridge_over};
@@ -34,7 +34,7 @@ async fn until(what: &str, mut condition: impl FnMut() -> bool) {
 
 #[actix_web::test]
 async fn one_who_never_reads_is_given_up_by_the_system_however_long_the_log_holds_what_it_has_yet_to_hear() {
-    let broadcasts = Broadcasts::new(Epoch::new(7), 1024, Seats::new(9, 9));
+    let broadcasts = Broadcasts::new(Epoch::new(7), 1024, SubscriberLimit::new(9, 9));
     spawn({
         let broadcasts = broadcasts.clone();
         async move { broadcasts.announce().await }

@@ -9,31 +9,31 @@ use tokio::time::Instant;
 
 /// What a word is worth so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Worth {
+pub(super) enum Testimony {
     /// It has yet to be seen.
-    Open,
+    Pending,
     /// Who gave it was listening.
-    Proved,
+    Confirmed,
     /// Who gave it was not.
     Void,
 }
 
 /// A word of some connections, about what came until an instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Word {
+pub(super) struct Corroboration {
     /// Of whom it has yet to be seen whether they listened.
     witnesses: Vec<u64>,
     all: bool,
     until: Instant,
 }
 
-impl Word {
-    /// Worth something if one of them listened until then.
+impl Corroboration {
+    /// Testimony something if one of them listened until then.
     pub(super) fn of_any(witnesses: Vec<u64>, until: Instant) -> Self {
         Self { witnesses, all: false, until }
     }
 
-    /// Worth something if all of them listened until then.
+    /// Testimony something if all of them listened until then.
     pub(super) fn of_all(witnesses: Vec<u64>, until: Instant) -> Self {
         Self { witnesses, all: true, until }
     }
@@ -44,25 +44,25 @@ impl Word {
     }
 
     /// Whether nobody gives it.
-    pub(super) fn is_nobodys(&self) -> bool {
+    pub(super) fn has_no_witness(&self) -> bool {
         self.witnesses.is_empty()
     }
 
     /// A connection was heard.
-    pub(super) fn heard(&mut self, link: u64, now: Instant) -> Worth {
+    pub(super) fn heard(&mut self, link: u64, now: Instant) -> Testimony {
         if now < self.until || !self.witnesses.contains(&link) {
-            return Worth::Open;
+            return Testimony::Pending;
         }
         self.witnesses.retain(|witness| *witness != link);
-        if self.all && !self.witnesses.is_empty() { Worth::Open } else { Worth::Proved }
+        if self.all && !self.witnesses.is_empty() { Testimony::Pending } else { Testimony::Confirmed }
     }
 
     /// A connection is over, and was last heard at `last_heard`.
-    pub(super) fn closed(&mut self, link: u64, last_heard: Instant) -> Worth {
+    pub(super) fn closed(&mut self, link: u64, last_heard: Instant) -> Testimony {
         if last_heard >= self.until || !self.witnesses.contains(&link) {
             return self.heard(link, last_heard);
         }
         self.witnesses.retain(|witness| *witness != link);
-        if self.all || self.witnesses.is_empty() { Worth::Void } else { Worth::Open }
+        if self.all || self.witnesses.is_empty() { Testimony::Void } else { Testimony::Pending }
     }
 }

@@ -29,7 +29,7 @@ use super::window::{Forecast, Grant, Price, Spent, Tick, Wait, Window};
 
 /// One ask, in the window's own terms.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Entrant<'a> {
+pub(super) struct PointsRequest<'a> {
     pub(super) class: Class<'a>,
     pub(super) price: Price,
     pub(super) deadline: Tick,
@@ -37,7 +37,7 @@ pub(super) struct Entrant<'a> {
 
 /// The answer to an ask that need not wait any longer.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Resolution {
     Granted(Grant),
     /// Not by the deadline; asking again makes sense after this many microseconds.
     Denied {
@@ -48,38 +48,38 @@ pub(super) enum Verdict {
 /// What becomes of an ask at its arrival.
 #[derive(Debug)]
 pub(super) enum Entered {
-    Decided(Verdict),
+    Decided(Resolution),
     Waits(Rank, Arc<Notify>),
 }
 
 /// What a waiter learns when it looks up.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Look {
-    Decided(Verdict),
+pub(super) enum Check {
+    Decided(Resolution),
     /// Nothing yet. It must look again at this instant, or when it is called.
     AgainAt(Tick),
 }
 
 #[derive(Debug)]
-pub(super) struct Turnstile {
+pub(super) struct Admission {
     window: Window,
     queue: Queue,
     shares: Shares,
     /// Fates that their waiters have not taken yet.
-    verdicts: BTreeMap<Rank, Verdict>,
+    verdicts: BTreeMap<Rank, Resolution>,
     /// Who was last told to look at the instant at which its points may be free, and at which.
     told: Option<(Rank, Tick)>,
 }
 
-impl Turnstile {
+impl Admission {
     pub(super) fn new(window: Window) -> Self {
         let shares = Shares::new(window.hold());
         Self { window, queue: Queue::default(), shares, verdicts: BTreeMap::new(), told: None }
     }
 
     /// Decides an ask, or lets it wait.
-    pub(super) fn enter(&mut self, now: Tick, entrant: Entrant<'_>) -> Entered {
-        let Entrant { class, price, deadline } = entrant;
+    pub(super) fn enter(&mut self, now: Tick, request: PointsRequest<'_>) -> Entered {
+        let PointsRequest { class, price, deadline } = request;
         self.shares.advance(now);
         let token = if let Class::Caller(name) = class { Some(name) } else { None };
         let is_kept = class != Class::Payment && self.shares.are_kept_for_others(now, token);
@@ -91,39 +91,39 @@ impl Turnstile {
         }
         let Ok(rank) = self.queue.push(now, class, price, deadline) else {
             let wait = self.wait_behind(now, class, price);
-            return Entered::Decided(Verdict::Denied { wait });
+            return Entered::Decided(Resolution::Denied { wait });
         };
         let call = self.queue.get(rank).map(|waiter| Arc::clone(&waiter.call));
         self.settle(now);
         match (self.verdicts.remove(&rank), call) {
             (Some(verdict), _) => Entered::Decided(verdict),
             (None, Some(call)) => Entered::Waits(rank, call),
-            (None, None) => Entered::Decided(Verdict::Denied { wait: self.window.hold() }),
+            (None, None) => Entered::Decided(Resolution::Denied { wait: self.window.hold() }),
         }
     }
 
     /// What has become of the waiter at `rank`. A verdict is told once.
-    pub(super) fn look(&mut self, now: Tick, rank: Rank) -> Look {
+    pub(super) fn check(&mut self, now: Tick, rank: Rank) -> Check {
         if let Some(verdict) = self.verdicts.remove(&rank) {
-            return Look::Decided(verdict);
+            return Check::Decided(verdict);
         }
         let next = self.decide(now);
         let own = next.filter(|(first, _)| *first == rank);
         self.told = own.or(self.told);
         self.call(next);
         if let Some(verdict) = self.verdicts.remove(&rank) {
-            return Look::Decided(verdict);
+            return Check::Decided(verdict);
         }
         let Some(waiter) = self.queue.get(rank) else {
-            return Look::Decided(Verdict::Denied { wait: self.window.hold() });
+            return Check::Decided(Resolution::Denied { wait: self.window.hold() });
         };
-        Look::AgainAt(own.map_or(waiter.deadline, |(_, at)| at.min(waiter.deadline)))
+        Check::AgainAt(own.map_or(waiter.deadline, |(_, at)| at.min(waiter.deadline)))
     }
 
     /// The waiter at `rank` is gone: its place, or the points it was granted, go to the others.
     pub(super) fn leave(&mut self, now: Tick, rank: Rank) {
         self.queue.remove(rank);
-        if let Some(Verdict::Granted(grant)) = self.verdicts.remove(&rank) {
+        if let Some(Resolution::Granted(grant)) = self.verdicts.remove(&rank) {
             return self.give_back(now, grant);
         }
         self.settle(now);
@@ -156,7 +156,7 @@ impl Turnstile {
         self.settle(now);
     }
 
-    /// Whether forgetting this turnstile would forget nothing.
+    /// Whether forgetting this admission would forget nothing.
     pub(super) fn is_idle(&mut self, now: Tick) -> bool {
         self.queue.is_empty()
             && self.verdicts.is_empty()
@@ -203,12 +203,12 @@ impl Turnstile {
         self.call(next);
     }
 
-    fn granted(&mut self, now: Tick, mut grant: Grant, price: Price, token: Option<Arc<str>>) -> Verdict {
+    fn granted(&mut self, now: Tick, mut grant: Grant, price: Price, token: Option<Arc<str>>) -> Resolution {
         if let Some(token) = token {
             self.shares.granted(now, &token, price);
             grant.token = Some(token);
         }
-        Verdict::Granted(grant)
+        Resolution::Granted(grant)
     }
 
     /// Decides whatever can be decided. Returns who is the first in the queue then, and the instant at which it can be
@@ -282,7 +282,7 @@ impl Turnstile {
         if let (Some(token), Rank::Caller { arrival }) = (token, rank) {
             self.shares.denied(&token, arrival, price, now.after(denied));
         }
-        self.verdicts.insert(rank, Verdict::Denied { wait: denied });
+        self.verdicts.insert(rank, Resolution::Denied { wait: denied });
         self.queue.decided(rank);
         None
     }

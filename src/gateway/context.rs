@@ -11,18 +11,18 @@ use tokio_util::task::TaskTracker;
 use super::config::Config;
 use super::dialer::Dialer;
 use super::error::{DialError, Ended};
-use super::reach::Attempt as Reaching;
+use super::events::EventSink;
+use super::reach::ReachAttempt;
 use super::socket::Socket;
 use super::state::{Entry, LinkId, State};
 use super::tally::Tally;
-use super::upward::Heard;
 
 /// One pool's settings, state and tasks.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct PoolContext {
     pub(super) config: Config,
     pub(super) instance: String,
-    pub(super) heard: Heard,
+    pub(super) events: EventSink,
     pub(super) tally: Tally,
     pub(super) slug: String,
     pub(super) dialer: Dialer,
@@ -33,7 +33,7 @@ pub(super) struct Shared {
     pub(super) closing: CancellationToken,
 }
 
-impl Shared {
+impl PoolContext {
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         // Every change under this lock is a few assignments; one that panicked half-way leaves nothing worse.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -118,7 +118,7 @@ impl Shared {
         &self,
         index: usize,
         name: &str,
-        reaching: Reaching,
+        reaching: ReachAttempt,
         dialled: Result<(Socket, Duration), DialError>,
     ) -> Option<Socket> {
         let now = Instant::now();

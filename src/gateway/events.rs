@@ -10,7 +10,7 @@ use crate::protocol::Body;
 
 /// What connections tell the rooms above.
 #[derive(Debug, Clone)]
-pub enum Upward {
+pub enum LinkEvent {
     /// A connection is open; broadcasts of the instance reach it from here on.
     Opened {
         /// Its generation.
@@ -49,10 +49,10 @@ pub enum Upward {
 
 /// Told of each report as it happens. It must return at once: the connection waits for it.
 #[derive(Clone)]
-pub struct Heard(pub Arc<dyn Fn(&Upward) + Send + Sync>);
+pub struct EventSink(pub Arc<dyn Fn(&LinkEvent) + Send + Sync>);
 
-impl fmt::Debug for Heard {
+impl fmt::Debug for EventSink {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Heard")
+        formatter.write_str("EventSink")
     }
 }

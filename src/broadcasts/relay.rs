@@ -12,10 +12,11 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use crate::broadcasts::matcher::{Decision, Matcher, Outcome};
-use crate::broadcasts::{Broadcasts, Event, Gap, Reason};
+use super::channel::Broadcasts;
+use super::entry::{Event, Gap, Reason};
+use super::matcher::{Decision, Matched, Matcher};
 use crate::cache::Cache;
-use crate::gateway::{Heard, Upward};
+use crate::gateway::{EventSink, LinkEvent};
 
 /// The broadcast that puts the catalogue out of date.
 const UPDATEPOS: &str = "updatepos";
@@ -48,21 +49,21 @@ impl Relay {
 
     /// What the pool is to tell.
     #[must_use]
-    pub fn heard(self: &Arc<Self>) -> Heard {
+    pub fn event_sink(self: &Arc<Self>) -> EventSink {
         let relay = Arc::clone(self);
-        Heard(Arc::new(move |report| relay.take(report)))
+        EventSink(Arc::new(move |report| relay.take(report)))
     }
 
-    fn take(&self, report: &Upward) {
+    fn take(&self, report: &LinkEvent) {
         let mut matcher = self.matcher.lock().unwrap_or_else(PoisonError::into_inner);
         let (outcome, concerns_catalogue) = match report {
-            Upward::Opened { link, at } => (matcher.opened(*link, *at), true),
-            Upward::Closed { link, last_heard } => (matcher.closed(*link, *last_heard), true),
-            Upward::Broadcast { link, at, message, parameters } => {
+            LinkEvent::Opened { link, at } => (matcher.opened(*link, *at), true),
+            LinkEvent::Closed { link, last_heard } => (matcher.closed(*link, *last_heard), true),
+            LinkEvent::Broadcast { link, at, message, parameters } => {
                 tracing::trace!(instance = &*self.instance, link, message, "broadcast");
                 (matcher.heard(*link, *at, message, parameters, Timestamp::now()), message == UPDATEPOS)
             }
-            Upward::Unreadable { link, at, digest } => {
+            LinkEvent::Unreadable { link, at, digest } => {
                 (matcher.heard_unreadable(*link, *at, *digest, Timestamp::now()), true)
             }
         };
@@ -76,7 +77,7 @@ impl Relay {
     }
 
     /// Called under the matcher's lock, so that the log has the order of the decisions.
-    fn log(&self, outcome: Outcome) {
+    fn log(&self, outcome: Matched) {
         for decision in outcome.decisions {
             self.broadcasts.publish(match decision {
                 Decision::Broadcast(broadcast) => Event::Broadcast(broadcast),

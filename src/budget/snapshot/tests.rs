@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use super::super::{Ask, Class, Config, Permit, Scope};
+use super::super::{Ask, Class, Config, CounterScope, Permit};
 use super::*;
 
 const HOLD: Duration = Duration::from_millis(30_500);
@@ -45,12 +45,12 @@ impl Machine {
     }
 }
 
-fn ledgers_in(scope: Scope) -> BTreeMap<String, Ledger> {
+fn ledgers_in(scope: CounterScope) -> BTreeMap<String, Ledger> {
     BTreeMap::from([("demo".to_owned(), Ledger::new(Config { scope, ..Config::default() }))])
 }
 
 fn ledgers() -> BTreeMap<String, Ledger> {
-    ledgers_in(Scope::Command)
+    ledgers_in(CounterScope::Command)
 }
 
 fn used(ledgers: &BTreeMap<String, Ledger>, command: &str) -> u64 {
@@ -75,7 +75,7 @@ async fn denied_for(ledgers: &BTreeMap<String, Ledger>, command: &str) -> Option
 
 fn writer(folder: &TempDir, machine: &Machine, ledgers: &BTreeMap<String, Ledger>) -> Writer {
     Writer {
-        place: Place::open(folder.path()).unwrap(),
+        file: SnapshotFile::open(folder.path()).unwrap(),
         ledgers: ledgers.clone(),
         clocks: machine.clocks(),
         drift: Drift::default(),
@@ -85,9 +85,14 @@ fn writer(folder: &TempDir, machine: &Machine, ledgers: &BTreeMap<String, Ledger
 }
 
 /// What the next start counts, where the journal tells of payments that ended at these dates.
-fn next_in(scope: Scope, folder: &TempDir, machine: &Machine, sent: &[i64]) -> (Found, BTreeMap<String, Ledger>) {
+fn next_in(
+    scope: CounterScope,
+    folder: &TempDir,
+    machine: &Machine,
+    sent: &[i64],
+) -> (Found, BTreeMap<String, Ledger>) {
     let next = ledgers_in(scope);
-    let read = Place::open(folder.path()).unwrap().read();
+    let read = SnapshotFile::open(folder.path()).unwrap().read();
     let sent_since = |since_ms| {
         let sent = sent.iter().filter(|at_ms| **at_ms >= since_ms);
         Some(sent.map(|at_ms| Sent { instance: "demo".to_owned(), at_ms: *at_ms }).collect())
@@ -97,7 +102,7 @@ fn next_in(scope: Scope, folder: &TempDir, machine: &Machine, sent: &[i64]) -> (
 }
 
 fn next(folder: &TempDir, machine: &Machine, sent: &[i64]) -> (Found, BTreeMap<String, Ledger>) {
-    next_in(Scope::Command, folder, machine, sent)
+    next_in(CounterScope::Command, folder, machine, sent)
 }
 
 fn folder() -> TempDir {
@@ -150,11 +155,11 @@ async fn after_any_other_end_all_but_the_payments_count_as_full_for_one_window()
 
 #[tokio::test(start_paused = true)]
 async fn where_all_share_one_window_an_end_out_of_order_leaves_the_reserve_to_payments() {
-    let (folder, machine, first) = (folder(), Machine::new(), ledgers_in(Scope::Instance));
+    let (folder, machine, first) = (folder(), Machine::new(), ledgers_in(CounterScope::Instance));
     writer(&folder, &machine, &first).save(false, false).unwrap();
     let wall_ms = machine.now().wall_ms;
     for (sent, expected) in [(0, 80), (5, 85), (25, 100)] {
-        let (found, second) = next_in(Scope::Instance, &folder, &machine, &vec![wall_ms; sent]);
+        let (found, second) = next_in(CounterScope::Instance, &folder, &machine, &vec![wall_ms; sent]);
         assert_eq!((found, used(&second, "*")), (Found::Incomplete, expected), "{sent} payments");
         assert!(denied_for(&second, "getconfig").await.is_some());
         assert_eq!(denied_for(&second, "payitems").await.is_none(), expected < 100);
@@ -239,7 +244,7 @@ async fn a_record_of_another_scope_counts_as_an_end_out_of_order() {
     let (folder, machine, first) = (folder(), Machine::new(), ledgers());
     spend(&first, "getconfig").await;
     writer(&folder, &machine, &first).save(true, false).unwrap();
-    let (found, second) = next_in(Scope::Instance, &folder, &machine, &[]);
+    let (found, second) = next_in(CounterScope::Instance, &folder, &machine, &[]);
     assert_eq!((found, used(&second, "*")), (Found::Incomplete, 80));
 }
 
@@ -289,9 +294,9 @@ fn a_folder_that_is_moved_away_is_followed_and_nothing_is_made_in_its_place() {
     let (outer, machine) = (folder(), Machine::new());
     let (old, new) = (outer.path().join("journal"), outer.path().join("moved"));
     fs::create_dir(&old).unwrap();
-    let place = Place::open(&old).unwrap();
+    let file = SnapshotFile::open(&old).unwrap();
     let (drift, last) = (Drift::default(), None);
-    let mut writer = Writer { place, ledgers: ledgers(), clocks: machine.clocks(), drift, last, failing: false };
+    let mut writer = Writer { file, ledgers: ledgers(), clocks: machine.clocks(), drift, last, failing: false };
     fs::rename(&old, &new).unwrap();
     writer.save(false, false).unwrap();
     assert!(!old.exists() && new.join(NAME).exists());

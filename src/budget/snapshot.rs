@@ -14,7 +14,7 @@
 //!
 //! The start itself writes the file once, synced, before anything is sent, so that an orderly end which it replaces is
 //! never taken for its own. All later files replace it by renaming, in the folder as it was found at the start: one that
-//! is moved away is followed, and nothing is made in its place.
+//! is moved away is followed, and nothing is made in its file.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,7 +33,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::Ledger;
-use super::spending::{Dating, Drift, Moment, Saved, Sent};
+use super::spending::{Dating, Drift, Moment, Sent, Snapshot};
 
 /// How often the file is written while anything is spent. Also how soon a disk that failed is tried again.
 pub const SAVE_EVERY: Duration = Duration::from_secs(1);
@@ -103,25 +103,25 @@ fn moment(boot_id: Option<Arc<str>>) -> Moment {
 
 /// Counts what the file in `folder` says was spent and what `sent_since` a date tells of payments, and writes there from
 /// now on what is spent. `sent_since` gives none where payments cannot be read. Blocks for small files; call it before
-/// anything is asked, and [`Keeper::keep`] what it gives.
+/// anything is asked, and [`SnapshotHandle::keep`] what it gives.
 pub fn begin(
     folder: &Path,
     ledgers: BTreeMap<String, Ledger>,
     clocks: Clocks,
     sent_since: impl FnOnce(i64) -> Option<Vec<Sent>>,
-) -> io::Result<(Found, Keeper)> {
-    let place = Place::open(folder)?;
+) -> io::Result<(Found, SnapshotHandle)> {
+    let file = SnapshotFile::open(folder)?;
     let now = (clocks.now)();
-    let (found, saved) = count(place.read(), &ledgers, &now, sent_since);
+    let (found, saved) = count(file.read(), &ledgers, &now, sent_since);
     let drift = Drift::begin(&now, saved.as_ref());
-    let mut writer = Writer { place, ledgers, clocks, drift, last: None, failing: false };
+    let mut writer = Writer { file, ledgers, clocks, drift, last: None, failing: false };
     writer.begin();
     let ((stop, stopped), (done, ended)) = (mpsc::channel(), oneshot::channel());
     thread::Builder::new().name("spending".into()).spawn(move || {
         writer.run(&stopped);
         drop(done);
     })?;
-    Ok((found, Keeper { stop, ended }))
+    Ok((found, SnapshotHandle { stop, ended }))
 }
 
 /// Counts in `ledgers` what was spent; gives the file too, where it could be read.
@@ -130,10 +130,10 @@ fn count(
     ledgers: &BTreeMap<String, Ledger>,
     now: &Moment,
     sent_since: impl FnOnce(i64) -> Option<Vec<Sent>>,
-) -> (Found, Option<Saved>) {
+) -> (Found, Option<Snapshot>) {
     let (found, saved) = match read.map_err(|fault| fault.to_string()) {
         Ok(None) => (Found::Absent, None),
-        Ok(Some(bytes)) => match Saved::decode(&bytes) {
+        Ok(Some(bytes)) => match Snapshot::decode(&bytes) {
             Ok(saved) => (judge(&saved, ledgers, now), Some(saved)),
             Err(reason) => (Found::Unreadable(reason), None),
         },
@@ -168,7 +168,7 @@ fn count(
     (found, saved)
 }
 
-fn judge(saved: &Saved, ledgers: &BTreeMap<String, Ledger>, now: &Moment) -> Found {
+fn judge(saved: &Snapshot, ledgers: &BTreeMap<String, Ledger>, now: &Moment) -> Found {
     let fits = |(instance, spending)| ledgers.get(instance).is_none_or(|ledger| ledger.counts_like(spending));
     if saved.away(now).is_none() {
         Found::WithoutBootId
@@ -181,12 +181,12 @@ fn judge(saved: &Saved, ledgers: &BTreeMap<String, Ledger>, now: &Moment) -> Fou
 
 /// The folder, held open, so that it is the same whatever its path comes to name.
 #[derive(Debug)]
-struct Place {
+struct SnapshotFile {
     folder: OwnedFd,
     path: PathBuf,
 }
 
-impl Place {
+impl SnapshotFile {
     fn open(folder: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self { folder: rustix::fs::open(folder, flags, Mode::empty())?, path: folder.join(NAME) })
@@ -232,7 +232,7 @@ impl Place {
 /// What the thread owns.
 #[derive(Debug)]
 struct Writer {
-    place: Place,
+    file: SnapshotFile,
     ledgers: BTreeMap<String, Ledger>,
     clocks: Clocks,
     drift: Drift,
@@ -253,10 +253,10 @@ impl Writer {
     fn begin(&mut self) {
         let written = self.save(false, true);
         if written.is_err()
-            && let Err(fault) = self.place.spoil()
+            && let Err(fault) = self.file.spoil()
             && fault.kind() != ErrorKind::NotFound
         {
-            tracing::error!(path = %self.place.path.display(), %fault,
+            tracing::error!(path = %self.file.path.display(), %fault,
                 "an old count of what was spent cannot be replaced: remove it before the next start");
         }
         self.say(written);
@@ -289,7 +289,7 @@ impl Writer {
             return Ok(());
         }
         self.last = None;
-        self.place.replace(&Saved::new(clean, &now, &self.drift, spent).encode()?, synced)?;
+        self.file.replace(&Snapshot::new(clean, &now, &self.drift, spent).encode()?, synced)?;
         self.last = empty.then_some(Empty { clean, wall_ahead_ms });
         Ok(())
     }
@@ -299,7 +299,7 @@ impl Writer {
         match written {
             Ok(()) => self.failing = false,
             Err(fault) if !self.failing => {
-                tracing::warn!(path = %self.place.path.display(), %fault, "what was spent cannot be saved");
+                tracing::warn!(path = %self.file.path.display(), %fault, "what was spent cannot be saved");
                 self.failing = true;
             }
             Err(_) => {}
@@ -310,12 +310,12 @@ impl Writer {
 /// Ends the thread that writes.
 #[derive(Debug)]
 #[must_use = "dropped, it leaves the next start without a count of what was spent"]
-pub struct Keeper {
+pub struct SnapshotHandle {
     stop: mpsc::Sender<()>,
     ended: oneshot::Receiver<()>,
 }
 
-impl Keeper {
+impl SnapshotHandle {
     /// Waits for `stop` and has the last file written then. Let it come after the last exchange, so that nothing is in
     /// flight any more. A disk that hangs is not waited for.
     pub async fn keep(self, stop: impl Future<Output = ()>) {

@@ -19,7 +19,7 @@ use crate::budget::{Ask, Class, Denied, Ledger, Permit};
 
 /// On whose behalf a fetch asks for points.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum Requester {
     /// A caller of this token, who has nothing to fall back on.
     Caller(Arc<str>),
     /// A caller who is answered with the old copy if points do not come soon.
@@ -34,7 +34,7 @@ pub(super) enum Turn {
     },
 }
 
-impl Turn {
+impl Requester {
     fn class(&self) -> Class<'_> {
         match self {
             Self::Caller(token) => Class::Caller(token),
@@ -62,19 +62,19 @@ impl Turn {
 
 /// The turns in which one fetch waits: one a token at most, and one or two of those who have an old copy.
 #[derive(Debug, Default)]
-pub(super) struct Turns {
-    turns: Mutex<Vec<Turn>>,
+pub(super) struct FairAcquire {
+    turns: Mutex<Vec<Requester>>,
     joined: Notify,
 }
 
-impl Turns {
+impl FairAcquire {
     /// Begins with one turn.
-    pub(super) fn of(turn: Turn) -> Arc<Self> {
+    pub(super) fn of(turn: Requester) -> Arc<Self> {
         Arc::new(Self { turns: Mutex::new(vec![turn]), joined: Notify::new() })
     }
 
     /// Has the fetch wait in this turn too.
-    pub(super) fn join(&self, turn: Turn) {
+    pub(super) fn join(&self, turn: Requester) {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         if !turns.iter().any(|known| known.is_as(&turn)) {
             turns.push(turn);
@@ -113,7 +113,7 @@ impl Turns {
         }
     }
 
-    fn after(&self, begun: usize) -> Vec<Turn> {
+    fn after(&self, begun: usize) -> Vec<Requester> {
         let turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         turns.iter().skip(begun).cloned().collect()
     }
@@ -153,7 +153,7 @@ mod tests {
         while waiting(&ledger) < 20 {
             tokio::task::yield_now().await;
         }
-        let turns = Turns::of(Turn::Caller("loud".into()));
+        let turns = FairAcquire::of(Requester::Caller("loud".into()));
         let (shared, of_fetch) = (Arc::clone(&turns), ledger.clone());
         let begun = Instant::now();
         let fetch = tokio::spawn(async move {
@@ -164,7 +164,7 @@ mod tests {
         while waiting(&ledger) < 21 {
             tokio::task::yield_now().await;
         }
-        turns.join(Turn::Caller("quiet".into()));
+        turns.join(Requester::Caller("quiet".into()));
         let waited = fetch.await.unwrap() - begun;
         assert!(waited <= Duration::from_millis(30_500), "it waited {waited:?}, as if behind all that the other asked");
         assert!(waiting(&ledger) <= 20, "the asks that were not needed are withdrawn");
@@ -174,9 +174,9 @@ mod tests {
     async fn it_is_denied_only_when_every_turn_is() {
         let ledger = Ledger::new(Config::default());
         spend(&ledger, 4).await;
-        let turns = Turns::of(Turn::Caller("a".into()));
-        turns.join(Turn::Caller("b".into()));
-        turns.join(Turn::Renewal { stale: Duration::from_secs(9) });
+        let turns = FairAcquire::of(Requester::Caller("a".into()));
+        turns.join(Requester::Caller("b".into()));
+        turns.join(Requester::Renewal { stale: Duration::from_secs(9) });
         let denied = turns.acquire(&ledger, "listproducts", Duration::from_secs(2), Instant::now() + LONG).await;
         assert_eq!(denied.unwrap_err().retry_after, Duration::from_millis(30_500));
         assert_eq!(waiting(&ledger), 0);
@@ -191,10 +191,10 @@ mod tests {
             tokio::time::advance(Duration::from_secs(2)).await;
         }
         let served = Arc::new(Mutex::new(Vec::new()));
-        let stale = |seconds| Turn::Renewal { stale: Duration::from_secs(seconds) };
-        let asks = [("young", stale(1)), ("old", stale(9)), ("nothing", Turn::Caller("shop".into()))];
+        let stale = |seconds| Requester::Renewal { stale: Duration::from_secs(seconds) };
+        let asks = [("young", stale(1)), ("old", stale(9)), ("nothing", Requester::Caller("shop".into()))];
         for (count, (name, turn)) in asks.into_iter().enumerate() {
-            let (of_task, served, turns) = (ledger.clone(), Arc::clone(&served), Turns::of(turn));
+            let (of_task, served, turns) = (ledger.clone(), Arc::clone(&served), FairAcquire::of(turn));
             tokio::spawn(async move {
                 let permit = turns.acquire(&of_task, "listproducts", LONG, Instant::now() + LONG).await.unwrap();
                 served.lock().unwrap().push(name);

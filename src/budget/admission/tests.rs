@@ -11,21 +11,21 @@ const HOLD: u64 = 33;
 const CAPACITY: u64 = 100;
 const FOREVER: Tick = Tick(u64::MAX);
 
-fn turnstile() -> Turnstile {
-    Turnstile::new(Window::new(HOLD))
+fn admission() -> Admission {
+    Admission::new(Window::new(HOLD))
 }
 
-fn ask(class: Class<'_>, points: u64, deadline: Tick) -> Entrant<'_> {
-    Entrant { class, price: Price { points, limit: CAPACITY }, deadline }
+fn ask(class: Class<'_>, points: u64, deadline: Tick) -> PointsRequest<'_> {
+    PointsRequest { class, price: Price { points, limit: CAPACITY }, deadline }
 }
 
-fn read(points: u64, deadline: Tick) -> Entrant<'static> {
+fn read(points: u64, deadline: Tick) -> PointsRequest<'static> {
     ask(Class::Caller("a"), points, deadline)
 }
 
 fn granted(entered: Entered) -> Grant {
     match entered {
-        Entered::Decided(Verdict::Granted(grant)) => grant,
+        Entered::Decided(Resolution::Granted(grant)) => grant,
         other => panic!("{other:?}"),
     }
 }
@@ -39,99 +39,101 @@ fn waits(entered: Entered) -> Rank {
 
 fn denied(entered: &Entered) -> u64 {
     match entered {
-        Entered::Decided(Verdict::Denied { wait }) => *wait,
+        Entered::Decided(Resolution::Denied { wait }) => *wait,
         other => panic!("{other:?}"),
     }
 }
 
-/// A turnstile whose points were all spent by a command that ended at 0.
-fn spent() -> Turnstile {
-    let mut turnstile = turnstile();
-    let grant = granted(turnstile.enter(Tick(0), read(CAPACITY, FOREVER)));
-    turnstile.ended(Tick(0), grant, true);
-    turnstile
+/// A admission whose points were all spent by a command that ended at 0.
+fn spent() -> Admission {
+    let mut admission = admission();
+    let grant = granted(admission.enter(Tick(0), read(CAPACITY, FOREVER)));
+    admission.ended(Tick(0), grant, true);
+    admission
 }
 
 #[test]
 fn who_can_be_served_exactly_at_the_deadline_waits_and_who_cannot_is_denied_at_once() {
-    let mut turnstile = spent();
-    assert_eq!(denied(&turnstile.enter(Tick(3), read(1, Tick(HOLD - 1)))), HOLD - 3);
-    let rank = waits(turnstile.enter(Tick(3), read(1, Tick(HOLD))));
-    assert_eq!(turnstile.look(Tick(3), rank), Look::AgainAt(Tick(HOLD)));
-    assert!(matches!(turnstile.look(Tick(HOLD), rank), Look::Decided(Verdict::Granted(_))));
+    let mut admission = spent();
+    assert_eq!(denied(&admission.enter(Tick(3), read(1, Tick(HOLD - 1)))), HOLD - 3);
+    let rank = waits(admission.enter(Tick(3), read(1, Tick(HOLD))));
+    assert_eq!(admission.check(Tick(3), rank), Check::AgainAt(Tick(HOLD)));
+    assert!(matches!(admission.check(Tick(HOLD), rank), Check::Decided(Resolution::Granted(_))));
 }
 
 #[test]
 fn those_who_wait_before_it_are_counted_in_what_a_newcomer_is_told() {
-    let mut turnstile = spent();
-    waits(turnstile.enter(Tick(0), read(100, Tick(HOLD))));
+    let mut admission = spent();
+    waits(admission.enter(Tick(0), read(100, Tick(HOLD))));
     // Behind the one who takes everything at HOLD, points come free no sooner than at twice that.
-    assert_eq!(denied(&turnstile.enter(Tick(0), read(1, Tick(2 * HOLD - 1)))), 2 * HOLD);
-    waits(turnstile.enter(Tick(0), read(1, Tick(2 * HOLD))));
+    assert_eq!(denied(&admission.enter(Tick(0), read(1, Tick(2 * HOLD - 1)))), 2 * HOLD);
+    waits(admission.enter(Tick(0), read(1, Tick(2 * HOLD))));
 }
 
 #[test]
 fn a_payment_that_comes_later_sends_away_at_once_whoever_it_leaves_no_chance() {
-    let mut turnstile = spent();
-    let reading = waits(turnstile.enter(Tick(1), read(60, Tick(HOLD))));
-    let patient = waits(turnstile.enter(Tick(1), ask(Class::Caller("b"), 30, Tick(HOLD))));
-    waits(turnstile.enter(Tick(2), ask(Class::Payment, 70, Tick(HOLD))));
-    assert_eq!(turnstile.look(Tick(2), reading), Look::Decided(Verdict::Denied { wait: 2 * HOLD - 2 }));
+    let mut admission = spent();
+    let reading = waits(admission.enter(Tick(1), read(60, Tick(HOLD))));
+    let patient = waits(admission.enter(Tick(1), ask(Class::Caller("b"), 30, Tick(HOLD))));
+    waits(admission.enter(Tick(2), ask(Class::Payment, 70, Tick(HOLD))));
+    assert_eq!(admission.check(Tick(2), reading), Check::Decided(Resolution::Denied { wait: 2 * HOLD - 2 }));
     // With the larger one gone, the smaller still fits.
-    assert!(matches!(turnstile.look(Tick(2), patient), Look::AgainAt(_)));
+    assert!(matches!(admission.check(Tick(2), patient), Check::AgainAt(_)));
 }
 
 #[test]
 fn nobody_overtakes_however_little_is_asked() {
-    let mut turnstile = turnstile();
-    let half = granted(turnstile.enter(Tick(0), read(60, FOREVER)));
-    let large = waits(turnstile.enter(Tick(0), read(50, FOREVER)));
-    let small = waits(turnstile.enter(Tick(0), read(1, FOREVER)));
-    assert!(matches!(turnstile.look(Tick(5), small), Look::AgainAt(_)));
-    turnstile.give_back(Tick(5), half);
-    assert!(matches!(turnstile.look(Tick(5), large), Look::Decided(Verdict::Granted(_))));
-    assert!(matches!(turnstile.look(Tick(5), small), Look::Decided(Verdict::Granted(_))));
+    let mut admission = admission();
+    let half = granted(admission.enter(Tick(0), read(60, FOREVER)));
+    let large = waits(admission.enter(Tick(0), read(50, FOREVER)));
+    let small = waits(admission.enter(Tick(0), read(1, FOREVER)));
+    assert!(matches!(admission.check(Tick(5), small), Check::AgainAt(_)));
+    admission.give_back(Tick(5), half);
+    assert!(matches!(admission.check(Tick(5), large), Check::Decided(Resolution::Granted(_))));
+    assert!(matches!(admission.check(Tick(5), small), Check::Decided(Resolution::Granted(_))));
 }
 
 #[test]
 fn whoever_leaves_hands_on_the_place_and_the_points() {
-    let mut turnstile = turnstile();
-    let half = granted(turnstile.enter(Tick(0), read(60, FOREVER)));
-    let large = waits(turnstile.enter(Tick(0), read(90, FOREVER)));
-    let small = waits(turnstile.enter(Tick(0), read(40, FOREVER)));
-    turnstile.leave(Tick(1), large);
-    let Look::Decided(Verdict::Granted(grant)) = turnstile.look(Tick(1), small) else { panic!("the place was kept") };
-    turnstile.give_back(Tick(1), grant);
+    let mut admission = admission();
+    let half = granted(admission.enter(Tick(0), read(60, FOREVER)));
+    let large = waits(admission.enter(Tick(0), read(90, FOREVER)));
+    let small = waits(admission.enter(Tick(0), read(40, FOREVER)));
+    admission.leave(Tick(1), large);
+    let Check::Decided(Resolution::Granted(grant)) = admission.check(Tick(1), small) else {
+        panic!("the place was kept")
+    };
+    admission.give_back(Tick(1), grant);
 
-    let large = waits(turnstile.enter(Tick(2), read(90, FOREVER)));
-    turnstile.give_back(Tick(3), half);
-    turnstile.leave(Tick(3), large);
-    assert_eq!(turnstile.window.used(Tick(3)), 0, "points granted to someone who is gone are lost");
+    let large = waits(admission.enter(Tick(2), read(90, FOREVER)));
+    admission.give_back(Tick(3), half);
+    admission.leave(Tick(3), large);
+    assert_eq!(admission.window.used(Tick(3)), 0, "points granted to someone who is gone are lost");
 }
 
 #[test]
 fn a_closing_sends_away_at_once_whoever_cannot_outlast_it() {
-    let mut turnstile = spent();
-    let hasty = waits(turnstile.enter(Tick(0), read(1, Tick(HOLD))));
-    let patient = waits(turnstile.enter(Tick(0), read(1, Tick(80))));
-    turnstile.close_until(Tick(10), Tick(80));
-    assert_eq!(turnstile.look(Tick(10), hasty), Look::Decided(Verdict::Denied { wait: 70 }));
-    assert_eq!(turnstile.look(Tick(10), patient), Look::AgainAt(Tick(80)));
-    assert!(matches!(turnstile.look(Tick(80), patient), Look::Decided(Verdict::Granted(_))));
+    let mut admission = spent();
+    let hasty = waits(admission.enter(Tick(0), read(1, Tick(HOLD))));
+    let patient = waits(admission.enter(Tick(0), read(1, Tick(80))));
+    admission.close_until(Tick(10), Tick(80));
+    assert_eq!(admission.check(Tick(10), hasty), Check::Decided(Resolution::Denied { wait: 70 }));
+    assert_eq!(admission.check(Tick(10), patient), Check::AgainAt(Tick(80)));
+    assert!(matches!(admission.check(Tick(80), patient), Check::Decided(Resolution::Granted(_))));
 }
 
 /// Whether a waiter has been called since it was asked last.
 #[test]
 fn while_a_probe_is_under_way_the_others_wait_for_its_answer_and_are_called_by_it() {
-    let mut turnstile = turnstile();
-    turnstile.close_until(Tick(0), Tick(10));
-    let first = waits(turnstile.enter(Tick(1), read(1, FOREVER)));
-    let second = waits(turnstile.enter(Tick(1), read(1, FOREVER)));
-    let Look::Decided(Verdict::Granted(probe)) = turnstile.look(Tick(10), first) else { panic!("it is open") };
-    let Look::AgainAt(at) = turnstile.look(Tick(10), second) else { panic!("two probes") };
+    let mut admission = admission();
+    admission.close_until(Tick(0), Tick(10));
+    let first = waits(admission.enter(Tick(1), read(1, FOREVER)));
+    let second = waits(admission.enter(Tick(1), read(1, FOREVER)));
+    let Check::Decided(Resolution::Granted(probe)) = admission.check(Tick(10), first) else { panic!("it is open") };
+    let Check::AgainAt(at) = admission.check(Tick(10), second) else { panic!("two probes") };
     assert!(at > Tick(10), "it looks without end");
-    turnstile.ended(Tick(12), probe, true);
-    assert!(matches!(turnstile.look(Tick(12), second), Look::Decided(Verdict::Granted(_))));
+    admission.ended(Tick(12), probe, true);
+    assert!(matches!(admission.check(Tick(12), second), Check::Decided(Resolution::Granted(_))));
 }
 
 fn called(call: &Notify) -> bool {
@@ -140,75 +142,75 @@ fn called(call: &Notify) -> bool {
 
 #[test]
 fn the_first_in_the_queue_is_called_when_its_alarm_would_ring_too_late_and_never_by_its_own_look() {
-    let mut turnstile = turnstile();
-    let in_flight = granted(turnstile.enter(Tick(0), read(60, FOREVER)));
-    let other = granted(turnstile.enter(Tick(0), read(30, FOREVER)));
-    let Entered::Waits(rank, call) = turnstile.enter(Tick(0), read(50, FOREVER)) else { panic!("points were had") };
+    let mut admission = admission();
+    let in_flight = granted(admission.enter(Tick(0), read(60, FOREVER)));
+    let other = granted(admission.enter(Tick(0), read(30, FOREVER)));
+    let Entered::Waits(rank, call) = admission.enter(Tick(0), read(50, FOREVER)) else { panic!("points were had") };
     called(&call);
     for now in 1..5 {
-        assert_eq!(turnstile.look(Tick(now), rank), Look::AgainAt(Tick(now + HOLD)), "no sooner, as far as is known");
+        assert_eq!(admission.check(Tick(now), rank), Check::AgainAt(Tick(now + HOLD)), "no sooner, as far as is known");
         assert!(!called(&call), "it would look without end");
     }
-    turnstile.ended(Tick(6), in_flight, true);
+    admission.ended(Tick(6), in_flight, true);
     assert!(!called(&call), "the alarm at {} rings before the points are free", 4 + HOLD);
-    assert_eq!(turnstile.look(Tick(4 + HOLD), rank), Look::AgainAt(Tick(6 + HOLD)));
-    turnstile.give_back(Tick(5 + HOLD), other);
+    assert_eq!(admission.check(Tick(4 + HOLD), rank), Check::AgainAt(Tick(6 + HOLD)));
+    admission.give_back(Tick(5 + HOLD), other);
     assert!(!called(&call), "that alone is not enough");
-    turnstile.close_until(Tick(5 + HOLD), Tick(90));
-    assert_eq!(turnstile.look(Tick(6 + HOLD), rank), Look::AgainAt(Tick(90)));
+    admission.close_until(Tick(5 + HOLD), Tick(90));
+    assert_eq!(admission.check(Tick(6 + HOLD), rank), Check::AgainAt(Tick(90)));
 
-    let before = waits(turnstile.enter(Tick(50), ask(Class::Payment, 90, FOREVER)));
-    turnstile.look(Tick(50), before);
-    turnstile.leave(Tick(51), before);
+    let before = waits(admission.enter(Tick(50), ask(Class::Payment, 90, FOREVER)));
+    admission.check(Tick(50), before);
+    admission.leave(Tick(51), before);
     assert!(called(&call), "the place before it is free");
-    assert_eq!(turnstile.look(Tick(51), rank), Look::AgainAt(Tick(90)));
+    assert_eq!(admission.check(Tick(51), rank), Check::AgainAt(Tick(90)));
 }
 
 #[test]
 fn points_given_back_are_told_to_whoever_sleeps_until_later() {
-    let mut turnstile = turnstile();
-    let first = granted(turnstile.enter(Tick(0), read(60, FOREVER)));
-    let second = granted(turnstile.enter(Tick(0), read(40, FOREVER)));
-    turnstile.ended(Tick(0), first, true);
-    let Entered::Waits(rank, call) = turnstile.enter(Tick(7), read(70, FOREVER)) else { panic!("points were had") };
-    assert_eq!(turnstile.look(Tick(7), rank), Look::AgainAt(Tick(7 + HOLD)));
-    let Entered::Waits(behind, call_behind) = turnstile.enter(Tick(7), read(90, FOREVER)) else { panic!("overtaken") };
+    let mut admission = admission();
+    let first = granted(admission.enter(Tick(0), read(60, FOREVER)));
+    let second = granted(admission.enter(Tick(0), read(40, FOREVER)));
+    admission.ended(Tick(0), first, true);
+    let Entered::Waits(rank, call) = admission.enter(Tick(7), read(70, FOREVER)) else { panic!("points were had") };
+    assert_eq!(admission.check(Tick(7), rank), Check::AgainAt(Tick(7 + HOLD)));
+    let Entered::Waits(behind, call_behind) = admission.enter(Tick(7), read(90, FOREVER)) else { panic!("overtaken") };
     called(&call);
     called(&call_behind);
-    turnstile.give_back(Tick(8), second);
+    admission.give_back(Tick(8), second);
     assert!(called(&call), "its alarm would ring {} too late", 7);
-    assert_eq!(turnstile.look(Tick(8), rank), Look::AgainAt(Tick(HOLD)));
-    assert_eq!(turnstile.look(Tick(8), behind), Look::AgainAt(FOREVER), "only the first needs an alarm");
-    let Look::Decided(Verdict::Granted(_)) = turnstile.look(Tick(HOLD), rank) else { panic!("not on time") };
+    assert_eq!(admission.check(Tick(8), rank), Check::AgainAt(Tick(HOLD)));
+    assert_eq!(admission.check(Tick(8), behind), Check::AgainAt(FOREVER), "only the first needs an alarm");
+    let Check::Decided(Resolution::Granted(_)) = admission.check(Tick(HOLD), rank) else { panic!("not on time") };
     assert!(called(&call_behind), "it is the first now");
 }
 
 #[test]
 fn a_class_that_is_full_is_told_when_its_turn_would_have_come() {
-    let mut turnstile = spent();
+    let mut admission = spent();
     for _ in 0..super::super::queue::MAX_PER_TOKEN {
-        waits(turnstile.enter(Tick(0), read(1, Tick(HOLD))));
+        waits(admission.enter(Tick(0), read(1, Tick(HOLD))));
     }
-    assert_eq!(denied(&turnstile.enter(Tick(1), read(40, FOREVER))), 2 * HOLD - 1);
-    waits(turnstile.enter(Tick(1), ask(Class::Payment, 1, FOREVER)));
+    assert_eq!(denied(&admission.enter(Tick(1), read(40, FOREVER))), 2 * HOLD - 1);
+    waits(admission.enter(Tick(1), ask(Class::Payment, 1, FOREVER)));
 }
 
 /// Lets time pass by alarms alone, as the waiters do, ending each command the moment it is granted, until `until`.
 /// Returns who was granted, in order, and when.
-fn run(turnstile: &mut Turnstile, waiting: &mut BTreeSet<Rank>, from: Tick, until: Tick) -> Vec<(Rank, Tick)> {
+fn run(admission: &mut Admission, waiting: &mut BTreeSet<Rank>, from: Tick, until: Tick) -> Vec<(Rank, Tick)> {
     let (mut now, mut served) = (from, Vec::new());
     loop {
         let mut alarm = until;
         for rank in waiting.clone() {
-            match turnstile.look(now, rank) {
-                Look::Decided(verdict) => {
+            match admission.check(now, rank) {
+                Check::Decided(verdict) => {
                     waiting.remove(&rank);
-                    if let Verdict::Granted(grant) = verdict {
+                    if let Resolution::Granted(grant) = verdict {
                         served.push((rank, now));
-                        turnstile.ended(now, grant, true);
+                        admission.ended(now, grant, true);
                     }
                 }
-                Look::AgainAt(at) => alarm = alarm.min(at),
+                Check::AgainAt(at) => alarm = alarm.min(at),
             }
         }
         if now == until {
@@ -218,7 +220,7 @@ fn run(turnstile: &mut Turnstile, waiting: &mut BTreeSet<Rank>, from: Tick, unti
     }
 }
 
-/// Something that happens to a turnstile.
+/// Something that happens to a admission.
 #[derive(Debug, Clone, Copy)]
 enum Happening {
     Asks(Class<'static>, u64, u64),
@@ -238,9 +240,9 @@ fn happening() -> impl Strategy<Value = Happening> {
     ]
 }
 
-/// A turnstile and its waiters, who look when they are called and when their alarm rings, and at no other time.
+/// A admission and its waiters, who look when they are called and when their alarm rings, and at no other time.
 struct Hall {
-    turnstile: Turnstile,
+    admission: Admission,
     now: Tick,
     waiting: BTreeMap<Rank, (Arc<Notify>, Tick)>,
     flying: Vec<Grant>,
@@ -248,31 +250,31 @@ struct Hall {
 
 impl Hall {
     fn happens(&mut self, happening: Happening) {
-        let Self { turnstile, now, waiting, flying } = self;
+        let Self { admission, now, waiting, flying } = self;
         match happening {
             Happening::Asks(class, points, wait) => {
-                match turnstile.enter(*now, ask(class, points, now.after(wait))) {
+                match admission.enter(*now, ask(class, points, now.after(wait))) {
                     // Whoever comes looks at once.
                     Entered::Waits(rank, call) => drop(waiting.insert(rank, (call, *now))),
-                    Entered::Decided(Verdict::Granted(grant)) => flying.push(grant),
-                    Entered::Decided(Verdict::Denied { .. }) => {}
+                    Entered::Decided(Resolution::Granted(grant)) => flying.push(grant),
+                    Entered::Decided(Resolution::Denied { .. }) => {}
                 }
             }
-            Happening::Ends if !flying.is_empty() => turnstile.ended(*now, flying.remove(0), true),
-            Happening::IsGivenBack if !flying.is_empty() => turnstile.give_back(*now, flying.remove(0)),
+            Happening::Ends if !flying.is_empty() => admission.ended(*now, flying.remove(0), true),
+            Happening::IsGivenBack if !flying.is_empty() => admission.give_back(*now, flying.remove(0)),
             Happening::Leaves => {
                 if let Some((rank, _)) = waiting.pop_last() {
-                    turnstile.leave(*now, rank);
+                    admission.leave(*now, rank);
                 }
             }
-            Happening::Closes(pause) => turnstile.close_until(*now, now.after(pause)),
+            Happening::Closes(pause) => admission.close_until(*now, now.after(pause)),
             Happening::Ends | Happening::IsGivenBack => {}
         }
     }
 
     /// Who is to be served next, if nothing is kept for somebody else before.
     fn first(&self) -> Option<Rank> {
-        let Turnstile { queue, shares, .. } = &self.turnstile;
+        let Admission { queue, shares, .. } = &self.admission;
         let order = queue.order(shares);
         let kept = |next: &Next| matches!(next, Next::Expected(claim) if claim.is_due(self.now));
         let waiter = |next: &Next| if let Next::Waiter(rank) = next { Some(*rank) } else { None };
@@ -284,7 +286,7 @@ impl Hall {
     }
 
     /// Lets everyone look who has reason to, until nobody has; says how many looks that took.
-    fn look(&mut self) -> usize {
+    fn check(&mut self) -> usize {
         let mut looks = 0;
         while let Some(rank) = self.waiting.iter().find(|(_, (call, at))| called(call) || *at <= self.now) {
             let rank = *rank.0;
@@ -292,13 +294,13 @@ impl Hall {
             // It takes its time.
             self.now = self.now.after(1);
             assert!(looks < 1_000, "{rank:?} looks without end");
-            match self.turnstile.look(self.now, rank) {
-                Look::AgainAt(at) => self.waiting.get_mut(&rank).unwrap().1 = at,
-                Look::Decided(verdict) => {
+            match self.admission.check(self.now, rank) {
+                Check::AgainAt(at) => self.waiting.get_mut(&rank).unwrap().1 = at,
+                Check::Decided(verdict) => {
                     self.waiting.remove(&rank);
                     self.flying.extend(match verdict {
-                        Verdict::Granted(grant) => Some(grant),
-                        Verdict::Denied { .. } => None,
+                        Resolution::Granted(grant) => Some(grant),
+                        Resolution::Denied { .. } => None,
                     });
                 }
             }
@@ -310,11 +312,11 @@ impl Hall {
     fn pass(&mut self, until: Tick) {
         loop {
             let waiting = self.waiting.len();
-            let looks = self.look();
+            let looks = self.check();
             assert!(looks <= 3 * waiting, "{looks} looks of {waiting} who wait, as good as at once");
             if let Some(rank) = self.first() {
-                let price = self.turnstile.queue.get(rank).unwrap().price;
-                let at = self.turnstile.window.free_at(self.now, price);
+                let price = self.admission.queue.get(rank).unwrap().price;
+                let at = self.admission.window.free_at(self.now, price);
                 assert!(at.is_some(), "{rank:?} waits at {:?} for nothing", self.now);
             }
             if self.now >= until {
@@ -345,35 +347,35 @@ proptest! {
         queue in prop::collection::vec((class_of_one(), 1..=60_u64), 0..8),
         points in 1..=60_u64,
     ) {
-        let mut turnstile = turnstile();
+        let mut admission = admission();
         let mut now = Tick(0);
         for (points, pause) in past {
             now = now.after(pause);
-            if let Entered::Decided(Verdict::Granted(grant)) = turnstile.enter(now, ask(Class::Payment, points, now)) {
-                turnstile.ended(now, grant, true);
+            if let Entered::Decided(Resolution::Granted(grant)) = admission.enter(now, ask(Class::Payment, points, now)) {
+                admission.ended(now, grant, true);
             }
         }
         let mut waiting = BTreeSet::new();
         for (class, points) in queue {
-            match turnstile.enter(now, ask(class, points, FOREVER)) {
+            match admission.enter(now, ask(class, points, FOREVER)) {
                 Entered::Waits(rank, _) => {
                     waiting.insert(rank);
                 }
-                Entered::Decided(Verdict::Granted(grant)) => turnstile.ended(now, grant, true),
-                Entered::Decided(Verdict::Denied { .. }) => prop_assert!(false, "denied before the end of time"),
+                Entered::Decided(Resolution::Granted(grant)) => admission.ended(now, grant, true),
+                Entered::Decided(Resolution::Denied { .. }) => prop_assert!(false, "denied before the end of time"),
             }
         }
         // The last of all: behind everybody.
         let last = ask(Class::Refresh { staleness: Duration::ZERO }, points, now);
-        if let Entered::Decided(Verdict::Denied { wait }) = turnstile.enter(now, last) {
+        if let Entered::Decided(Resolution::Denied { wait }) = admission.enter(now, last) {
             let at = now.after(wait);
             let earlier = Tick(at.0 - 1);
-            run(&mut turnstile, &mut waiting, now, earlier);
+            run(&mut admission, &mut waiting, now, earlier);
             let again = |deadline| ask(Class::Refresh { staleness: Duration::ZERO }, points, deadline);
-            prop_assert_eq!(denied(&turnstile.enter(earlier, again(earlier))), 1);
-            run(&mut turnstile, &mut waiting, earlier, at);
+            prop_assert_eq!(denied(&admission.enter(earlier, again(earlier))), 1);
+            run(&mut admission, &mut waiting, earlier, at);
             prop_assert!(waiting.is_empty());
-            let _ = granted(turnstile.enter(at, again(at)));
+            let _ = granted(admission.enter(at, again(at)));
         }
     }
 
@@ -382,7 +384,7 @@ proptest! {
         happenings in prop::collection::vec((happening(), 0..20_u64), 1..60),
     ) {
         let mut hall =
-            Hall { turnstile: turnstile(), now: Tick(0), waiting: BTreeMap::new(), flying: Vec::new() };
+            Hall { admission: admission(), now: Tick(0), waiting: BTreeMap::new(), flying: Vec::new() };
         for (happening, pause) in happenings {
             hall.happens(happening);
             let until = hall.now.after(pause);
@@ -391,22 +393,22 @@ proptest! {
         // All deadlines have come by then.
         let until = hall.now.after(1_000);
         hall.pass(until);
-        prop_assert!(hall.waiting.is_empty() && hall.turnstile.queue.is_empty(), "{:?}", hall.turnstile);
+        prop_assert!(hall.waiting.is_empty() && hall.admission.queue.is_empty(), "{:?}", hall.admission);
     }
 
     #[test]
     fn whoever_waits_is_served_in_order_and_by_the_deadline(
         asks in prop::collection::vec((class_of_one(), 1..=60_u64, 0..200_u64), 1..20),
     ) {
-        let mut turnstile = spent();
+        let mut admission = spent();
         let mut waiting = BTreeSet::new();
         for (class, points, deadline) in asks {
-            if let Entered::Waits(rank, _) = turnstile.enter(Tick(0), ask(class, points, Tick(deadline))) {
+            if let Entered::Waits(rank, _) = admission.enter(Tick(0), ask(class, points, Tick(deadline))) {
                 waiting.insert(rank);
             }
         }
         let all = waiting.clone();
-        let served = run(&mut turnstile, &mut waiting, Tick(0), Tick(200));
+        let served = run(&mut admission, &mut waiting, Tick(0), Tick(200));
         prop_assert!(waiting.is_empty(), "{:?} forgotten", waiting);
         let order: Vec<_> = served.iter().map(|(rank, _)| *rank).collect();
         prop_assert!(order.is_sorted(), "{:?}", served);
@@ -424,7 +426,7 @@ const STEP: u64 = 50_000;
 
 /// One token that asks without pause and one that asks now and then, at one window.
 struct Rivals {
-    turnstile: Turnstile,
+    admission: Admission,
     now: Tick,
     price: Price,
     /// How long a command is in flight.
@@ -437,7 +439,7 @@ struct Rivals {
 impl Rivals {
     fn new(points: u64, latency: u64) -> Self {
         Self {
-            turnstile: Turnstile::new(Window::new(LONG_HOLD)),
+            admission: Admission::new(Window::new(LONG_HOLD)),
             now: Tick(1_000_000),
             price: Price { points, limit: CAPACITY },
             latency,
@@ -447,8 +449,8 @@ impl Rivals {
         }
     }
 
-    fn entrant<'a>(&self, token: &'a str) -> Entrant<'a> {
-        Entrant { class: Class::Caller(token), price: self.price, deadline: self.now.after(PATIENCE) }
+    fn request<'a>(&self, token: &'a str) -> PointsRequest<'a> {
+        PointsRequest { class: Class::Caller(token), price: self.price, deadline: self.now.after(PATIENCE) }
     }
 
     fn send(&mut self, grant: Grant) {
@@ -460,23 +462,23 @@ impl Rivals {
         self.now = self.now.after(STEP);
         for (ends, grant) in std::mem::take(&mut self.flying) {
             if ends <= self.now {
-                self.turnstile.ended(self.now, grant, true);
+                self.admission.ended(self.now, grant, true);
             } else {
                 self.flying.push((ends, grant));
             }
         }
         for rank in std::mem::take(&mut self.loud) {
-            match self.turnstile.look(self.now, rank) {
-                Look::AgainAt(_) => self.loud.push(rank),
-                Look::Decided(Verdict::Granted(grant)) => self.serve_loud(grant),
-                Look::Decided(Verdict::Denied { .. }) => {}
+            match self.admission.check(self.now, rank) {
+                Check::AgainAt(_) => self.loud.push(rank),
+                Check::Decided(Resolution::Granted(grant)) => self.serve_loud(grant),
+                Check::Decided(Resolution::Denied { .. }) => {}
             }
         }
         while self.loud.len() < 8 {
-            match self.turnstile.enter(self.now, self.entrant("loud")) {
+            match self.admission.enter(self.now, self.request("loud")) {
                 Entered::Waits(rank, _) => self.loud.push(rank),
-                Entered::Decided(Verdict::Granted(grant)) => self.serve_loud(grant),
-                Entered::Decided(Verdict::Denied { .. }) => break,
+                Entered::Decided(Resolution::Granted(grant)) => self.serve_loud(grant),
+                Entered::Decided(Resolution::Denied { .. }) => break,
             }
         }
     }
@@ -495,23 +497,23 @@ impl Rivals {
 
     /// The other asks, and waits as long as any. What it is told where it is denied.
     fn ask(&mut self) -> Result<(), u64> {
-        let rank = match self.turnstile.enter(self.now, self.entrant("quiet")) {
-            Entered::Decided(Verdict::Granted(grant)) => {
+        let rank = match self.admission.enter(self.now, self.request("quiet")) {
+            Entered::Decided(Resolution::Granted(grant)) => {
                 self.send(grant);
                 return Ok(());
             }
-            Entered::Decided(Verdict::Denied { wait }) => return Err(wait),
+            Entered::Decided(Resolution::Denied { wait }) => return Err(wait),
             Entered::Waits(rank, _) => rank,
         };
         loop {
             self.step();
-            match self.turnstile.look(self.now, rank) {
-                Look::AgainAt(_) => {}
-                Look::Decided(Verdict::Granted(grant)) => {
+            match self.admission.check(self.now, rank) {
+                Check::AgainAt(_) => {}
+                Check::Decided(Resolution::Granted(grant)) => {
                     self.send(grant);
                     return Ok(());
                 }
-                Look::Decided(Verdict::Denied { wait }) => return Err(wait),
+                Check::Decided(Resolution::Denied { wait }) => return Err(wait),
             }
         }
     }

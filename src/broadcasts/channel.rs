@@ -1,0 +1,127 @@
+//! One instance's log as others use it: publish, subscribe, wake, close.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::Notify;
+
+use super::entry::{Epoch, Event, Id};
+use super::limit::SubscriberLimit;
+use super::log::Log;
+use super::state::{Channel, State};
+use super::subscription::Subscription;
+
+/// Where a listener begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since<'a> {
+    /// With what comes from now on.
+    Now,
+    /// After the entry of this id, as the listener gave it.
+    After(&'a str),
+}
+
+/// Why nobody may listen now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// All places are taken; nobody who has one loses it.
+    #[error("as many listen as may")]
+    Full,
+    /// Whoever asks listens as often as one may.
+    #[error("this token listens as often as one may")]
+    Share,
+    /// The bridge is going down.
+    #[error("the bridge is shutting down")]
+    Draining,
+}
+
+/// One instance's log and its listeners. Cheap to clone; all clones are one broadcasts.
+#[derive(Debug, Clone)]
+pub struct Broadcasts {
+    pub(super) shared: Arc<Channel>,
+}
+
+impl Broadcasts {
+    /// An empty log that begins `epoch`, keeps up to `history` entries, and takes places from `limit`.
+    #[must_use]
+    pub fn new(epoch: Epoch, history: usize, limit: SubscriberLimit) -> Self {
+        let log = Log::new(epoch, history);
+        let state = State { log, waiting: HashMap::new(), callers: HashMap::new(), closed: false };
+        let shared = Channel { limit, state: Mutex::new(state), listeners: AtomicU64::new(0), news: Notify::new() };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Logs an event, unless the broadcasts is closed: then nobody is to hear of what the closing itself brings about. Returns at
+    /// once: listeners are woken by [`Broadcasts::announce`].
+    #[expect(clippy::must_use_candidate, reason = "few who publish care for the id")]
+    pub fn publish(&self, event: Event) -> Id {
+        let mut state = self.shared.state();
+        if state.closed {
+            return state.log.cursor();
+        }
+        let id = state.log.append(event);
+        drop(state);
+        self.shared.news.notify_one();
+        id
+    }
+
+    /// The id of the newest entry: whoever resumes after it misses nothing from now on.
+    #[must_use]
+    pub fn cursor(&self) -> Id {
+        self.shared.state().log.cursor()
+    }
+
+    /// Begins to listen. What is logged from this moment on is heard, and before it what the log still holds after
+    /// `since`: no hole, no repeat. `listener` is who asks, by which its places are counted.
+    pub fn subscribe(&self, listener: &str, since: Since<'_>) -> Result<Subscription, Refused> {
+        let permit = self.shared.limit.take().ok_or(Refused::Full)?;
+        let mut state = self.shared.state();
+        if state.closed {
+            return Err(Refused::Draining);
+        }
+        let listener = state.join(listener, self.shared.limit.each).ok_or(Refused::Share)?;
+        let begins = match since {
+            Since::Now => Some(state.log.cursor()),
+            Since::After(text) => state.log.find(text),
+        };
+        let (cursor, reset) = (begins.unwrap_or_else(|| state.log.cursor()), begins.is_none());
+        drop(state);
+        let key = self.shared.listeners.fetch_add(1, Ordering::Relaxed);
+        Ok(Subscription::new(Arc::clone(&self.shared), (key, listener), cursor, reset, permit))
+    }
+
+    /// How many listen, of all instances together.
+    #[must_use]
+    pub fn listeners(&self) -> usize {
+        self.shared.limit.taken()
+    }
+
+    /// Has everybody who waits look again at what it listens for.
+    pub fn wake(&self) {
+        self.shared.news.notify_one();
+    }
+
+    /// Ends every subscription once it has heard what is logged, refuses new ones, and logs nothing more.
+    pub fn close(&self) {
+        self.shared.state().closed = true;
+        self.shared.news.notify_one();
+    }
+
+    /// Wakes those who wait whenever something was logged, until the broadcasts is closed. A task of its own, since whoever
+    /// publishes must not wait until thousands are woken.
+    pub async fn announce(&self) {
+        loop {
+            self.shared.news.notified().await;
+            let (waiting, closed) = {
+                let mut state = self.shared.state();
+                (state.waiting.drain().map(|(_, waker)| waker).collect::<Vec<_>>(), state.closed)
+            };
+            for waker in waiting {
+                waker.wake();
+            }
+            if closed {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! What one instance's log and its subscriptions share.
+
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use tokio::sync::Notify;
+
+use super::limit::SubscriberLimit;
+use super::log::Log;
+
+#[derive(Debug)]
+pub(super) struct Channel {
+    pub(super) limit: SubscriberLimit,
+    pub(super) state: Mutex<State>,
+    pub(super) listeners: AtomicU64,
+    /// Something was appended or the broadcasts was closed, and listeners are yet to be woken.
+    pub(super) news: Notify,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) log: Log,
+    /// Who has heard everything and is to be woken at the next entry. Each stands here at most once.
+    pub(super) waiting: HashMap<u64, Waker>,
+    /// How often each listens.
+    pub(super) callers: HashMap<Arc<str>, usize>,
+    pub(super) closed: bool,
+}
+
+impl State {
+    /// One place more for `listener`, if it may have one; its name to be kept with the place.
+    pub(super) fn join(&mut self, listener: &str, most: usize) -> Option<Arc<str>> {
+        let known = self.callers.get_key_value(listener).map(|(name, _)| Arc::clone(name));
+        let name = known.unwrap_or_else(|| Arc::from(listener));
+        let count = self.callers.entry(Arc::clone(&name)).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(name)
+    }
+
+    pub(super) fn leave(&mut self, listener: &str) {
+        if let Some(count) = self.callers.get_mut(listener) {
+            *count -= 1;
+            if *count == 0 {
+                self.callers.remove(listener);
+            }
+        }
+    }
+}
+
+impl Channel {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        // What is done under this lock cannot panic half-way.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
