@@ -33,6 +33,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use concertpos_simulator::{self as simulator, Counting, LOCKED_POS, Limits, Simulator};
+use data_encoding::HEXLOWER;
 use futures_util::{SinkExt, StreamExt};
 use sha2::{Digest, Sha256};
 use support::{KEY, free_address, serve, until_ready};
@@ -225,7 +226,7 @@ async fn tasks(http: &reqwest::Client, base: &str) -> f64 {
 }
 
 fn sha256_hex(text: &str) -> String {
-    Sha256::digest(text).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
+    HEXLOWER.encode(&Sha256::digest(text))
 }
 
 /// How much the least-squares line through points rises for each second.

@@ -6,6 +6,7 @@ pub mod broadcasts;
 pub mod budget;
 pub mod cache;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod gateway;
 pub mod http;

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use concertpos_simulator::{Config, Instance, Simulator};
+use data_encoding::HEXLOWER;
 use reqwest::{Client, Method, RequestBuilder, Response};
 use running::{Running, free_address, run, wait_until};
 use rustls::pki_types::PrivateKeyDer;
@@ -49,7 +50,7 @@ struct World {
 }
 
 fn sha256_hex(secret: &str) -> String {
-    Sha256::digest(secret).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
+    HEXLOWER.encode(&Sha256::digest(secret))
 }
 
 impl World {

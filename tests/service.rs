@@ -16,6 +16,7 @@ use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use data_encoding::HEXLOWER;
 use futures_util::{SinkExt, StreamExt};
 use reqwest::Client;
 use running::{Running, free_address, run, wait_until};
@@ -103,7 +104,7 @@ fn follow(bridge: &mut Running) -> mpsc::Receiver<String> {
 }
 
 fn digest(secret: &str) -> String {
-    Sha256::digest(secret).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
+    HEXLOWER.encode(&Sha256::digest(secret))
 }
 
 fn token(name: &str, secret: &str, scopes: &str) -> String {

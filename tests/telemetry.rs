@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use collector::{Collector, Span};
 use concertpos_bridge::config::Config;
+use data_encoding::HEXLOWER;
 use futures_util::{SinkExt, StreamExt};
 use reqwest::Client;
 use running::{Running, free_address, wait_until};
@@ -54,8 +55,7 @@ impl Service {
         let gateway = Running::start(&["simulate", "--listen", &shards], &[]);
         let url = format!("ws://{shards}/{{shard}}/?instance={{instance}}&Content-Type={{format}}");
         let at = |name: &str| folder.path().join(name).display().to_string();
-        let digest =
-            |secret: &str| Sha256::digest(secret).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+        let digest = |secret: &str| HEXLOWER.encode(&Sha256::digest(secret));
         let environment = [
             ("BRIDGE_SERVER__LISTEN", listen.clone()),
             ("BRIDGE_GATEWAY__URL", url),

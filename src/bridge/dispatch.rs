@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use super::error::Error;
 use super::fair_acquire::FairAcquire;
 use crate::budget::{Ask, Class, Denied, Ledger, Permit};
+use crate::clock::RETRY_SHORTLY;
 use crate::gateway::{Cause, Failure, Lease, Lost, NotSent, Pool, Priority, Refusal};
 use crate::protocol::{Body, Command, GatewayError, Meaning};
 use crate::shutdown::Shutdown;
@@ -26,9 +27,6 @@ const TRIES: u32 = 4;
 
 /// What a try must have left for its reply to be worth its points. A gateway that is well answers in less.
 const LEAST_TRY: Duration = Duration::from_millis(250);
-
-/// The `Retry-After` where the bridge's own queue is the obstacle.
-const SHORTLY: Duration = Duration::from_secs(1);
 
 /// One instance's way to the gateway.
 #[derive(Debug)]
@@ -71,7 +69,7 @@ impl Dispatch {
     /// Whether something new may be begun. A stopping bridge would never come to rest otherwise: links stay until all that
     /// was begun has ended, and callers keep coming.
     pub(super) fn begin(&self) -> Result<(), Error> {
-        if self.shutdown.refuses_new() { Err(Error::ShuttingDown { retry_after: SHORTLY }) } else { Ok(()) }
+        if self.shutdown.refuses_new() { Err(Error::ShuttingDown { retry_after: RETRY_SHORTLY }) } else { Ok(()) }
     }
 
     /// A command that may be repeated, each try under points had in one of its turns. `on_write` is called just before each write.
@@ -236,7 +234,7 @@ fn unanswered(cause: &Cause) -> Error {
     match cause {
         Cause::Timeout => Error::Timeout,
         Cause::NotUnderstood | Cause::Word(_) => Error::Violation(cause.to_string()),
-        Cause::Disconnected => Error::Lost { retry_after: SHORTLY },
+        Cause::Disconnected => Error::Lost { retry_after: RETRY_SHORTLY },
     }
 }
 
@@ -250,8 +248,10 @@ impl From<NotSent> for Error {
     fn from(why: NotSent) -> Self {
         match why {
             NotSent::Unavailable { retry_after } => Self::Unavailable { retry_after },
-            NotSent::QueueFull | NotSent::NoLinkInTime | NotSent::LinkGone => Self::Overloaded { retry_after: SHORTLY },
-            NotSent::Draining => Self::ShuttingDown { retry_after: SHORTLY },
+            NotSent::QueueFull | NotSent::NoLinkInTime | NotSent::LinkGone => {
+                Self::Overloaded { retry_after: RETRY_SHORTLY }
+            }
+            NotSent::Draining => Self::ShuttingDown { retry_after: RETRY_SHORTLY },
         }
     }
 }

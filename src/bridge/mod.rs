@@ -36,6 +36,7 @@ use tally::Answers;
 use crate::broadcasts::Broadcasts;
 use crate::budget::{Ledger, Quota, WindowStatus};
 use crate::cache::{Cache, Key as CopyKey, PasswordKey, PlainKey};
+use crate::clock::RETRY_SHORTLY;
 use crate::gateway::{Cause, Pool};
 use crate::journal::{Filter, Journal, Key, Listed, Page, Record, RecordId, Sale, Verdict};
 use crate::protocol::{Body, Command, Parameters, Spec, command};
@@ -46,9 +47,6 @@ const OWN_TURN: &str = "bridge";
 
 /// How long after a failure the licence is asked for again.
 const LICENSE_RETRY: Duration = Duration::from_secs(30);
-
-/// The `Retry-After` where a payment could not even be begun within the time that a request has.
-const LATER: Duration = Duration::from_secs(1);
 
 /// Answers use cases for all configured instances. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -268,7 +266,7 @@ impl Bridge {
             // It runs on; or it panicked, and nobody knows how far it got.
             (_, Some(id)) => Err(Error::OutcomeUnknown { gateway: None, payment: Some(id.to_string()) }),
             // It has not been written, and is too late to be.
-            (_, None) => Err(Error::Overloaded { retry_after: LATER }),
+            (_, None) => Err(Error::Overloaded { retry_after: RETRY_SHORTLY }),
         }
     }
 

@@ -13,7 +13,6 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -24,15 +23,13 @@ use super::error::Error;
 use super::evidence::Evidence;
 use crate::budget::{Ask, Class, Permit};
 use crate::cache::Cache;
+use crate::clock::RETRY_SHORTLY;
 use crate::gateway::{Cause, Ending, Failure, LateFrames, Lease, Lost, NotSent, Priority, Refusal};
 use crate::journal::{
     Dispatched, Journal, JournalError, Key, Late, Outcome, Record, RecordId, Release, Reservation, Reserve, Sale,
     Verdict,
 };
 use crate::protocol::{Body, Command};
-
-/// The `Retry-After` of what is decided within moments.
-const SHORTLY: Duration = Duration::from_secs(1);
 
 /// A payment that was booked, now or before.
 #[derive(Debug, Clone)]
@@ -122,9 +119,9 @@ impl Payments {
             Reserve::Unknown(record) => Err(unknown(&record)),
             Reserve::Unreadable(id) => Err(Error::OutcomeUnknown { gateway: None, payment: Some(id.to_string()) }),
             // Fresh: it was taken and freed within moments.
-            Reserve::InProgress | Reserve::Fresh(_) => Err(Error::PaymentInProgress { retry_after: SHORTLY }),
+            Reserve::InProgress | Reserve::Fresh(_) => Err(Error::PaymentInProgress { retry_after: RETRY_SHORTLY }),
             Reserve::Reused => Err(Error::KeyReused),
-            Reserve::Overloaded => Err(Error::Overloaded { retry_after: SHORTLY }),
+            Reserve::Overloaded => Err(Error::Overloaded { retry_after: RETRY_SHORTLY }),
             Reserve::Unavailable(error) => Err(error.into()),
         }
     }
@@ -176,7 +173,7 @@ impl Payments {
     async fn write(&self, command: &Command, way: (Permit, Lease), write_by: Instant) -> Result<Body, Unwritten> {
         let (mut permit, mut lease) = way;
         // What takes its time here: first making the record durable, then finding another link.
-        let mut too_late = Error::JournalUnavailable { retry_after: SHORTLY };
+        let mut too_late = Error::JournalUnavailable { retry_after: RETRY_SHORTLY };
         loop {
             if Instant::now() > write_by {
                 // Permit and lease go back unused.
@@ -343,8 +340,8 @@ impl From<JournalError> for Error {
         match error {
             JournalError::Rejected(rejection) => Self::Unsettled(rejection),
             JournalError::NoSuchRecord => Self::UnknownPayment,
-            JournalError::Overloaded => Self::Overloaded { retry_after: SHORTLY },
-            _ => Self::JournalUnavailable { retry_after: SHORTLY },
+            JournalError::Overloaded => Self::Overloaded { retry_after: RETRY_SHORTLY },
+            _ => Self::JournalUnavailable { retry_after: RETRY_SHORTLY },
         }
     }
 }

@@ -20,6 +20,7 @@ use super::spending::{ALL_COMMANDS, Spending};
 use super::waits::Waits;
 use super::window::{Price, Spent};
 use super::{Config, CounterScope, Payments, is_payment};
+use crate::clock::{secs_up, whole_ms};
 use crate::protocol::command::PAYITEMS;
 
 /// Windows for commands that are not in the configuration.
@@ -253,7 +254,7 @@ impl Ledger {
 
     /// Counts what an earlier process that [counted like this](Self::counts_like) had spent, `away` after it told.
     pub fn restore(&self, spending: &Spending, away: Duration) {
-        let away_ms = u64::try_from(away.as_millis()).unwrap_or(u64::MAX);
+        let away_ms = whole_ms(away);
         for (command, spent) in &spending.windows {
             self.restore_window(command, spent, away_ms);
         }
@@ -365,10 +366,6 @@ impl Others {
             self.gates.retain(|_, gate| Arc::strong_count(gate) > 1 || !gate.with(Admission::is_idle));
         }
     }
-}
-
-fn secs_up(duration: Duration) -> u64 {
-    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
 
 #[cfg(test)]

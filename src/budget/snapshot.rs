@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::time::{ClockId, clock_gettime};
@@ -34,6 +34,7 @@ use tokio::time::timeout;
 
 use super::Ledger;
 use super::spending::{Dating, Drift, Moment, Sent, Snapshot};
+use crate::clock::unix_ms;
 
 /// How often the file is written while anything is spent. Also how soon a disk that failed is tried again.
 pub const SAVE_EVERY: Duration = Duration::from_secs(1);
@@ -93,12 +94,7 @@ impl fmt::Debug for Clocks {
 fn moment(boot_id: Option<Arc<str>>) -> Moment {
     let boot = clock_gettime(ClockId::Boottime);
     let boot_ms = boot.tv_sec.saturating_mul(1000).saturating_add(boot.tv_nsec / 1_000_000);
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Moment {
-        boot_id,
-        boot_ms: u64::try_from(boot_ms).unwrap_or_default(),
-        wall_ms: i64::try_from(wall.as_millis()).unwrap_or(i64::MAX),
-    }
+    Moment { boot_id, boot_ms: u64::try_from(boot_ms).unwrap_or_default(), wall_ms: unix_ms() }
 }
 
 /// Counts what the file in `folder` says was spent and what `sent_since` a date tells of payments, and writes there from

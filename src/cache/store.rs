@@ -30,6 +30,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use super::{Cache, CachedReply, Epoch, Key};
+use crate::clock;
 use crate::protocol::Body;
 
 /// The one version of the files there is.
@@ -207,7 +208,7 @@ fn encode(key: &Key, copy: &CachedReply, now: SystemTime) -> serde_json::Result<
     let head = Head {
         version: VERSION,
         key: key.clone(),
-        written_at_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
+        written_at_ms: clock::whole_ms(since_1970),
         bytes: copy.body.as_str().len(),
     };
     let mut file = serde_json::to_vec(&head)?;

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 use crate::http::auth::{EVERY_INSTANCE, Scope};
@@ -48,16 +49,12 @@ pub(super) fn run(token: Token) -> anyhow::Result<ExitCode> {
 pub(super) fn random() -> anyhow::Result<String> {
     let mut bytes = [0; RANDOM_BYTES];
     getrandom::fill(&mut bytes)?;
-    Ok(format!("cpb_{}", hex(&bytes)))
+    Ok(format!("cpb_{}", HEXLOWER.encode(&bytes)))
 }
 
 /// What the configuration holds of a token.
 pub(super) fn digest(token: &str) -> String {
-    hex(&Sha256::digest(token.as_bytes()))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+    HEXLOWER.encode(&Sha256::digest(token.as_bytes()))
 }
 
 fn name(text: &str) -> Result<String, String> {

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use data_encoding::HEXLOWER_PERMISSIVE;
+
 use super::instances::Instance;
 use crate::http::auth::{CallerLimits, Config, EVERY_INSTANCE, Mode, Scope, Token};
 use crate::settings::{Choice, Section};
@@ -77,12 +79,5 @@ fn all_scopes() -> String {
 }
 
 fn digest(hex: &str) -> Option<[u8; 32]> {
-    let mut digest = [0; 32];
-    if hex.len() != 64 || !hex.is_ascii() {
-        return None;
-    }
-    for (byte, pair) in digest.iter_mut().zip(hex.as_bytes().chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(digest)
+    HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok()?.try_into().ok()
 }

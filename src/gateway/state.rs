@@ -19,6 +19,7 @@ use super::exchange::Expect;
 use super::plan::{ShardView, View};
 use super::reach::{Reach, SharedHealth};
 use super::shard::Health;
+use crate::clock::RETRY_SHORTLY;
 use crate::protocol::Body;
 
 /// How many may wait for a link. Reads fail with [`NotSent::QueueFull`] beyond it; payments have a quarter more.
@@ -26,9 +27,6 @@ const MAX_WAITING: usize = 1024;
 
 /// How many links may be set aside at once to listen for late replies; beyond it the oldest stops listening.
 const MAX_SET_ASIDE: usize = 32;
-
-/// The `Retry-After` of a pool that does not know when it will dial again.
-const SHORTLY: Duration = Duration::from_secs(1);
 
 /// Identifies one connection for as long as the program runs: a connection's generation.
 pub(super) type LinkId = u64;
@@ -371,7 +369,7 @@ impl State {
             .filter(|shard| !shard.cordoned)
             .filter_map(Shard::retry_at)
             .min()
-            .map_or(SHORTLY, |at| at.saturating_duration_since(now).max(SHORTLY))
+            .map_or(RETRY_SHORTLY, |at| at.saturating_duration_since(now).max(RETRY_SHORTLY))
     }
 
     /// Sets `link` aside. Where there are too many, one stops listening: the oldest of a refused payment, or else of an

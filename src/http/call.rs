@@ -26,10 +26,8 @@ use super::negotiate;
 use super::problem::{Fault, Problem, table};
 use super::rate_limit;
 use super::server::Shared;
+use crate::clock::RETRY_SHORTLY;
 use crate::protocol::{Parameters, Spec};
-
-/// When a caller with too many connections may try again.
-const SHORTLY: Duration = Duration::from_secs(1);
 
 /// When the request arrived; set at the edge, and what its deadline counts from.
 #[derive(Debug, Clone, Copy)]
@@ -88,7 +86,7 @@ fn note_connection(request: &HttpRequest, caller: &Caller) -> Result<(), Problem
         return Ok(());
     }
     let detail = "This token has as many connections as one may have, and none of them is idle.";
-    Err(Problem::new(&table::CALLER_LIMITED).detail(detail).retry_after(SHORTLY))
+    Err(Problem::new(&table::CALLER_LIMITED).detail(detail).retry_after(RETRY_SHORTLY))
 }
 
 /// Takes a place for a caller's request.

@@ -7,7 +7,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use actix_web::body::{BodySize, BoxBody, MessageBody, None as NoBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -30,6 +30,7 @@ use super::problem::{Entry, MEDIA_TYPE, Problem, table};
 use super::representation;
 use super::server::Shared;
 use super::stream::EventStream;
+use crate::clock;
 use crate::telemetry::trace_context::TraceParent;
 use crate::telemetry::traces;
 
@@ -69,8 +70,7 @@ impl RequestId {
 
 /// A UUID of version 7. It only has to be unlike others, so its random part costs no system call.
 fn fresh_id() -> String {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let millis = u64::try_from(since_1970.as_millis()).unwrap_or_default();
+    let millis = clock::whole_ms(clock::since_1970());
     let mut random = [0; 10];
     fastrand::fill(&mut random);
     Builder::from_unix_timestamp_millis(millis, &random).into_uuid().to_string()

@@ -27,6 +27,7 @@ use super::tally::Tally;
 use super::tls::Certificates;
 use super::{Config, client, edge, native, openapi, routes};
 use crate::bridge::Bridge;
+use crate::clock::secs_up;
 use crate::telemetry::runtimes::Runtimes;
 
 /// Connections of one worker. Beyond it new ones wait to be accepted; each holds an open file and some kilobytes.
@@ -148,7 +149,7 @@ fn room() -> usize {
 pub fn run(listeners: Listeners, parts: Parts, on_worker: impl Fn() + Clone + Send + 'static) -> io::Result<Servers> {
     let Listeners { callers, admin } = listeners;
     let Parts { bridge, auth, config, certificates } = parts;
-    let grace_s = config.shutdown_grace.as_secs() + u64::from(config.shutdown_grace.subsec_nanos() > 0);
+    let grace_s = secs_up(config.shutdown_grace);
     let shared = Data::new(Shared::new(bridge, auth, config));
     let for_admin = shared.clone();
     shared.runtimes.count_mine();

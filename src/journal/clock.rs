@@ -8,7 +8,9 @@
 //! passed between the last commit and a crash: both only make a record live longer.
 
 use std::fmt;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
+
+use crate::clock::{unix_ms, whole_ms};
 
 /// Where the journal reads the time.
 pub(super) trait Clock: fmt::Debug + Send + Sync {
@@ -33,8 +35,7 @@ impl Default for SystemClock {
 
 impl Clock for SystemClock {
     fn wall_ms(&self) -> i64 {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
+        unix_ms()
     }
 
     fn monotonic(&self) -> Duration {
@@ -65,10 +66,6 @@ impl Age {
 /// younger than `keep`.
 pub(super) fn horizon_ms(age_ms: u64, keep: Duration) -> Option<u64> {
     age_ms.checked_sub(whole_ms(keep))
-}
-
-fn whole_ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! The runtimes of the process: one for what must finish, and one for each thread that serves callers. Their tasks are
 //! counted together, since a task that never ends is a leak wherever it lives.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 /// The runtimes that are known. Cheap to clone; they are all the same ones.
@@ -16,7 +17,7 @@ impl Runtimes {
     /// Outside a tokio runtime.
     pub fn count_mine(&self) {
         let mine = Handle::current();
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.lock();
         if !known.iter().any(|one| one.id() == mine.id()) {
             known.push(mine);
         }
@@ -25,7 +26,7 @@ impl Runtimes {
     /// Tasks that were spawned and have not ended.
     #[must_use]
     pub fn tasks(&self) -> usize {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.0.lock();
         known.iter().map(|one| one.metrics().num_alive_tasks()).sum()
     }
 }

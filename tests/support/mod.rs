@@ -216,6 +216,7 @@ pub(crate) async fn together<T: Send + 'static>(
 }
 
 pub(crate) fn sha256_hex(text: &str) -> String {
+    use data_encoding::HEXLOWER;
     use sha2::{Digest, Sha256};
-    Sha256::digest(text.as_bytes()).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
+    HEXLOWER.encode(&Sha256::digest(text.as_bytes()))
 }

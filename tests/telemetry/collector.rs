@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
+use data_encoding::HEXLOWER;
+
 /// A request's head and its body.
 type Posted = (String, Vec<u8>);
 
@@ -82,11 +84,10 @@ fn span_of(bytes: &[u8]) -> Span {
     let field = |wanted: u64| {
         fields(bytes).into_iter().find(|(number, _)| *number == wanted).map_or(&[][..], |(_, value)| value)
     };
-    let hex = |bytes: &[u8]| bytes.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
     Span {
-        trace: hex(field(1)),
-        id: hex(field(2)),
-        parent: hex(field(4)),
+        trace: HEXLOWER.encode(field(1)),
+        id: HEXLOWER.encode(field(2)),
+        parent: HEXLOWER.encode(field(4)),
         name: String::from_utf8_lossy(field(5)).into_owned(),
     }
 }

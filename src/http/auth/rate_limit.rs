@@ -16,11 +16,9 @@ use std::time::Duration;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
+use crate::clock::RETRY_SHORTLY;
 use crate::http::problem::{Problem, table};
 use crate::telemetry::meter::Counter;
-
-/// When a caller with too much in flight may ask again: nobody knows when one of its answers ends.
-const SHORTLY: Duration = Duration::from_secs(1);
 
 /// How long a flood's refusals are held back. Refusing costs as much as answering from a copy, so a caller who takes no
 /// notice would have the machine for itself; a connection that waits for its refusal asks nothing. Well within any
@@ -121,7 +119,7 @@ impl CallerLimiter {
         // The place exists from here on, and its end takes the number back.
         let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
         if before >= places {
-            return Err(self.refuse(SHORTLY));
+            return Err(self.refuse(RETRY_SHORTLY));
         }
         let early = rate.check();
         early.map_err(|early| self.refuse(early.wait_time_from(DefaultClock::default().now())))?;
@@ -173,7 +171,7 @@ mod tests {
         let limiter = limiter(2, 1000);
         let (one, two) = (limiter.admit(Purpose::Other), limiter.admit(Purpose::Other));
         assert!(one.is_ok() && two.is_ok());
-        assert_eq!(limiter.admit(Purpose::Other).unwrap_err().retry_after, SHORTLY);
+        assert_eq!(limiter.admit(Purpose::Other).unwrap_err().retry_after, RETRY_SHORTLY);
         assert_eq!((limiter.in_flight(), limiter.refused()), (2, 1));
         drop(one);
         assert!(limiter.admit(Purpose::Other).is_ok());

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 use crate::http::shared_text::SharedText;
@@ -28,7 +29,7 @@ pub(super) struct Asset {
 impl Asset {
     fn new(name: &'static str, media_type: &'static str, text: &'static str) -> Self {
         let digest: [u8; 32] = Sha256::digest(text).into();
-        let etag = digest.iter().take(8).fold(String::from("\""), |tag, byte| format!("{tag}{byte:02x}")) + "\"";
+        let etag = format!("\"{}\"", HEXLOWER.encode(digest.get(..8).unwrap_or_default()));
         Self { name, media_type, text: SharedText::plain(text), etag }
     }
 }

@@ -24,14 +24,12 @@ use super::frame::{self, Request};
 use super::reader::{Broken, KEYLESS_MESSAGE, Message, Reader};
 use super::subscription::{NativeSubscription, Received};
 use crate::broadcasts::Native;
+use crate::clock::RETRY_SHORTLY;
 use crate::http::auth::{Auth, AuthError, Authorization, Caller, Mode, Purpose, Scope};
 use crate::http::connections::Connection;
 use crate::http::native::NativeLimits;
 use crate::http::server::Shared;
 use crate::protocol::Format;
-
-/// When a command that found no room may come again.
-const SHORTLY: Duration = Duration::from_secs(1);
 
 /// Where a connection stands from its beginning.
 #[derive(Debug)]
@@ -295,7 +293,7 @@ impl Session {
         }
         let caller = caller?;
         if self.connection.as_ref().is_some_and(|connection| !connection.is_of(caller.name())) {
-            return Err(ErrorReply::later(&request.command, SHORTLY));
+            return Err(ErrorReply::later(&request.command, RETRY_SHORTLY));
         }
         self.place = None;
         self.key = self.authorization(caller.clone(), None);
@@ -312,7 +310,7 @@ impl Session {
             _ => (Purpose::Other, self.limits().in_flight),
         };
         if self.draining || self.commands.len() >= places {
-            return Err(ErrorReply::later(&request.command, SHORTLY));
+            return Err(ErrorReply::later(&request.command, RETRY_SHORTLY));
         }
         // Held until the command has ended, as a request's is until its answer has.
         let admitted = caller.admit(purpose).map_err(|limited| {

@@ -7,7 +7,6 @@
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix_web::dev::Payload as RawPayload;
 use actix_web::error::PayloadError;
@@ -23,15 +22,13 @@ use super::error::ErrorReply;
 use super::reader::Reader;
 use super::session::{ConnectionInfo, Session};
 use super::target::Target;
+use crate::clock::RETRY_SHORTLY;
 use crate::http::auth::{ANYONE, Auth, Caller, Mode, Scope, local};
 use crate::http::call;
 use crate::http::connections::Connection;
 use crate::http::problem::{Problem, table};
 use crate::http::server::Shared;
 use crate::protocol::Format;
-
-/// When one that was turned away may try again.
-const SHORTLY: Duration = Duration::from_secs(1);
 
 /// The one version there is (RFC 6455).
 const VERSION: &str = "13";
@@ -50,7 +47,7 @@ pub(super) async fn answer(
         local::guard(request.uri(), request.headers(), &shared.config.cors_origins)?;
     }
     if shared.bridge.shutdown().refuses_new() {
-        return Err(Problem::new(&table::SHUTTING_DOWN).retry_after(SHORTLY));
+        return Err(Problem::new(&table::SHUTTING_DOWN).retry_after(RETRY_SHORTLY));
     }
     let segment = request.match_info().get("name").unwrap_or_default();
     let target = Target::of(segment, request.query_string(), &shared.config.native.shards);
@@ -60,7 +57,7 @@ pub(super) async fn answer(
         None
     } else {
         let place = shared.native.anonymous_limit.enter(address, Instant::now());
-        Some(place.ok_or_else(|| Problem::new(&table::OVERLOADED).retry_after(SHORTLY))?)
+        Some(place.ok_or_else(|| Problem::new(&table::OVERLOADED).retry_after(RETRY_SHORTLY))?)
     };
     let (response, socket, end) = handshake(&request)?;
     let connection = request.conn_data::<Arc<Connection>>().cloned();
@@ -68,7 +65,7 @@ pub(super) async fn answer(
         connection.upgrade();
         let owner = info.listener.as_ref().map(Caller::name).or(asks_nobody.then_some(ANYONE));
         if owner.is_some_and(|owner| !connection.is_of(owner)) {
-            return Err(Problem::new(&table::CALLER_LIMITED).retry_after(SHORTLY));
+            return Err(Problem::new(&table::CALLER_LIMITED).retry_after(RETRY_SHORTLY));
         }
     }
     let reader = Reader::new(payload.into_inner(), connection.clone(), end);

@@ -9,6 +9,7 @@ mod copies;
 mod scopes;
 
 use actix_web::web::Bytes;
+use data_encoding::HEXLOWER;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use utoipa::OpenApi as _;
@@ -121,7 +122,7 @@ impl Served {
     pub fn new(document: &OpenApi) -> Self {
         let json = Bytes::from(document.to_json().unwrap_or_default());
         let digest: [u8; 32] = Sha256::digest(&json).into();
-        let etag = digest.iter().take(8).fold(String::from("\""), |tag, byte| format!("{tag}{byte:02x}")) + "\"";
+        let etag = format!("\"{}\"", HEXLOWER.encode(digest.get(..8).unwrap_or_default()));
         Self { json: SharedText::plain(json), etag }
     }
 }

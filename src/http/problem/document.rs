@@ -16,6 +16,7 @@ use utoipa::ToSchema;
 
 use super::code::ProblemCode;
 use super::table::Entry;
+use crate::clock::secs_up;
 use crate::protocol::GatewayError;
 
 /// The media type of every error answer.
@@ -154,7 +155,7 @@ impl Problem {
 }
 
 fn whole_seconds(wait: Duration) -> u64 {
-    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1)
+    secs_up(wait).max(1)
 }
 
 impl fmt::Display for Problem {
