@@ -17,7 +17,7 @@ use concertpos_bridge::budget::window::{Price, Tick, Wait, Window};
 use concertpos_bridge::cache::{self, Cache, CachedReply, PasswordKey, PlainKey, Rule};
 use concertpos_bridge::http::sse::Block;
 use concertpos_bridge::journal::record::Record;
-use concertpos_bridge::journal::rules::Event;
+use concertpos_bridge::journal::state_machine::Event;
 use concertpos_bridge::journal::{self, Fingerprint, Outcome, RecordId, Sale};
 use concertpos_bridge::protocol::frame::{Frame, Undecodable};
 use concertpos_bridge::protocol::{Body, Command, Format, Parameters, command, frame, json5};

@@ -2,11 +2,11 @@
 
 mod dispatch;
 pub mod error;
-mod evidence;
 mod fair_acquire;
 pub mod freshness;
 mod pay;
 pub mod read;
+mod reconciliation;
 pub mod status;
 pub mod tally;
 
@@ -166,7 +166,7 @@ impl Bridge {
         let outcome = instance.reader.read(ask).await;
         instance.answers.note(&outcome);
         if let (Some(pos_id), Ok(served)) = (pos_id, &outcome) {
-            instance.payments.evidence.passed_by(pos_id, &served.copy.body);
+            instance.payments.reconciliation.passed_by(pos_id, &served.copy.body);
         }
         outcome
     }
@@ -301,7 +301,7 @@ impl Bridge {
     /// Gathers evidence about payments of unknown outcome until the drain begins.
     pub async fn gather_evidence(self) {
         let Shared { instances, shutdown, runtime, tasks, .. } = &*self.shared;
-        let gatherers = instances.values().map(|instance| instance.payments.evidence.gather(runtime, tasks));
+        let gatherers = instances.values().map(|instance| instance.payments.reconciliation.gather(runtime, tasks));
         tokio::select! {
             () = shutdown.requested() => {}
             () = async { drop(futures_util::future::join_all(gatherers).await) } => {}

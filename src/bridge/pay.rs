@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use super::dispatch::Dispatch;
 use super::error::Error;
-use super::evidence::Evidence;
+use super::reconciliation::Reconciliation;
 use crate::budget::{Ask, Class, Permit};
 use crate::cache::Cache;
 use crate::clock::RETRY_SHORTLY;
@@ -60,7 +60,7 @@ pub(super) struct Payments {
     pub(super) journal: Journal,
     pub(super) cache: Arc<Cache>,
     pub(super) instance: Arc<str>,
-    pub(super) evidence: Evidence,
+    pub(super) reconciliation: Reconciliation,
     /// Set-aside links that are listened to, by payment; ended when a person settles it.
     listening: Mutex<HashMap<RecordId, CancellationToken>>,
     /// Those who listen.
@@ -69,9 +69,9 @@ pub(super) struct Payments {
 
 impl Payments {
     pub(super) fn new(dispatch: Arc<Dispatch>, journal: Journal, cache: Arc<Cache>, instance: Arc<str>) -> Self {
-        let evidence = Evidence::new(Arc::clone(&dispatch), journal.clone(), Arc::clone(&instance));
+        let reconciliation = Reconciliation::new(Arc::clone(&dispatch), journal.clone(), Arc::clone(&instance));
         let (listening, listeners) = Default::default();
-        Self { dispatch, journal, cache, instance, evidence, listening, listeners }
+        Self { dispatch, journal, cache, instance, reconciliation, listening, listeners }
     }
 
     /// Words of the gateway that did not agree with the record of their payment, since the start.
@@ -135,7 +135,7 @@ impl Payments {
     ) -> Result<Paid, Begun> {
         // Until the record is durable a dropped reservation frees the key, and a dropped lease and permit go back.
         let way = self.way(command, write_by).await?;
-        if let Some(newest) = self.evidence.newest_before(pos_id) {
+        if let Some(newest) = self.reconciliation.newest_before(pos_id) {
             reservation.note_newest_transaction(newest);
         }
         let dispatched = match self.journal.dispatch(reservation).await {
@@ -241,7 +241,7 @@ impl Payments {
         let listening = lost.late.map(|late| (late, self.listen(id)));
         // A record that cannot be written stays `dispatching`, and a restart makes that unknown: the same answer.
         let _ = self.journal.finish(dispatched, Outcome::Unknown(gateway.clone())).await;
-        self.evidence.lost(id, pos_id);
+        self.reconciliation.lost(id, pos_id);
         self.hear_late_frames(id, pos_id, listening);
         Err(Error::OutcomeUnknown { gateway, payment: Some(id.to_string()) })
     }

@@ -8,11 +8,11 @@ use serde::Deserialize;
 use super::id::RecordId;
 use super::record::{Record, Times};
 use super::sale::{Key, Sale};
-use super::store::Fault;
+use super::store::StoreError;
 
 /// The bytes to store under the record's id.
-pub(super) fn encode(record: &Record) -> Result<Vec<u8>, Fault> {
-    serde_json::to_vec(record).map_err(|error| Fault::Damaged { id: record.id, reason: error.to_string() })
+pub(super) fn encode(record: &Record) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(record).map_err(|error| StoreError::Damaged { id: record.id, reason: error.to_string() })
 }
 
 /// The record that was stored under `id`, or why it cannot be read.

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 
 use super::record::State;
-use super::rules::Rejection;
+use super::state_machine::Rejection;
 
 /// Why the journal did not do what it was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -12,7 +12,7 @@ use redb::{ReadableTable, TableDefinition};
 use super::id::RecordId;
 use super::record::{Record, State};
 use super::sale::{Fingerprint, Key};
-use super::store::Fault;
+use super::store::StoreError;
 
 /// State, instance and id; caller, key, point of sale and time of creation in milliseconds.
 pub(super) type StateKey = (u8, &'static str, u128);
@@ -115,7 +115,7 @@ pub(super) fn entry_at(
     state: RecordState,
     instance: &str,
     id: RecordId,
-) -> Result<Option<Entry>, Fault> {
+) -> Result<Option<Entry>, StoreError> {
     Ok(by_state.get((state.code(), instance, id.as_u128()))?.map(|entry| {
         let (caller, idempotency_key, pos_id, created_ms) = entry.value();
         let key = Key { instance: instance.into(), caller: caller.into(), idempotency_key: idempotency_key.into() };
@@ -127,7 +127,7 @@ pub(super) fn entry_at(
 pub(super) fn entry_of(
     by_state: &impl ReadableTable<StateKey, StateEntry>,
     id: RecordId,
-) -> Result<Option<(RecordState, Entry)>, Fault> {
+) -> Result<Option<(RecordState, Entry)>, StoreError> {
     for state in RecordState::ALL {
         let mut last: Option<String> = None;
         while let Some(instance) = instance_after(by_state, state, last.as_deref())? {
@@ -145,7 +145,7 @@ fn instance_after(
     by_state: &impl ReadableTable<StateKey, StateEntry>,
     state: RecordState,
     last: Option<&str>,
-) -> Result<Option<String>, Fault> {
+) -> Result<Option<String>, StoreError> {
     let code = state.code();
     let from = match last {
         None => Bound::Included((code, "", 0)),
@@ -159,7 +159,7 @@ fn instance_after(
 pub(super) fn ids_in(
     by_state: &impl ReadableTable<StateKey, StateEntry>,
     state: RecordState,
-) -> Result<Vec<RecordId>, Fault> {
+) -> Result<Vec<RecordId>, StoreError> {
     let code = state.code();
     let range = by_state.range::<(u8, &str, u128)>((code, "", 0)..(code + 1, "", 0))?;
     range.map(|entry| Ok(entry?.0.value().2.into())).collect()
@@ -169,7 +169,7 @@ pub(super) fn ids_in(
 pub(super) fn current_id(
     current: &impl ReadableTable<CurrentKey, CurrentEntry>,
     key: &Key,
-) -> Result<Option<(RecordId, Option<Fingerprint>)>, Fault> {
+) -> Result<Option<(RecordId, Option<Fingerprint>)>, StoreError> {
     let Key { instance, caller, idempotency_key } = key;
     let found = current.get((instance.as_str(), idempotency_key.as_str(), caller.as_str()))?;
     Ok(found.map(|found| {

@@ -20,7 +20,7 @@ use super::id::RecordId;
 use super::index::{RecordState, entry_at};
 use super::record::{Record, State};
 use super::sale::Key;
-use super::store::{Fault, MISSING, Snapshot};
+use super::store::{MISSING, Snapshot, StoreError};
 
 /// Index entries that one page looks at: a few milliseconds' worth.
 const MAX_EXAMINED: usize = 32_768;
@@ -200,8 +200,8 @@ impl Scan {
         (Self { abandoned, ends: Instant::now() + MAX_TIME }, waiting)
     }
 
-    fn go_on(&self) -> Result<(), Fault> {
-        if self.abandoned.load(Ordering::Relaxed) { Err(Fault::Abandoned) } else { Ok(()) }
+    fn go_on(&self) -> Result<(), StoreError> {
+        if self.abandoned.load(Ordering::Relaxed) { Err(StoreError::Abandoned) } else { Ok(()) }
     }
 
     fn is_over(&self) -> bool {
@@ -247,11 +247,11 @@ struct Row {
     found: Option<Listed>,
 }
 
-type Rows<'s> = Box<dyn Iterator<Item = Result<Row, Fault>> + 's>;
+type Rows<'s> = Box<dyn Iterator<Item = Result<Row, StoreError>> + 's>;
 
 impl Snapshot {
     /// Newest first, from the indexes.
-    pub(super) fn list(&self, filter: &Filter, scan: &Scan) -> Result<Page, Fault> {
+    pub(super) fn list(&self, filter: &Filter, scan: &Scan) -> Result<Page, StoreError> {
         let mut page = Page::default();
         if filter.limit == 0 {
             return Ok(page);
@@ -279,7 +279,7 @@ impl Snapshot {
     }
 
     /// Adds the row's record to the page; returns how many bytes it takes.
-    fn take(&self, instance: &str, row: Row, page: &mut Page) -> Result<usize, Fault> {
+    fn take(&self, instance: &str, row: Row, page: &mut Page) -> Result<usize, StoreError> {
         let id = RecordId::from(row.id);
         let stored = self.records.get(row.id)?;
         let len = stored.as_ref().map_or(0, |stored| stored.value().len());
@@ -301,7 +301,7 @@ impl Snapshot {
         instance: &str,
         id: RecordId,
         reason: &str,
-    ) -> Result<Option<Listed>, Fault> {
+    ) -> Result<Option<Listed>, StoreError> {
         let Some(entry) = entry_at(&self.by_state, state, instance, id)? else { return Ok(None) };
         let was = match state {
             RecordState::Payment(state) => Some(state),
@@ -321,7 +321,7 @@ impl Snapshot {
     }
 
     /// The record of this id, or what is known of it where it cannot be read and belongs to `instance`.
-    pub(super) fn find(&self, instance: &str, id: RecordId) -> Result<Option<Listed>, Fault> {
+    pub(super) fn find(&self, instance: &str, id: RecordId) -> Result<Option<Listed>, StoreError> {
         let stored = self.records.get(id.as_u128())?;
         let stored = stored.as_ref().map(AccessGuard::value);
         let reason = match stored.map(|stored| encoding::decode(id, stored)) {
@@ -342,7 +342,7 @@ impl Snapshot {
     }
 
     /// The index entries that may be wanted, over all states in question.
-    fn entries<'s>(&'s self, filter: &Filter) -> Result<Rows<'s>, Fault> {
+    fn entries<'s>(&'s self, filter: &Filter) -> Result<Rows<'s>, StoreError> {
         let instance = filter.instance.as_str();
         let (lower, upper) = self.bounds(filter);
         let mut sources = Vec::new();
@@ -388,7 +388,7 @@ impl Snapshot {
     }
 
     /// The attempts under an idempotency key, of one caller or of all.
-    fn attempts<'s>(&'s self, filter: &Filter, idempotency_key: &str) -> Result<Rows<'s>, Fault> {
+    fn attempts<'s>(&'s self, filter: &Filter, idempotency_key: &str) -> Result<Rows<'s>, StoreError> {
         let instance = filter.instance.as_str();
         let start = (instance, idempotency_key, filter.caller.as_deref().unwrap_or_default());
         let mut sources: Vec<Rows<'s>> = Vec::new();
@@ -410,7 +410,7 @@ impl Snapshot {
         key: Key,
         newest: RecordId,
         before: Option<RecordId>,
-    ) -> Result<impl Iterator<Item = Result<Row, Fault>>, Fault> {
+    ) -> Result<impl Iterator<Item = Result<Row, StoreError>>, StoreError> {
         let mut next = Some(newest);
         if let Some(before) = before
             && let Some(found) = self.find(&key.instance, before)?.filter(|found| *found.key() == key)
@@ -429,7 +429,7 @@ impl Snapshot {
                 Err(fault) => Some(Err(fault)),
             }
         });
-        let is_wanted = move |row: &Result<Row, Fault>| {
+        let is_wanted = move |row: &Result<Row, StoreError>| {
             row.as_ref().map_or(true, |row| before.is_none_or(|before| row.id < before.as_u128()))
         };
         Ok(rows.filter(is_wanted))

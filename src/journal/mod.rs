@@ -13,29 +13,28 @@
 //! [`Dispatched`] dropped becomes unknown; a `finish`, `late` or `settle` dropped goes on.
 
 mod clock;
+mod directory;
 mod encoding;
 mod error;
-pub mod evidence;
 mod id;
-mod inbox;
+mod in_flight;
 mod index;
 mod kept;
 mod listing;
-mod live;
 mod opening;
+mod overlay;
 mod pages;
 mod payment;
-mod place;
 mod raw;
 pub mod record;
-mod rehearsal;
-pub mod rules;
 mod sale;
+pub mod state_machine;
 mod store;
 #[cfg(test)]
 pub(crate) mod tests;
 mod upgrade;
 mod verification;
+mod write_queue;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -49,25 +48,26 @@ use tokio::task;
 use tokio::time;
 
 use clock::{Clock, SystemClock};
+use directory::{Directory, Medium};
 pub use error::{JournalError, OpenError};
-pub use evidence::{Clue, Look, Search};
 use id::Ids;
 pub use id::RecordId;
-use inbox::{Applied, Inbox, Job};
+use in_flight::{Claim, InFlight};
 pub use index::RecordState;
 pub use listing::{Filter, Listed, Page, Unreadable};
 use listing::{Scan, Scans};
-use live::{Claim, Live};
 use opening::COMPACTED_BYTES;
 pub use payment::{Dispatched, Reservation};
-use place::{Medium, Place};
-pub use record::{Answer, Discrepancy, Finding, Outcome, Record, Recovered, Release, State, Verdict};
-pub use rules::Rejection;
-use rules::{Effect, Event};
+pub use record::{
+    Answer, Candidate, Discrepancy, Finding, Lookup, Outcome, Record, Recovered, Release, Search, State, Verdict,
+};
 pub use sale::{Fingerprint, Key, Sale};
-use store::{Current, Fault, Snapshot, View};
+pub use state_machine::Rejection;
+use state_machine::{Effect, Event};
+use store::{Current, Snapshot, StoreError, View};
 use verification::{Background, Stop};
 pub use verification::{Verification, verify};
+use write_queue::{Applied, Job, WriteQueue};
 use writer::Writer;
 
 /// How long a caller waits for the disk before it is told that the journal is not available: a healthy commit takes
@@ -148,7 +148,7 @@ impl Config {
 
     /// Refuses what [`Journal::open`] would refuse for what is missing, and makes nothing. Reads the disk.
     pub fn inspect(&self) -> Result<(), OpenError> {
-        place::inspect(&self.directory, self.create)
+        directory::inspect(&self.directory, self.create)
     }
 
     /// How long a key is kept after its payment ended, in time that the bridge runs.
@@ -205,8 +205,8 @@ pub struct Journal(Arc<Handle>);
 #[derive(Debug)]
 struct Handle {
     view: Arc<View>,
-    inbox: Arc<Inbox>,
-    live: Arc<Live>,
+    queue: Arc<WriteQueue>,
+    live: Arc<InFlight>,
     ids: Ids,
     scans: Scans,
     clock: Arc<dyn Clock>,
@@ -219,7 +219,7 @@ impl Journal {
     /// Opens the journal, or makes it. Whatever was on its way when it was last open is unknown from now on. Reads and
     /// writes the disk: not for an async thread.
     pub fn open(config: &Config) -> Result<Self, OpenError> {
-        let place = Place::claim(&config.directory, config.create)?;
+        let place = Directory::claim(&config.directory, config.create)?;
         let path = place.path().to_owned();
         let journal = Self::open_on(place, config.keep, Arc::new(SystemClock::default()))?;
         journal.verify_in_background(path.clone()).map_err(|source| OpenError::Io { path, source })?;
@@ -228,15 +228,15 @@ impl Journal {
 
     /// Compares all of the file with its checksums from now on, a little at a time. Damage ends new payments.
     fn verify_in_background(&self, path: PathBuf) -> std::io::Result<()> {
-        let (view, inbox, stop) = (Arc::clone(&self.0.view), Arc::clone(&self.0.inbox), Arc::clone(&self.0.stop));
-        Background { path, view, inbox, stop }.start().map(drop)
+        let (view, queue, stop) = (Arc::clone(&self.0.view), Arc::clone(&self.0.queue), Arc::clone(&self.0.stop));
+        Background { path, view, queue, stop }.start().map(drop)
     }
 
     fn open_on(medium: impl Medium, keep: Duration, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let path = medium.path().to_owned();
         let database = opening::open_compact(&medium, COMPACTED_BYTES)?;
-        let (view, inbox): (Arc<View>, Arc<Inbox>) = Default::default();
-        let shared = (Arc::clone(&view), Arc::clone(&inbox));
+        let (view, queue): (Arc<View>, Arc<WriteQueue>) = Default::default();
+        let shared = (Arc::clone(&view), Arc::clone(&queue));
         let writer = Writer::start(database, shared, Arc::clone(&clock), keep, Box::new(medium))
             .map_err(|fault| opening::misread(fault, &path))?;
         let newest = view.look(Snapshot::newest).map_err(|fault| opening::misread(fault, &path))?;
@@ -247,7 +247,7 @@ impl Journal {
         let writer = Mutex::new(Some(thread));
         let (live, scans, stop) = Default::default();
         let (ids, lookups) = (Ids::after(newest), Arc::new(Semaphore::new(MAX_LOOKUPS)));
-        Ok(Self(Arc::new(Handle { view, inbox, live, ids, scans, clock, writer, lookups, stop })))
+        Ok(Self(Arc::new(Handle { view, queue, live, ids, scans, clock, writer, lookups, stop })))
     }
 
     /// Takes `key` for `sale`, or says why not. At most one request at a time has a key. Decided in memory and by at
@@ -297,7 +297,7 @@ impl Journal {
     /// Records that the payment is on its way; on disk when this returns, and only then may a byte of it leave. On an
     /// error nothing may be sent, and the key is free as soon as the journal is in order.
     pub async fn dispatch(&self, reservation: Reservation) -> Result<Dispatched, JournalError> {
-        let heard = reservation.hand_in(&self.0.inbox)?;
+        let heard = reservation.hand_in(&self.0.queue)?;
         answered(heard).await.map(Dispatched::handed_over)
     }
 
@@ -320,7 +320,7 @@ impl Journal {
         id: RecordId,
         outcome: Outcome,
     ) -> impl Future<Output = Result<Late, JournalError>> + Send + use<> {
-        let heard = self.0.inbox.apply(id, Event::Late { outcome, key_used_again: false }, None);
+        let heard = self.0.queue.apply(id, Event::Late { outcome, key_used_again: false }, None);
         async {
             let Applied { effect, record } = answered(heard?).await?;
             Ok(match effect {
@@ -334,7 +334,7 @@ impl Journal {
     /// Notes that the late reply of a payment is not listened for any more, where it could still change its outcome.
     /// Handed in at once.
     pub fn not_heard_any_more(&self, id: RecordId) -> impl Future<Output = Result<(), JournalError>> + Send + use<> {
-        let heard = self.0.inbox.apply(id, Event::NotHeardAnyMore, None);
+        let heard = self.0.queue.apply(id, Event::NotHeardAnyMore, None);
         async { answered(heard?).await.map(|_| ()) }
     }
 
@@ -342,13 +342,13 @@ impl Journal {
     /// be read, at [`Unreadable::REVISION`]: a record that can be read then takes its place. Where the journal was not
     /// available, its record tells whether the decision was taken.
     pub async fn settle(&self, id: RecordId, revision: u64, verdict: Verdict) -> Result<Record, JournalError> {
-        let heard = self.0.inbox.apply(id, Event::Settle { revision, verdict }, None)?;
+        let heard = self.0.queue.apply(id, Event::Settle { revision, verdict }, None)?;
         answered(heard).await.map(|applied| applied.record)
     }
 
     /// Adds evidence to the record of an unknown payment, each transaction once. One that is decided is left as it is.
-    pub async fn attach_evidence(&self, id: RecordId, look: Look) -> Result<Record, JournalError> {
-        let heard = self.0.inbox.apply(id, Event::Evidence(look), None)?;
+    pub async fn attach_evidence(&self, id: RecordId, look: Lookup) -> Result<Record, JournalError> {
+        let heard = self.0.queue.apply(id, Event::Evidence(look), None)?;
         answered(heard).await.map(|applied| applied.record)
     }
 
@@ -452,7 +452,7 @@ impl Journal {
 
     fn report_unreadable(&self, id: RecordId) {
         // Where the queue is full it is found again.
-        let _ = self.0.inbox.hand_in(Job::Unreadable { id });
+        let _ = self.0.queue.hand_in(Job::Unreadable { id });
     }
 
     /// How often the gateway contradicted the record of a payment of this instance since the journal was opened.
@@ -476,7 +476,7 @@ impl Journal {
     /// Takes no more, writes what waits and closes the file. A payment still under way is unknown at the next start.
     pub async fn close(&self) {
         self.0.stop.stop();
-        self.0.inbox.close();
+        self.0.queue.close();
         let thread = self.0.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
             let ended = task::spawn_blocking(move || thread.join());
@@ -486,7 +486,7 @@ impl Journal {
 
     async fn look<T: Send + 'static>(
         &self,
-        look: impl FnOnce(&Snapshot) -> Result<T, Fault> + Send + 'static,
+        look: impl FnOnce(&Snapshot) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, JournalError> {
         let journal = self.clone();
         let looked = task::spawn_blocking(move || journal.read(look));
@@ -495,17 +495,17 @@ impl Journal {
             .map_or(Err(JournalError::Unavailable), |looked| looked.unwrap_or(Err(JournalError::Unavailable)))
     }
 
-    fn read<T>(&self, look: impl FnOnce(&Snapshot) -> Result<T, Fault>) -> Result<T, JournalError> {
+    fn read<T>(&self, look: impl FnOnce(&Snapshot) -> Result<T, StoreError>) -> Result<T, JournalError> {
         self.0.view.look(look).map_err(|fault| match fault {
-            Fault::Closed | Fault::Moved(_) | Fault::Abandoned => JournalError::Unavailable,
-            Fault::Damaged { id, .. } => {
+            StoreError::Closed | StoreError::Moved(_) | StoreError::Abandoned => JournalError::Unavailable,
+            StoreError::Damaged { id, .. } => {
                 self.report_unreadable(id);
                 JournalError::Damaged
             }
-            Fault::Storage(error) => {
+            StoreError::Storage(error) => {
                 tracing::error!(%error, "the payment journal cannot be read");
                 // A failed read fails all that follow until the file is opened anew, and only the writer does that.
-                let _ = self.0.inbox.hand_in(Job::Probe);
+                let _ = self.0.queue.hand_in(Job::Probe);
                 JournalError::Unavailable
             }
         })
@@ -515,7 +515,7 @@ impl Journal {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.stop.stop();
-        self.inbox.close();
+        self.queue.close();
     }
 }
 

@@ -10,11 +10,11 @@ use std::path::Path;
 
 use redb::{Builder, Database, StorageBackend};
 
+use super::directory::Medium;
 use super::error::OpenError;
+use super::overlay::Overlay;
 use super::pages::{Header, Verifier};
-use super::place::Medium;
-use super::rehearsal::Overlay;
-use super::store::{self, FORMAT, Fault};
+use super::store::{self, FORMAT, StoreError};
 use super::upgrade::upgrade;
 
 /// A file smaller than this is not worth compacting.
@@ -96,7 +96,7 @@ fn look_at_the_least(medium: &impl Medium) -> Result<(), OpenError> {
 pub(super) fn rehearse<T>(
     medium: &impl Medium,
     checked: bool,
-    look: impl FnOnce(&Database) -> Result<T, Fault>,
+    look: impl FnOnce(&Database) -> Result<T, StoreError>,
 ) -> Result<T, OpenError> {
     let path = medium.path();
     let failed = |source| OpenError::Io { path: path.to_owned(), source };
@@ -143,7 +143,7 @@ pub(super) fn open_compact(medium: &impl Medium, floor_bytes: u64) -> Result<Dat
     }
 }
 
-fn compact(database: &mut Database, len: u64) -> Result<(), Fault> {
+fn compact(database: &mut Database, len: u64) -> Result<(), StoreError> {
     // What it holds is estimated first, since measuring it reads all of it.
     if store::estimated_bytes(database)?.saturating_mul(3) > len {
         return Ok(());
@@ -182,12 +182,12 @@ pub(super) fn refused(error: impl Into<redb::Error>, path: &Path) -> OpenError {
 }
 
 /// Names what the store says.
-pub(super) fn misread(fault: Fault, path: &Path) -> OpenError {
+pub(super) fn misread(fault: StoreError, path: &Path) -> OpenError {
     match fault {
-        Fault::Storage(error) => refused(*error, path),
-        Fault::Moved(error) => *error,
-        fault @ Fault::Damaged { .. } => OpenError::Damaged { path: path.to_owned(), reason: fault.to_string() },
-        fault @ (Fault::Closed | Fault::Abandoned) => {
+        StoreError::Storage(error) => refused(*error, path),
+        StoreError::Moved(error) => *error,
+        fault @ StoreError::Damaged { .. } => OpenError::Damaged { path: path.to_owned(), reason: fault.to_string() },
+        fault @ (StoreError::Closed | StoreError::Abandoned) => {
             OpenError::Io { path: path.to_owned(), source: io::Error::other(fault) }
         }
     }

@@ -10,21 +10,21 @@ use tokio::sync::oneshot;
 
 use super::error::JournalError;
 use super::id::RecordId;
-use super::inbox::{Applied, Inbox, Job};
-use super::live::LiveKey;
+use super::in_flight::HeldKey;
 use super::record::{Outcome, Record, Release};
-use super::rules::Event;
+use super::state_machine::Event;
+use super::write_queue::{Applied, Job, WriteQueue};
 
 /// A key that is this payment's alone. Nothing is recorded yet, and nothing may be sent. Dropping it frees the key.
 #[derive(Debug)]
 #[must_use = "a dropped reservation frees its key"]
 pub struct Reservation {
     record: Box<Record>,
-    live: LiveKey,
+    live: HeldKey,
 }
 
 impl Reservation {
-    pub(super) fn new(record: Box<Record>, live: LiveKey) -> Self {
+    pub(super) fn new(record: Box<Record>, live: HeldKey) -> Self {
         Self { record, live }
     }
 
@@ -42,10 +42,10 @@ impl Reservation {
 
     pub(super) fn hand_in(
         self,
-        inbox: &Inbox,
+        queue: &WriteQueue,
     ) -> Result<oneshot::Receiver<Result<Dispatched, JournalError>>, JournalError> {
         let (reply, heard) = oneshot::channel();
-        inbox.hand_in(Job::Dispatch { record: self.record, live: self.live, reply })?;
+        queue.hand_in(Job::Dispatch { record: self.record, live: self.live, reply })?;
         Ok(heard)
     }
 }
@@ -56,15 +56,15 @@ impl Reservation {
 #[must_use = "a dropped payment becomes unknown"]
 pub struct Dispatched {
     id: RecordId,
-    inbox: Arc<Inbox>,
+    queue: Arc<WriteQueue>,
     /// Present until the outcome is handed in.
-    live: Option<LiveKey>,
+    live: Option<HeldKey>,
     may_be_written: bool,
 }
 
 impl Dispatched {
-    pub(super) fn new(id: RecordId, live: LiveKey, inbox: Arc<Inbox>) -> Self {
-        Self { id, inbox, live: Some(live), may_be_written: false }
+    pub(super) fn new(id: RecordId, live: HeldKey, queue: Arc<WriteQueue>) -> Self {
+        Self { id, queue, live: Some(live), may_be_written: false }
     }
 
     /// Only now has somebody got it who can write.
@@ -91,7 +91,7 @@ impl Dispatched {
         outcome: Outcome,
     ) -> Result<oneshot::Receiver<Result<Applied, JournalError>>, JournalError> {
         let live = self.live.take();
-        self.inbox.apply(self.id, Event::Outcome(outcome), live)
+        self.queue.apply(self.id, Event::Outcome(outcome), live)
     }
 }
 
@@ -100,6 +100,6 @@ impl Drop for Dispatched {
         let Some(live) = self.live.take() else { return };
         let outcome =
             if self.may_be_written { Outcome::Unknown(None) } else { Outcome::Released(Release::NeverWritten) };
-        self.inbox.leave(self.id, outcome, live);
+        self.queue.leave(self.id, outcome, live);
     }
 }

@@ -1,6 +1,6 @@
 //! The record of one attempt at a payment: what is kept, and what it answers to a repeated request. PURE.
 //!
-//! What may follow what is in [`super::rules`]. A record answers for its key alone: whether a repeat is replayed, told
+//! What may follow what is in [`super::state_machine`]. A record answers for its key alone: whether a repeat is replayed, told
 //! to wait, refused or let through is read off the record and nothing else, so that a restart changes no answer.
 //!
 //! Times are integer milliseconds of the wall clock since the Unix epoch. They are for people to read: no rule
@@ -10,7 +10,6 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::evidence::{Clue, Search};
 use super::id::RecordId;
 use super::raw;
 use super::sale::{Fingerprint, Key, Sale};
@@ -199,6 +198,40 @@ pub struct Recovered {
     pub sale_known: bool,
 }
 
+/// A transaction that might be the payment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// Its id at the gateway.
+    pub transaction_id: i64,
+    /// The transaction as the gateway spelled it.
+    #[serde(with = "raw")]
+    pub transaction: Body,
+    /// How many other payments of this bridge could explain it.
+    pub other_payments: u32,
+}
+
+/// What one look at the gateway's transactions brought.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lookup {
+    /// The transactions that match the sale and may have been booked since it was sent.
+    pub candidates: Vec<Candidate>,
+    /// Whether what was looked at, the gateway's transactions and the bridge's payments, reached back to before the
+    /// sale was sent.
+    pub complete: bool,
+}
+
+/// How the evidence was looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Search {
+    /// How often the gateway answered.
+    pub looks: u32,
+    /// When it last did, in milliseconds since the epoch.
+    pub last_ms: i64,
+    /// Whether that look reached back to before the sale was sent. If not, more may match than was found, and more
+    /// payments may explain it than were counted.
+    pub complete: bool,
+}
+
 /// One attempt at a payment: a snapshot, true when it was read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -214,14 +247,14 @@ pub struct Record {
     pub standing: Standing,
     /// When it changed.
     pub times: Times,
-    /// Counts the changes that a person decides by: what `If-Match` compares. See [`super::evidence`].
+    /// Counts the changes that a person decides by: what `If-Match` compares. See `attach` in [`super::state_machine`].
     pub revision: u64,
     /// The attempt under the same key before this one, which freed the key.
     pub previous: Option<RecordId>,
     /// The newest transaction of the point of sale known before the dispatch, where one was asked for.
     pub newest_transaction_before: Option<i64>,
     /// Transactions that may be this payment while its outcome is not known; each once.
-    pub evidence: Vec<Clue>,
+    pub evidence: Vec<Candidate>,
     /// How they were looked for; none while nobody has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub search: Option<Search>,

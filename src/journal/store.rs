@@ -68,7 +68,7 @@ pub(super) fn is_small(table: &str) -> bool {
 
 /// Why something could not be read or written.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Fault {
+pub(super) enum StoreError {
     /// Nothing is shown: the journal recovers from a fault, or was closed.
     #[error("the journal is not open")]
     Closed,
@@ -86,13 +86,13 @@ pub(super) enum Fault {
     Abandoned,
 }
 
-impl From<OpenError> for Fault {
+impl From<OpenError> for StoreError {
     fn from(error: OpenError) -> Self {
         Self::Moved(Box::new(error))
     }
 }
 
-impl<E: Into<redb::Error> + StorageFault> From<E> for Fault {
+impl<E: Into<redb::Error> + StorageFault> From<E> for StoreError {
     fn from(error: E) -> Self {
         Self::Storage(Box::new(error.into()))
     }
@@ -162,9 +162,9 @@ impl View {
     }
 
     /// Looks at one consistent state.
-    pub(super) fn look<T>(&self, look: impl FnOnce(&Snapshot) -> Result<T, Fault>) -> Result<T, Fault> {
+    pub(super) fn look<T>(&self, look: impl FnOnce(&Snapshot) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let last = self.last.read().unwrap_or_else(PoisonError::into_inner).clone();
-        look(&*last.ok_or(Fault::Closed)?)
+        look(&*last.ok_or(StoreError::Closed)?)
     }
 }
 
@@ -173,8 +173,8 @@ impl View {
 pub(super) fn commit<T>(
     database: &Database,
     view: &View,
-    work: impl FnOnce(&mut Batch<'_>) -> Result<T, Fault>,
-) -> Result<T, Fault> {
+    work: impl FnOnce(&mut Batch<'_>) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
     let mut transaction = database.begin_write()?;
     transaction.set_quick_repair(true);
     let mut batch = Batch::begin(&transaction)?;
@@ -189,7 +189,7 @@ pub(super) fn commit<T>(
 }
 
 /// Makes the tables of an empty file.
-pub(super) fn initialise(database: &Database) -> Result<(), Fault> {
+pub(super) fn initialise(database: &Database) -> Result<(), StoreError> {
     commit(database, &View::default(), |batch| {
         batch.set_format()?;
         Ok(())
@@ -197,7 +197,7 @@ pub(super) fn initialise(database: &Database) -> Result<(), Fault> {
 }
 
 /// The format a file says it has; none if it is no journal.
-pub(super) fn format(database: &Database) -> Result<Option<u64>, Fault> {
+pub(super) fn format(database: &Database) -> Result<Option<u64>, StoreError> {
     match database.begin_read()?.open_table(META) {
         Ok(meta) => Ok(meta.get(FORMAT_KEY)?.map(|format| format.value())),
         Err(TableError::Storage(error)) => Err(error.into()),
@@ -206,7 +206,7 @@ pub(super) fn format(database: &Database) -> Result<Option<u64>, Fault> {
 }
 
 /// About how many bytes the journal's records and their keys take, by the sizes of some at either end.
-pub(super) fn estimated_bytes(database: &Database) -> Result<u64, Fault> {
+pub(super) fn estimated_bytes(database: &Database) -> Result<u64, StoreError> {
     let transaction = database.begin_read()?;
     let records = transaction.open_table(RECORDS)?;
     let (mut bytes, mut count) = (0_u64, 0_u64);
@@ -247,10 +247,10 @@ pub(super) enum Current {
 
 impl Snapshot {
     /// The state after the last commit.
-    pub(super) fn of(database: &Database) -> Result<Self, Fault> {
+    pub(super) fn of(database: &Database) -> Result<Self, StoreError> {
         let transaction = database.begin_read()?;
         let meta = transaction.open_table(META)?;
-        let milliseconds = |name| -> Result<i64, Fault> {
+        let milliseconds = |name| -> Result<i64, StoreError> {
             Ok(meta.get(name)?.map_or(0, |stored| i64::try_from(stored.value()).unwrap_or(i64::MAX)))
         };
         Ok(Self {
@@ -266,23 +266,23 @@ impl Snapshot {
         })
     }
 
-    pub(super) fn get(&self, id: RecordId) -> Result<Option<Record>, Fault> {
+    pub(super) fn get(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
         get(&self.records, id)
     }
 
     /// The record that decides what a request with `key` gets.
-    pub(super) fn current(&self, key: &Key) -> Result<Option<Current>, Fault> {
+    pub(super) fn current(&self, key: &Key) -> Result<Option<Current>, StoreError> {
         let Some((id, fingerprint)) = current_id(&self.current, key)? else { return Ok(None) };
         match get(&self.records, id) {
             Ok(Some(record)) => Ok(Some(Current::Record(Box::new(record)))),
             // A key without its record must not look free.
-            Ok(None) | Err(Fault::Damaged { .. }) => Ok(Some(Current::Unreadable(id, fingerprint))),
+            Ok(None) | Err(StoreError::Damaged { .. }) => Ok(Some(Current::Unreadable(id, fingerprint))),
             Err(fault) => Err(fault),
         }
     }
 
     /// Shows records to `wanted`, newest first, until it has seen enough. What cannot be read is left out.
-    pub(super) fn newest_while(&self, mut wanted: impl FnMut(&Record) -> bool) -> Result<(), Fault> {
+    pub(super) fn newest_while(&self, mut wanted: impl FnMut(&Record) -> bool) -> Result<(), StoreError> {
         for entry in self.records.iter()?.rev() {
             let (id, stored) = entry?;
             if decode(id.value().into(), stored.value()).is_ok_and(|record| !wanted(&record)) {
@@ -293,18 +293,18 @@ impl Snapshot {
     }
 
     /// The greatest id that was ever on record.
-    pub(super) fn newest(&self) -> Result<Option<RecordId>, Fault> {
+    pub(super) fn newest(&self) -> Result<Option<RecordId>, StoreError> {
         let last = self.records.last()?.map(|(id, _)| id.value().into());
         Ok(last.max(Some(self.newest_id).filter(|newest| newest.as_u128() > 0)))
     }
 
     /// The state in which a record was last written that cannot be read.
-    pub(super) fn last_state(&self, id: RecordId) -> Result<Option<State>, Fault> {
+    pub(super) fn last_state(&self, id: RecordId) -> Result<Option<State>, StoreError> {
         let was = self.unreadable.get(id.as_u128())?.and_then(|was| RecordState::of_code(was.value().0));
         Ok(was.and_then(|was| if let RecordState::Payment(state) = was { Some(state) } else { None }))
     }
 
-    pub(super) fn count(&self, state: RecordState) -> Result<u64, Fault> {
+    pub(super) fn count(&self, state: RecordState) -> Result<u64, StoreError> {
         Ok(self.counts.get(state.name())?.map_or(0, |count| count.value()))
     }
 }
@@ -381,7 +381,7 @@ impl News {
 }
 
 impl<'t> Batch<'t> {
-    pub(super) fn begin(transaction: &'t WriteTransaction) -> Result<Self, Fault> {
+    pub(super) fn begin(transaction: &'t WriteTransaction) -> Result<Self, StoreError> {
         Ok(Self {
             meta: transaction.open_table(META)?,
             records: transaction.open_table(RECORDS)?,
@@ -395,36 +395,36 @@ impl<'t> Batch<'t> {
         })
     }
 
-    pub(super) fn get(&self, id: RecordId) -> Result<Option<Record>, Fault> {
+    pub(super) fn get(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
         get(&self.records, id)
     }
 
-    pub(super) fn current(&self, key: &Key) -> Result<Option<Record>, Fault> {
+    pub(super) fn current(&self, key: &Key) -> Result<Option<Record>, StoreError> {
         let Some((id, _)) = current_id(&self.current, key)? else { return Ok(None) };
         match self.get(id)? {
             Some(record) => Ok(Some(record)),
             // A key without its record must not look free.
-            None => Err(Fault::Damaged { id, reason: MISSING.into() }),
+            None => Err(StoreError::Damaged { id, reason: MISSING.into() }),
         }
     }
 
     /// The journal's stored age.
-    pub(super) fn age_ms(&self) -> Result<u64, Fault> {
+    pub(super) fn age_ms(&self) -> Result<u64, StoreError> {
         Ok(self.meta.get(AGE_KEY)?.map_or(0, |age| age.value()))
     }
 
-    pub(super) fn set_age_ms(&mut self, age_ms: u64) -> Result<(), Fault> {
+    pub(super) fn set_age_ms(&mut self, age_ms: u64) -> Result<(), StoreError> {
         self.meta.insert(AGE_KEY, age_ms)?;
         Ok(())
     }
 
     /// The ids in a state, of every instance.
-    pub(super) fn ids_in(&self, state: RecordState) -> Result<Vec<RecordId>, Fault> {
+    pub(super) fn ids_in(&self, state: RecordState) -> Result<Vec<RecordId>, StoreError> {
         ids_in(&self.by_state, state)
     }
 
     /// Adds a record and makes it the current one of its key.
-    pub(super) fn insert(&mut self, record: &Record, age_ms: u64) -> Result<(), Fault> {
+    pub(super) fn insert(&mut self, record: &Record, age_ms: u64) -> Result<(), StoreError> {
         self.put(None, record, age_ms)?;
         if newest_id(&self.meta)? < record.id {
             let id = record.id.as_u128();
@@ -442,7 +442,7 @@ impl<'t> Batch<'t> {
         key: &Key,
         id: RecordId,
         fingerprint: Option<Fingerprint>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StoreError> {
         let Key { instance, caller, idempotency_key } = key;
         let fingerprint = fingerprint.unwrap_or(Fingerprint::UNKNOWN);
         let key = (instance.as_str(), idempotency_key.as_str(), caller.as_str());
@@ -451,7 +451,7 @@ impl<'t> Batch<'t> {
     }
 
     /// Notes how far the time in an id is from the time of its record, for listings between two times.
-    pub(super) fn note_clock(&mut self, id: RecordId, created_ms: i64) -> Result<(), Fault> {
+    pub(super) fn note_clock(&mut self, id: RecordId, created_ms: i64) -> Result<(), StoreError> {
         let lead_ms = id.time_ms().saturating_sub(created_ms);
         for (name, ms) in [(ID_LEAD_KEY, lead_ms), (ID_LAG_KEY, lead_ms.saturating_neg())] {
             let known = self.meta.get(name)?.map_or(0, |known| known.value());
@@ -464,7 +464,7 @@ impl<'t> Batch<'t> {
     }
 
     /// Writes a record that was in state `before`, at the journal's present age.
-    pub(super) fn put(&mut self, before: Option<RecordState>, record: &Record, age_ms: u64) -> Result<(), Fault> {
+    pub(super) fn put(&mut self, before: Option<RecordState>, record: &Record, age_ms: u64) -> Result<(), StoreError> {
         let id = record.id.as_u128();
         self.records.insert(id, encode(record)?.as_slice())?;
         let state = record.state();
@@ -485,7 +485,7 @@ impl<'t> Batch<'t> {
         state: RecordState,
         id: RecordId,
         entry: &Entry,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StoreError> {
         if let Some(before) = before {
             self.unlist(before, id, &entry.key)?;
         }
@@ -495,7 +495,7 @@ impl<'t> Batch<'t> {
         self.count(state, u64::saturating_add)
     }
 
-    fn unlist(&mut self, state: RecordState, id: RecordId, key: &Key) -> Result<(), Fault> {
+    fn unlist(&mut self, state: RecordState, id: RecordId, key: &Key) -> Result<(), StoreError> {
         let (instance, caller, id) = (key.instance.as_str(), key.caller.as_str(), id.as_u128());
         self.by_caller.remove((instance, caller, state.code(), id))?;
         let was_listed = self.by_state.remove((state.code(), instance, id))?.is_some();
@@ -503,11 +503,11 @@ impl<'t> Batch<'t> {
     }
 
     /// Lists a record as unreadable, if it cannot be read and any index knows it. It never expires.
-    pub(super) fn mark_unreadable(&mut self, id: RecordId) -> Result<(), Fault> {
+    pub(super) fn mark_unreadable(&mut self, id: RecordId) -> Result<(), StoreError> {
         let reason = match self.get(id) {
             Ok(Some(_)) => return Ok(()),
             Ok(None) => MISSING.to_owned(),
-            Err(Fault::Damaged { reason, .. }) => reason,
+            Err(StoreError::Damaged { reason, .. }) => reason,
             Err(fault) => return Err(fault),
         };
         match entry_of(&self.by_state, id)? {
@@ -522,14 +522,14 @@ impl<'t> Batch<'t> {
     }
 
     /// Lists those again under their own state that were unreadable and are not any more: after a change of release.
-    pub(super) fn unmark_readable(&mut self, age_ms: u64) -> Result<(), Fault> {
+    pub(super) fn unmark_readable(&mut self, age_ms: u64) -> Result<(), StoreError> {
         for id in self.ids_in(RecordState::Unreadable)? {
             match self.get(id) {
                 Ok(Some(record)) => {
                     self.put(Some(RecordState::Unreadable), &record, age_ms)?;
                     self.unreadable.remove(id.as_u128())?;
                 }
-                Ok(None) | Err(Fault::Damaged { .. }) => {}
+                Ok(None) | Err(StoreError::Damaged { .. }) => {}
                 Err(fault) => return Err(fault),
             }
         }
@@ -538,11 +538,11 @@ impl<'t> Batch<'t> {
 
     /// What a record that cannot be read is taken for when its payment is decided: one of unknown outcome, at the revision
     /// that [`Unreadable`](super::Unreadable) is settled by. Also where it is listed.
-    pub(super) fn remade(&self, id: RecordId) -> Result<Option<(RecordState, Record)>, Fault> {
+    pub(super) fn remade(&self, id: RecordId) -> Result<Option<(RecordState, Record)>, StoreError> {
         let Some((state, entry)) = entry_of(&self.by_state, id)? else { return Ok(None) };
         let reason = match self.get(id) {
             Ok(_) => MISSING.to_owned(),
-            Err(Fault::Damaged { reason, .. }) => reason,
+            Err(StoreError::Damaged { reason, .. }) => reason,
             Err(fault) => return Err(fault),
         };
         let stored = self.records.get(id.as_u128())?;
@@ -563,7 +563,7 @@ impl<'t> Batch<'t> {
     }
 
     /// Keeps the bytes of a record that cannot be read, before another is written in its place.
-    pub(super) fn keep_bytes(&mut self, id: RecordId, listed: RecordState) -> Result<(), Fault> {
+    pub(super) fn keep_bytes(&mut self, id: RecordId, listed: RecordState) -> Result<(), StoreError> {
         let id = id.as_u128();
         let was = self.unreadable.get(id)?.map_or(listed.code(), |known| known.value().0);
         if let Some(stored) = self.records.get(id)? {
@@ -573,13 +573,13 @@ impl<'t> Batch<'t> {
     }
 
     /// Forgets at most `limit` records that ended at `horizon_ms` of the journal's age or before; says how many.
-    pub(super) fn expire(&mut self, horizon_ms: u64, limit: usize) -> Result<usize, Fault> {
+    pub(super) fn expire(&mut self, horizon_ms: u64, limit: usize) -> Result<usize, StoreError> {
         let due: Vec<(u64, u128)> = self
             .ended
             .range(..=(horizon_ms, u128::MAX))?
             .take(limit)
             .map(|entry| Ok(entry?.0.value()))
-            .collect::<Result<_, Fault>>()?;
+            .collect::<Result<_, StoreError>>()?;
         for (age_ms, id) in &due {
             match self.get((*id).into()) {
                 // It ended again since: a late reply took back its refusal. It is due by its later end.
@@ -587,7 +587,7 @@ impl<'t> Batch<'t> {
                 Ok(Some(record)) => self.forget(&record)?,
                 Ok(None) => {}
                 // What became of it is not known, so it stays: better than freeing the wrong key.
-                Err(Fault::Damaged { id, .. }) => self.mark_unreadable(id)?,
+                Err(StoreError::Damaged { id, .. }) => self.mark_unreadable(id)?,
                 Err(fault) => return Err(fault),
             }
             self.ended.remove((*age_ms, *id))?;
@@ -595,7 +595,7 @@ impl<'t> Batch<'t> {
         Ok(due.len())
     }
 
-    fn forget(&mut self, record: &Record) -> Result<(), Fault> {
+    fn forget(&mut self, record: &Record) -> Result<(), StoreError> {
         let Key { instance, caller, idempotency_key } = &record.key;
         let key = (instance.as_str(), idempotency_key.as_str(), caller.as_str());
         let id = record.id.as_u128();
@@ -608,36 +608,36 @@ impl<'t> Batch<'t> {
         self.unlist(record.state().into(), record.id, &record.key)
     }
 
-    pub(super) fn count(&mut self, state: RecordState, step: fn(u64, u64) -> u64) -> Result<(), Fault> {
+    pub(super) fn count(&mut self, state: RecordState, step: fn(u64, u64) -> u64) -> Result<(), StoreError> {
         let count = self.counts.get(state.name())?.map_or(0, |count| count.value());
         self.counts.insert(state.name(), step(count, 1))?;
         Ok(())
     }
 
     /// Begins to count from nothing.
-    pub(super) fn reset_counts(&mut self) -> Result<(), Fault> {
+    pub(super) fn reset_counts(&mut self) -> Result<(), StoreError> {
         for state in RecordState::ALL {
             self.counts.insert(state.name(), 0)?;
         }
         Ok(())
     }
 
-    pub(super) fn set_format(&mut self) -> Result<(), Fault> {
+    pub(super) fn set_format(&mut self) -> Result<(), StoreError> {
         self.meta.insert(FORMAT_KEY, FORMAT)?;
         Ok(())
     }
 }
 
-fn newest_id(meta: &impl ReadableTable<&'static str, u64>) -> Result<RecordId, Fault> {
+fn newest_id(meta: &impl ReadableTable<&'static str, u64>) -> Result<RecordId, StoreError> {
     let [high, low] = NEWEST_KEYS;
-    let half = |name| -> Result<u128, Fault> { Ok(meta.get(name)?.map_or(0, |half| u128::from(half.value()))) };
+    let half = |name| -> Result<u128, StoreError> { Ok(meta.get(name)?.map_or(0, |half| u128::from(half.value()))) };
     Ok(RecordId::from((half(high)? << 64) | half(low)?))
 }
 
-fn get(records: &impl ReadableTable<u128, &'static [u8]>, id: RecordId) -> Result<Option<Record>, Fault> {
+fn get(records: &impl ReadableTable<u128, &'static [u8]>, id: RecordId) -> Result<Option<Record>, StoreError> {
     let stored = records.get(id.as_u128())?;
     let record = stored.map(|stored| decode(id, stored.value())).transpose();
-    record.map_err(|reason| Fault::Damaged { id, reason })
+    record.map_err(|reason| StoreError::Damaged { id, reason })
 }
 
 /// The bytes kept of a record that could not be read.

@@ -9,7 +9,7 @@ use super::encoding;
 use super::id::RecordId;
 use super::index::{Entry, RecordState, entry_at};
 use super::sale::{Fingerprint, Key};
-use super::store::{Batch, Fault, format};
+use super::store::{Batch, StoreError, format};
 
 /// The first format: no index but these two.
 const FIRST: u64 = 1;
@@ -20,7 +20,7 @@ const OPEN_OF_FIRST: TableDefinition<'_, u128, ()> = TableDefinition::new("open"
 const AT_ONCE: usize = 1000;
 
 /// Brings the journal to the present format, if it has an earlier one.
-pub(super) fn upgrade(database: &Database) -> Result<(), Fault> {
+pub(super) fn upgrade(database: &Database) -> Result<(), StoreError> {
     if format(database)? != Some(FIRST) {
         return Ok(());
     }
@@ -48,7 +48,7 @@ pub(super) fn upgrade(database: &Database) -> Result<(), Fault> {
 }
 
 /// Lists every record that can be read, and of the others those that still say whose they are.
-fn index_records(batch: &mut Batch<'_>) -> Result<(), Fault> {
+fn index_records(batch: &mut Batch<'_>) -> Result<(), StoreError> {
     let mut next = Some(0);
     while let Some(first) = next {
         let mut found = Vec::with_capacity(AT_ONCE);
@@ -77,10 +77,10 @@ fn listed(id: RecordId, stored: &[u8]) -> Option<(RecordState, Entry)> {
 }
 
 /// Makes `id` the latest attempt under its key. One that cannot be read is listed under this key.
-fn index_key(batch: &mut Batch<'_>, key: Key, id: RecordId) -> Result<(), Fault> {
+fn index_key(batch: &mut Batch<'_>, key: Key, id: RecordId) -> Result<(), StoreError> {
     let fingerprint: Option<Fingerprint> = match batch.get(id) {
         Ok(Some(record)) => Some(record.fingerprint),
-        Ok(None) | Err(Fault::Damaged { .. }) => None,
+        Ok(None) | Err(StoreError::Damaged { .. }) => None,
         Err(fault) => return Err(fault),
     };
     batch.make_current(&key, id, fingerprint)?;

@@ -17,18 +17,18 @@ use redb::{
 };
 use tokio::sync::oneshot;
 
+use super::directory::{Directory, Medium};
 use super::encoding;
 use super::error::OpenError;
 use super::id::RecordId;
-use super::inbox::{Inbox, Job};
 use super::index::{
     BY_STATE, CURRENT, CurrentEntry, CurrentKey, RecordState, StateEntry, StateKey, current_id, entry_at,
 };
 use super::opening;
 use super::pages::{Header, Progress, Unusable, Verifier};
-use super::place::{Medium, Place};
 use super::record::Record;
-use super::store::{self, Fault, Snapshot, View};
+use super::store::{self, Snapshot, StoreError, View};
+use super::write_queue::{Job, WriteQueue};
 use super::{Config, Create};
 
 /// Compared at a time.
@@ -75,7 +75,7 @@ impl Stop {
 pub(super) struct Background {
     pub(super) path: PathBuf,
     pub(super) view: Arc<View>,
-    pub(super) inbox: Arc<Inbox>,
+    pub(super) queue: Arc<WriteQueue>,
     pub(super) stop: Arc<Stop>,
 }
 
@@ -130,7 +130,7 @@ impl Background {
 
     fn pin(&self) -> io::Result<Pin> {
         let (reply, pin) = oneshot::channel();
-        self.inbox.hand_in(Job::Pin(reply)).map_err(io::Error::other)?;
+        self.queue.hand_in(Job::Pin(reply)).map_err(io::Error::other)?;
         pin.blocking_recv().map_err(io::Error::other)
     }
 }
@@ -151,7 +151,7 @@ pub struct Verification {
 /// Reads the journal in `directory` whole. It must be closed; nothing is written to it.
 pub fn verify(directory: &Path) -> Result<Verification, OpenError> {
     let config = Config { directory: directory.to_owned(), ..Config::default() }.with_create(Create::Never);
-    verify_on(&Place::claim(&config.directory, config.create)?)
+    verify_on(&Directory::claim(&config.directory, config.create)?)
 }
 
 pub(super) fn verify_on(medium: &impl Medium) -> Result<Verification, OpenError> {
@@ -187,7 +187,7 @@ pub(super) fn verify_on(medium: &impl Medium) -> Result<Verification, OpenError>
 
 /// Reads every record, and compares the indexes with them; how many records there are. A journal of an earlier format
 /// has its indexes made when it is opened.
-fn cross_check(database: &Database, faults: &mut Vec<String>) -> Result<u64, Fault> {
+fn cross_check(database: &Database, faults: &mut Vec<String>) -> Result<u64, StoreError> {
     let mut note = |fault: String| {
         if faults.len() < MAX_FAULTS {
             faults.push(fault);
@@ -219,7 +219,7 @@ struct Indexes {
 }
 
 impl Indexes {
-    fn open(transaction: &ReadTransaction) -> Result<Self, Fault> {
+    fn open(transaction: &ReadTransaction) -> Result<Self, StoreError> {
         Ok(Self {
             by_state: transaction.open_table(BY_STATE)?,
             current: transaction.open_table(CURRENT)?,
@@ -228,7 +228,7 @@ impl Indexes {
     }
 
     /// What the indexes do not say of a record, and should.
-    fn compare(&self, record: &Record) -> Result<Vec<String>, Fault> {
+    fn compare(&self, record: &Record) -> Result<Vec<String>, StoreError> {
         let (id, state, mut faults) = (record.id, record.state(), Vec::new());
         if entry_at(&self.by_state, state.into(), &record.key.instance, id)?.is_none() {
             faults.push(format!("record {id} is {state}, and is not listed so"));
@@ -244,7 +244,7 @@ impl Indexes {
         &self,
         records: &ReadOnlyTable<u128, &'static [u8]>,
         mut note: impl FnMut(String),
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StoreError> {
         for entry in self.current.iter()? {
             let id = RecordId::from(entry?.1.value().0);
             if records.get(id.as_u128())?.is_none() {

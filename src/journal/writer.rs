@@ -1,4 +1,4 @@
-//! The one thread that writes: it drains the inbox, up to [`BATCH`] jobs a commit, so that payments under way at the
+//! The one thread that writes: it drains the queue, up to [`BATCH`] jobs a commit, so that payments under way at the
 //! same time share its syncs.
 //!
 //! Nobody hears of anything before it is on disk. When a commit fails, everything in it is refused, and the journal
@@ -17,16 +17,16 @@ use tokio::sync::oneshot;
 use super::clock::{Age, Clock, horizon_ms};
 use super::error::{JournalError, OpenError};
 use super::id::RecordId;
-use super::inbox::{Applied, Inbox, Job};
+use super::in_flight::{HeldKey, MAX_LIVE};
 use super::index::RecordState;
 use super::listing::Unreadable;
-use super::live::{LiveKey, MAX_LIVE};
 use super::opening::Home;
 use super::payment::Dispatched;
 use super::record::{Contradiction, Discrepancy, Outcome, Record, Release, State};
-use super::rules::{Effect, Event};
-use super::store::{self, Batch, Fault, News, Snapshot, View};
+use super::state_machine::{Effect, Event};
+use super::store::{self, Batch, News, Snapshot, StoreError, View};
 use super::verification::Pin;
+use super::write_queue::{Applied, Job, WriteQueue};
 
 /// Jobs a commit. Measured: 64 a commit record twenty times as many payments a second as one a commit.
 const BATCH: usize = 64;
@@ -50,7 +50,7 @@ pub(super) struct Writer {
     /// None while it is out of order.
     database: Option<Database>,
     view: Arc<View>,
-    inbox: Arc<Inbox>,
+    queue: Arc<WriteQueue>,
     clock: Arc<dyn Clock>,
     keep: Duration,
     home: Box<dyn Home>,
@@ -76,7 +76,7 @@ struct Unwritten {
     /// An outcome, told at once or late.
     event: Event,
     /// Held so that the key is not given out before the outcome is on disk.
-    live: Option<LiveKey>,
+    live: Option<HeldKey>,
 }
 
 impl Writer {
@@ -84,11 +84,11 @@ impl Writer {
     /// commit that the file can be written.
     pub(super) fn start(
         database: Database,
-        (view, inbox): (Arc<View>, Arc<Inbox>),
+        (view, queue): (Arc<View>, Arc<WriteQueue>),
         clock: Arc<dyn Clock>,
         keep: Duration,
         home: Box<dyn Home>,
-    ) -> Result<Self, Fault> {
+    ) -> Result<Self, StoreError> {
         let now_ms = clock.wall_ms();
         let stored_ms = store::commit(&database, &view, |batch| {
             let age_ms = batch.age_ms()?;
@@ -101,7 +101,7 @@ impl Writer {
                         let before = record.state().into();
                         let _ = apply(batch, &mut record, before, &Event::Restart, now_ms, age_ms)?;
                     }
-                    Ok(None) | Err(Fault::Damaged { .. }) => batch.mark_unreadable(id)?,
+                    Ok(None) | Err(StoreError::Damaged { .. }) => batch.mark_unreadable(id)?,
                     Err(fault) => return Err(fault),
                 }
             }
@@ -113,7 +113,7 @@ impl Writer {
         Ok(Self {
             database,
             view,
-            inbox,
+            queue,
             clock,
             keep,
             home,
@@ -125,11 +125,11 @@ impl Writer {
         })
     }
 
-    /// Runs until the inbox is closed and empty, then closes the file.
+    /// Runs until the queue is closed and empty, then closes the file.
     pub(super) fn run(mut self) {
-        let _end = End { view: Arc::clone(&self.view), inbox: Arc::clone(&self.inbox) };
+        let _end = End { view: Arc::clone(&self.view), queue: Arc::clone(&self.queue) };
         loop {
-            let mut taken = self.inbox.take(BATCH, self.patience());
+            let mut taken = self.queue.take(BATCH, self.patience());
             taken.jobs = self.hand_out_pins(taken.jobs);
             if self.down.is_some_and(|down| taken.closed || Instant::now() >= down.next_attempt) {
                 self.recover();
@@ -175,8 +175,8 @@ impl Writer {
         left.collect()
     }
 
-    fn pin(&self) -> Result<Pin, Fault> {
-        let database = self.database.as_ref().ok_or(Fault::Closed)?;
+    fn pin(&self) -> Result<Pin, StoreError> {
+        let database = self.database.as_ref().ok_or(StoreError::Closed)?;
         let held = Snapshot::of(database)?;
         let (header, backend) = self.home.pages()?;
         Ok(Pin { _held: held, header, backend })
@@ -190,7 +190,7 @@ impl Writer {
     }
 
     /// Refuses the jobs of a commit that failed, and everything from now on until the file is in order again.
-    fn fail(&mut self, fault: &Fault, jobs: Vec<Job>) {
+    fn fail(&mut self, fault: &StoreError, jobs: Vec<Job>) {
         tracing::error!(%fault, "the payment journal cannot be written: no payment is sent");
         // First, so that who hears of the fault finds the journal out of order.
         self.view.show(None);
@@ -212,7 +212,7 @@ impl Writer {
                 Job::Dispatch { .. } if self.view.is_condemned() => Ok(Err(JournalError::Unavailable)),
                 job => do_job(batch, job, now_ms, age_ms),
             };
-            let done: Vec<_> = jobs.iter().map(do_one).collect::<Result<_, Fault>>()?;
+            let done: Vec<_> = jobs.iter().map(do_one).collect::<Result<_, StoreError>>()?;
             batch.set_age_ms(age_ms)?;
             Ok((expired, done))
         });
@@ -226,8 +226,8 @@ impl Writer {
     }
 
     /// Commits, and shows the new state: before anybody hears of it, so that who repeats a request finds its record.
-    fn commit<T>(&self, work: impl FnOnce(&mut Batch<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
-        let database = self.database.as_ref().ok_or(Fault::Closed)?;
+    fn commit<T>(&self, work: impl FnOnce(&mut Batch<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let database = self.database.as_ref().ok_or(StoreError::Closed)?;
         self.home.check()?;
         let done = store::commit(database, &self.view, work)?;
         // It may have been moved meanwhile. Only what the next start will find lets a payment leave.
@@ -240,7 +240,7 @@ impl Writer {
     fn answer(&self, job: Job, done: Result<Option<Applied>, JournalError>) {
         match job {
             Job::Dispatch { record, live, reply } => {
-                let dispatched = done.map(|_| Dispatched::new(record.id, live, Arc::clone(&self.inbox)));
+                let dispatched = done.map(|_| Dispatched::new(record.id, live, Arc::clone(&self.queue)));
                 // If nobody waits any more, what comes back is dropped and hands in that it was never written.
                 drop(reply.send(dispatched));
             }
@@ -325,7 +325,7 @@ impl Writer {
                         tracing::error!(%id, "the disk lost the record of a payment that was sent");
                     }
                     Ok(_) => {}
-                    Err(Fault::Damaged { .. }) => batch.mark_unreadable(*id)?,
+                    Err(StoreError::Damaged { .. }) => batch.mark_unreadable(*id)?,
                     Err(fault) => return Err(fault),
                 }
             }
@@ -347,13 +347,13 @@ enum Attempted {
 /// Leaves nobody waiting, however the thread ends.
 struct End {
     view: Arc<View>,
-    inbox: Arc<Inbox>,
+    queue: Arc<WriteQueue>,
 }
 
 impl Drop for End {
     fn drop(&mut self) {
-        self.inbox.close();
-        while !self.inbox.take(BATCH, Duration::ZERO).closed {}
+        self.queue.close();
+        while !self.queue.take(BATCH, Duration::ZERO).closed {}
         self.view.show(None);
     }
 }
@@ -364,7 +364,7 @@ fn do_job(
     job: &Job,
     now_ms: i64,
     age_ms: u64,
-) -> Result<Result<Option<Applied>, JournalError>, Fault> {
+) -> Result<Result<Option<Applied>, JournalError>, StoreError> {
     let done = match job {
         Job::Dispatch { record, .. } => dispatch(batch, record, now_ms, age_ms).map(|done| done.map(|()| None)),
         Job::Apply { id, event, .. } => affect(batch, *id, event, now_ms, age_ms).map(|done| done.map(Some)),
@@ -372,7 +372,7 @@ fn do_job(
         Job::Probe | Job::Pin(_) => Ok(Ok(None)),
     };
     match done {
-        Err(Fault::Damaged { id, .. }) => {
+        Err(StoreError::Damaged { id, .. }) => {
             batch.mark_unreadable(id)?;
             Ok(Err(JournalError::Damaged))
         }
@@ -387,10 +387,10 @@ fn affect(
     event: &Event,
     now_ms: i64,
     age_ms: u64,
-) -> Result<Result<Applied, JournalError>, Fault> {
+) -> Result<Result<Applied, JournalError>, StoreError> {
     let (before, mut record) = match batch.get(id) {
         Ok(Some(record)) => (record.state().into(), record),
-        Ok(None) | Err(Fault::Damaged { .. }) if decides_the_unreadable(event) => match batch.remade(id)? {
+        Ok(None) | Err(StoreError::Damaged { .. }) if decides_the_unreadable(event) => match batch.remade(id)? {
             Some(remade) => remade,
             None => return Ok(Err(JournalError::NoSuchRecord)),
         },
@@ -415,7 +415,7 @@ fn dispatch(
     reserved: &Record,
     now_ms: i64,
     age_ms: u64,
-) -> Result<Result<(), JournalError>, Fault> {
+) -> Result<Result<(), JournalError>, StoreError> {
     let mut record = reserved.clone();
     if let Some(current) = batch.current(&record.key)? {
         // The reservation looked already. That no key is dispatched twice is worth a second look.
@@ -439,7 +439,7 @@ fn apply(
     event: &Event,
     now_ms: i64,
     age_ms: u64,
-) -> Result<Result<Effect, JournalError>, Fault> {
+) -> Result<Result<Effect, JournalError>, StoreError> {
     if let Event::Late { outcome, .. } = event {
         return late(batch, record, before, outcome, now_ms, age_ms);
     }
@@ -453,7 +453,7 @@ fn apply(
 
 /// While this payment held the key, an earlier one under it turned out to be booked: now that this one was not, the
 /// earlier one takes the key, or the next repeat would book once more.
-fn give_key_back(batch: &mut Batch<'_>, record: &Record, now_ms: i64, age_ms: u64) -> Result<(), Fault> {
+fn give_key_back(batch: &mut Batch<'_>, record: &Record, now_ms: i64, age_ms: u64) -> Result<(), StoreError> {
     let booked = record.contradictions.iter().find_map(|contradiction| match contradiction.why {
         Discrepancy::KeyUsedAgain { of } if matches!(contradiction.says, Outcome::Booked(_)) => {
             Some((of?, contradiction.says.clone()))
@@ -467,13 +467,13 @@ fn give_key_back(batch: &mut Batch<'_>, record: &Record, now_ms: i64, age_ms: u6
             let _ = late(batch, &mut earlier, before, &says, now_ms, age_ms)?;
             Ok(())
         }
-        Ok(None) | Err(Fault::Damaged { .. }) => Ok(()),
+        Ok(None) | Err(StoreError::Damaged { .. }) => Ok(()),
         Err(fault) => Err(fault),
     }
 }
 
 /// Makes an earlier record the current one of its key, and the first of its attempts that is listed.
-fn take_key(batch: &mut Batch<'_>, record: &mut Record, current: &Record, age_ms: u64) -> Result<(), Fault> {
+fn take_key(batch: &mut Batch<'_>, record: &mut Record, current: &Record, age_ms: u64) -> Result<(), StoreError> {
     let mut attempt = current.clone();
     for _ in 0..MOST_ATTEMPTS {
         let Some(previous) = attempt.previous else { break };
@@ -497,10 +497,10 @@ fn late(
     outcome: &Outcome,
     now_ms: i64,
     age_ms: u64,
-) -> Result<Result<Effect, JournalError>, Fault> {
+) -> Result<Result<Effect, JournalError>, StoreError> {
     let (later, is_later_unreadable) = match batch.current(&record.key) {
         Ok(current) => (current.filter(|current| current.id != record.id), false),
-        Err(Fault::Damaged { id, .. }) => (None, id != record.id),
+        Err(StoreError::Damaged { id, .. }) => (None, id != record.id),
         Err(fault) => return Err(fault),
     };
     let key_used_again = is_later_unreadable || later.as_ref().is_some_and(|later| !later.frees_its_key());
@@ -529,7 +529,7 @@ fn step(
     event: &Event,
     now_ms: i64,
     age_ms: u64,
-) -> Result<Result<Effect, JournalError>, Fault> {
+) -> Result<Result<Effect, JournalError>, StoreError> {
     let is_remade = record.recovered.is_some() && record.revision == Unreadable::REVISION;
     let contradictions = record.contradictions.len();
     let effect = match record.apply(event, now_ms) {

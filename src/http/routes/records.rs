@@ -19,7 +19,7 @@ use crate::http::problem::document::GatewayWords;
 use crate::http::problem::{Fault, Problem, table};
 use crate::journal::record::Contradiction;
 use crate::journal::{
-    Clue, Discrepancy, Filter, Finding, Listed, Outcome, Record, RecordId, RecordState, Rejection, Search, State,
+    Candidate, Discrepancy, Filter, Finding, Listed, Outcome, Record, RecordId, RecordState, Rejection, Search, State,
     Unreadable, Verdict,
 };
 use crate::protocol::{Body, GatewayError, Parameters, model};
@@ -494,8 +494,9 @@ impl From<&Contradiction> for ContradictionView {
 
 impl EvidenceView {
     fn of(record: &Record, search: Search) -> Self {
-        let clue =
-            |clue: &Clue| Some(ClueView { transaction: raw(&clue.transaction)?, other_payments: clue.other_payments });
+        let clue = |clue: &Candidate| {
+            Some(ClueView { transaction: raw(&clue.transaction)?, other_payments: clue.other_payments })
+        };
         Self {
             looks: search.looks,
             last_look_at: time(search.last_ms),

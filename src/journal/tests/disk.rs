@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use redb::StorageBackend;
 
 use crate::journal::OpenError;
-use crate::journal::place::{CACHE_BYTES, Medium};
+use crate::journal::directory::{CACHE_BYTES, Medium};
 
 /// The smallest piece that is written whole.
 const SECTOR: usize = 512;

@@ -201,10 +201,10 @@ async fn so_many_listings_run_and_wait_and_further_ones_are_refused_at_once() {
 async fn a_page_is_bounded_in_bytes_too() {
     let (_, journal) = on_new_disk();
     let text = format!("{{\"note\":\"{}\"}}", "x".repeat(16_000));
-    let clue = |id| Clue { transaction_id: id, transaction: body(&text), other_payments: 0 };
+    let candidate = |id| Candidate { transaction_id: id, transaction: body(&text), other_payments: 0 };
     for number in 0..12 {
         let lost = pay(&journal, &number.to_string(), Outcome::Unknown(None)).await;
-        let look = Look { clues: (0..40).map(clue).collect(), complete: true };
+        let look = Lookup { candidates: (0..40).map(candidate).collect(), complete: true };
         journal.attach_evidence(lost.id, look).await.unwrap();
     }
     let filter = Filter { instance: "demo".into(), limit: 100, ..Filter::default() };

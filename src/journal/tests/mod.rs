@@ -23,7 +23,7 @@ use tokio::task;
 use super::clock::{Clock, SystemClock};
 use super::store;
 use super::{
-    Clue, Config, Dispatched, Journal, JournalError, Key, Look, Outcome, Record, RecordId, Release, Reservation,
+    Candidate, Config, Dispatched, Journal, JournalError, Key, Lookup, Outcome, Record, RecordId, Release, Reservation,
 };
 use super::{Reserve, Sale, State, Verdict};
 use crate::journal::record::Finding;
@@ -141,7 +141,7 @@ async fn state(journal: &Journal, id: RecordId) -> Option<State> {
 
 /// Everything handed in before this was committed when it returns.
 async fn settled_down(journal: &Journal) -> Result<(), JournalError> {
-    match journal.attach_evidence(RecordId::fresh(), Look::default()).await {
+    match journal.attach_evidence(RecordId::fresh(), Lookup::default()).await {
         Err(JournalError::NoSuchRecord) => Ok(()),
         other => Err(other.expect_err("no record has a fresh id")),
     }

@@ -9,9 +9,9 @@ use tempfile::TempDir;
 
 use super::disk::Failure;
 use super::*;
+use crate::journal::directory::{Directory, Medium};
 use crate::journal::opening;
-use crate::journal::place::{Medium, Place};
-use crate::journal::rules::Event;
+use crate::journal::state_machine::Event;
 use crate::journal::store;
 use crate::journal::{Create, InvalidConfig, OpenError};
 
@@ -415,7 +415,7 @@ fn a_start_of_a_million_payments_takes_at_most_twice_that_of_a_thousand() {
         let mut took: Vec<_> = (0..9)
             .map(|_| {
                 let begun = std::time::Instant::now();
-                let place = Place::claim(directory.path(), Create::Never).unwrap();
+                let place = Directory::claim(directory.path(), Create::Never).unwrap();
                 let journal = Journal::open_on(place, KEEP, Arc::new(SystemClock::default())).unwrap();
                 let took = begun.elapsed();
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -7,8 +7,8 @@ use std::thread;
 use futures_util::future;
 
 use super::*;
-use crate::journal::live::{Claim, Live, MAX_LIVE};
-use crate::journal::rules::Rejection;
+use crate::journal::in_flight::{Claim, InFlight, MAX_LIVE};
+use crate::journal::state_machine::Rejection;
 use crate::journal::{Filter, Late};
 
 #[tokio::test]
@@ -93,7 +93,7 @@ async fn a_key_is_not_dispatched_twice_even_if_it_was_reserved_twice() {
     let (_, journal) = on_new_disk();
     let _first = dispatch(&journal, "a").await;
     // What the journal itself never gives out: the same key from another set of live keys.
-    let other = Arc::new(Live::default());
+    let other = Arc::new(InFlight::default());
     let record = Record::reserved(RecordId::fresh(), key("a"), sale(1), 0);
     let Claim::Taken(live) = other.claim(key("a"), record.fingerprint, |_| None::<()>) else { panic!("free") };
     let second = journal.dispatch(Reservation::new(Box::new(record), live)).await;
@@ -234,8 +234,9 @@ async fn a_late_reply_resolves_an_unknown_payment() {
 async fn a_person_settles_what_was_seen_and_a_late_frame_against_it_is_reported() {
     let (_, journal) = on_new_disk();
     let lost = pay(&journal, "a", Outcome::Unknown(None)).await;
-    let clue = Clue { transaction_id: 7, transaction: body(r#"{"ID":7,"AmountMoney":9.00}"#), other_payments: 1 };
-    let look = Look { clues: vec![clue], complete: true };
+    let candidate =
+        Candidate { transaction_id: 7, transaction: body(r#"{"ID":7,"AmountMoney":9.00}"#), other_payments: 1 };
+    let look = Lookup { candidates: vec![candidate], complete: true };
     let seen = journal.attach_evidence(lost.id, look).await.unwrap();
     let stale = journal.settle(lost.id, lost.revision, verdict(Finding::NotBooked)).await;
     assert_eq!(stale, Err(JournalError::Rejected(Rejection::Stale(seen.revision))));

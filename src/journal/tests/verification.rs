@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use super::*;
-use crate::journal::inbox::Job;
 use crate::journal::pages::{Header, Progress, Verifier};
 use crate::journal::verification::{Pin, verify_on};
+use crate::journal::write_queue::Job;
 use crate::journal::{OpenError, opening, store};
 
 /// The first page is the header's.
@@ -98,13 +98,13 @@ async fn damage_found_while_it_runs_ends_new_payments_and_nothing_else() {
 async fn payments_under_way_never_look_like_damage() {
     let disk = filled(100).await;
     let journal = open(&disk, &Arc::default());
-    let (inbox, ended) = (Arc::clone(&journal.0.inbox), Arc::new(AtomicBool::new(false)));
+    let (queue, ended) = (Arc::clone(&journal.0.queue), Arc::new(AtomicBool::new(false)));
     let paying = Arc::clone(&ended);
     let walks = task::spawn_blocking(move || {
         let (mut walks, mut verifier) = (0, Verifier::default());
         while walks < 2 || !ended.load(Ordering::SeqCst) {
             let (reply, pin) = tokio::sync::oneshot::channel();
-            inbox.hand_in(Job::Pin(reply)).unwrap();
+            queue.hand_in(Job::Pin(reply)).unwrap();
             let Pin { header, backend, _held } = pin.blocking_recv().unwrap();
             let progress = verifier.verify_data(&*backend, &header, store::keys(), 32 << 10).unwrap();
             assert!(verifier.damages.is_empty(), "{:?}", verifier.damages);

@@ -1,16 +1,16 @@
-//! Evidence about payments of unknown outcome: asks the gateway what it has booked, and keeps what matches with the
+//! Reconciliation about payments of unknown outcome: asks the gateway what it has booked, and keeps what matches with the
 //! record.
 //!
 //! The forces: whoever has to settle such a payment wants to know what the gateway says, and money must not wait for
 //! curiosity. So everything here is asked as a refresh, the lowest class, with points and links that nobody waits for,
-//! in one task an instance, one errand at a time; a payment only leaves word and goes on. It never decides: a
+//! in one task an instance, one task at a time; a payment only leaves word and goes on. It never decides: a
 //! transaction that matches may be another till's.
 //!
-//! What to ask when is in `agenda`, what matches in `matching`, what is kept and how it moves a record's revision in
+//! What to ask when is in `schedule`, what matches in `matching`, what is kept and how it moves a record's revision in
 //! [`crate::journal::evidence`].
 
-mod agenda;
 mod matching;
+mod schedule;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,8 +20,8 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::TaskTracker;
 
-use self::agenda::{Agenda, Errand};
 use self::matching::Others;
+use self::schedule::{Schedule, Task};
 use super::dispatch::Dispatch;
 use super::fair_acquire::{FairAcquire, Requester};
 use crate::journal::{Filter, Journal, JournalError, Page, Record, RecordId, RecordState, State};
@@ -30,8 +30,8 @@ use crate::protocol::{Body, Command, Parameters, command};
 /// Transactions of one look: more than one point of sale books in a few minutes.
 const LOOK_LIMIT: usize = 100;
 
-/// How long one errand may wait for a link and its reply. Nobody waits for it, and a drain waits no longer than this.
-const ERRAND_DEADLINE: Duration = Duration::from_secs(3);
+/// How long one task may wait for a link and its reply. Nobody waits for it, and a drain waits no longer than this.
+const TASK_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Payments that are read from the journal at a time, to be compared with what was found.
 const PAGE: usize = 1000;
@@ -49,18 +49,18 @@ const MOST_READ: usize = 64 * 1024;
 
 /// The evidence of one instance.
 #[derive(Debug)]
-pub(super) struct Evidence {
+pub(super) struct Reconciliation {
     dispatch: Arc<Dispatch>,
     journal: Journal,
     instance: Arc<str>,
-    agenda: Mutex<Agenda>,
+    schedule: Mutex<Schedule>,
     /// Something new is to be done.
     came: Notify,
 }
 
-impl Evidence {
+impl Reconciliation {
     pub(super) fn new(dispatch: Arc<Dispatch>, journal: Journal, instance: Arc<str>) -> Self {
-        Self { dispatch, journal, instance, agenda: Mutex::default(), came: Notify::new() }
+        Self { dispatch, journal, instance, schedule: Mutex::default(), came: Notify::new() }
     }
 
     /// A reply to `listtransactions` passed by.
@@ -68,17 +68,17 @@ impl Evidence {
         if reply.as_str().len() <= MOST_READ
             && let Some(newest) = matching::newest(reply)
         {
-            self.agenda().seen(pos_id, newest, Instant::now());
+            self.schedule().seen(pos_id, newest, Instant::now());
         }
     }
 
     /// The newest transaction known of a point of sale where something is being sold. Asks for it, without waiting,
     /// where that is not known or long ago: for the next payment, since this one does not wait.
     pub(super) fn newest_before(&self, pos_id: i64) -> Option<i64> {
-        let mut agenda = self.agenda();
-        let newest = agenda.newest(pos_id);
-        let asks = agenda.sells(pos_id, Instant::now());
-        drop(agenda);
+        let mut schedule = self.schedule();
+        let newest = schedule.newest(pos_id);
+        let asks = schedule.sells(pos_id, Instant::now());
+        drop(schedule);
         if asks {
             self.came.notify_one();
         }
@@ -87,30 +87,30 @@ impl Evidence {
 
     /// The outcome of a payment is not known.
     pub(super) fn lost(&self, id: RecordId, pos_id: i64) {
-        self.agenda().lost(id, pos_id, 0, Instant::now());
+        self.schedule().lost(id, pos_id, 0, Instant::now());
         self.came.notify_one();
     }
 
-    /// Does the errands for as long as it is polled, beginning with what an earlier run left unknown.
+    /// Does the tasks for as long as it is polled, beginning with what an earlier run left unknown.
     ///
-    /// Dropped at any await it loses nothing but the errand under way, whose command ends in a task of its own.
+    /// Dropped at any await it loses nothing but the task under way, whose command ends in a task of its own.
     pub(super) async fn gather(&self, runtime: &Handle, tasks: &TaskTracker) {
         self.resume().await;
         loop {
-            let errand = self.agenda().next(Instant::now());
-            match errand {
-                Errand::Look { pos_id, ids } => self.look(pos_id, ids, (runtime, tasks)).await,
-                Errand::Newest { pos_id } if self.is_idle() => {
+            let task = self.schedule().next(Instant::now());
+            match task {
+                Task::Lookup { pos_id, ids } => self.look(pos_id, ids, (runtime, tasks)).await,
+                Task::Newest { pos_id } if self.is_idle() => {
                     if let Some(reply) = self.ask(pos_id, 1, (runtime, tasks)).await {
                         self.passed_by(pos_id, &reply);
                     }
                 }
-                Errand::Newest { .. } => {}
-                Errand::Wait(until) => tokio::select! {
+                Task::Newest { .. } => {}
+                Task::Wait(until) => tokio::select! {
                     () = self.came.notified() => {}
                     () = sleep_until(until) => {}
                 },
-                Errand::Idle => self.came.notified().await,
+                Task::Idle => self.came.notified().await,
             }
         }
     }
@@ -118,10 +118,10 @@ impl Evidence {
     async fn resume(&self) {
         match self.records(Some(State::Unknown), None, MOST_RESUMED).await {
             Ok(unknown) => {
-                let mut agenda = self.agenda();
+                let mut schedule = self.schedule();
                 for record in unknown.readable() {
                     let looks = record.search.map_or(0, |search| search.looks);
-                    agenda.lost(record.id, record.sale.pos_id, looks, Instant::now());
+                    schedule.lost(record.id, record.sale.pos_id, looks, Instant::now());
                 }
             }
             Err(error) => tracing::warn!(instance = %self.instance, %error, "unknown payments cannot be listed"),
@@ -142,7 +142,7 @@ impl Evidence {
         let turns = FairAcquire::of(Requester::Refresh { stale: Duration::ZERO });
         let work = async move {
             // From the task's first step on: one that waits to be run is not late.
-            let deadline = Instant::now() + ERRAND_DEADLINE;
+            let deadline = Instant::now() + TASK_DEADLINE;
             dispatch.repeatable(&command, &turns, deadline, || ()).await
         };
         // In a task, so that a drain does not take the command's points off the books too early.
@@ -163,9 +163,9 @@ impl Evidence {
             match self.journal.get(id).await {
                 Ok(Some(record)) if record.state() == State::Unknown => open.push(record),
                 // Its outcome is about to be recorded, or the journal is out of order.
-                Ok(Some(record)) if record.state() == State::Dispatching => self.agenda().missed(id, Instant::now()),
-                Ok(_) => self.agenda().done(id),
-                Err(_) => self.agenda().missed(id, Instant::now()),
+                Ok(Some(record)) if record.state() == State::Dispatching => self.schedule().missed(id, Instant::now()),
+                Ok(_) => self.schedule().done(id),
+                Err(_) => self.schedule().missed(id, Instant::now()),
             }
         }
         if open.is_empty() {
@@ -179,8 +179,8 @@ impl Evidence {
                 (Some(reply), Ok(others)) => self.attach(record, reply, others).await,
                 _ => false,
             };
-            let mut agenda = self.agenda();
-            if attached { agenda.looked(id, Instant::now()) } else { agenda.missed(id, Instant::now()) }
+            let mut schedule = self.schedule();
+            if attached { schedule.looked(id, Instant::now()) } else { schedule.missed(id, Instant::now()) }
         }
         if let Some(reply) = reply {
             self.passed_by(pos_id, &reply);
@@ -190,7 +190,7 @@ impl Evidence {
     /// Whether the record now holds what the reply tells.
     async fn attach(&self, record: Record, reply: &Body, others: &Others) -> bool {
         let Some(look) = matching::look(&record, reply, LOOK_LIMIT, others) else { return false };
-        let (found, complete) = (look.clues.len(), look.complete);
+        let (found, complete) = (look.candidates.len(), look.complete);
         match self.journal.attach_evidence(record.id, look).await {
             Ok(_) => {
                 tracing::info!(instance = %self.instance, payment = %record.id, found, complete,
@@ -235,7 +235,7 @@ impl Evidence {
         self.journal.list(Filter { instance, state, before, limit, ..Filter::default() }).await
     }
 
-    fn agenda(&self) -> MutexGuard<'_, Agenda> {
-        self.agenda.lock().unwrap_or_else(PoisonError::into_inner)
+    fn schedule(&self) -> MutexGuard<'_, Schedule> {
+        self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -74,14 +74,14 @@ impl Identity {
 
 /// A directory, held against other processes until dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Directory {
     file: PathBuf,
     /// The file that was opened first; none before.
     opened: Mutex<Option<Identity>>,
     lock: Mutex<Lock>,
 }
 
-impl Place {
+impl Directory {
     /// Takes the directory, making it and an empty journal where there is none and `create` allows it.
     pub(super) fn claim(directory: &Path, create: Create) -> Result<Self, OpenError> {
         refuse_dangling_links(directory)?;
@@ -130,7 +130,7 @@ impl Place {
     }
 }
 
-impl Medium for Place {
+impl Medium for Directory {
     type Backend = FileBackend;
 
     fn backend(&self) -> Result<FileBackend, OpenError> {

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::journal::record::Standing;
-use crate::journal::{Clue, Finding, Look, Record, RecordId, Release, Sale};
+use crate::journal::{Candidate, Finding, Lookup, Record, RecordId, Release, Sale};
 use crate::protocol::Body;
 
 /// How long before a payment another one may have been begun and still be booked after it. Far more than waiting for
@@ -192,24 +192,24 @@ pub(super) fn newest(reply: &Body) -> Option<i64> {
 ///
 /// Where it is not known which transactions were there before the send, all that match are told: their own times then
 /// have to say which of them can be meant.
-pub(super) fn look(record: &Record, reply: &Body, limit: usize, others: &Others) -> Option<Look> {
+pub(super) fn look(record: &Record, reply: &Body, limit: usize, others: &Others) -> Option<Lookup> {
     let rows = rows(reply)?;
     let (all, before) = (rows.len(), record.newest_transaction_before);
     let read: Vec<_> = rows.into_iter().filter_map(Transaction::read).collect();
     let is_new = |transaction: &&Transaction| before.is_none_or(|before| transaction.id > before);
     let reached_back = all < limit || read.iter().any(|transaction| !is_new(&transaction));
-    let clues = read
+    let candidates = read
         .iter()
         .filter(is_new)
         .filter(|transaction| transaction.is_a_line_of(&record.sale))
-        .map(|transaction| Clue {
+        .map(|transaction| Candidate {
             transaction_id: transaction.id,
             transaction: transaction.text.clone(),
             other_payments: others.that_explain(transaction, record),
         })
         .collect();
     let complete = reached_back && read.len() == all && others.reach_back_to(record) && !others.has_unread;
-    Some(Look { clues, complete })
+    Some(Lookup { candidates, complete })
 }
 
 #[cfg(test)]
@@ -217,7 +217,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::journal::rules::Event;
+    use crate::journal::state_machine::Event;
     use crate::journal::{Key, Outcome, Release};
 
     fn body(json: &str) -> Body {
@@ -259,7 +259,7 @@ mod tests {
 
     fn found(record: &Record, rows: &[String]) -> Vec<i64> {
         let look = look(record, &reply(rows), 100, &all(&[])).unwrap();
-        look.clues.iter().map(|clue| clue.transaction_id).collect()
+        look.candidates.iter().map(|candidate| candidate.transaction_id).collect()
     }
 
     #[test]
@@ -282,7 +282,7 @@ mod tests {
     fn a_clue_is_the_text_that_came() {
         let text = r#"{ "ID":"20","Payment_ID":"2","PointOfSaleID":1.0,"Product_ID":7,"AmountProduct":"2","AmountMoney":0.10000000000000000001,"new":[1e400] }"#;
         let look = look(&unknown(Some(1)), &reply(&[text.to_owned()]), 100, &all(&[])).unwrap();
-        assert_eq!(look.clues[0].transaction.as_str(), text);
+        assert_eq!(look.candidates[0].transaction.as_str(), text);
     }
 
     #[test]
@@ -313,7 +313,7 @@ mod tests {
             sold(&[(8, 1)], reply_of_sale(), 100),
         ];
         let count = |record: &Record, others: &[Record]| {
-            look(record, &reply(&[row(20, 1, 2, 7, 2)]), 100, &all(others)).unwrap().clues[0].other_payments
+            look(record, &reply(&[row(20, 1, 2, 7, 2)]), 100, &all(others)).unwrap().candidates[0].other_payments
         };
         assert_eq!(count(&ours, &others), 2);
         assert_eq!(count(&unknown(None), &others[1..]), 3, "with nothing known before, what ended before counts too");
@@ -338,14 +338,14 @@ mod tests {
             others.page(vec![page], 1);
             assert_eq!(look(&others).complete, complete);
         }
-        assert_eq!(look(&others).clues[0].other_payments, 3);
+        assert_eq!(look(&others).candidates[0].other_payments, 3);
         others.open(vec![earlier(99), later(5)], 1);
-        assert_eq!(look(&others).clues[0].other_payments, 4, "each once");
+        assert_eq!(look(&others).candidates[0].other_payments, 4, "each once");
         let (mut none, mut elsewhere) = (Others::default(), Others::default());
         none.ended();
         assert!(look(&none).complete);
         elsewhere.page(vec![later(200)], 2);
-        assert_eq!(look(&elsewhere).clues[0].other_payments, 0);
+        assert_eq!(look(&elsewhere).candidates[0].other_payments, 0);
     }
 
     #[test]
@@ -382,8 +382,8 @@ mod tests {
             };
             let expected: Vec<&String> = rows.iter().filter(|row| agrees(row)).collect();
             let look = look(&record, &reply(&rows), 100, &all(&[])).unwrap();
-            let clues: Vec<&str> = look.clues.iter().map(|clue| clue.transaction.as_str()).collect();
-            prop_assert_eq!(clues, expected);
+            let candidates: Vec<&str> = look.candidates.iter().map(|candidate| candidate.transaction.as_str()).collect();
+            prop_assert_eq!(candidates, expected);
         }
 
         #[test]

@@ -10,15 +10,21 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::evidence::Look;
 use super::kept::{excess, kept};
 use super::record::{
-    Contradiction, Discrepancy, Finding, Outcome, Record, Release, Settlement, Standing, State, Verdict,
+    Contradiction, Discrepancy, Finding, Lookup, Outcome, Record, Release, Search, Settlement, Standing, State, Verdict,
 };
 use crate::protocol::Body;
 
 /// Late frames that contradict one record and are kept; further ones are reported and not kept.
 const MAX_CONTRADICTIONS: usize = 16;
+
+/// Transactions kept for one record: far more than can match one sale in the few minutes in which it is looked for.
+const MAX_CANDIDATES: usize = 256;
+
+/// The longest transaction that is kept, some twenty times what the gateway sends. A longer one cannot be shown, so the
+/// look is not complete.
+const MAX_CANDIDATE_BYTES: usize = 16 << 10;
 
 /// What can happen to a payment.
 #[derive(Debug, Clone)]
@@ -48,7 +54,7 @@ pub enum Event {
         verdict: Verdict,
     },
     /// Somebody looked for what tells about an unknown outcome.
-    Evidence(Look),
+    Evidence(Lookup),
 }
 
 /// What an event did.
@@ -230,6 +236,39 @@ impl Record {
         Ok(self.end(Standing::Settled(Settlement { outcome, reason, by, at_ms: now_ms }), now_ms))
     }
 
+    /// Adds the transactions of a lookup, each once.
+    ///
+    /// The revision moves with what a person decides by: a transaction that is new to the record, one more payment that
+    /// could explain it, and whether the lookup was complete. So nobody settles a payment without having seen what was
+    /// found. A lookup without news leaves the revision, so that it does not void a decision. The number of payments that
+    /// could explain a transaction never falls: a later lookup may have missed some, and none of them becomes impossible.
+    fn attach(&mut self, lookup: &Lookup, now_ms: i64) -> Effect {
+        let mut news = false;
+        let mut complete = lookup.complete;
+        for candidate in &lookup.candidates {
+            if let Some(kept) = self.evidence.iter_mut().find(|kept| kept.transaction_id == candidate.transaction_id) {
+                news |= candidate.other_payments > kept.other_payments;
+                kept.other_payments = kept.other_payments.max(candidate.other_payments);
+            } else if self.evidence.len() < MAX_CANDIDATES
+                && candidate.transaction.as_str().len() <= MAX_CANDIDATE_BYTES
+            {
+                news = true;
+                self.evidence.push(candidate.clone());
+            } else {
+                complete = false;
+            }
+        }
+        let before = self.search;
+        news |= before.is_some_and(|before| before.complete != complete);
+        let looks = before.map_or(0, |search| search.looks).saturating_add(1);
+        self.search = Some(Search { looks, last_ms: now_ms, complete });
+        if !news {
+            return Effect::Noted;
+        }
+        self.revision += 1;
+        Effect::Changed
+    }
+
     fn note(&mut self, contradiction: Contradiction) -> Effect {
         if self.contradictions.len() < MAX_CONTRADICTIONS {
             self.contradictions.push(contradiction);
@@ -271,9 +310,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::journal::evidence::{Clue, MAX_CLUES};
     use crate::journal::id::RecordId;
-    use crate::journal::record::Answer;
+    use crate::journal::record::{Answer, Candidate};
     use crate::journal::sale::{Key, Sale};
     use crate::protocol::GatewayError;
 
@@ -308,8 +346,9 @@ mod tests {
     }
 
     fn found(ids: std::ops::Range<i64>, other_payments: u32) -> Event {
-        let clue = |id| Clue { transaction_id: id, transaction: body(&format!("{{\"ID\":{id}}}")), other_payments };
-        Event::Evidence(Look { clues: ids.map(clue).collect(), complete: true })
+        let candidate =
+            |id| Candidate { transaction_id: id, transaction: body(&format!("{{\"ID\":{id}}}")), other_payments };
+        Event::Evidence(Lookup { candidates: ids.map(candidate).collect(), complete: true })
     }
 
     fn settle(revision: u64, outcome: Finding) -> Event {
@@ -443,10 +482,10 @@ mod tests {
     #[test]
     fn evidence_is_kept_once_and_bounded() {
         let mut record = after(&[Event::Dispatch, lost()]);
-        let many = i64::try_from(MAX_CLUES).unwrap() + 9;
+        let many = i64::try_from(MAX_CANDIDATES).unwrap() + 9;
         assert_eq!(record.apply(&found(0..many, 0), 2), Ok(Effect::Changed));
         assert_eq!(record.apply(&found(0..many, 0), 2), Ok(Effect::Noted));
-        assert_eq!((record.evidence.len(), record.search.unwrap().complete), (MAX_CLUES, false));
+        assert_eq!((record.evidence.len(), record.search.unwrap().complete), (MAX_CANDIDATES, false));
     }
 
     #[test]
@@ -475,7 +514,7 @@ mod tests {
 
     #[test]
     fn whether_a_search_was_complete_is_news_where_an_earlier_one_said_otherwise() {
-        let look = |complete| Event::Evidence(Look { clues: vec![], complete });
+        let look = |complete| Event::Evidence(Lookup { candidates: vec![], complete });
         let mut record = after(&[Event::Dispatch, lost()]);
         for (complete, effect) in
             [(true, Effect::Noted), (true, Effect::Noted), (false, Effect::Changed), (true, Effect::Changed)]

@@ -12,10 +12,10 @@ use tokio::sync::oneshot;
 
 use super::error::JournalError;
 use super::id::RecordId;
-use super::live::{LiveKey, MAX_LIVE};
+use super::in_flight::{HeldKey, MAX_LIVE};
 use super::payment::Dispatched;
 use super::record::{Outcome, Record};
-use super::rules::{Effect, Event};
+use super::state_machine::{Effect, Event};
 use super::verification::Pin;
 
 /// A person's decisions and evidence wait here; a longer queue means that the disk hangs.
@@ -37,9 +37,9 @@ pub(super) struct Applied {
 #[derive(Debug)]
 pub(super) enum Job {
     /// Record a payment before its first byte leaves.
-    Dispatch { record: Box<Record>, live: LiveKey, reply: Reply<Dispatched> },
+    Dispatch { record: Box<Record>, live: HeldKey, reply: Reply<Dispatched> },
     /// Apply an event to a record. The key, if held, is freed once that is durable.
-    Apply { id: RecordId, event: Event, live: Option<LiveKey>, reply: Option<Reply<Applied>> },
+    Apply { id: RecordId, event: Event, live: Option<HeldKey>, reply: Option<Reply<Applied>> },
     /// List a record as unreadable, if it is.
     Unreadable { id: RecordId },
     /// Find out whether the store still works.
@@ -71,7 +71,7 @@ pub(super) struct Taken {
 
 /// The queue.
 #[derive(Debug, Default)]
-pub(super) struct Inbox {
+pub(super) struct WriteQueue {
     queue: Mutex<Queue>,
     came: Condvar,
 }
@@ -82,7 +82,7 @@ struct Queue {
     closed: bool,
 }
 
-impl Inbox {
+impl WriteQueue {
     /// Hands a job in. A refused job is dropped, and with it the key it may hold.
     pub(super) fn hand_in(&self, job: Job) -> Result<(), JournalError> {
         let mut queue = self.lock();
@@ -103,7 +103,7 @@ impl Inbox {
         &self,
         id: RecordId,
         event: Event,
-        live: Option<LiveKey>,
+        live: Option<HeldKey>,
     ) -> Result<oneshot::Receiver<Result<Applied, JournalError>>, JournalError> {
         let (reply, heard) = oneshot::channel();
         self.hand_in(Job::Apply { id, event, live, reply: Some(reply) })?;
@@ -112,7 +112,7 @@ impl Inbox {
 
     /// Hands in an outcome that nobody waits for. Lost if the journal is closed, and then the next start finds the
     /// payment on its way and takes it for unknown.
-    pub(super) fn leave(&self, id: RecordId, outcome: Outcome, live: LiveKey) {
+    pub(super) fn leave(&self, id: RecordId, outcome: Outcome, live: HeldKey) {
         let _ = self.hand_in(Job::Apply { id, event: Event::Outcome(outcome), live: Some(live), reply: None });
     }
 
@@ -140,7 +140,7 @@ impl Inbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::evidence::Look;
+    use crate::journal::record::Lookup;
     use crate::journal::record::Outcome;
 
     fn apply(event: Event) -> Job {
@@ -149,22 +149,22 @@ mod tests {
 
     #[test]
     fn the_queue_is_bounded_and_a_late_outcome_fits_where_a_decision_does_not() {
-        let inbox = Inbox::default();
-        while inbox.hand_in(apply(Event::Evidence(Look::default()))).is_ok() {}
-        assert_eq!(inbox.lock().jobs.len(), MAX_OTHERS);
-        while inbox.hand_in(apply(Event::Outcome(Outcome::Unknown(None)))).is_ok() {}
-        assert_eq!(inbox.lock().jobs.len(), MAX_WITH_LATE);
-        assert_eq!(inbox.hand_in(Job::Probe), Err(JournalError::Overloaded));
+        let queue = WriteQueue::default();
+        while queue.hand_in(apply(Event::Evidence(Lookup::default()))).is_ok() {}
+        assert_eq!(queue.lock().jobs.len(), MAX_OTHERS);
+        while queue.hand_in(apply(Event::Outcome(Outcome::Unknown(None)))).is_ok() {}
+        assert_eq!(queue.lock().jobs.len(), MAX_WITH_LATE);
+        assert_eq!(queue.hand_in(Job::Probe), Err(JournalError::Overloaded));
     }
 
     #[test]
     fn what_was_handed_in_before_the_close_is_still_taken() {
-        let inbox = Inbox::default();
-        inbox.hand_in(Job::Probe).unwrap();
-        inbox.close();
-        assert_eq!(inbox.hand_in(Job::Probe), Err(JournalError::Unavailable));
-        let taken = inbox.take(64, Duration::ZERO);
+        let queue = WriteQueue::default();
+        queue.hand_in(Job::Probe).unwrap();
+        queue.close();
+        assert_eq!(queue.hand_in(Job::Probe), Err(JournalError::Unavailable));
+        let taken = queue.take(64, Duration::ZERO);
         assert_eq!((taken.jobs.len(), taken.closed), (1, false));
-        assert!(inbox.take(64, Duration::MAX).closed);
+        assert!(queue.take(64, Duration::MAX).closed);
     }
 }

@@ -1,4 +1,4 @@
-//! A store seen through a sheet of glass: everything is read from the real thing, nothing is written to it.
+//! A store seen through a writes of glass: everything is read from the real thing, nothing is written to it.
 //!
 //! Opening a redb file writes to it, before it is known whether the file is a journal at all, or a sound one. So the
 //! journal is first opened, recovered and checked on this overlay, which keeps all writes in memory, and only what
@@ -19,7 +19,7 @@ const PAGE: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Overlay<B> {
     base: B,
-    sheet: Mutex<Sheet>,
+    writes: Mutex<Writes>,
     failure: Failure,
 }
 
@@ -46,7 +46,7 @@ impl Failure {
 }
 
 #[derive(Debug)]
-struct Sheet {
+struct Writes {
     len: u64,
     /// How much of the base still shows: it never grows back after the length was cut.
     base_len: u64,
@@ -56,8 +56,8 @@ struct Sheet {
 impl<B: StorageBackend> Overlay<B> {
     pub(super) fn over(base: B) -> io::Result<Self> {
         let len = base.len()?;
-        let sheet = Mutex::new(Sheet { len, base_len: len, written: BTreeMap::new() });
-        Ok(Self { base, sheet, failure: Failure::default() })
+        let writes = Mutex::new(Writes { len, base_len: len, written: BTreeMap::new() });
+        Ok(Self { base, writes, failure: Failure::default() })
     }
 
     /// Where it is noted that the base could not be read.
@@ -65,13 +65,13 @@ impl<B: StorageBackend> Overlay<B> {
         self.failure.clone()
     }
 
-    fn sheet(&self) -> MutexGuard<'_, Sheet> {
-        self.sheet.lock().unwrap_or_else(PoisonError::into_inner)
+    fn writes(&self) -> MutexGuard<'_, Writes> {
+        self.writes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read_base(&self, sheet: &Sheet, offset: u64, out: &mut [u8]) -> io::Result<()> {
+    fn read_base(&self, writes: &Writes, offset: u64, out: &mut [u8]) -> io::Result<()> {
         out.fill(0);
-        let visible = usize::try_from(sheet.base_len.saturating_sub(offset)).unwrap_or(usize::MAX).min(out.len());
+        let visible = usize::try_from(writes.base_len.saturating_sub(offset)).unwrap_or(usize::MAX).min(out.len());
         match out.get_mut(..visible) {
             Some(shown) if visible > 0 => self.failure.note(self.base.read(offset, shown)),
             _ => Ok(()),
@@ -95,17 +95,17 @@ fn pages(offset: u64, len: usize) -> impl Iterator<Item = (u64, std::ops::Range<
 
 impl<B: StorageBackend> StorageBackend for Overlay<B> {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.sheet().len)
+        Ok(self.writes().len)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let sheet = self.sheet();
-        if offset.saturating_add(out.len() as u64) > sheet.len {
+        let writes = self.writes();
+        if offset.saturating_add(out.len() as u64) > writes.len {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        self.read_base(&sheet, offset, out)?;
+        self.read_base(&writes, offset, out)?;
         for (page, within, part) in pages(offset, out.len()) {
-            if let (Some(written), Some(out)) = (sheet.written.get(&page), out.get_mut(part)) {
+            if let (Some(written), Some(out)) = (writes.written.get(&page), out.get_mut(part)) {
                 out.copy_from_slice(written.get(within).unwrap_or_default());
             }
         }
@@ -113,12 +113,12 @@ impl<B: StorageBackend> StorageBackend for Overlay<B> {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        let mut sheet = self.sheet();
-        sheet.len = len;
-        sheet.base_len = sheet.base_len.min(len);
-        let _cut = sheet.written.split_off(&len.div_ceil(PAGE as u64));
+        let mut writes = self.writes();
+        writes.len = len;
+        writes.base_len = writes.base_len.min(len);
+        let _cut = writes.written.split_off(&len.div_ceil(PAGE as u64));
         let beyond = usize::try_from(len % PAGE as u64).unwrap_or(0);
-        if let Some(last) = sheet.written.get_mut(&(len / PAGE as u64)) {
+        if let Some(last) = writes.written.get_mut(&(len / PAGE as u64)) {
             last.get_mut(beyond..).unwrap_or_default().fill(0);
         }
         Ok(())
@@ -129,15 +129,15 @@ impl<B: StorageBackend> StorageBackend for Overlay<B> {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut sheet = self.sheet();
-        sheet.len = sheet.len.max(offset.saturating_add(data.len() as u64));
+        let mut writes = self.writes();
+        writes.len = writes.len.max(offset.saturating_add(data.len() as u64));
         for (page, within, part) in pages(offset, data.len()) {
-            if !sheet.written.contains_key(&page) {
+            if !writes.written.contains_key(&page) {
                 let mut copy = Box::new([0; PAGE]);
-                self.read_base(&sheet, page * PAGE as u64, copy.as_mut_slice())?;
-                sheet.written.insert(page, copy);
+                self.read_base(&writes, page * PAGE as u64, copy.as_mut_slice())?;
+                writes.written.insert(page, copy);
             }
-            if let Some(written) = sheet.written.get_mut(&page).and_then(|written| written.get_mut(within)) {
+            if let Some(written) = writes.written.get_mut(&page).and_then(|written| written.get_mut(within)) {
                 written.copy_from_slice(data.get(part).unwrap_or_default());
             }
         }

@@ -1,6 +1,6 @@
 //! What to ask the gateway about payments, and when. PURE: instants come in as arguments.
 //!
-//! Two kinds of errands: a look at the transactions of a point of sale for its payments of unknown outcome, a few times
+//! Two kinds of tasks: a look at the transactions of a point of sale for its payments of unknown outcome, a few times
 //! with growing pauses; and the newest transaction of a point of sale that sells, so that the next payment there knows
 //! what was booked before it. One look serves all payments of its point of sale that are due.
 //!
@@ -46,9 +46,9 @@ const FRESH_ENOUGH: Duration = Duration::from_mins(1);
 
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Errand {
-    /// Look for these payments of one point of sale.
-    Look { pos_id: i64, ids: Vec<RecordId> },
+pub(super) enum Task {
+    /// Lookup for these payments of one point of sale.
+    Lookup { pos_id: i64, ids: Vec<RecordId> },
     /// Ask for the newest transaction of a point of sale, if the budget is idle.
     Newest { pos_id: i64 },
     /// Nothing before this instant.
@@ -74,15 +74,15 @@ struct Point {
     at: Instant,
 }
 
-/// The errands of one instance.
+/// The tasks of one instance.
 #[derive(Debug, Default)]
-pub(super) struct Agenda {
+pub(super) struct Schedule {
     open: BTreeMap<RecordId, Open>,
     points: HashMap<i64, Point>,
     wanted: BTreeSet<i64>,
 }
 
-impl Agenda {
+impl Schedule {
     /// A reply showed that this transaction is there. Knowledge never goes back.
     pub(super) fn seen(&mut self, pos_id: i64, newest: i64, now: Instant) {
         let point = self.point(pos_id, now);
@@ -130,23 +130,23 @@ impl Agenda {
     }
 
     /// What to do at `now`. A point of sale whose newest transaction is wanted is struck off by that.
-    pub(super) fn next(&mut self, now: Instant) -> Errand {
+    pub(super) fn next(&mut self, now: Instant) -> Task {
         let first = self.open.values().min_by_key(|open| open.due).copied();
         if let Some(Open { pos_id, due, .. }) = first
             && due <= now
         {
             let is_due = |open: &Open| open.pos_id == pos_id && open.due <= now;
             let ids = self.open.iter().filter(|(_, open)| is_due(open)).map(|(id, _)| *id).collect();
-            return Errand::Look { pos_id, ids };
+            return Task::Lookup { pos_id, ids };
         }
         if let Some(pos_id) = self.wanted.pop_first() {
             // Asked once a while even where no answer comes.
             if let Some(point) = self.points.get_mut(&pos_id) {
                 point.at = now;
             }
-            return Errand::Newest { pos_id };
+            return Task::Newest { pos_id };
         }
-        first.map_or(Errand::Idle, |open| Errand::Wait(open.due))
+        first.map_or(Task::Idle, |open| Task::Wait(open.due))
     }
 
     /// The gateway was looked at for a payment that is still unknown.
@@ -181,23 +181,23 @@ mod tests {
 
     use super::*;
 
-    fn look(errand: &Errand) -> &[RecordId] {
-        if let Errand::Look { ids, .. } = errand { ids } else { &[] }
+    fn look(task: &Task) -> &[RecordId] {
+        if let Task::Lookup { ids, .. } = task { ids } else { &[] }
     }
 
     #[test]
     fn a_payment_is_looked_for_a_few_times_with_growing_pauses_and_then_left() {
-        let (mut agenda, begun, id) = (Agenda::default(), Instant::now(), RecordId::fresh());
-        agenda.lost(id, 1, 0, begun);
+        let (mut schedule, begun, id) = (Schedule::default(), Instant::now(), RecordId::fresh());
+        schedule.lost(id, 1, 0, begun);
         let (mut now, mut pauses) = (begun, Vec::new());
         loop {
-            match agenda.next(now) {
-                Errand::Wait(due) => {
+            match schedule.next(now) {
+                Task::Wait(due) => {
                     pauses.push(due - now);
                     now = due;
                 }
-                Errand::Look { pos_id: 1, ids } if ids == [id] => agenda.looked(id, now),
-                Errand::Idle => break,
+                Task::Lookup { pos_id: 1, ids } if ids == [id] => schedule.looked(id, now),
+                Task::Idle => break,
                 other => panic!("{other:?}"),
             }
         }
@@ -207,85 +207,85 @@ mod tests {
 
     #[test]
     fn one_look_serves_all_that_are_due_at_a_point_of_sale_and_a_settled_one_is_struck_off() {
-        let (mut agenda, now) = (Agenda::default(), Instant::now());
+        let (mut schedule, now) = (Schedule::default(), Instant::now());
         let [one, two, settled, elsewhere] = [(); 4].map(|()| RecordId::fresh());
         for (id, pos) in [(one, 1), (two, 1), (settled, 1), (elsewhere, 2)] {
-            agenda.lost(id, pos, 0, now);
+            schedule.lost(id, pos, 0, now);
         }
-        agenda.done(settled);
+        schedule.done(settled);
         let due = now + PAUSES[0];
-        let first = agenda.next(due);
+        let first = schedule.next(due);
         assert_eq!(look(&first), [one, two]);
         for id in [one, two] {
-            agenda.looked(id, due);
+            schedule.looked(id, due);
         }
-        assert_eq!(look(&agenda.next(due)), [elsewhere]);
+        assert_eq!(look(&schedule.next(due)), [elsewhere]);
     }
 
     #[test]
     fn without_an_answer_no_look_is_used_up_and_even_so_there_is_an_end() {
-        let (mut agenda, mut now, id) = (Agenda::default(), Instant::now(), RecordId::fresh());
-        agenda.lost(id, 1, 0, now);
+        let (mut schedule, mut now, id) = (Schedule::default(), Instant::now(), RecordId::fresh());
+        schedule.lost(id, 1, 0, now);
         let begun = now;
         for _ in 0..MOST_MISSES {
-            let Errand::Wait(due) = agenda.next(now) else { panic!("it waits") };
+            let Task::Wait(due) = schedule.next(now) else { panic!("it waits") };
             now = due;
-            agenda.missed(id, now);
+            schedule.missed(id, now);
         }
-        assert_eq!(agenda.next(now), Errand::Idle);
+        assert_eq!(schedule.next(now), Task::Idle);
         assert!(now - begun > Duration::from_mins(30), "a long outage is outlasted");
     }
 
     #[test]
     fn a_payment_that_had_all_its_looks_gets_one_more_after_a_restart() {
-        let (mut agenda, now, id) = (Agenda::default(), Instant::now(), RecordId::fresh());
-        agenda.lost(id, 1, 99, now);
+        let (mut schedule, now, id) = (Schedule::default(), Instant::now(), RecordId::fresh());
+        schedule.lost(id, 1, 99, now);
         let due = now + PAUSES[0];
-        assert_eq!(look(&agenda.next(due)), [id]);
-        agenda.looked(id, due);
-        assert_eq!(agenda.next(due), Errand::Idle);
+        assert_eq!(look(&schedule.next(due)), [id]);
+        schedule.looked(id, due);
+        assert_eq!(schedule.next(due), Task::Idle);
     }
 
     #[test]
     fn the_newest_transaction_is_asked_for_where_something_is_sold_and_not_again_for_a_while() {
-        let (mut agenda, now) = (Agenda::default(), Instant::now());
-        assert!(agenda.sells(1, now));
-        assert!(!agenda.sells(1, now), "it is wanted already");
-        assert_eq!(agenda.next(now), Errand::Newest { pos_id: 1 });
-        assert!(!agenda.sells(1, now), "no answer yet");
-        agenda.seen(1, 70, now);
-        agenda.seen(1, 60, now);
-        assert_eq!(agenda.newest(1), Some(70));
-        assert!(!agenda.sells(1, now + FRESH_ENOUGH / 2));
-        assert!(agenda.sells(1, now + FRESH_ENOUGH));
+        let (mut schedule, now) = (Schedule::default(), Instant::now());
+        assert!(schedule.sells(1, now));
+        assert!(!schedule.sells(1, now), "it is wanted already");
+        assert_eq!(schedule.next(now), Task::Newest { pos_id: 1 });
+        assert!(!schedule.sells(1, now), "no answer yet");
+        schedule.seen(1, 70, now);
+        schedule.seen(1, 60, now);
+        assert_eq!(schedule.newest(1), Some(70));
+        assert!(!schedule.sells(1, now + FRESH_ENOUGH / 2));
+        assert!(schedule.sells(1, now + FRESH_ENOUGH));
     }
 
     #[test]
     fn what_invented_points_of_sale_and_an_outage_can_make_it_remember_is_bounded() {
-        let (mut agenda, now) = (Agenda::default(), Instant::now());
+        let (mut schedule, now) = (Schedule::default(), Instant::now());
         for pos_id in 0..10_000 {
-            agenda.seen(pos_id, 1, now);
-            agenda.sells(pos_id, now + FRESH_ENOUGH);
-            agenda.lost(RecordId::fresh(), pos_id, 0, now);
+            schedule.seen(pos_id, 1, now);
+            schedule.sells(pos_id, now + FRESH_ENOUGH);
+            schedule.lost(RecordId::fresh(), pos_id, 0, now);
         }
-        assert_eq!((agenda.points.len(), agenda.open.len()), (MAX_POINTS, MAX_OPEN));
-        assert!(agenda.wanted.len() <= MAX_POINTS);
+        assert_eq!((schedule.points.len(), schedule.open.len()), (MAX_POINTS, MAX_OPEN));
+        assert!(schedule.wanted.len() <= MAX_POINTS);
     }
 
     proptest! {
         #[test]
         fn whatever_becomes_of_the_looks_they_end(answers in prop::collection::vec(any::<bool>(), 200)) {
-            let (mut agenda, mut now, id) = (Agenda::default(), Instant::now(), RecordId::fresh());
-            agenda.lost(id, 1, 0, now);
+            let (mut schedule, mut now, id) = (Schedule::default(), Instant::now(), RecordId::fresh());
+            schedule.lost(id, 1, 0, now);
             for answered in answers {
-                match agenda.next(now) {
-                    Errand::Wait(due) => {
+                match schedule.next(now) {
+                    Task::Wait(due) => {
                         prop_assert!(due > now);
                         now = due;
                     }
-                    Errand::Idle => return Ok(()),
-                    _ if answered => agenda.looked(id, now),
-                    _ => agenda.missed(id, now),
+                    Task::Idle => return Ok(()),
+                    _ if answered => schedule.looked(id, now),
+                    _ => schedule.missed(id, now),
                 }
             }
             prop_assert!(false, "it goes on and on");
