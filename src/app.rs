@@ -21,7 +21,7 @@ use crate::cache::store::Store;
 use crate::config::Config;
 use crate::gateway::{self, Dialer, Pool, Runtimes};
 use crate::http::auth::Auth;
-use crate::http::tls::Certificates;
+use crate::http::listener::tls::Certificates;
 use crate::http::{self, Listeners, Parts, Servers};
 use crate::journal::Journal;
 use crate::reload::Reload;

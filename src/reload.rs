@@ -11,7 +11,7 @@ use secrecy::SecretString;
 use crate::bridge::Bridge;
 use crate::config::Config;
 use crate::http::auth::Auth;
-use crate::http::tls::Certificates;
+use crate::http::listener::tls::Certificates;
 
 /// Whether [`Reload`] takes the setting of this name. All others wait for the next start.
 #[must_use]

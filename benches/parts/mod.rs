@@ -15,7 +15,7 @@ use concertpos_bridge::broadcasts::matcher::Matcher;
 use concertpos_bridge::broadcasts::{self, Id};
 use concertpos_bridge::budget::window::{Price, Tick, Wait, Window};
 use concertpos_bridge::cache::{self, Cache, CachedReply, PasswordKey, PlainKey, Rule};
-use concertpos_bridge::http::sse::Block;
+use concertpos_bridge::http::response::sse::Block;
 use concertpos_bridge::journal::record::Record;
 use concertpos_bridge::journal::state_machine::Event;
 use concertpos_bridge::journal::{self, Fingerprint, Outcome, RecordId, Sale};

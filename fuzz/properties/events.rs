@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use concertpos_bridge::broadcasts::{Epoch, Id};
-use concertpos_bridge::http::sse::{Block, HEARTBEAT, Name};
+use concertpos_bridge::http::response::sse::{Block, HEARTBEAT, Name};
 
 /// What a reader makes of one event.
 #[derive(Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::http;
 use crate::http::client::Network;
-use crate::http::tls::Files;
+use crate::http::listener::tls::Files;
 use crate::settings::{Section, Size, url};
 
 /// A sale of every product of a point of sale is a hundredth of it.

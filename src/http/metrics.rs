@@ -4,7 +4,7 @@
 //! from what a caller wrote, so their number is bounded.
 
 use super::auth::Auth;
-use super::server::Shared;
+use super::state::AppState;
 use crate::bridge::status::{BridgeStatus, InstanceStatus};
 use crate::bridge::tally::Answer;
 use crate::budget::WindowStatus;
@@ -17,7 +17,7 @@ use crate::telemetry::meter::Counter;
 const OTHER: &str = "other";
 
 /// All metrics at this moment.
-pub async fn text(shared: &Shared) -> String {
+pub async fn text(shared: &AppState) -> String {
     let status = shared.bridge.overview(|_| true).await;
     let mut page = Exposition::default();
     process(&mut page, &status, shared.runtimes.tasks());
@@ -43,7 +43,7 @@ fn process(page: &mut Exposition, status: &BridgeStatus, tasks: usize) {
     page.gauge("tasks", "Tasks that were begun and have not ended.").sample(&[], tasks as u64);
 }
 
-fn requests(page: &mut Exposition, shared: &Shared) {
+fn requests(page: &mut Exposition, shared: &AppState) {
     let mut family = page.counter("requests_total", "Requests answered, by route and status.");
     for (route, answers) in shared.tally.routes() {
         for (status, count) in answers.statuses() {
@@ -74,7 +74,7 @@ fn callers(page: &mut Exposition, auth: &Auth) {
         .sample(&[("looked_at", "false")], throttle.blocked.get());
 }
 
-fn connections(page: &mut Exposition, shared: &Shared) {
+fn connections(page: &mut Exposition, shared: &AppState) {
     let (strangers, known) = shared.connections.count();
     page.gauge("caller_connections", "Connections of callers, by whether a caller was known on them.")
         .sample(&[("known", "false")], strangers)
@@ -91,7 +91,7 @@ fn connections(page: &mut Exposition, shared: &Shared) {
         .sample(&[("key", "shown")], keyed);
 }
 
-fn exchanges(page: &mut Exposition, shared: &Shared) {
+fn exchanges(page: &mut Exposition, shared: &AppState) {
     let mut family = page.counter("exchanges_total", "Commands written to the gateway, by command and outcome.");
     for (instance, tally) in shared.bridge.tallies() {
         for (command, exchanges) in tally.gateway.exchanges() {
@@ -112,7 +112,7 @@ fn exchanges(page: &mut Exposition, shared: &Shared) {
     }
 }
 
-fn links(page: &mut Exposition, shared: &Shared, instances: &[InstanceStatus]) {
+fn links(page: &mut Exposition, shared: &AppState, instances: &[InstanceStatus]) {
     let shards = || instances.iter().flat_map(|one| one.shards.iter().map(|shard| (one.instance.as_str(), shard)));
     let mut family = page.gauge("links", "Connections to the gateway, by shard and state.");
     for (instance, shard) in shards() {
@@ -205,7 +205,7 @@ fn is_known(window: &WindowStatus) -> bool {
     window.command == "*" || command::find(&window.command).is_some()
 }
 
-fn budget_waits(page: &mut Exposition, shared: &Shared) {
+fn budget_waits(page: &mut Exposition, shared: &AppState) {
     let mut family = page.histogram("budget_wait_seconds", "How long points were waited for, by class.");
     for (instance, tally) in shared.bridge.tallies() {
         for (class, waits) in tally.waits.classes() {
@@ -224,7 +224,7 @@ fn budget_waits(page: &mut Exposition, shared: &Shared) {
     }
 }
 
-fn reads(page: &mut Exposition, shared: &Shared, status: &BridgeStatus) {
+fn reads(page: &mut Exposition, shared: &AppState, status: &BridgeStatus) {
     let mut family = page.counter("cache_answers_total", "Reads, by how they were answered.");
     for (instance, tally) in shared.bridge.tallies() {
         for (answer, name) in Answer::ALL {
@@ -246,7 +246,7 @@ fn payments(page: &mut Exposition, status: &BridgeStatus) {
     }
 }
 
-fn contradictions(page: &mut Exposition, shared: &Shared) {
+fn contradictions(page: &mut Exposition, shared: &AppState) {
     let help = "Words of the gateway that did not agree with the record of their payment.";
     let mut family = page.counter("payment_contradictions_total", help);
     for (instance, tally) in shared.bridge.tallies() {

@@ -1,4 +1,4 @@
-//! The actix application and its server: layers in order, shared state, limits.
+//! The actix application and its server: layers in order, state state, limits.
 //!
 //! State is made once, outside the closure that actix runs for each worker: a budget made in it would be as many
 //! budgets as there are cores. Signals are not this room's business: whoever runs the server stops it.
@@ -19,13 +19,18 @@ use rustix::process::{Resource, getrlimit};
 use utoipa_actix_web::AppExt;
 
 use super::auth::{Auth, local};
+use super::config::Config;
 use super::connections::Connections;
-use super::doorway::{self, Spoken, Staff};
-use super::fallback::{self, Methods};
-use super::queries::Queries;
+use super::listener::tls::Certificates;
+use super::listener::{self, ListenerLimits, Protocol};
+use super::middleware::{outermost, problem_details};
+use super::openapi::served::ServedDocument;
+use super::request::query_names::QueryNames;
+use super::routes::allowed_methods::AllowedMethods;
+use super::routes::fallback;
+use super::state::AppState;
 use super::tally::Tally;
-use super::tls::Certificates;
-use super::{Config, client, edge, native, openapi, routes};
+use super::{client, native, openapi, routes};
 use crate::bridge::Bridge;
 use crate::clock::secs_up;
 use crate::telemetry::runtimes::Runtimes;
@@ -77,58 +82,26 @@ pub struct Servers {
     pub connections: Arc<Connections>,
 }
 
-/// What all requests share, made once.
-#[derive(Debug)]
-pub struct Shared {
-    /// Answers the use cases.
-    pub bridge: Bridge,
-    /// Knows the callers.
-    pub auth: Arc<Auth>,
-    /// The room's settings.
-    pub config: Config,
-    /// The native connections' room.
-    pub native: native::NativeState,
-    /// The methods of each path.
-    pub methods: Methods,
-    /// The names in the query of each route.
-    pub queries: Queries,
-    /// The document as it is served.
-    pub document: openapi::Served,
-    /// What the edge counts.
-    pub tally: Tally,
-    /// Whose tasks are counted.
-    pub runtimes: Runtimes,
-    /// Callers' connections.
-    pub connections: Arc<Connections>,
-    /// Tells of proxies that are not trusted.
-    pub untrusted: client::Untrusted,
-}
-
-impl Shared {
-    /// Shared state over a bridge and its callers.
-    #[must_use]
-    pub fn new(bridge: Bridge, auth: Arc<Auth>, config: Config) -> Self {
-        let mut document = openapi::document();
-        if let Some(public_url) = &config.public_url {
-            openapi::served_at(&mut document, public_url);
-        }
-        let (methods, tally) = (Methods::of(&document), Tally::of(&document));
-        let native = native::NativeState::new(&config.native);
-        let queries = Queries::of(&document);
-        let connections = Arc::new(Connections::new(room(), config.untaken, config.native.limits.write));
-        Self {
-            bridge,
-            auth,
-            config,
-            native,
-            methods,
-            queries,
-            document: openapi::Served::new(&document),
-            tally,
-            runtimes: Runtimes::default(),
-            connections,
-            untrusted: client::Untrusted::default(),
-        }
+/// The state of the handlers over a bridge and its callers.
+#[must_use]
+pub fn state(bridge: Bridge, auth: Arc<Auth>, config: Config) -> AppState {
+    let mut document = openapi::document();
+    if let Some(public_url) = &config.public_url {
+        openapi::served_at(&mut document, public_url);
+    }
+    let connections = Connections::new(most_connections(), config.untaken, config.native.limits.write);
+    AppState {
+        bridge,
+        auth,
+        native: native::NativeState::new(&config.native),
+        allowed_methods: AllowedMethods::of(&document),
+        query_names: QueryNames::of(&document),
+        tally: Tally::of(&document),
+        document: ServedDocument::new(&document),
+        runtimes: Runtimes::default(),
+        connections: Arc::new(connections),
+        untrusted: client::Untrusted::default(),
+        config,
     }
 }
 
@@ -139,7 +112,7 @@ pub fn workers() -> usize {
 }
 
 /// How many connections there can be: as many as there may be open files, with some for everything else.
-fn room() -> usize {
+fn most_connections() -> usize {
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     usize::try_from(files - OTHER_FILES.min(files / 2)).unwrap_or(usize::MAX)
 }
@@ -150,27 +123,31 @@ pub fn run(listeners: Listeners, parts: Parts, on_worker: impl Fn() + Clone + Se
     let Listeners { callers, admin } = listeners;
     let Parts { bridge, auth, config, certificates } = parts;
     let grace_s = secs_up(config.shutdown_grace);
-    let shared = Data::new(Shared::new(bridge, auth, config));
-    let for_admin = shared.clone();
-    shared.runtimes.count_mine();
+    let state = Data::new(state(bridge, auth, config));
+    let for_admin = state.clone();
+    state.runtimes.count_mine();
     rustix::net::listen(&callers, BACKLOG)?;
     // Sockets take it from the listener. What is written to them and not taken holds memory, here and in the system.
-    let untaken_ms = u32::try_from(shared.config.untaken.as_millis()).unwrap_or(u32::MAX);
+    let untaken_ms = u32::try_from(state.config.untaken.as_millis()).unwrap_or(u32::MAX);
     rustix::net::sockopt::set_tcp_user_timeout(&callers, untaken_ms)?;
     // Likewise. An event would wait until the peer acknowledges the one before it, which it does after 40 ms if it has
     // nothing to say meanwhile.
     rustix::net::sockopt::set_tcp_nodelay(&callers, true)?;
-    let staff =
-        Staff { workers: workers(), connections_each: MAX_CONNECTIONS, handshakes_each: MAX_HANDSHAKES, grace_s };
-    let spoken = match certificates {
-        Some(certificates) => Spoken::Tls(Arc::new(certificates.server_config().map_err(io::Error::other)?)),
-        None => Spoken::Clear,
+    let limits = ListenerLimits {
+        workers: workers(),
+        connections_each: MAX_CONNECTIONS,
+        handshakes_each: MAX_HANDSHAKES,
+        grace_s,
     };
-    let connections = Arc::clone(&shared.connections);
-    let server = doorway::open(callers, spoken, staff, &connections, move || {
+    let protocol = match certificates {
+        Some(certificates) => Protocol::Tls(Arc::new(certificates.server_config().map_err(io::Error::other)?)),
+        None => Protocol::Clear,
+    };
+    let connections = Arc::clone(&state.connections);
+    let server = listener::open(callers, protocol, limits, &connections, move || {
         on_worker();
-        shared.runtimes.count_mine();
-        app(shared.clone())
+        state.runtimes.count_mine();
+        app(state.clone())
     })?;
     let admin = admin.map(|listener| {
         let server = HttpServer::new(move || admin_app(for_admin.clone()));
@@ -182,7 +159,7 @@ pub fn run(listeners: Listeners, parts: Parts, on_worker: impl Fn() + Clone + Se
 
 /// The application of the operator's own listener: probes, and metrics without a token.
 fn admin_app(
-    shared: Data<Shared>,
+    state: Data<AppState>,
 ) -> App<
     impl ServiceFactory<
         ServiceRequest,
@@ -193,19 +170,19 @@ fn admin_app(
     >,
 > {
     App::new()
-        .app_data(shared)
+        .app_data(state)
         .configure(|config| {
             routes::health::configure(config).service(routes::metrics::open);
         })
         .default_service(web::to(fallback::answer))
-        .wrap(from_fn(edge::complete))
+        .wrap(from_fn(problem_details::innermost))
         .wrap(Compress::default())
-        .wrap(from_fn(edge::observe))
+        .wrap(from_fn(outermost::handle))
 }
 
 /// The application of one worker.
 pub fn app(
-    shared: Data<Shared>,
+    state: Data<AppState>,
 ) -> App<
     impl ServiceFactory<
         ServiceRequest,
@@ -215,16 +192,16 @@ pub fn app(
         InitError = (),
     >,
 > {
-    let origins = shared.config.cors_origins.clone();
+    let origins = state.config.cors_origins.clone();
     let (app, _) = App::new().into_utoipa_app().configure(routes::configure).split_for_parts();
     // The last one wrapped is the first to see a request.
-    app.app_data(shared)
+    app.app_data(state)
         .default_service(web::to(fallback::answer))
-        .wrap(from_fn(edge::complete))
+        .wrap(from_fn(problem_details::innermost))
         .wrap(from_fn(local::refuse_foreign_pages))
         .wrap(Compress::default())
         .wrap(Condition::new(!origins.is_empty(), cors(&origins)))
-        .wrap(from_fn(edge::observe))
+        .wrap(from_fn(outermost::handle))
 }
 
 fn cors(origins: &[String]) -> Cors {

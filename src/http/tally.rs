@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use utoipa::openapi::OpenApi;
 
-use super::pattern::{Patterns, UNMATCHED};
+use crate::http::route_patterns::{Patterns, UNMATCHED};
 use crate::telemetry::meter::{Counter, Durations};
 
 /// Routes that the document does not list: probes, pages, and what serves the document itself.
@@ -76,11 +76,11 @@ mod tests {
 
     use super::*;
     use crate::http::testing::{auth, bridge};
-    use crate::http::{Config, Shared, openapi, server};
+    use crate::http::{Config, openapi, server};
 
     #[actix_web::test]
     async fn a_request_is_counted_under_the_route_that_the_router_finds() {
-        let shared = Data::new(Shared::new(bridge(), auth(), Config::default()));
+        let shared = Data::new(server::state(bridge(), auth(), Config::default()));
         let app = init_service(server::app(shared.clone())).await;
         let document = openapi::document();
         let patterns: Vec<&str> = document.paths.paths.keys().map(String::as_str).chain(UNLISTED).collect();

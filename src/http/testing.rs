@@ -15,7 +15,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::auth::{self, Auth, Mode, Scope, Token};
-use super::{Config, Shared, server};
+use super::{Config, server};
 use crate::bridge::{Bridge, InstanceParts};
 use crate::broadcasts::Broadcasts;
 use crate::budget::{self, Ledger};
@@ -99,7 +99,7 @@ impl Answer {
 
 /// Sends one request to an application with these settings and callers.
 pub(crate) async fn ask_with(config: Config, auth: Arc<Auth>, request: TestRequest) -> Answer {
-    let app = init_service(server::app(Data::new(Shared::new(bridge(), auth, config)))).await;
+    let app = init_service(server::app(Data::new(server::state(bridge(), auth, config)))).await;
     let response: ServiceResponse<_> = call_service(&app, request.to_request()).await;
     let (_, response) = response.into_parts();
     let (status, headers) = (response.status().as_u16(), response.headers().clone());

@@ -588,7 +588,7 @@ async fn a_request_is_logged_in_one_line_that_holds_no_secret() {
 #[actix_web::test]
 async fn a_request_is_in_flight_until_its_answer_s_body_has_ended() {
     let auth = auth();
-    let app = actix_web::test::init_service(super::server::app(actix_web::web::Data::new(super::Shared::new(
+    let app = actix_web::test::init_service(super::server::app(actix_web::web::Data::new(super::server::state(
         bridge(),
         Arc::clone(&auth),
         Config::default(),

@@ -17,7 +17,7 @@ use actix_web::web::Data;
 use actix_web::{Error, HttpResponse};
 
 use super::{Mode, Problem, table};
-use crate::http::server::Shared;
+use crate::http::state::AppState;
 use crate::settings::url::host_and_port;
 
 /// How the page that makes a request stands to this server, as the browser says.
@@ -53,7 +53,7 @@ pub async fn refuse_foreign_pages(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let refused = request.app_data::<Data<Shared>>().is_some_and(|shared| {
+    let refused = request.app_data::<Data<AppState>>().is_some_and(|shared| {
         shared.auth.mode() == Mode::None
             && is_of_foreign_page(request.headers(), &shared.config.cors_origins)
             && !opens_a_page(request.method(), request.path(), request.headers())

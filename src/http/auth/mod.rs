@@ -11,6 +11,7 @@ mod authorization;
 mod caller;
 pub mod local;
 pub mod rate_limit;
+pub mod request;
 mod token_store;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
-use crate::http::shared_text::SharedText;
+use crate::http::response::static_text::StaticText;
 
 /// How each kind of file is served.
 const HTML: &str = "text/html; charset=utf-8";
@@ -21,7 +21,7 @@ pub(super) struct Asset {
     /// How it is served.
     pub(super) media_type: &'static str,
     /// What it holds.
-    pub(super) text: SharedText,
+    pub(super) text: StaticText,
     /// Changes when the file does.
     pub(super) etag: String,
 }
@@ -30,7 +30,7 @@ impl Asset {
     fn new(name: &'static str, media_type: &'static str, text: &'static str) -> Self {
         let digest: [u8; 32] = Sha256::digest(text).into();
         let etag = format!("\"{}\"", HEXLOWER.encode(digest.get(..8).unwrap_or_default()));
-        Self { name, media_type, text: SharedText::plain(text), etag }
+        Self { name, media_type, text: StaticText::plain(text), etag }
     }
 }
 

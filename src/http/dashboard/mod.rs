@@ -14,9 +14,9 @@ use actix_web::http::header::{CACHE_CONTROL, ETAG};
 use actix_web::web::{self, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
 
-use super::native;
-use super::page;
 use super::problem::{Problem, table};
+use crate::http::response::page_headers;
+use crate::http::upgrade::is_upgrade;
 use assets::Asset;
 
 /// Everything comes from here, and nothing that is not a file of its own is run, drawn or asked.
@@ -26,7 +26,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 
 /// Adds the page and its parts.
 pub fn configure(config: &mut ServiceConfig) -> &mut ServiceConfig {
-    let page = web::resource("/").guard(guard::Get()).guard(guard::Not(guard::fn_guard(native::is_upgrade)));
+    let page = web::resource("/").guard(guard::Get()).guard(guard::Not(guard::fn_guard(is_upgrade)));
     config.service(page.to(page_itself)).service(web::resource("/dashboard/{name}").guard(guard::Get()).to(part))
 }
 
@@ -42,7 +42,7 @@ async fn part(request: HttpRequest, name: Path<String>) -> Result<HttpResponse, 
 fn answer(request: &HttpRequest, asset: &'static Asset) -> HttpResponse {
     let mut response = HttpResponse::Ok();
     response.insert_header((ETAG, asset.etag.as_str())).insert_header((CACHE_CONTROL, "no-cache"));
-    page::guard(&mut response, POLICY);
+    page_headers::guard(&mut response, POLICY);
     response.content_type(asset.media_type);
     asset.text.answer(request, &mut response)
 }

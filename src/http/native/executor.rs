@@ -15,8 +15,8 @@ use super::error::ErrorReply;
 use super::frame::{Request, spelled};
 use crate::bridge::{Bridge, CacheDirectives, Error};
 use crate::http::auth::{Caller, Scope};
-use crate::http::integer;
-use crate::http::sale::Sale;
+use crate::http::request::integer;
+use crate::http::request::sale::Sale;
 use crate::journal;
 use crate::protocol::{Body, Command, Kind, Parameters, Spec, command};
 

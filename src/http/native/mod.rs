@@ -28,18 +28,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::guard::{self, GuardContext};
-use actix_web::http::header::UPGRADE;
+use actix_web::guard;
 use actix_web::web::{self, ServiceConfig};
 
 use anonymous_limit::AnonymousLimit;
 use serde_json::value::RawValue;
 
 use crate::broadcasts::Native;
+use crate::http::upgrade::{PATTERNS, is_upgrade};
 use crate::protocol::{Body, Format};
-
-/// Where a connection may be opened: beside the root, one segment that is a shard, `gateway`, or an instance.
-const PATTERNS: [&str; 3] = ["/", "/{name}", "/{name}/"];
 
 /// The room's settings.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -144,16 +141,4 @@ pub fn rehearse(text: &str, format: Format) -> (Option<(String, String)>, String
         }
         Err(refusal) => (None, frame::error(&refusal, format)),
     }
-}
-
-/// Whether a path with this pattern answers nothing but upgrades; the root itself is also the dashboard's.
-#[must_use]
-pub fn is_pattern(pattern: &str) -> bool {
-    PATTERNS.contains(&pattern)
-}
-
-/// Whether a request asks to speak the gateway's protocol.
-pub(super) fn is_upgrade(context: &GuardContext<'_>) -> bool {
-    let mut upgrades = context.head().headers().get_all(UPGRADE);
-    upgrades.any(|upgrade| upgrade.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }

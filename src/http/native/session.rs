@@ -28,7 +28,7 @@ use crate::clock::RETRY_SHORTLY;
 use crate::http::auth::{Auth, AuthError, Authorization, Caller, Mode, Purpose, Scope};
 use crate::http::connections::Connection;
 use crate::http::native::NativeLimits;
-use crate::http::server::Shared;
+use crate::http::state::AppState;
 use crate::protocol::Format;
 
 /// Where a connection stands from its beginning.
@@ -48,7 +48,7 @@ pub(super) struct ConnectionInfo {
 
 /// A connection and what belongs to it.
 pub(super) struct Session {
-    shared: Arc<Shared>,
+    shared: Arc<AppState>,
     socket: actix_ws::Session,
     reader: Reader,
     /// Nothing only where no real socket is behind it.
@@ -104,7 +104,7 @@ impl From<Closed> for End {
 
 impl Session {
     pub(super) fn new(
-        shared: Arc<Shared>,
+        shared: Arc<AppState>,
         socket: actix_ws::Session,
         reader: Reader,
         connection: Option<Arc<Connection>>,
@@ -358,7 +358,7 @@ impl Session {
 }
 
 /// A write, as long as it may take. A peer that makes no room by then does not read.
-async fn in_time(shared: &Shared, write: impl Future<Output = Result<(), Closed>>) -> Result<(), End> {
+async fn in_time(shared: &AppState, write: impl Future<Output = Result<(), Closed>>) -> Result<(), End> {
     timeout(shared.config.native.limits.write, write).await.map_err(|_| End::Gone("slow"))?.map_err(End::from)
 }
 

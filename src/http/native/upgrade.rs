@@ -23,11 +23,11 @@ use super::reader::Reader;
 use super::session::{ConnectionInfo, Session};
 use super::target::Target;
 use crate::clock::RETRY_SHORTLY;
+use crate::http::auth::request;
 use crate::http::auth::{ANYONE, Auth, Caller, Mode, Scope, local};
-use crate::http::call;
 use crate::http::connections::Connection;
 use crate::http::problem::{Problem, table};
-use crate::http::server::Shared;
+use crate::http::state::AppState;
 use crate::protocol::Format;
 
 /// The one version there is (RFC 6455).
@@ -40,7 +40,7 @@ type BodyStream = dyn Stream<Item = Result<Bytes, PayloadError>>;
 pub(super) async fn answer(
     request: HttpRequest,
     payload: Payload,
-    shared: Data<Shared>,
+    shared: Data<AppState>,
 ) -> Result<HttpResponse, Problem> {
     let asks_nobody = shared.auth.mode() == Mode::None;
     if asks_nobody {
@@ -51,7 +51,7 @@ pub(super) async fn answer(
     }
     let segment = request.match_info().get("name").unwrap_or_default();
     let target = Target::of(segment, request.query_string(), &shared.config.native.shards);
-    let address = call::address(&request, &shared);
+    let address = request::address(&request, &shared);
     let info = connection_info(&target, &shared, address);
     let place = if asks_nobody || info.listener.is_some() {
         None
@@ -90,7 +90,7 @@ fn handshake(request: &HttpRequest) -> Result<(HttpResponse, actix_ws::Session, 
 }
 
 /// Where a connection stands from its beginning.
-fn connection_info(target: &Target, shared: &Shared, address: IpAddr) -> ConnectionInfo {
+fn connection_info(target: &Target, shared: &AppState, address: IpAddr) -> ConnectionInfo {
     let format = target.format.unwrap_or(Format::Json);
     let slug = shared.config.native.slugs.get(&target.instance);
     let name = slug.unwrap_or(&target.instance);

@@ -7,11 +7,9 @@
 pub mod answers;
 mod copies;
 mod scopes;
+pub mod served;
 
-use actix_web::web::Bytes;
-use data_encoding::HEXLOWER;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 use utoipa::OpenApi as _;
 use utoipa::openapi::extensions::Extensions;
 use utoipa::openapi::schema::{AdditionalProperties, Object, Schema, SchemaType, Type};
@@ -21,7 +19,6 @@ use utoipa_actix_web::AppExt;
 
 use super::problem::Document;
 use super::routes;
-use super::shared_text::SharedText;
 
 /// The name of the security scheme.
 const BEARER: &str = "bearer";
@@ -105,24 +102,4 @@ fn ask_for_something_sold(components: &mut Components) {
     let Some(RefOr::T(Schema::Array(products))) = sale.properties.get_mut("Products") else { return };
     let sold = json!({"required": ["Amount"], "properties": {"Amount": {"minimum": 1}}});
     products.extensions = Some(Extensions::from_iter([("contains", sold)]));
-}
-
-/// The document as it is served.
-#[derive(Debug)]
-pub struct Served {
-    /// Its text.
-    pub json: SharedText,
-    /// Changes when the text does.
-    pub etag: String,
-}
-
-impl Served {
-    /// Writes the document out once.
-    #[must_use]
-    pub fn new(document: &OpenApi) -> Self {
-        let json = Bytes::from(document.to_json().unwrap_or_default());
-        let digest: [u8; 32] = Sha256::digest(&json).into();
-        let etag = format!("\"{}\"", HEXLOWER.encode(digest.get(..8).unwrap_or_default()));
-        Self { json: SharedText::plain(json), etag }
-    }
 }

@@ -1,11 +1,11 @@
 //! Problems: what a caller is told when a request is not answered as asked.
 //!
-//! One table ([`table`]) names every problem, one file ([`outcome`]) says which of them an outcome of the bridge is,
+//! One table ([`table`]) names every problem, one file ([`from_error`]) says which of them an outcome of the bridge is,
 //! and one type ([`Problem`]) carries it to the edge, where it is written out as `application/problem+json`.
 
 pub mod code;
 pub mod document;
-pub mod outcome;
+pub mod from_error;
 pub mod table;
 
 pub use document::{Document, Fault, MEDIA_TYPE, Problem};

@@ -9,9 +9,9 @@ use utoipa::{IntoParams, ToSchema};
 use crate::bridge::status::BridgeStatus;
 use crate::budget::WindowStatus;
 use crate::http::auth::Scope;
-use crate::http::body::{self, Empty};
-use crate::http::call::Call;
+use crate::http::extract::Call;
 use crate::http::problem::{Fault, Problem, table};
+use crate::http::request::body::{self, Empty};
 use crate::http::routes::InInstance;
 use crate::protocol::Parameters;
 
@@ -56,7 +56,7 @@ pub struct CordonedShard {
 #[get("/v1/bridge")]
 pub(super) async fn get_bridge(call: Call) -> Result<HttpResponse, Problem> {
     call.caller().require(Scope::Operate)?;
-    let status = call.shared().bridge.overview(|instance| call.caller().may_reach(instance)).await;
+    let status = call.state().bridge.overview(|instance| call.caller().may_reach(instance)).await;
     Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(status))
 }
 
@@ -76,7 +76,7 @@ pub(super) async fn cordon_shard(call: Call, payload: web::Payload) -> Result<Ht
         Problem::new(&table::INVALID_REQUEST).detail("The body has a fault. Nothing was changed.").errors(vec![fault])
     })?;
     let shard = call.segment("shard");
-    let instances = call.shared().bridge.cordon(shard, cordoned, |instance| call.caller().may_reach(instance));
+    let instances = call.state().bridge.cordon(shard, cordoned, |instance| call.caller().may_reach(instance));
     if instances.is_empty() {
         return Err(Problem::new(&table::NOT_FOUND).detail("The gateway has no shard of this name."));
     }
@@ -139,7 +139,7 @@ pub(super) async fn open_budget(call: Call, payload: web::Payload) -> Result<Htt
         Problem::new(&table::INVALID_REQUEST).detail("The body has a fault. Nothing was changed.").errors(vec![fault])
     })?;
     let command = call.segment("command");
-    let Some(budget) = call.shared().bridge.open_budget(call.instance(), command)? else {
+    let Some(budget) = call.state().bridge.open_budget(call.instance(), command)? else {
         return Err(Problem::new(&table::NOT_FOUND).detail("The instance has no budget of this name."));
     };
     tracing::info!(instance = call.instance(), command, by = call.caller().name(), "budget opened by hand");

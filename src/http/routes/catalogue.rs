@@ -4,7 +4,7 @@ use actix_web::{HttpResponse, get};
 
 use super::{InInstance, InPointOfSale, PosPassword};
 use crate::http::auth::Scope;
-use crate::http::call::Call;
+use crate::http::extract::Call;
 use crate::http::problem::Problem;
 use crate::protocol::{Parameters, Spec, command, model};
 

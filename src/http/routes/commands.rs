@@ -8,11 +8,11 @@ use actix_web::{HttpResponse, post, web};
 use utoipa::IntoParams;
 
 use super::InInstance;
-use crate::http::answer;
 use crate::http::auth::Scope;
-use crate::http::body::Empty;
-use crate::http::call::Call;
-use crate::http::problem::{Problem, outcome, table};
+use crate::http::extract::Call;
+use crate::http::problem::{Problem, from_error, table};
+use crate::http::request::body::Empty;
+use crate::http::response::reply;
 use crate::protocol::{Command, command, model};
 
 /// The longest name of a command or an event: several times the longest known.
@@ -63,8 +63,8 @@ pub(super) async fn send_command(call: Call, payload: web::Payload) -> Result<Ht
     let mut parameters = call.object(payload, Empty::Allowed).await?;
     parameters.remove("api_key");
     let command = Command::raw(name.clone(), reply_event, parameters);
-    let sent = call.shared().bridge.send_once(call.instance(), command, call.caller().name(), call.deadline()).await;
-    call.with_budget(&name, sent.map(|reply| answer::done(StatusCode::OK, reply)).map_err(outcome::of_raw_command))
+    let sent = call.state().bridge.send_once(call.instance(), command, call.caller().name(), call.deadline()).await;
+    call.with_budget(&name, sent.map(|reply| reply::done(StatusCode::OK, reply)).map_err(from_error::of_raw_command))
 }
 
 fn is_name(name: &str) -> bool {

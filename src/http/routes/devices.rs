@@ -5,12 +5,12 @@ use actix_web::{HttpResponse, post, put, web};
 use utoipa::IntoParams;
 
 use super::{InInstance, InPointOfSale};
-use crate::http::answer;
 use crate::http::auth::Scope;
-use crate::http::body::Empty;
-use crate::http::call::{Call, agree};
-use crate::http::integer;
+use crate::http::extract::Call;
 use crate::http::problem::{Fault, Problem, table};
+use crate::http::request::body::{self, Empty};
+use crate::http::request::integer;
+use crate::http::response::reply;
 use crate::protocol::{Command, Parameters, Spec, command, model};
 
 /// The longest device id: the gateway documents UUIDs (36 characters), and tills may be named otherwise.
@@ -45,7 +45,7 @@ pub(super) async fn registerdevice(call: Call, payload: web::Payload) -> Result<
     if let Some(workplace) = body.get("workplace") {
         integer::of_json(workplace.get()).map_err(|why| invalid("/workplace", why.to_string()))?;
     }
-    let parameters = agree(body, "UUID", &device.into())?;
+    let parameters = body::with_member(body, "UUID", &device.into())?;
     ask(&call, &command::REGISTERDEVICE, parameters).await
 }
 
@@ -65,15 +65,15 @@ pub(super) async fn verifyauth(call: Call, payload: web::Payload) -> Result<Http
         Some(_) => return Err(invalid("/password", "must be a string")),
         None => return Err(invalid("/password", "is missing")),
     }
-    let parameters = agree(body, "workplace", &workplace.into())?;
+    let parameters = body::with_member(body, "workplace", &workplace.into())?;
     ask(&call, &command::VERIFYAUTH, parameters).await
 }
 
 /// Neither answer may be kept: one changes something, the other holds a password.
 async fn ask(call: &Call, spec: &'static Spec, parameters: Parameters) -> Result<HttpResponse, Problem> {
     let command = Command::known(spec, parameters);
-    let asked = call.shared().bridge.ask(call.instance(), command, call.caller().name(), call.deadline()).await;
-    call.with_budget(spec.name, asked.map(|reply| answer::done(StatusCode::OK, reply)).map_err(Problem::from))
+    let asked = call.state().bridge.ask(call.instance(), command, call.caller().name(), call.deadline()).await;
+    call.with_budget(spec.name, asked.map(|reply| reply::done(StatusCode::OK, reply)).map_err(Problem::from))
 }
 
 fn device_of(call: &Call) -> Result<String, Problem> {

@@ -9,10 +9,10 @@ use actix_web::web::{Bytes, Data, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, get};
 use utoipa_swagger_ui::{Config, serve};
 
-use crate::http::page;
 use crate::http::problem::{Problem, table};
-use crate::http::server::Shared;
-use crate::http::shared_text::SharedText;
+use crate::http::response::page_headers;
+use crate::http::response::static_text::StaticText;
+use crate::http::state::AppState;
 
 /// The browser is files of its own, but for the styles that its script sets and its pictures.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
@@ -27,7 +27,7 @@ pub fn configure(config: &mut ServiceConfig) -> &mut ServiceConfig {
 }
 
 #[get("/openapi.json")]
-async fn openapi(request: HttpRequest, shared: Data<Shared>) -> HttpResponse {
+async fn openapi(request: HttpRequest, shared: Data<AppState>) -> HttpResponse {
     let document = &shared.document;
     let mut response = HttpResponse::Ok();
     response.insert_header((ETAG, document.etag.as_str())).insert_header((CACHE_CONTROL, "no-cache"));
@@ -47,7 +47,7 @@ static FILES: RwLock<BTreeMap<String, Arc<File>>> = RwLock::new(BTreeMap::new())
 #[derive(Debug)]
 struct File {
     media_type: String,
-    text: SharedText,
+    text: StaticText,
 }
 
 /// A file of the browser. They are in the program compressed, which makes it three megabytes smaller, and are sent so.
@@ -59,7 +59,7 @@ async fn browser_file(
 ) -> Result<HttpResponse, Problem> {
     let file = find(&path, config.into_inner())?.ok_or_else(|| Problem::new(&table::NOT_FOUND))?;
     let mut response = HttpResponse::Ok();
-    page::guard(&mut response, POLICY);
+    page_headers::guard(&mut response, POLICY);
     response.content_type(file.media_type.as_str());
     Ok(file.text.answer(&request, &mut response))
 }
@@ -74,7 +74,7 @@ fn find(path: &str, config: Arc<Config<'static>>) -> Result<Option<Arc<File>>, P
             Cow::Borrowed(bytes) => Bytes::from_static(bytes),
             Cow::Owned(bytes) => bytes.into(),
         };
-        let text = if found.gzpipped { SharedText::gzip(bytes) } else { SharedText::plain(bytes) };
+        let text = if found.gzpipped { StaticText::gzip(bytes) } else { StaticText::plain(bytes) };
         let file = Arc::new(File { media_type: found.content_type, text });
         let mut files = FILES.write().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(files.entry(path.to_owned()).or_insert(file))

@@ -9,10 +9,10 @@ use utoipa::IntoParams;
 use super::InInstance;
 use crate::broadcasts::{Refused, Since};
 use crate::http::auth::{Authorization, Scope};
-use crate::http::call::Call;
+use crate::http::extract::Call;
 use crate::http::problem::Problem;
-use crate::http::sse;
-use crate::http::stream::{EventStream, later};
+use crate::http::response::event_stream::{EventStream, later};
+use crate::http::response::sse;
 
 /// The media type of a stream.
 pub const MEDIA_TYPE: &str = "text/event-stream";
@@ -62,7 +62,7 @@ pub struct LastHeard {
 pub(super) async fn stream_events(request: HttpRequest) -> Result<HttpResponse, Problem> {
     let (call, admitted) = Call::for_stream(&request, MEDIA_TYPE)?;
     call.permit(Scope::Events)?;
-    let broadcasts = call.shared().bridge.broadcasts(call.instance())?;
+    let broadcasts = call.state().bridge.broadcasts(call.instance())?;
     let (message, asked) = (call.query("message")?, call.query("last_event_id")?);
     // The address stays the same however often a client comes back; what it has heard since is in the header.
     let last_heard = last_heard(request.headers()).or(asked.filter(|id| !id.is_empty()));
@@ -80,7 +80,7 @@ pub(super) async fn stream_events(request: HttpRequest) -> Result<HttpResponse, 
     }
     Ok(match broadcasts.subscribe(call.caller().name(), since) {
         Ok(subscription) => {
-            let shared = call.shared();
+            let shared = call.state();
             let (auth, instance) = (Arc::clone(&shared.auth), Arc::from(call.instance()));
             let authorization = Authorization::new(auth, call.caller().clone(), instance, Some(Scope::Events));
             let stream = EventStream::new(subscription, authorization, message, shared.config.heartbeat);

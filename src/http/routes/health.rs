@@ -9,9 +9,9 @@ use actix_web::http::header::CACHE_CONTROL;
 use actix_web::web::{Data, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, get};
 
-use crate::http::call;
 use crate::http::problem::{Problem, table};
-use crate::http::server::Shared;
+use crate::http::request::params;
+use crate::http::state::AppState;
 
 /// When a probe that was told "not ready" may ask again: as often as probes usually do.
 const PROBE_AGAIN: Duration = Duration::from_secs(1);
@@ -27,8 +27,8 @@ async fn livez() -> HttpResponse {
 }
 
 #[get("/readyz")]
-async fn readyz(request: HttpRequest, shared: Data<Shared>) -> Result<HttpResponse, Problem> {
-    let gateway_required = match call::query(&request, "require")?.as_deref() {
+async fn readyz(request: HttpRequest, shared: Data<AppState>) -> Result<HttpResponse, Problem> {
+    let gateway_required = match params::query(&request, "require")?.as_deref() {
         None => false,
         Some("gateway") => true,
         Some(_) => return Err(Problem::new(&table::INVALID_REQUEST).detail("`require` can only be `gateway`.")),

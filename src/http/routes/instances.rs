@@ -6,9 +6,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::http::auth::Caller;
-use crate::http::negotiate;
 use crate::http::problem::{Problem, table};
-use crate::http::server::Shared;
+use crate::http::request::accept;
+use crate::http::state::AppState;
 
 /// The instances a token may use. In the document it is not named like its only member: generators for Python trip on that.
 #[derive(Debug, Serialize, ToSchema)]
@@ -28,9 +28,9 @@ pub struct Instances {
 pub(super) async fn list_instances(
     caller: Caller,
     request: HttpRequest,
-    shared: Data<Shared>,
+    shared: Data<AppState>,
 ) -> Result<HttpResponse, Problem> {
-    if !negotiate::accepts(request.headers(), "application/json") {
+    if !accept::accepts(request.headers(), "application/json") {
         return Err(Problem::new(&table::NOT_ACCEPTABLE));
     }
     let mut instances = shared.bridge.instances();

@@ -8,7 +8,7 @@ use actix_web::{HttpResponse, get};
 use crate::http::auth::{Caller, Scope};
 use crate::http::metrics;
 use crate::http::problem::{Problem, table};
-use crate::http::server::Shared;
+use crate::http::state::AppState;
 use crate::telemetry::exposition::MEDIA_TYPE;
 
 /// Adds the metrics for callers with a token.
@@ -17,7 +17,7 @@ pub fn configure(config: &mut ServiceConfig) -> &mut ServiceConfig {
 }
 
 #[get("/metrics")]
-async fn guarded(caller: Caller, shared: Data<Shared>) -> Result<HttpResponse, Problem> {
+async fn guarded(caller: Caller, shared: Data<AppState>) -> Result<HttpResponse, Problem> {
     caller.require(Scope::Operate)?;
     // They tell of every instance and every caller.
     if !caller.may_reach_all(shared.bridge.instances().iter().map(String::as_str)) {
@@ -28,11 +28,11 @@ async fn guarded(caller: Caller, shared: Data<Shared>) -> Result<HttpResponse, P
 
 /// The metrics for whoever reaches the operator's own listener.
 #[get("/metrics")]
-pub(crate) async fn open(shared: Data<Shared>) -> HttpResponse {
+pub(crate) async fn open(shared: Data<AppState>) -> HttpResponse {
     answer(&shared).await
 }
 
-async fn answer(shared: &Shared) -> HttpResponse {
+async fn answer(shared: &AppState) -> HttpResponse {
     let text = metrics::text(shared).await;
     HttpResponse::Ok().content_type(MEDIA_TYPE).insert_header((CACHE_CONTROL, "no-store")).body(text)
 }

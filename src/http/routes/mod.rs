@@ -3,12 +3,14 @@
 //! Everything of one instance is in one scope, which is found by a single match; within it most paths are plain text.
 //! A route checks what its caller may do before it reads anything else.
 
+pub mod allowed_methods;
 pub mod bridge;
 pub mod catalogue;
 pub mod commands;
 pub mod devices;
 pub mod docs;
 pub mod events;
+pub mod fallback;
 pub mod health;
 pub mod instances;
 pub mod metrics;

@@ -10,13 +10,13 @@ use utoipa::IntoParams;
 
 use super::{InInstance, InPointOfSale, PosPassword};
 use crate::bridge::{Error, Paid};
-use crate::http::answer;
 use crate::http::auth::Scope;
-use crate::http::body::Empty;
-use crate::http::call::Call;
-use crate::http::idempotency_key::IdempotencyKey;
+use crate::http::extract::Call;
 use crate::http::problem::{Fault, Problem, table};
-use crate::http::sale::Sale;
+use crate::http::request::body::Empty;
+use crate::http::request::idempotency_key::IdempotencyKey;
+use crate::http::request::sale::Sale;
+use crate::http::response::reply;
 use crate::journal;
 use crate::protocol::{Body, Command, command, model};
 
@@ -64,7 +64,7 @@ pub(super) async fn payitems(call: Call, payload: web::Payload) -> Result<HttpRe
         idempotency_key: key.as_str().to_owned(),
     };
     let command = Command::known(&command::PAYITEMS, call.for_point_of_sale(body)?);
-    let paid = call.shared().bridge.pay(call.instance(), key, sale, command, call.deadline()).await;
+    let paid = call.state().bridge.pay(call.instance(), key, sale, command, call.deadline()).await;
     let touched = !matches!(paid, Ok(Paid { replayed: true, .. }));
     let answer = paid.map(|paid| answered(&call, &paid)).map_err(|error| told(&call, error));
     if touched { call.with_budget(command::PAYITEMS.name, answer) } else { answer }
@@ -72,7 +72,7 @@ pub(super) async fn payitems(call: Call, payload: web::Payload) -> Result<HttpRe
 
 /// The answer to a booked sale.
 fn answered(call: &Call, Paid { record, replayed }: &Paid) -> HttpResponse {
-    let mut response = answer::done(StatusCode::CREATED, reply(record));
+    let mut response = reply::done(StatusCode::CREATED, reply(record));
     let headers = response.headers_mut();
     if let Ok(place) = HeaderValue::from_str(&place(call, &record.id.to_string())) {
         headers.insert(LOCATION, place);
@@ -90,7 +90,7 @@ fn reply(record: &journal::Record) -> Body {
 
 /// Where the record of a payment is.
 fn place(call: &Call, payment: &str) -> String {
-    let base = call.shared().config.public_url.as_deref().unwrap_or_default();
+    let base = call.state().config.public_url.as_deref().unwrap_or_default();
     format!("{base}/v1/instances/{}/payments/{payment}", call.instance())
 }
 

@@ -5,9 +5,9 @@ use actix_web::web::{Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, get};
 use serde_json::{Value, json};
 
-use crate::http::negotiate;
-use crate::http::page;
 use crate::http::problem::{Entry, Problem, table};
+use crate::http::request::accept;
+use crate::http::response::page_headers;
 
 /// The page loads nothing and runs nothing; only its own few lines of style are let in.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; \
@@ -41,11 +41,11 @@ fn answer(
     // A page of a few kilobytes, which anybody may ask for as often as it likes, is not worth compressing.
     let plain = (CONTENT_ENCODING, "identity");
     response.insert_header((CACHE_CONTROL, "no-cache")).insert_header((VARY, "Accept")).insert_header(plain);
-    page::guard(&mut response, POLICY);
-    if negotiate::prefers_html(request.headers()) {
+    page_headers::guard(&mut response, POLICY);
+    if accept::prefers_html(request.headers()) {
         return Ok(response.content_type("text/html; charset=utf-8").body(page()));
     }
-    if !negotiate::accepts(request.headers(), "application/json") {
+    if !accept::accepts(request.headers(), "application/json") {
         return Err(Problem::new(&table::NOT_ACCEPTABLE));
     }
     Ok(response.json(described()))

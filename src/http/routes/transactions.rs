@@ -5,9 +5,9 @@ use utoipa::IntoParams;
 
 use super::{InInstance, InPointOfSale, PosPassword};
 use crate::http::auth::Scope;
-use crate::http::call::Call;
-use crate::http::integer;
+use crate::http::extract::Call;
 use crate::http::problem::{Problem, table};
+use crate::http::request::integer;
 use crate::protocol::{Parameters, command, model};
 
 /// How much of the list is wanted.

@@ -3,6 +3,8 @@
 //! actix-web's own server keeps a connection for as long as half of a second head lasts, and takes newcomers without
 //! asking who else is there. So its parts are put together here, with each socket under [`Connections`].
 
+pub mod tls;
+
 use std::future::{Future, ready};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -11,7 +13,7 @@ use std::time::Duration;
 
 use actix_http::body::{BoxBody, MessageBody};
 use actix_http::error::DispatchError;
-use actix_http::{HttpService, Protocol, Request, Response};
+use actix_http::{HttpService, Request, Response};
 use actix_server::GracefulShutdownSignal;
 use actix_service::{IntoServiceFactory, ServiceFactoryExt, boxed, fn_service, map_config};
 use actix_web::Error;
@@ -24,7 +26,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::connections::{Bounded, Connections, Kept};
+use crate::http::connections::{Bounded, Connections, Kept};
 
 /// How long a connection may take to agree on TLS.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -42,7 +44,7 @@ const WRITTEN_AHEAD: usize = 8 * 1024;
 
 /// What is spoken behind the doorway.
 #[derive(Clone)]
-pub(super) enum Spoken {
+pub(super) enum Protocol {
     /// HTTP/1.1 in the clear.
     Clear,
     /// HTTP/1.1 over TLS.
@@ -51,7 +53,7 @@ pub(super) enum Spoken {
 
 /// How many serve, and how long they may take to stop.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Staff {
+pub(super) struct ListenerLimits {
     /// Threads.
     pub(super) workers: usize,
     /// Connections of one thread.
@@ -65,8 +67,8 @@ pub(super) struct Staff {
 /// Serves `app` on `listener`.
 pub(super) fn open<F, I, S, B>(
     listener: TcpListener,
-    spoken: Spoken,
-    staff: Staff,
+    protocol: Protocol,
+    limits: ListenerLimits,
     connections: &Arc<Connections>,
     app: F,
 ) -> io::Result<Server>
@@ -81,25 +83,25 @@ where
 {
     let address = listener.local_addr()?;
     let builder = Server::build()
-        .workers(staff.workers)
-        .max_concurrent_connections(staff.connections_each)
-        .shutdown_timeout(staff.grace_s)
+        .workers(limits.workers)
+        .max_concurrent_connections(limits.connections_each)
+        .shutdown_timeout(limits.grace_s)
         .disable_signals();
     let stopping = builder.graceful_shutdown_signal();
     let connections = Arc::clone(connections);
     // The task of a connection keeps room for its future twice, once as it is handed over and once as it is awaited. Boxed,
     // it is there once, for as long as a listener stays.
-    let builder = match spoken {
-        Spoken::Clear => builder.listen("callers", listener, move || {
+    let builder = match protocol {
+        Protocol::Clear => builder.listen("callers", listener, move || {
             let (connections, stopping) = (Arc::clone(&connections), stopping.clone());
             let entering = move |socket| ready(entered(socket, &connections));
             let served = http(address, app().into_factory(), stopping);
             boxed::factory(fn_service(entering).and_then(served))
         })?,
-        Spoken::Tls(config) => builder.listen("callers", listener, move || {
+        Protocol::Tls(config) => builder.listen("callers", listener, move || {
             let (connections, stopping) = (Arc::clone(&connections), stopping.clone());
             let acceptor = TlsAcceptor::from(Arc::clone(&config));
-            let handshakes = Arc::new(Semaphore::new(staff.handshakes_each));
+            let handshakes = Arc::new(Semaphore::new(limits.handshakes_each));
             let entering =
                 move |socket| encrypted(socket, Arc::clone(&connections), acceptor.clone(), Arc::clone(&handshakes));
             let served = http(address, app().into_factory(), stopping);
@@ -110,7 +112,7 @@ where
 }
 
 /// A connection that somebody is served on.
-type Entered<T> = (Bounded<T>, Protocol, Option<SocketAddr>);
+type Entered<T> = (Bounded<T>, actix_http::Protocol, Option<SocketAddr>);
 
 /// Takes a socket in, if there is room.
 fn place(socket: TcpStream, connections: &Arc<Connections>) -> Result<Kept, DispatchError> {
@@ -121,7 +123,7 @@ fn place(socket: TcpStream, connections: &Arc<Connections>) -> Result<Kept, Disp
 fn entered(socket: TcpStream, connections: &Arc<Connections>) -> Result<Entered<Kept>, DispatchError> {
     let kept = place(socket, connections)?;
     let (peer, connection) = (kept.socket().peer_addr().ok(), Arc::clone(kept.connection()));
-    Ok((Bounded::new(kept, connection), Protocol::Http1, peer))
+    Ok((Bounded::new(kept, connection), actix_http::Protocol::Http1, peer))
 }
 
 async fn encrypted(
@@ -139,7 +141,7 @@ async fn encrypted(
         acceptor.accept(kept).await
     };
     let stream = in_time(handshake).await?;
-    Ok((Bounded::new(stream, connection), Protocol::Http1, peer))
+    Ok((Bounded::new(stream, connection), actix_http::Protocol::Http1, peer))
 }
 
 async fn in_time<T>(step: impl Future<Output = io::Result<T>>) -> Result<T, DispatchError> {

@@ -9,7 +9,8 @@ use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout_at};
 
-use super::problem::{Fault, Problem, table};
+use super::integer;
+use crate::http::problem::{Fault, Problem, table};
 use crate::protocol::Parameters;
 
 /// Whether a body may be left out, which then means `{}`.
@@ -67,6 +68,22 @@ pub fn member<T: DeserializeOwned>(body: &Parameters, name: &str, expected: &str
     serde_json::from_str(value.get()).map_err(|_| fault(format!("must be {expected}")))
 }
 
+/// Sets `name` to what the path or a header says. A body that says otherwise is refused, not overruled: one of the two
+/// is a mistake, and which one only the caller knows. `null` says nothing: tills send it where they know no password.
+pub fn with_member(body: Parameters, name: &str, value: &serde_json::Value) -> Result<Parameters, Problem> {
+    let same = body.get(name).is_none_or(|given| match value.as_i64() {
+        _ if given.get() == "null" => true,
+        Some(number) => integer::of_json(given.get()) == Ok(number),
+        None => serde_json::from_str::<serde_json::Value>(given.get()).is_ok_and(|given| given == *value),
+    });
+    if same {
+        return Ok(body.with(name, value));
+    }
+    Err(Problem::new(&table::INVALID_REQUEST)
+        .detail(format!("`{name}` in the body contradicts the path or the header."))
+        .errors(vec![Fault::new(format!("/{name}"), "contradicts the path or the header")]))
+}
+
 async fn collect(mut payload: Payload, max: usize) -> Result<BytesMut, Problem> {
     let mut bytes = BytesMut::new();
     while let Some(chunk) = payload.next().await {
@@ -114,7 +131,28 @@ fn is_json(content_type: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    fn merged(body: &str, value: &serde_json::Value) -> Result<String, &'static str> {
+        let body = Parameters::parse(body.as_bytes()).unwrap();
+        match with_member(body, "POSID", value) {
+            Ok(parameters) => Ok(serde_json::to_string(&parameters).unwrap()),
+            Err(problem) => Err(problem.entry().code),
+        }
+    }
+
+    #[test]
+    fn the_path_is_put_into_the_body_and_a_body_that_says_otherwise_is_refused() {
+        assert_eq!(merged("{}", &json!(7)).unwrap(), r#"{"POSID":7}"#);
+        assert_eq!(merged(r#"{"POSID":"7","x":1.10}"#, &json!(7)).unwrap(), r#"{"x":1.10,"POSID":7}"#);
+        assert_eq!(merged(r#"{"POSID":8}"#, &json!(7)), Err("invalid-request"));
+        assert_eq!(merged(r#"{"POSID":null}"#, &json!(7)).unwrap(), r#"{"POSID":7}"#);
+        assert_eq!(merged(r#"{"POSID":[7]}"#, &json!(7)), Err("invalid-request"));
+        assert_eq!(merged(r#"{"POSID":"a"}"#, &json!("a")).unwrap(), r#"{"POSID":"a"}"#);
+        assert_eq!(merged(r#"{"POSID":"b"}"#, &json!("a")), Err("invalid-request"));
+    }
 
     #[test]
     fn what_is_no_object_is_told_so_in_words_and_broken_json_with_its_place() {

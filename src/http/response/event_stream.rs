@@ -14,9 +14,9 @@ use actix_web::body::{BodySize, MessageBody};
 use actix_web::web::Bytes;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::auth::Authorization;
-use super::sse::{self, Block, Name};
 use crate::broadcasts::{End, Event, Id, Item, Subscription};
+use crate::http::auth::Authorization;
+use crate::http::response::sse::{self, Block, Name};
 
 /// When a client whose stream has ended comes back, in milliseconds: soon, and not all at once.
 const RETRY_MS: std::ops::RangeInclusive<u64> = 1000..=5000;

@@ -4,7 +4,7 @@
 
 use actix_web::http::header::HeaderMap;
 
-use super::problem::{Problem, table};
+use crate::http::problem::{Problem, table};
 
 /// The header's name.
 pub const HEADER: &str = "Idempotency-Key";

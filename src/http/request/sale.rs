@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::value::RawValue;
 
-use super::integer;
-use super::problem::Fault;
+use crate::http::problem::Fault;
+use crate::http::request::integer;
 use crate::protocol::Parameters;
 
 /// Products of one sale. A till sends its whole list, and a festival's is some hundred long; a record is kept of each.

@@ -12,12 +12,12 @@ use actix_web::http::Method;
 use actix_web::http::header::HeaderMap;
 use actix_web::web::Data;
 
-use super::auth::Scope;
-use super::caching;
-use super::call::{self, Admitted};
-use super::integer;
-use super::problem::Problem;
-use super::server::Shared;
+use crate::http::auth::Scope;
+use crate::http::auth::request::{self, Admitted};
+use crate::http::problem::Problem;
+use crate::http::request::integer;
+use crate::http::response::cached;
+use crate::http::state::AppState;
 use crate::protocol::{Spec, command};
 use crate::telemetry::traces;
 
@@ -47,7 +47,7 @@ struct Read<'a> {
 
 /// The answer where a fresh copy has it, with its caller and its place, or the refusal of whoever may not have it; nothing
 /// where there is no such copy.
-pub(super) fn at_hand(request: &ServiceRequest) -> Option<Result<(HttpResponse, Admitted), Problem>> {
+pub(super) fn lookup_fresh(request: &ServiceRequest) -> Option<Result<(HttpResponse, Admitted), Problem>> {
     // A trace is of what happens, and on this way next to nothing does; but whoever wants one gets it.
     if traces::are_wanted()
         || request.method() != Method::GET
@@ -57,7 +57,7 @@ pub(super) fn at_hand(request: &ServiceRequest) -> Option<Result<(HttpResponse, 
         return None;
     }
     let Read { instance, spec, pos_id } = read(request.uri().path())?;
-    let shared = request.app_data::<Data<Shared>>()?;
+    let shared = request.app_data::<Data<AppState>>()?;
     // Every answer of the long way then says who may read it.
     if !shared.config.cors_origins.is_empty() {
         return None;
@@ -65,13 +65,13 @@ pub(super) fn at_hand(request: &ServiceRequest) -> Option<Result<(HttpResponse, 
     let mut outcome = None;
     // Asked only where it decides, since it counts: a caller is counted once, on the one way or on the other.
     let admitted = || {
-        let examined = call::examine(request.request());
+        let examined = request::examine(request.request());
         let permitted = examined.and_then(|admitted| admitted.caller.permit(instance, Scope::Read).map(|()| admitted));
         outcome.insert(permitted).is_ok()
     };
     let served = shared.bridge.lookup_fresh(instance, spec, pos_id, admitted);
     match (served, outcome?) {
-        (Some(served), Ok(admitted)) => Some(Ok((caching::answer(served), admitted))),
+        (Some(served), Ok(admitted)) => Some(Ok((cached::answer(served), admitted))),
         (_, Err(problem)) => Some(Err(problem)),
         (None, Ok(_)) => None,
     }

@@ -10,8 +10,8 @@ use actix_web::dev::ServiceResponse;
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, VARY};
 use actix_web::http::{Method, StatusCode};
 
-use super::preconditions::{Verdict, verdict};
-use super::problem::{Problem, table};
+use crate::http::problem::{Problem, table};
+use crate::http::request::preconditions::{Verdict, verdict};
 
 /// What every answer depends on that may be compressed.
 const ACCEPT_ENCODING: &str = "Accept-Encoding";

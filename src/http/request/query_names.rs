@@ -13,17 +13,17 @@ use actix_web::http::Method;
 use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
 use utoipa::openapi::{OpenApi, RefOr};
 
-use super::call;
-use super::problem::{Problem, table};
+use super::params;
+use crate::http::problem::{Problem, table};
 
 /// Where names are checked.
 const CHECKED: &str = "/v1/";
 
 /// The names of each route, by its path and method.
 #[derive(Debug, Default)]
-pub struct Queries(HashMap<(String, Method), Vec<String>>);
+pub struct QueryNames(HashMap<(String, Method), Vec<String>>);
 
-impl Queries {
+impl QueryNames {
     /// Reads them out of the document.
     #[must_use]
     pub fn of(document: &OpenApi) -> Self {
@@ -40,7 +40,7 @@ impl Queries {
         }
         let Some(route) = request.match_pattern() else { return Ok(()) };
         let known = self.0.get(&(route, request.method().clone())).map_or(&[][..], Vec::as_slice);
-        let given = call::pairs(request)?;
+        let given = params::pairs(request)?;
         match given.iter().find(|(name, _)| !known.contains(name)) {
             Some((name, _)) => Err(unknown(name, known)),
             None => Ok(()),

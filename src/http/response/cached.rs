@@ -10,9 +10,9 @@ use actix_web::HttpResponse;
 use actix_web::http::header::{AGE, CACHE_CONTROL, ETAG, HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
-use super::answer;
 use crate::bridge::freshness::Forward;
 use crate::bridge::{CacheDirectives, Served, Status};
+use crate::http::response::reply;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
@@ -45,7 +45,7 @@ pub fn answer(served: Served) -> HttpResponse {
     let Served { copy, status } = served;
     let age = Instant::now().saturating_duration_since(copy.written).as_secs();
     let etag = HeaderValue::from_str(&copy.etag);
-    let mut response = answer::read(copy);
+    let mut response = reply::read(copy);
     let headers = response.headers_mut();
     headers.insert(AGE, HeaderValue::from(age));
     // Both are made of visible ASCII.

@@ -6,8 +6,8 @@
 use actix_web::HttpResponse;
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::problem::{Problem, table};
 use crate::budget::Quota;
+use crate::http::problem::{Problem, table};
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -23,7 +23,7 @@ fn fields(command: &str, quota: Quota) -> impl Iterator<Item = (HeaderName, Head
 }
 
 /// Adds the fields to an answer.
-pub fn tell(headers: &mut HeaderMap, command: &str, quota: Quota) {
+fn tell(headers: &mut HeaderMap, command: &str, quota: Quota) {
     for (name, value) in fields(command, quota) {
         headers.insert(name, value);
     }
@@ -31,7 +31,7 @@ pub fn tell(headers: &mut HeaderMap, command: &str, quota: Quota) {
 
 /// Adds the fields to what came of a command that was asked for: to its answer, and to a problem that touched the
 /// budget, since the command was sent, or would have been.
-pub fn told(
+pub fn add_to(
     outcome: Result<HttpResponse, Problem>,
     command: &str,
     quota: Option<Quota>,
@@ -74,14 +74,14 @@ mod tests {
 
     #[test]
     fn answers_and_problems_that_touched_the_budget_speak_of_it_and_others_do_not() {
-        let answer = told(Ok(HttpResponse::Ok().finish()), "getconfig", Some(QUOTA)).unwrap();
+        let answer = add_to(Ok(HttpResponse::Ok().finish()), "getconfig", Some(QUOTA)).unwrap();
         assert_eq!(value(&answer, "ratelimit-policy"), Some(r#""getconfig";q=4;w=31"#));
         assert_eq!(value(&answer, "ratelimit"), Some(r#""getconfig";r=1;t=12"#));
         let limited = Problem::new(&table::RATE_LIMITED).retry_after(Duration::from_secs(12));
-        let limited = told(Err(limited), "getconfig", Some(QUOTA)).unwrap_err().render("", None);
+        let limited = add_to(Err(limited), "getconfig", Some(QUOTA)).unwrap_err().render("", None);
         assert_eq!(value(&limited, "ratelimit"), Some(r#""getconfig";r=1;t=12"#));
         assert_eq!(value(&limited, "retry-after"), Some("12"));
-        let unknown = told(Err(Problem::new(&table::UNKNOWN_INSTANCE)), "getconfig", Some(QUOTA));
+        let unknown = add_to(Err(Problem::new(&table::UNKNOWN_INSTANCE)), "getconfig", Some(QUOTA));
         assert_eq!(value(&unknown.unwrap_err().render("", None), "ratelimit"), None);
     }
 }

@@ -15,12 +15,12 @@ use flate2::write::GzEncoder;
 
 /// One text, in either coding.
 #[derive(Debug, Default)]
-pub struct SharedText {
+pub struct StaticText {
     plain: OnceLock<Bytes>,
     gzip: OnceLock<Bytes>,
 }
 
-impl SharedText {
+impl StaticText {
     /// A text as it is.
     #[must_use]
     pub fn plain(text: impl Into<Bytes>) -> Self {

@@ -1,0 +1,140 @@
+//! The outermost layer: names a request, answers it by the fast path or by the router, completes its answer, and counts
+//! and logs it once.
+
+use std::sync::Arc;
+
+use actix_web::body::{BodySize, BoxBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, VARY, X_CONTENT_TYPE_OPTIONS};
+use actix_web::http::{ConnectionType, Method, Version};
+use actix_web::middleware::Next;
+use actix_web::{Error, HttpMessage, HttpRequest};
+use tokio::time::{Instant, sleep_until};
+use tracing::{Instrument, Span};
+
+use super::request_id::{REQUEST_ID, RequestId};
+use super::tracked_body::TrackedBody;
+use super::{access_log, problem_details, representation, trace};
+use crate::http::auth::request::{Admitted, Arrival, HeldBack};
+use crate::http::connections::{Connection, Request as RequestInProgress};
+use crate::http::fast_path;
+use crate::http::response::event_stream::EventStream;
+
+/// What is known of a request when it is answered.
+struct Context<'a> {
+    arrival: Instant,
+    method: &'a Method,
+    id: &'a RequestId,
+    span: Option<&'a Span>,
+    trace_id: Option<&'a str>,
+    admitted: Option<Admitted>,
+    in_progress: Option<RequestInProgress>,
+}
+
+/// Handles a request. `HEAD` is routed as `GET`; the server leaves the body out.
+pub async fn handle(
+    mut request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<TrackedBody>, Error> {
+    let arrival = Instant::now();
+    let in_progress = request.conn_data::<Arc<Connection>>().map(Connection::request);
+    let id = RequestId::of(request.headers());
+    let method = request.method().clone();
+    // First, since it needs nothing of what follows.
+    if let Some(outcome) = fast_path::lookup_fresh(&request) {
+        let (answer, admitted) = match outcome {
+            Ok((answer, admitted)) => (answer, Some(admitted)),
+            Err(problem) => {
+                let base = problem_details::base(request.request());
+                (problem.render(base, Some(id.as_str())), take_admitted(&request))
+            }
+        };
+        hold_back(request.request()).await;
+        let response = negotiated(&method, request.into_response(answer));
+        let context = Context { arrival, method: &method, id: &id, span: None, trace_id: None, admitted, in_progress };
+        return Ok(finished(response, context));
+    }
+    request.extensions_mut().insert(Arrival(arrival));
+    request.extensions_mut().insert(id.clone());
+    if method == Method::HEAD {
+        request.head_mut().method = Method::GET;
+    }
+    let (span, trace_id) = trace::span_of(&request, &id, &method);
+    let response = next.call(request).instrument(span.clone()).await?;
+    let response = negotiated(&method, problem_details::converted(response.map_into_boxed_body()));
+    let admitted = take_admitted(response.request());
+    hold_back(response.request()).await;
+    let (span, trace_id) = (Some(&span), trace_id.as_deref());
+    Ok(finished(response, Context { arrival, method: &method, id: &id, span, trace_id, admitted, in_progress }))
+}
+
+/// The answer in the form that the request accepts and under its preconditions.
+fn negotiated(method: &Method, response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
+    let (response, refusal) = representation::completed(method, response);
+    let Some(problem) = refusal else { return response };
+    let (request, old) = response.into_parts();
+    let mut new = problem_details::rendered(&problem, &request);
+    // Fields that other layers add to every answer.
+    let is_of_all = |name: &HeaderName| *name == VARY || name.as_str().starts_with("access-control-");
+    for (name, value) in old.headers().iter().filter(|(name, _)| is_of_all(name)) {
+        new.headers_mut().append(name.clone(), value.clone());
+    }
+    ServiceResponse::new(request, new)
+}
+
+/// Waits for as long as a refusal is to be held back.
+async fn hold_back(request: &HttpRequest) {
+    let held = request.extensions_mut().remove::<HeldBack>();
+    if let Some(HeldBack(until)) = held {
+        sleep_until(until).await;
+    }
+}
+
+/// The caller that was stored with the request, and its permit.
+fn take_admitted(request: &impl HttpMessage) -> Option<Admitted> {
+    request.extensions_mut().remove()
+}
+
+/// Names, counts and logs an answer, and makes its body.
+fn finished(mut response: ServiceResponse<BoxBody>, context: Context<'_>) -> ServiceResponse<TrackedBody> {
+    if let Ok(id) = HeaderValue::from_str(context.id.as_str()) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    access_log::record(&response, &context.line());
+    let is_known = context.admitted.is_some();
+    let permit = context.admitted.and_then(|admitted| admitted.permit).filter(|_| !is_stream(response.headers()));
+    let stream = EventStream::of(response.response_mut());
+    let has_no_length = stream.is_some() || matches!(response.response().body().size(), BodySize::Stream);
+    if has_no_length && response.request().version() < Version::HTTP_11 {
+        // HTTP/1.0 has no chunks: the answer ends with its connection.
+        let head = response.response_mut().head_mut();
+        head.no_chunking(true);
+        head.set_connection_type(ConnectionType::Close);
+    }
+    if *context.method == Method::HEAD && has_no_length {
+        // There is no length to tell, and a stream without an end must not run for a `HEAD`.
+        return response.map_body(|_, _| TrackedBody::empty(context.in_progress));
+    }
+    response.map_body(|_, body| {
+        TrackedBody::new(stream.map_or(body, MessageBody::boxed), is_known, permit, context.in_progress)
+    })
+}
+
+impl Context<'_> {
+    fn line(&self) -> access_log::Line<'_> {
+        access_log::Line {
+            method: self.method,
+            request_id: self.id,
+            trace_id: self.trace_id,
+            caller: self.admitted.as_ref().map_or("-", |admitted| admitted.caller.name()),
+            took: self.arrival.elapsed(),
+            span: self.span,
+        }
+    }
+}
+
+/// An event stream may last for days, so it gives its permit back at once: streams have a limit of their own.
+fn is_stream(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|given| given.as_bytes().starts_with(b"text/event-stream"))
+}

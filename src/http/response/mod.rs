@@ -1,0 +1,9 @@
+//! What answers are made of: bodies, and the header fields that describe them.
+
+pub mod cached;
+pub mod event_stream;
+pub(super) mod page_headers;
+pub mod rate_limit_fields;
+pub mod reply;
+pub mod sse;
+pub mod static_text;

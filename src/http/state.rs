@@ -1,0 +1,43 @@
+//! What all requests share, made once and passed to the handlers.
+
+use std::sync::Arc;
+
+use actix_web::HttpRequest;
+use actix_web::web::Data;
+
+use super::auth::Auth;
+use super::client;
+use super::config::Config;
+use super::connections::Connections;
+use super::native;
+use super::openapi::served::ServedDocument;
+use super::problem::{Problem, table};
+use super::request::query_names::QueryNames;
+use super::routes::allowed_methods::AllowedMethods;
+use super::tally::Tally;
+use crate::bridge::Bridge;
+use crate::telemetry::runtimes::Runtimes;
+
+/// State of the handlers. One for all threads: a budget in each worker's own state would be as many budgets as there are
+/// cores.
+#[derive(Debug)]
+pub struct AppState {
+    pub bridge: Bridge,
+    pub auth: Arc<Auth>,
+    pub config: Config,
+    pub native: native::NativeState,
+    pub allowed_methods: AllowedMethods,
+    pub query_names: QueryNames,
+    pub document: ServedDocument,
+    pub tally: Tally,
+    pub runtimes: Runtimes,
+    pub connections: Arc<Connections>,
+    pub untrusted: client::Untrusted,
+}
+
+impl AppState {
+    /// The state of the application that serves `request`.
+    pub fn of(request: &HttpRequest) -> Result<&Data<Self>, Problem> {
+        request.app_data::<Data<Self>>().ok_or_else(|| Problem::new(&table::INTERNAL_ERROR))
+    }
+}
