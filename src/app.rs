@@ -11,15 +11,14 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::bridge::{Bridge, InstanceParts};
-use crate::broadcasts::relay::Relay;
-use crate::broadcasts::{Broadcasts, Epoch, SubscriberLimit};
+use crate::bridge::{self, Bridge, Context as InstanceContext, Instance};
+use crate::broadcasts::SubscriberLimit;
 use crate::budget::snapshot::{self, Clocks};
 use crate::budget::{Ledger, Sent};
 use crate::cache::Cache;
 use crate::cache::store::Store;
 use crate::config::Config;
-use crate::gateway::{self, Dialer, Pool, Runtimes};
+use crate::gateway::{self, Dialer, Runtimes};
 use crate::http::auth::Auth;
 use crate::http::listener::tls::Certificates;
 use crate::http::{self, Listeners, Parts, Servers};
@@ -39,8 +38,8 @@ pub struct App {
     servers: Servers,
     reload: Reload,
     shutdown: Shutdown,
-    /// Ends the pools, once nothing needs them any more.
-    close_links: CancellationToken,
+    /// Ends what serves the instances, once nothing needs it any more.
+    close: CancellationToken,
     tasks: TaskTracker,
     shutdown_delay: Duration,
     shutdown_grace: Duration,
@@ -64,64 +63,53 @@ impl App {
         let addr = callers.local_addr()?;
         let admin_addr = admin.as_ref().map(TcpListener::local_addr).transpose()?;
 
-        let (tasks, close_links) = (TaskTracker::new(), CancellationToken::new());
+        let (tasks, close) = (TaskTracker::new(), CancellationToken::new());
         let journal = Journal::open(&config.payments)?;
         let store = config.cache.store.as_deref().map(Store::open).transpose()?;
         let cache = Arc::new(Cache::new(config.cache));
         if let Some(store) = store {
             let copies = store.load(&cache);
             tracing::info!(copies, "begun with the copies of an earlier run");
-            tasks.spawn(store.keep(Arc::clone(&cache), close_links.clone().cancelled_owned()));
+            tasks.spawn(store.keep(Arc::clone(&cache), close.clone().cancelled_owned()));
         }
         let runtimes = Runtimes::expecting(http::workers());
-        let (mut instances, mut ledgers) = (BTreeMap::new(), BTreeMap::new());
-        let limit = SubscriberLimit::new(config.events.max_subscribers, config.events.max_listeners);
-        for (name, instance) in config.instances {
-            let broadcasts = Broadcasts::new(Epoch::random()?, config.events.history, limit.clone());
-            let (skew, patience) = (config.events.skew, config.gateway.longest_silence());
-            let relay = Relay::new(&name, Arc::clone(&cache), broadcasts.clone(), skew, patience);
-            let events = relay.event_sink();
-            let pool = Pool::new(config.gateway.clone(), &name, &instance.slug, dialer.clone(), events);
-            let tend = pool.clone().tend(runtimes.clone(), close_links.clone(), config.gateway.request_timeout);
-            tasks.spawn(async {
-                tokio::select! {
-                    () = tend => {}
-                    () = relay.run() => {}
-                }
-            });
-            tasks.spawn({
-                let broadcasts = broadcasts.clone();
-                async move { broadcasts.announce().await }
-            });
-            let ledger = Ledger::new(config.limits.clone());
-            ledgers.insert(name.clone(), ledger.clone());
-            let parts = InstanceParts {
-                pool,
-                ledger,
-                api_key: instance.api_key,
-                max_wait: config.limits.max_wait,
-                pay_max_wait: config.limits.pay_max_wait,
-                broadcasts,
-            };
-            instances.insert(name, parts);
-        }
+        let ledgers: BTreeMap<_, _> =
+            config.instances.keys().map(|name| (name.clone(), Ledger::new(config.limits.clone()))).collect();
         let folder = config.payments.directory();
-        let (found, spending) =
-            snapshot::begin(folder, ledgers, Clocks::of_the_machine(), |since_ms| sent_since(&journal, since_ms))
-                .with_context(|| format!("what was spent cannot be kept in {}", folder.display()))?;
+        let (found, spending) = snapshot::begin(folder, ledgers.clone(), Clocks::of_the_machine(), |since_ms| {
+            sent_since(&journal, since_ms)
+        })
+        .with_context(|| format!("what was spent cannot be kept in {}", folder.display()))?;
         say(&found);
         // Told to stop once the last exchange has ended, so that nothing is in flight any more.
-        tasks.spawn(spending.keep(close_links.clone().cancelled_owned()));
-        let bridge = Bridge::new(instances, &cache, &journal, shutdown.clone());
-        tasks.spawn(bridge.clone().keep_licenses());
-        tasks.spawn(bridge.clone().gather_evidence());
+        tasks.spawn(spending.keep(close.clone().cancelled_owned()));
+        let context = InstanceContext {
+            cache: Arc::clone(&cache),
+            journal: journal.clone(),
+            dialer,
+            runtimes: runtimes.clone(),
+            subscribers: SubscriberLimit::new(config.events.max_subscribers, config.events.max_listeners),
+            shutdown: shutdown.clone(),
+        };
+        let instances = config.instances.into_iter().zip(ledgers.into_values()).map(|((name, instance), ledger)| {
+            let settings = bridge::Settings {
+                slug: instance.slug,
+                api_key: instance.api_key,
+                gateway: config.gateway.clone(),
+                max_wait: config.limits.max_wait,
+                pay_max_wait: config.limits.pay_max_wait,
+                broadcasts: config.events.clone(),
+            };
+            Instance::start(&name, settings, ledger, &context)
+        });
+        let bridge = Bridge::new(instances.collect::<Result<_, _>>()?, &cache, &journal, shutdown.clone());
         let auth = Arc::new(auth);
         let reload = Reload { bridge: bridge.clone(), auth: Arc::clone(&auth), certificates: certificates.clone() };
         let http = http::Config { heartbeat: config.events.heartbeat, ..config.server.http };
         let parts = Parts { bridge: bridge.clone(), auth, config: http, certificates };
         let servers = http::run(Listeners { callers, admin }, parts, move || runtimes.register())?;
         let watch = Arc::clone(&servers.connections).watch();
-        tasks.spawn(close_links.clone().run_until_cancelled_owned(watch));
+        tasks.spawn(close.clone().run_until_cancelled_owned(watch));
         let (shutdown_delay, shutdown_grace) = (config.server.shutdown_delay, config.server.shutdown_grace);
         Ok(Self {
             addr,
@@ -131,7 +119,7 @@ impl App {
             servers,
             reload,
             shutdown,
-            close_links,
+            close,
             tasks,
             shutdown_delay,
             shutdown_grace,
@@ -161,7 +149,7 @@ impl App {
     /// error.
     pub async fn run(self) -> anyhow::Result<()> {
         let Self { addr, admin_addr, bridge, journal, servers, shutdown, .. } = self;
-        let Self { close_links, tasks, shutdown_delay, shutdown_grace, .. } = self;
+        let Self { close, tasks, shutdown_delay, shutdown_grace, .. } = self;
         let handle = servers.callers.handle();
         let mut serving = tokio::spawn(servers.callers);
         // Ends last: whoever watches wants to see the end too.
@@ -178,7 +166,7 @@ impl App {
         let stop = async {
             sleep(shutdown_delay).await;
             shutdown.refuse_new();
-            let in_order = stop_in_order(&handle, &bridge, &close_links, &tasks);
+            let in_order = stop_in_order(&handle, &bridge, &close, &tasks);
             let cut_off = timeout(shutdown_grace + GOODBYES, in_order).await.is_err();
             journal.close().await;
             if let Some((admin, _)) = admin {
@@ -219,14 +207,12 @@ fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))
 }
 
-async fn stop_in_order(server: &ServerHandle, bridge: &Bridge, close_links: &CancellationToken, tasks: &TaskTracker) {
-    // Streams have no end of their own that the server could wait for.
-    bridge.close_broadcasts();
-    // Links live on the server's threads, so those end last. Until then newcomers are told that it is shutting down.
-    bridge.finished().await;
-    close_links.cancel();
+async fn stop_in_order(server: &ServerHandle, bridge: &Bridge, close: &CancellationToken, tasks: &TaskTracker) {
+    // Connections to the gateway live on the server's threads, so those end last. Until then callers are told that it is
+    // shutting down.
+    bridge.drain().await;
+    close.cancel();
     tasks.close();
-    tasks.wait().await;
-    bridge.late_frames_recorded().await;
+    tokio::join!(bridge.stop(), tasks.wait());
     server.stop(true).await;
 }

@@ -42,7 +42,7 @@ impl Reload {
             }
         };
         // An instance that is not served yet opens nothing with its key.
-        let served = self.bridge.instances();
+        let served = self.bridge.names();
         let mut accepted: BTreeMap<String, SecretString> = config.accepted_gateway_keys();
         accepted.retain(|instance, _| served.contains(instance));
         self.auth
@@ -54,8 +54,9 @@ impl Reload {
             certificates.replace(certificate);
         }
         for (name, instance) in &config.instances {
-            if !self.bridge.replace_key(name, &instance.api_key) {
-                tracing::warn!(instance = name, "a new instance is served after the next start");
+            match self.bridge.instance(name) {
+                Ok(served) => served.replace_key(&instance.api_key),
+                Err(_) => tracing::warn!(instance = name, "a new instance is served after the next start"),
             }
         }
         Ok(())

@@ -18,6 +18,16 @@ impl Shutdown {
         Self::default()
     }
 
+    /// A part that can be stopped by itself, and is stopped with the whole.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self {
+            requested: self.requested.child_token(),
+            refusing: self.refusing.child_token(),
+            forced: self.forced.child_token(),
+        }
+    }
+
     /// Asks to stop; the second time, without waiting for what is under way.
     pub fn request(&self) {
         if self.requested.is_cancelled() {

@@ -3,7 +3,6 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Bridge;
 use super::tally::Answers;
 use crate::budget::{Waits, WindowStatus};
 use crate::gateway::{ShardStatus, Tally};
@@ -111,61 +110,4 @@ pub struct InstanceTally<'a> {
     pub answers: &'a Answers,
     /// Words of the gateway that did not agree with the record of their payment.
     pub contradictions: u64,
-}
-
-impl Bridge {
-    /// The bridge at this moment. Instances for which `wanted` is false are left out, and with them whatever is told of all
-    /// instances together.
-    pub async fn overview(&self, wanted: impl Fn(&str) -> bool) -> BridgeStatus {
-        let whole = self.shared.instances.keys().all(|name| wanted(name));
-        let instances = self.shared.instances.iter().filter(|(name, _)| wanted(name)).map(|(name, instance)| {
-            let pool = instance.dispatch.pool.status();
-            let budgets = instance.dispatch.ledger.status();
-            InstanceStatus {
-                instance: name.clone(),
-                waiting: pool.waiting,
-                shards: pool.shards,
-                budgets,
-                contradictions: instance.payments.contradictions(),
-            }
-        });
-        let (copies, bytes) = self.shared.cache.size();
-        BridgeStatus {
-            version: env!("CARGO_PKG_VERSION"),
-            uptime_seconds: self.shared.started.elapsed().as_secs(),
-            state: if self.is_draining() { "draining" } else { "serving" },
-            whole,
-            instances: instances.collect(),
-            cache: whole.then_some(CacheStatus { copies, bytes }),
-            payments: if whole { self.payment_counts().await } else { None },
-            // The hubs share their places.
-            subscribers: whole
-                .then(|| self.shared.instances.values().next().map_or(0, |one| one.broadcasts.listeners() as u64)),
-        }
-    }
-
-    /// What each instance has counted, in order of name.
-    pub fn tallies(&self) -> impl Iterator<Item = (&str, InstanceTally<'_>)> {
-        self.shared.instances.iter().map(|(name, instance)| {
-            let (gateway, waits) = (instance.dispatch.pool.tally(), instance.dispatch.ledger.waits());
-            let contradictions = instance.payments.contradictions();
-            (name.as_str(), InstanceTally { gateway, waits, answers: &instance.answers, contradictions })
-        })
-    }
-
-    /// How many payments are in each state; `None` while the journal cannot tell.
-    pub async fn payment_counts(&self) -> Option<PaymentCounts> {
-        let counts = self.shared.journal.counts().await.ok()?;
-        let listed = |state| counts.get(&state).copied().unwrap_or_default();
-        let of = |state: State| listed(state.into());
-        Some(PaymentCounts {
-            reserved: of(State::Reserved),
-            dispatching: of(State::Dispatching),
-            booked: of(State::Booked),
-            released: of(State::Released),
-            unknown: of(State::Unknown),
-            settled: of(State::Settled),
-            unreadable: listed(RecordState::Unreadable),
-        })
-    }
 }

@@ -71,12 +71,6 @@ impl Answers {
         }
     }
 
-    pub(super) fn note_hit(&self) {
-        if let Some(counter) = self.0.get(Answer::Hit as usize) {
-            counter.count();
-        }
-    }
-
     /// How many were answered so.
     #[must_use]
     pub fn of(&self, answer: Answer) -> u64 {

@@ -10,6 +10,7 @@ use actix_web::web::{Data, Payload};
 use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse};
 use tokio::time::Instant;
 
+use crate::bridge::Instance;
 use crate::http::auth::request::{self as auth, Arrival};
 use crate::http::auth::{Caller, Scope};
 use crate::http::problem::{Problem, table};
@@ -142,11 +143,16 @@ impl Call {
         body::object(self.request.headers(), payload, limits, empty).await
     }
 
+    /// The instance that the path names.
+    pub fn served(&self) -> Result<&Instance, Problem> {
+        Ok(self.state.bridge.instance(&self.instance)?)
+    }
+
     /// Asks a read of the bridge and answers with its reply.
     pub async fn read(&self, spec: &'static Spec, parameters: Parameters) -> Result<HttpResponse, Problem> {
-        let (bridge, headers) = (&self.state.bridge, self.request.headers());
+        let (instance, headers) = (self.served()?, self.request.headers());
         let (turn, wish) = (self.caller.name(), cached::wish(headers));
-        let served = bridge.read(&self.instance, spec, parameters, turn, wish, self.deadline).await;
+        let served = instance.read(spec, parameters, turn, wish, self.deadline).await;
         match served {
             // Only an answer that touched the budget speaks of it.
             Ok(served) if served.status.forward.is_none() => Ok(cached::answer(served)),
@@ -159,6 +165,6 @@ impl Call {
 
     /// What came of a command that was asked for, with what is left of its budget.
     pub fn with_budget(&self, command: &str, outcome: Result<HttpResponse, Problem>) -> Result<HttpResponse, Problem> {
-        rate_limit_fields::add_to(outcome, command, self.state.bridge.quota(&self.instance, command))
+        rate_limit_fields::add_to(outcome, command, self.served().ok().map(|instance| instance.quota(command)))
     }
 }

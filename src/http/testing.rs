@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::auth::{self, Auth, Mode, Scope, Token};
 use super::{Config, server};
-use crate::bridge::{Bridge, InstanceParts};
+use crate::bridge::{Bridge, Instance, Parts};
 use crate::broadcasts::Broadcasts;
 use crate::budget::{self, Ledger};
 use crate::cache;
@@ -26,14 +26,14 @@ use crate::shutdown::Shutdown;
 
 /// A bridge without a gateway.
 pub(crate) fn bridge() -> Bridge {
-    bridge_for(BTreeMap::new())
+    bridge_for(None)
 }
 
 /// A bridge whose instance `demo` tells what is logged in `broadcasts`, and is connected to nothing.
 pub(crate) fn bridge_over(broadcasts: Broadcasts) -> Bridge {
     let nothing = EventSink(Arc::new(|_| {}));
     let dialer = gateway::Dialer::tcp(gateway::client_config(None).unwrap());
-    let parts = InstanceParts {
+    let parts = Parts {
         pool: Pool::new(gateway::Config::default(), "demo", "demo", dialer, nothing),
         ledger: Ledger::new(budget::Config::default()),
         api_key: SecretString::from("gateway-secret"),
@@ -41,12 +41,14 @@ pub(crate) fn bridge_over(broadcasts: Broadcasts) -> Bridge {
         pay_max_wait: Duration::ZERO,
         broadcasts,
     };
-    bridge_for(BTreeMap::from([("demo".to_owned(), parts)]))
+    bridge_for(Some(parts))
 }
 
-fn bridge_for(instances: BTreeMap<String, InstanceParts>) -> Bridge {
+fn bridge_for(demo: Option<Parts>) -> Bridge {
     let cache = cache::Config { max_size: 0, min_age: Duration::ZERO, rules: BTreeMap::new(), store: None };
-    Bridge::new(instances, &Arc::new(cache::Cache::new(cache)), &journal(), Shutdown::new())
+    let (cache, journal, shutdown) = (Arc::new(cache::Cache::new(cache)), journal(), Shutdown::new());
+    let instances = demo.map(|parts| Instance::new("demo", parts, &cache, &journal, &shutdown));
+    Bridge::new(instances.into_iter().collect(), &cache, &journal, shutdown)
 }
 
 /// A journal in a folder that goes with the process.

@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::bridge::{Bridge, Error, InstanceParts, Paid};
+use crate::bridge::{Error, Instance, Paid, Parts};
 use crate::broadcasts::{Broadcasts, Epoch, SubscriberLimit};
 use crate::budget::{self, Ledger};
 use crate::cache::{self, Cache};
@@ -29,7 +29,7 @@ struct World {
     gateway: Simulator,
     disk: Disk,
     journal: Journal,
-    bridge: Bridge,
+    instance: std::sync::Arc<Instance>,
     stop: CancellationToken,
 }
 
@@ -54,7 +54,7 @@ impl World {
         let pool = Pool::new(config, "demo", "demo", dialer, heard);
         let stop = CancellationToken::new();
         tokio::spawn(pool.clone().tend(gateway::Runtimes::default(), stop.clone(), Duration::ZERO));
-        let parts = InstanceParts {
+        let parts = Parts {
             pool: pool.clone(),
             ledger: Ledger::new(budget::Config { capacity: 1_000_000, ..budget::Config::default() }),
             api_key: SecretString::from("demo-key"),
@@ -64,8 +64,8 @@ impl World {
         };
         let cache = cache::Config { max_size: 0, min_age: Duration::ZERO, rules: BTreeMap::new(), store: None };
         let cache = std::sync::Arc::new(Cache::new(cache));
-        let bridge = Bridge::new(BTreeMap::from([("demo".to_owned(), parts)]), &cache, &journal, Shutdown::new());
-        let world = Self { gateway, disk, journal, bridge, stop };
+        let instance = Instance::new("demo", parts, &cache, &journal, &Shutdown::new());
+        let world = Self { gateway, disk, journal, instance, stop };
         world.eventually("it has its links", async || pool.is_connected()).await;
         world
     }
@@ -76,7 +76,7 @@ impl World {
         let body = format!(r#"{{"POSID":1,"PaymentMethod":1,"Products":[{{"ID":1,"Amount":1}}],"ref":"{key}"}}"#);
         let command = Command::known(&command::PAYITEMS, Parameters::parse(body.as_bytes()).unwrap());
         let key = Key { instance: "demo".into(), caller: "shop".into(), idempotency_key: key.into() };
-        self.bridge.pay("demo", key, sale, command, Instant::now() + patience).await
+        self.instance.pay(key, sale, command, Instant::now() + patience).await
     }
 
     async fn pay(&self, key: &str) -> Result<Paid, Error> {
@@ -176,8 +176,7 @@ async fn a_payment_that_came_before_new_ones_are_refused_is_made_however_far_it_
     let world = World::start().await;
     let mut paying = std::pin::pin!(world.pay("early"));
     assert!(futures_util::poll!(&mut paying).is_pending());
-    world.bridge.shutdown().refuse_new();
-    let mut finished = std::pin::pin!(world.bridge.finished());
+    let mut finished = std::pin::pin!(world.instance.drain());
     assert!(futures_util::poll!(&mut finished).is_pending(), "it is waited for");
     let refused = world.pay("late").await;
     assert!(matches!(refused, Err(Error::ShuttingDown { .. })), "{refused:?}");
@@ -291,7 +290,7 @@ async fn a_decision_that_cannot_be_recorded_costs_a_payment_nothing_of_its_late_
     let id: RecordId = id.parse().unwrap();
     let revision = world.journal.get(id).await.unwrap().unwrap().revision;
     world.disk.fail_after(Failure::Full, 0);
-    let settled = world.bridge.settle("demo", id, revision, verdict()).await;
+    let settled = world.instance.settle(id, revision, verdict()).await;
     assert!(matches!(settled, Err(Error::JournalUnavailable { .. })), "{settled:?}");
     world.disk.heal();
     let booked = async || world.record("late").await.is_some_and(|record| record.state() == State::Booked);
@@ -303,7 +302,7 @@ async fn a_decision_that_cannot_be_recorded_costs_a_payment_nothing_of_its_late_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_decision_that_does_not_apply_costs_a_payment_nothing_of_its_late_reply() {
     let world = World::start().await;
-    let payments = &world.bridge.instance("demo").unwrap().payments;
+    let payments = &world.instance.payments;
     let id = RecordId::fresh();
     let stop = payments.listen(id);
     assert!(payments.settle(id, 1, verdict()).await.is_err(), "there is no such record");

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::error::ErrorReply;
 use super::frame::{Request, spelled};
-use crate::bridge::{Bridge, CacheDirectives, Error};
+use crate::bridge::{Bridge, CacheDirectives, Error, Instance};
 use crate::http::auth::{Caller, Scope};
 use crate::http::request::integer;
 use crate::http::request::sale::Sale;
@@ -60,17 +60,21 @@ impl Executor {
         reply.map(|body| (Cow::Borrowed(spec.reply_event), body))
     }
 
+    fn instance(&self, spec: &'static Spec) -> Result<&Instance, ErrorReply> {
+        let instance = self.bridge.instance(&self.instance).map(|instance| &**instance);
+        instance.map_err(|error| self.refusal(error, spec))
+    }
+
     async fn read(&self, spec: &'static Spec, given: &Parameters) -> Result<Body, ErrorReply> {
         let parameters = of_read(spec, given)?;
         let turn = self.caller.name();
-        let served =
-            self.bridge.read(&self.instance, spec, parameters, turn, CacheDirectives::default(), self.deadline).await;
+        let served = self.instance(spec)?.read(spec, parameters, turn, CacheDirectives::default(), self.deadline).await;
         served.map(|served| served.copy.body.clone()).map_err(|error| self.refusal(error, spec))
     }
 
     async fn ask(&self, spec: &'static Spec, parameters: Parameters) -> Result<Body, ErrorReply> {
         let command = Command::known(spec, parameters);
-        let reply = self.bridge.ask(&self.instance, command, self.caller.name(), self.deadline).await;
+        let reply = self.instance(spec)?.ask(command, self.caller.name(), self.deadline).await;
         reply.map_err(|error| self.refusal(error, spec))
     }
 
@@ -80,14 +84,17 @@ impl Executor {
         let sold = sale.products.len();
         let key = journal::Key::of_till(&self.instance, self.caller.name());
         let command = Command::known(spec, parameters);
-        let paid = self.bridge.pay(&self.instance, key, sale, command, self.deadline).await;
+        let paid = self.instance(spec)?.pay(key, sale, command, self.deadline).await;
         let paid = paid.map_err(|error| self.refusal(error, spec))?;
         Ok(paid.record.reply().cloned().unwrap_or_else(|| Body::items(sold)))
     }
 
     async fn raw(&self, name: String, parameters: Parameters) -> Result<Reply, ErrorReply> {
         let command = Command::raw(name.clone(), None, parameters);
-        let sent = self.bridge.send_once(&self.instance, command, self.caller.name(), self.deadline).await;
+        let sent = match self.bridge.instance(&self.instance) {
+            Ok(instance) => instance.send_once(command, self.caller.name(), self.deadline).await,
+            Err(unknown) => Err(unknown),
+        };
         match sent {
             Ok(body) => Ok((Cow::Owned(name), body)),
             Err(error) => Err(ErrorReply::of(error, &name, Kind::Raw)),

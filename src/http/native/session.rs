@@ -246,9 +246,9 @@ impl Session {
     /// Begins to hear, or asks again for the place that was not to be had.
     async fn listen(&mut self) -> Result<(), End> {
         let Ok(instance) = &self.info.instance else { return Ok(()) };
-        let Ok(broadcasts) = self.shared.bridge.broadcasts(instance) else { return Ok(()) };
+        let Ok(served) = self.shared.bridge.instance(instance) else { return Ok(()) };
         let listener = self.hearing.as_ref().map_or("-", |authorization| authorization.caller().name());
-        match self.subscription.begin(broadcasts, listener, self.info.format) {
+        match self.subscription.begin(served.broadcasts(), listener, self.info.format) {
             Some(missed) => self.say(missed).await,
             None => Ok(()),
         }

@@ -94,7 +94,7 @@ fn connection_info(target: &Target, shared: &AppState, address: IpAddr) -> Conne
     let format = target.format.unwrap_or(Format::Json);
     let slug = shared.config.native.slugs.get(&target.instance);
     let name = slug.unwrap_or(&target.instance);
-    let instance: Result<Arc<str>, ErrorReply> = if !shared.bridge.instances().contains(name) {
+    let instance: Result<Arc<str>, ErrorReply> = if shared.bridge.instance(name).is_err() {
         Err(ErrorReply::NO_INSTANCE)
     } else if target.format.is_none() {
         Err(ErrorReply::CONTENT_TYPE)

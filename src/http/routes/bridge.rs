@@ -139,7 +139,7 @@ pub(super) async fn open_budget(call: Call, payload: web::Payload) -> Result<Htt
         Problem::new(&table::INVALID_REQUEST).detail("The body has a fault. Nothing was changed.").errors(vec![fault])
     })?;
     let command = call.segment("command");
-    let Some(budget) = call.state().bridge.open_budget(call.instance(), command)? else {
+    let Some(budget) = call.served()?.open_budget(command) else {
         return Err(Problem::new(&table::NOT_FOUND).detail("The instance has no budget of this name."));
     };
     tracing::info!(instance = call.instance(), command, by = call.caller().name(), "budget opened by hand");

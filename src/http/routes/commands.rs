@@ -63,7 +63,7 @@ pub(super) async fn send_command(call: Call, payload: web::Payload) -> Result<Ht
     let mut parameters = call.object(payload, Empty::Allowed).await?;
     parameters.remove("api_key");
     let command = Command::raw(name.clone(), reply_event, parameters);
-    let sent = call.state().bridge.send_once(call.instance(), command, call.caller().name(), call.deadline()).await;
+    let sent = call.served()?.send_once(command, call.caller().name(), call.deadline()).await;
     call.with_budget(&name, sent.map(|reply| reply::done(StatusCode::OK, reply)).map_err(from_error::of_raw_command))
 }
 

@@ -72,7 +72,7 @@ pub(super) async fn verifyauth(call: Call, payload: web::Payload) -> Result<Http
 /// Neither answer may be kept: one changes something, the other holds a password.
 async fn ask(call: &Call, spec: &'static Spec, parameters: Parameters) -> Result<HttpResponse, Problem> {
     let command = Command::known(spec, parameters);
-    let asked = call.state().bridge.ask(call.instance(), command, call.caller().name(), call.deadline()).await;
+    let asked = call.served()?.ask(command, call.caller().name(), call.deadline()).await;
     call.with_budget(spec.name, asked.map(|reply| reply::done(StatusCode::OK, reply)).map_err(Problem::from))
 }
 

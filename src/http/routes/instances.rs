@@ -33,7 +33,7 @@ pub(super) async fn list_instances(
     if !accept::accepts(request.headers(), "application/json") {
         return Err(Problem::new(&table::NOT_ACCEPTABLE));
     }
-    let mut instances = shared.bridge.instances();
+    let mut instances = shared.bridge.names();
     instances.retain(|instance| caller.may_reach(instance));
     Ok(HttpResponse::Ok()
         .insert_header(("Cache-Control", "private, no-cache"))

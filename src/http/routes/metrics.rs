@@ -20,7 +20,7 @@ pub fn configure(config: &mut ServiceConfig) -> &mut ServiceConfig {
 async fn guarded(caller: Caller, shared: Data<AppState>) -> Result<HttpResponse, Problem> {
     caller.require(Scope::Operate)?;
     // They tell of every instance and every caller.
-    if !caller.may_reach_all(shared.bridge.instances().iter().map(String::as_str)) {
+    if !caller.may_reach_all(shared.bridge.names().iter().map(String::as_str)) {
         return Err(Problem::new(&table::FORBIDDEN).detail("Metrics want a token that may use every instance."));
     }
     Ok(answer(&shared).await)

@@ -64,7 +64,7 @@ pub(super) async fn payitems(call: Call, payload: web::Payload) -> Result<HttpRe
         idempotency_key: key.as_str().to_owned(),
     };
     let command = Command::known(&command::PAYITEMS, call.for_point_of_sale(body)?);
-    let paid = call.state().bridge.pay(call.instance(), key, sale, command, call.deadline()).await;
+    let paid = call.served()?.pay(key, sale, command, call.deadline()).await;
     let touched = !matches!(paid, Ok(Paid { replayed: true, .. }));
     let answer = paid.map(|paid| answered(&call, &paid)).map_err(|error| told(&call, error));
     if touched { call.with_budget(command::PAYITEMS.name, answer) } else { answer }

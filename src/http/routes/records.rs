@@ -538,7 +538,7 @@ async fn seen_by(call: &Call) -> Result<Listed, Problem> {
     let whose = whose(call)?;
     let unknown = || Problem::new(&table::UNKNOWN_PAYMENT);
     let id: RecordId = call.segment("payment_id").parse().map_err(|_| unknown())?;
-    let record = call.state().bridge.payment(call.instance(), id).await?;
+    let record = call.served()?.payment(id).await?;
     // Somebody else's payment does not exist for this caller.
     if whose.is_some_and(|name| name != record.key().caller) { Err(unknown()) } else { Ok(record) }
 }
@@ -552,7 +552,7 @@ async fn seen_by(call: &Call) -> Result<Listed, Problem> {
 #[get("/payments")]
 pub(super) async fn list_payments(call: Call) -> Result<HttpResponse, Problem> {
     let filter = Wanted::read(&call)?;
-    let page = call.state().bridge.payments(call.instance(), filter).await?;
+    let page = call.served()?.payments(filter).await?;
     let payments = page.records.iter().map(PaymentRecord::in_list).collect();
     let next = page.next.map(|id| id.to_string());
     Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(PaymentRecords { payments, next }))
@@ -598,7 +598,7 @@ pub(super) async fn settle_payment(call: Call, payload: web::Payload) -> Result<
         return Err(Error::Unsettled(Rejection::Stale(record.revision())).into());
     }
     let verdict = Verdict { outcome, reason: decision.reason, by: call.caller().name().to_owned() };
-    let record = call.state().bridge.settle(call.instance(), record.id(), record.revision(), verdict).await?;
+    let record = call.served()?.settle(record.id(), record.revision(), verdict).await?;
     Ok(answer(&PaymentRecord::from(&record)))
 }
 

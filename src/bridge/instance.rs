@@ -1,0 +1,403 @@
+//! One instance while it is served: connections, budget, reads, payments and broadcasts, and the tasks that drive them.
+//!
+//! [`Instance::start`] opens its connections; [`Instance::drain`] refuses what is new and waits for what was begun;
+//! [`Instance::stop`] closes its connections. All three work while other instances go on.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use secrecy::SecretString;
+use tokio::runtime::Handle;
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use super::dispatch::{Dispatch, Unfinished};
+use super::error::Error;
+use super::fair_acquire::{FairAcquire, Requester};
+use super::freshness::CacheDirectives;
+use super::pay::{Paid, Payments, Shown};
+use super::read::{Ask, Reader, Served};
+use super::status::{InstanceStatus, InstanceTally};
+use super::tally::Answers;
+use crate::broadcasts::relay::Relay;
+use crate::broadcasts::{self, Broadcasts, Epoch, SubscriberLimit};
+use crate::budget::{Ledger, Quota, WindowStatus};
+use crate::cache::{Cache, Key as CopyKey, PasswordKey, PlainKey};
+use crate::clock::RETRY_SHORTLY;
+use crate::gateway::{self, Cause, Dialer, Pool, Runtimes};
+use crate::journal::{Filter, Journal, Key, Listed, Page, Record, RecordId, Sale, Verdict};
+use crate::protocol::{Body, Command, Parameters, Spec, command};
+use crate::shutdown::Shutdown;
+
+/// The turn that the bridge's own reads take.
+const OWN_TURN: &str = "bridge";
+
+/// How long after a failure the licence is asked for again.
+const LICENSE_RETRY: Duration = Duration::from_secs(30);
+
+/// How one instance is served.
+#[derive(Debug)]
+pub struct Settings {
+    /// Its name at the gateway.
+    pub slug: String,
+    /// The key that goes into every command.
+    pub api_key: SecretString,
+    pub gateway: gateway::Config,
+    /// How long a read may wait for points.
+    pub max_wait: Duration,
+    /// How long a payment may wait before it is written.
+    pub pay_max_wait: Duration,
+    pub broadcasts: broadcasts::Config,
+}
+
+/// What all instances share.
+#[derive(Debug, Clone)]
+pub struct Context {
+    pub cache: Arc<Cache>,
+    pub journal: Journal,
+    pub dialer: Dialer,
+    /// The threads on which connections live.
+    pub runtimes: Runtimes,
+    pub subscribers: SubscriberLimit,
+    pub shutdown: Shutdown,
+}
+
+/// What an instance is made of.
+#[derive(Debug)]
+pub struct Parts {
+    pub pool: Pool,
+    pub ledger: Ledger,
+    pub api_key: SecretString,
+    pub max_wait: Duration,
+    pub pay_max_wait: Duration,
+    pub broadcasts: Broadcasts,
+}
+
+/// One instance.
+#[derive(Debug)]
+pub struct Instance {
+    name: Arc<str>,
+    dispatch: Arc<Dispatch>,
+    reader: Arc<Reader>,
+    cache: Arc<Cache>,
+    pub(super) payments: Arc<Payments>,
+    passwords: PasswordKey,
+    answers: Answers,
+    pay_max_wait: Duration,
+    broadcasts: Broadcasts,
+    /// Work that must outlive its caller runs here.
+    runtime: Handle,
+    /// What must not be cut off.
+    commands: TaskTracker,
+    /// What drives the connections and the log, until the links are closed.
+    drivers: TaskTracker,
+    close_links: CancellationToken,
+    shutdown: Shutdown,
+}
+
+impl Instance {
+    /// Begins to open its connections and to serve. `ledger` knows what was spent: the first command may leave at once.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn start(name: &str, settings: Settings, ledger: Ledger, context: &Context) -> std::io::Result<Arc<Self>> {
+        let Settings { slug, api_key, gateway, max_wait, pay_max_wait, broadcasts: log } = settings;
+        let broadcasts = Broadcasts::new(Epoch::random()?, log.history, context.subscribers.clone());
+        let (cache, patience) = (Arc::clone(&context.cache), gateway.longest_silence());
+        let relay = Relay::new(name, cache, broadcasts.clone(), log.skew, patience);
+        let grace = gateway.request_timeout;
+        let pool = Pool::new(gateway, name, &slug, context.dialer.clone(), relay.event_sink());
+        let parts =
+            Parts { pool: pool.clone(), ledger, api_key, max_wait, pay_max_wait, broadcasts: broadcasts.clone() };
+        let instance = Self::new(name, parts, &context.cache, &context.journal, &context.shutdown);
+        let tend = pool.tend(context.runtimes.clone(), instance.close_links.clone(), grace);
+        instance.drivers.spawn(async {
+            tokio::select! {
+                () = tend => {}
+                () = relay.run() => {}
+            }
+        });
+        instance.drivers.spawn(async move { broadcasts.announce().await });
+        let (license, reconciliation) = (Arc::clone(&instance), Arc::clone(&instance));
+        instance.drivers.spawn(async move { license.until_shutdown(license.keep_license()).await });
+        instance.drivers.spawn(async move {
+            let gather =
+                reconciliation.payments.reconciliation.gather(&reconciliation.runtime, &reconciliation.commands);
+            reconciliation.until_shutdown(gather).await;
+        });
+        Ok(instance)
+    }
+
+    /// An instance of these parts, which nothing drives.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    #[must_use]
+    pub fn new(name: &str, parts: Parts, cache: &Arc<Cache>, journal: &Journal, shutdown: &Shutdown) -> Arc<Self> {
+        let Parts { pool, ledger, api_key, max_wait, pay_max_wait, broadcasts } = parts;
+        let (name, cache, shutdown): (Arc<str>, _, _) = (Arc::from(name), Arc::clone(cache), shutdown.child());
+        let (commands, passwords) = (TaskTracker::new(), PasswordKey::derived(&api_key));
+        let (api_key, replaced) = (ArcSwap::from_pointee(api_key), AtomicU64::new(0));
+        let dispatch = Arc::new(Dispatch { pool, ledger, api_key, replaced, max_wait, shutdown: shutdown.clone() });
+        let reader = Arc::new(Reader::new(Arc::clone(&dispatch), Arc::clone(&cache), commands.clone()));
+        let payments = Payments::new(Arc::clone(&dispatch), journal.clone(), Arc::clone(&cache), Arc::clone(&name));
+        Arc::new(Self {
+            name,
+            dispatch,
+            reader,
+            cache,
+            payments: Arc::new(payments),
+            passwords,
+            answers: Answers::default(),
+            pay_max_wait,
+            broadcasts,
+            runtime: Handle::current(),
+            commands,
+            drivers: TaskTracker::new(),
+            close_links: CancellationToken::new(),
+            shutdown,
+        })
+    }
+
+    /// Refuses new commands, ends every stream of broadcasts once it has been sent what is logged, and waits for the commands
+    /// under way. Bounded by what each of them is bounded by.
+    pub async fn drain(&self) {
+        if !self.shutdown.is_requested() {
+            self.shutdown.request();
+        }
+        self.shutdown.refuse_new();
+        // Streams have no end of their own that could be waited for.
+        self.broadcasts.close();
+        self.commands.close();
+        self.commands.wait().await;
+    }
+
+    /// Closes its connections, and returns once what late frames told of payments is recorded. To be called after
+    /// [`drain`](Self::drain): a command that is still under way is cut off.
+    pub async fn stop(&self) {
+        self.close_links.cancel();
+        self.drivers.close();
+        self.drivers.wait().await;
+        self.payments.late_frames_recorded().await;
+    }
+
+    async fn until_shutdown(&self, work: impl Future<Output = ()>) {
+        tokio::select! {
+            () = self.shutdown.requested() => {}
+            () = work => {}
+        }
+    }
+
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Answers a read: from a copy where one will do, else from one fetch that all who ask for the same share.
+    pub async fn read(
+        &self,
+        spec: &'static Spec,
+        parameters: Parameters,
+        turn: &str,
+        directives: CacheDirectives,
+        deadline: Instant,
+    ) -> Result<Served, Error> {
+        let key = self.key(spec, &parameters);
+        let command = Command::known(spec, parameters);
+        let pos_id = key.pos_id.filter(|_| spec == &command::LISTTRANSACTIONS);
+        let ask = Ask { spec, command, key, turn: Arc::from(turn), directives, deadline };
+        let outcome = self.reader.read(ask).await;
+        self.answers.note(&outcome);
+        if let (Some(pos_id), Ok(served)) = (pos_id, &outcome) {
+            self.payments.reconciliation.passed_by(pos_id, &served.copy.body);
+        }
+        outcome
+    }
+
+    /// The answer to a read without wishes, where a fresh copy has it: at once, and without a command. Whether the
+    /// caller is `admitted` is asked only where one has.
+    pub fn lookup_fresh(
+        &self,
+        spec: &'static Spec,
+        pos_id: Option<i64>,
+        admitted: impl FnOnce() -> bool,
+    ) -> Option<Served> {
+        let key = PlainKey { instance: &self.name, command: spec.name, pos_id };
+        let served = Ok(self.reader.lookup_fresh(spec, &key).filter(|_| admitted())?);
+        self.answers.note(&served);
+        served.ok()
+    }
+
+    /// Asks a read or an upsert that is never kept, on another shard if the first fails, within `deadline`.
+    pub async fn ask(&self, command: Command, turn: &str, deadline: Instant) -> Result<Body, Error> {
+        let dispatch = Arc::clone(&self.dispatch);
+        let turns = FairAcquire::of(Requester::Caller(Arc::from(turn)));
+        // In a task, so that a caller who goes away does not take the command's points off the books too early.
+        let work = async move { dispatch.repeatable(&command, &turns, deadline, || ()).await };
+        self.commands.spawn_on(work.in_current_span(), &self.runtime).await.unwrap_or(Err(Error::Timeout))
+    }
+
+    /// Sends a raw command: written once, never again, and run to its end even if the caller goes away.
+    pub async fn send_once(&self, command: Command, turn: &str, deadline: Instant) -> Result<Body, Error> {
+        let (dispatch, turn) = (Arc::clone(&self.dispatch), turn.to_owned());
+        let write_by = deadline.min(Instant::now() + self.pay_max_wait);
+        let work = async move {
+            match dispatch.once(&command, &turn, write_by).await {
+                Ok(body) => Ok(body),
+                Err(Unfinished::Nothing(error)) => Err(error),
+                Err(Unfinished::Unknown(lost)) => {
+                    let gateway = if let Cause::Word(error) = lost.cause { Some(error) } else { None };
+                    Err(Error::OutcomeUnknown { gateway, payment: None })
+                }
+            }
+        };
+        self.carry_out(work, deadline).await
+    }
+
+    /// Runs what must run to its end, and answers by `deadline` whether or not it has.
+    async fn carry_out<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Error>> + Send + 'static,
+        deadline: Instant,
+    ) -> Result<T, Error> {
+        let task = self.commands.spawn_on(work.in_current_span(), &self.runtime);
+        match timeout_at(deadline, task).await {
+            Ok(Ok(outcome)) => outcome,
+            // It runs on; or it panicked, and nobody knows how far it got.
+            Ok(Err(_)) | Err(_) => Err(Error::OutcomeUnknown { gateway: None, payment: None }),
+        }
+    }
+
+    /// Books a sale under its key, at most once; or says what became of the sale that the key names. Runs to its end
+    /// and is recorded even if the caller goes away.
+    pub async fn pay(&self, key: Key, sale: Sale, command: Command, deadline: Instant) -> Result<Paid, Error> {
+        let write_by = deadline.min(Instant::now() + self.pay_max_wait);
+        let shown = Shown::default();
+        // Decided now, and kept: a sale that came before the bridge refused new ones is not refused for what it waits for
+        // meanwhile, such as the disk. The stopping bridge waits from here on.
+        let waited_for = self.commands.token();
+        let may_begin = self.dispatch.begin();
+        let work = Arc::clone(&self.payments).pay(key, sale, command, may_begin, (write_by, Arc::clone(&shown)));
+        let task = self.commands.spawn_on(work.in_current_span(), &self.runtime);
+        drop(waited_for);
+        match (timeout_at(deadline, task).await, shown.get()) {
+            (Ok(Ok(outcome)), _) => outcome,
+            // It runs on; or it panicked, and nobody knows how far it got.
+            (_, Some(id)) => Err(Error::OutcomeUnknown { gateway: None, payment: Some(id.to_string()) }),
+            // It has not been written, and is too late to be.
+            (_, None) => Err(Error::Overloaded { retry_after: RETRY_SHORTLY }),
+        }
+    }
+
+    /// The record of a payment of this instance.
+    pub async fn payment(&self, id: RecordId) -> Result<Listed, Error> {
+        let found = self.payments.journal.look_up(&self.name, id).await?;
+        found.filter(|found| found.key().instance == *self.name).ok_or(Error::UnknownPayment)
+    }
+
+    /// A page of records of payments, newest first.
+    pub async fn payments(&self, filter: Filter) -> Result<Page, Error> {
+        Ok(self.payments.journal.list(filter).await?)
+    }
+
+    /// Settles an unknown payment by a person's decision.
+    pub async fn settle(&self, id: RecordId, revision: u64, verdict: Verdict) -> Result<Record, Error> {
+        Ok(self.payments.settle(id, revision, verdict).await?)
+    }
+
+    /// A command's budget, for the `RateLimit` headers.
+    #[must_use]
+    pub fn quota(&self, command: &str) -> Quota {
+        self.dispatch.ledger.budget(command)
+    }
+
+    /// Opens a command that the gateway closed, and says how its budget stands; none where there is no such command.
+    pub fn open_budget(&self, command: &str) -> Option<WindowStatus> {
+        self.dispatch.ledger.open(command)
+    }
+
+    /// Its broadcasts, to listen to.
+    pub fn broadcasts(&self) -> &Broadcasts {
+        &self.broadcasts
+    }
+
+    /// Commands written from now on carry this key at the gateway.
+    pub fn replace_key(&self, api_key: &SecretString) {
+        self.dispatch.replace_key(api_key);
+    }
+
+    /// Whether a connection is open.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.dispatch.pool.is_connected()
+    }
+
+    /// Takes a shard out by hand, or puts it back; false where there is no such shard.
+    #[must_use]
+    pub fn cordon(&self, shard: &str, cordoned: bool) -> bool {
+        self.dispatch.pool.cordon(shard, cordoned)
+    }
+
+    /// Whether nothing new is taken any more.
+    #[must_use]
+    pub fn refuses_new(&self) -> bool {
+        self.shutdown.refuses_new()
+    }
+
+    #[must_use]
+    pub fn status(&self) -> InstanceStatus {
+        let pool = self.dispatch.pool.status();
+        InstanceStatus {
+            instance: self.name.to_string(),
+            waiting: pool.waiting,
+            shards: pool.shards,
+            budgets: self.dispatch.ledger.status(),
+            contradictions: self.payments.contradictions(),
+        }
+    }
+
+    /// What it has counted since the start.
+    #[must_use]
+    pub fn tally(&self) -> InstanceTally<'_> {
+        let (gateway, waits) = (self.dispatch.pool.tally(), self.dispatch.ledger.waits());
+        let contradictions = self.payments.contradictions();
+        InstanceTally { gateway, waits, answers: &self.answers, contradictions }
+    }
+
+    /// Keeps the licence fresh, so that no caller ever waits for it: it is asked for once at start and then by its own
+    /// rhythm.
+    async fn keep_license(&self) {
+        let Some(rule) = self.cache.rule("getlicense") else { return };
+        loop {
+            let deadline = Instant::now() + LICENSE_RETRY;
+            let spec = &command::GETLICENSE;
+            let parameters = Parameters::default();
+            let served = self.read(spec, parameters, OWN_TURN, CacheDirectives::default(), deadline).await;
+            let pause = match served.map(|served| served.status.ttl_s) {
+                // A fetch has no `ttl` of its own: it is as fresh as its rule says.
+                Ok(None) => rule.fresh,
+                Ok(Some(ttl_s)) => Duration::from_secs(u64::try_from(ttl_s).unwrap_or_default()),
+                Err(_) => Duration::ZERO,
+            };
+            sleep(pause.max(LICENSE_RETRY)).await;
+        }
+    }
+
+    /// What the reply to a read is a copy of.
+    fn key(&self, spec: &'static Spec, parameters: &Parameters) -> CopyKey {
+        let given = |name| parameters.get(name).map(serde_json::value::RawValue::get);
+        let password: Option<String> = given("posPassword").and_then(|raw| serde_json::from_str(raw).ok());
+        CopyKey {
+            limit: given("Limit").and_then(|raw| raw.parse().ok()),
+            password: password.map(|password| self.passwords.hash(&password)),
+            ..CopyKey::plain(&self.name, spec, given("POSID").and_then(|raw| raw.parse().ok()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
