@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{log_to_standard_error, token};
+use super::common::log_to_standard_error;
+use super::token;
 use crate::app::App;
 use crate::config::Config;
 use crate::shutdown::Shutdown;

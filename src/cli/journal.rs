@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use super::{BAD_USAGE, Failure, load};
+use super::common::{BAD_USAGE, Failure, load};
 use crate::journal::{self, OpenError};
 
 /// Commands for the payment journal.

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::print;
+use super::common::print;
 use crate::http::openapi::{json, yaml};
 
 /// Flags of `openapi`.

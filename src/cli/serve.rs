@@ -8,7 +8,7 @@ use anyhow::{Context, anyhow};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Failure, load, until_stopped};
+use super::common::{Failure, load, until_stopped};
 use crate::app::App;
 use crate::config::Config;
 use crate::gateway;

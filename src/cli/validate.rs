@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{ConfigFile, Failure, load, print};
+use super::common::{ConfigFile, Failure, load, print};
 use crate::config::Config;
 use crate::gateway::{self, Dialer, dial_once};
 
