@@ -14,11 +14,12 @@ use bytes::Bytes;
 use concertpos_bridge::broadcasts::matcher::Matcher;
 use concertpos_bridge::broadcasts::{self, Id};
 use concertpos_bridge::budget::window::{Price, Tick, Wait, Window};
-use concertpos_bridge::cache::{self, Cache, CachedReply, PasswordKey, PlainKey, Rule};
+use concertpos_bridge::cache::{self, Cache, CachedReply, PasswordKey, PlainKey};
 use concertpos_bridge::http::response::sse::Block;
 use concertpos_bridge::journal::record::Record;
 use concertpos_bridge::journal::state_machine::Event;
 use concertpos_bridge::journal::{self, Fingerprint, Outcome, RecordId, Sale};
+use concertpos_bridge::protocol::Retention;
 use concertpos_bridge::protocol::frame::{Frame, Undecodable};
 use concertpos_bridge::protocol::{Body, Command, Format, Parameters, command, frame, json5};
 use tokio::time::Instant;
@@ -154,7 +155,7 @@ pub(crate) fn block() -> impl FnMut() -> Bytes {
 pub(crate) fn fresh_copy() -> impl FnMut() -> (CachedReply, Duration) {
     let instance: Arc<str> = "demo".into();
     let spec = command::find("listproducts").unwrap();
-    let rule = Rule { fresh: Duration::from_hours(1), stale: Duration::ZERO };
+    let rule = Retention { fresh: Duration::from_hours(1), stale: Duration::ZERO };
     let cache = Cache::new(cache::Config {
         max_size: 64 << 20,
         min_age: Duration::from_secs(5),

@@ -7,11 +7,12 @@
 //! all it has asked for. So whoever joins has the fetch ask in its own turn too; the first turn that comes serves them
 //! all, and the other asks are withdrawn.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -75,7 +76,7 @@ impl FairAcquire {
 
     /// Has the fetch wait in this turn too.
     pub(super) fn join(&self, turn: Requester) {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turns = self.turns.lock();
         if !turns.iter().any(|known| known.is_as(&turn)) {
             turns.push(turn);
             self.joined.notify_one();
@@ -114,7 +115,7 @@ impl FairAcquire {
     }
 
     fn after(&self, begun: usize) -> Vec<Requester> {
-        let turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let turns = self.turns.lock();
         turns.iter().skip(begun).cloned().collect()
     }
 }
@@ -197,16 +198,16 @@ mod tests {
             let (of_task, served, turns) = (ledger.clone(), Arc::clone(&served), FairAcquire::of(turn));
             tokio::spawn(async move {
                 let permit = turns.acquire(&of_task, "listproducts", LONG, Instant::now() + LONG).await.unwrap();
-                served.lock().unwrap().push(name);
+                served.lock().push(name);
                 permit.ended();
             });
             while waiting(&ledger) <= count {
                 tokio::task::yield_now().await;
             }
         }
-        while served.lock().unwrap().len() < 3 {
+        while served.lock().len() < 3 {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
-        assert_eq!(*served.lock().unwrap(), ["nothing", "old", "young"]);
+        assert_eq!(*served.lock(), ["nothing", "old", "young"]);
     }
 }

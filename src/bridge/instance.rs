@@ -389,13 +389,7 @@ impl Instance {
 
     /// What the reply to a read is a copy of.
     fn key(&self, spec: &'static Spec, parameters: &Parameters) -> CopyKey {
-        let given = |name| parameters.get(name).map(serde_json::value::RawValue::get);
-        let password: Option<String> = given("posPassword").and_then(|raw| serde_json::from_str(raw).ok());
-        CopyKey {
-            limit: given("Limit").and_then(|raw| raw.parse().ok()),
-            password: password.map(|password| self.passwords.hash(&password)),
-            ..CopyKey::plain(&self.name, spec, given("POSID").and_then(|raw| raw.parse().ok()))
-        }
+        CopyKey::new(&self.name, spec, parameters, &self.passwords)
     }
 }
 

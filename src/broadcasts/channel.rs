@@ -1,9 +1,10 @@
 //! One instance's log as others use it: publish, subscribe, wake, close.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::entry::{Epoch, Event, Id};

@@ -48,9 +48,8 @@ impl Coverage {
         self.open.iter().map(|(link, since)| (*link, *since))
     }
 
-    /// Whether nobody listens, as far as is known.
-    pub(super) fn is_deaf(&self) -> bool {
-        self.open.is_empty()
+    pub(super) fn has_open_link(&self) -> bool {
+        !self.open.is_empty()
     }
 
     pub(super) fn opened(&mut self, link: u64, at: Instant) -> Vec<CoverageGap> {
@@ -136,7 +135,7 @@ mod tests {
         times.open(2, 0);
         assert_eq!(times.close(1, 20), []);
         assert_eq!(times.close(2, 30), []);
-        assert!(times.1.is_deaf());
+        assert!(!times.1.has_open_link());
         assert_eq!(times.open(3, 40), [(28, 40)]);
     }
 

@@ -252,12 +252,6 @@ impl Matcher {
         self.held.front().map(|held| held.at + self.skew)
     }
 
-    /// Whether nobody listens, as far as is known.
-    #[must_use]
-    pub fn is_deaf(&self) -> bool {
-        self.coverage.is_deaf()
-    }
-
     /// A connection opened.
     pub fn opened(&mut self, link: u64, at: Instant) -> Matched {
         let mut outcome = self.tick(at);
@@ -279,7 +273,7 @@ impl Matcher {
         let holes = self.coverage.closed(link, last_heard);
         outcome.missed(holes);
         // With nobody left something may be missed from now on, even though the hole is told only when it ends.
-        outcome.news |= self.coverage.is_deaf();
+        outcome.news |= !self.coverage.has_open_link();
         let open = |other: &u64| self.coverage.since(*other).is_some();
         for occurrences in self.payloads.values_mut() {
             occurrences.deserted |= occurrences.progress_by_link.contains_key(&link);

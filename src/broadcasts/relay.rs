@@ -5,10 +5,11 @@
 //! the new state. `updatepos` that may be news ends freshness even while it is held for its log entry, and so does any
 //! time in which one may have been missed, and any message that may have been one and cannot be read.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
@@ -55,7 +56,7 @@ impl Relay {
     }
 
     fn take(&self, report: &LinkEvent) {
-        let mut matcher = self.matcher.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut matcher = self.matcher.lock();
         let (outcome, concerns_catalogue) = match report {
             LinkEvent::Opened { link, at } => (matcher.opened(*link, *at), true),
             LinkEvent::Closed { link, last_heard } => (matcher.closed(*link, *last_heard), true),
@@ -102,14 +103,14 @@ impl Relay {
     /// Decides in time on what is held. Runs until it is dropped.
     pub async fn run(self: Arc<Self>) {
         loop {
-            let due = self.matcher.lock().unwrap_or_else(PoisonError::into_inner).due();
+            let due = self.matcher.lock().due();
             let Some(due) = due else {
                 self.held.notified().await;
                 continue;
             };
             // What is held meanwhile is due later.
             sleep_until(due).await;
-            let mut matcher = self.matcher.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut matcher = self.matcher.lock();
             let outcome = matcher.tick(Instant::now());
             self.log(outcome);
         }

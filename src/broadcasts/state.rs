@@ -1,10 +1,11 @@
 //! What one instance's log and its subscriptions share.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::limit::SubscriberLimit;
@@ -55,6 +56,6 @@ impl State {
 impl Channel {
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         // What is done under this lock cannot panic half-way.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }

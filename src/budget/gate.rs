@@ -4,14 +4,14 @@
 //! under it, so that instants never go back. A waiter is a future that looks up whenever it is called or its alarm
 //! rings, and leaves when it is dropped, wherever that happens.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::admission::{Admission, Check, Entered, PointsRequest, Resolution};
-use super::permit::{Denied, Permit};
 use super::queue::{Class, Rank};
 use super::window::{Grant, Price, Tick, Window};
 
@@ -59,7 +59,7 @@ impl Gate {
     /// Looks at or changes the admission, now.
     pub(super) fn with<T>(&self, act: impl FnOnce(&mut Admission, Tick) -> T) -> T {
         // A panic elsewhere cannot have left a count half made: every change is made by total functions.
-        let mut admission = self.admission.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut admission = self.admission.lock();
         act(&mut admission, self.clock.now())
     }
 
@@ -129,4 +129,63 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.gate.with(|admission, now| admission.leave(now, self.rank));
     }
+}
+
+/// The points of one command, held.
+#[derive(Debug)]
+#[must_use = "a permit that is dropped before `written` gives its points back"]
+pub struct Permit {
+    gate: Arc<Gate>,
+    grant: Option<Grant>,
+    written: bool,
+    answered: bool,
+}
+
+impl Permit {
+    pub(super) fn new(gate: Arc<Gate>, grant: Grant) -> Self {
+        Self { gate, grant: Some(grant), written: false, answered: false }
+    }
+
+    /// Any byte of the command may leave from now on: call it before the write. The points are held until one window
+    /// and guard after the permit's end.
+    pub fn written(&mut self) {
+        self.written = true;
+    }
+
+    /// It turned out that no byte can have left after all: the points come back.
+    pub fn never_written(mut self) {
+        self.written = false;
+    }
+
+    /// The gateway answered the command, with its reply or with an error. After a `ratelimit` say that first
+    /// ([`Ledger::closed_by_gateway`](super::Ledger::closed_by_gateway)).
+    pub fn answered(mut self) {
+        (self.written, self.answered) = (true, true);
+    }
+
+    /// The command was answered, timed out, or lost its link. The same as dropping a permit that was
+    /// [`written`](Self::written), and safe where that was forgotten.
+    pub fn ended(mut self) {
+        self.written = true;
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let Some(grant) = self.grant.take() else { return };
+        if self.written {
+            self.gate.ended(grant, self.answered);
+        } else {
+            self.gate.give_back(grant);
+        }
+    }
+}
+
+/// No points before the deadline. Nothing was spent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no points within the deadline; the next may be free in {retry_after:?}")]
+pub struct Denied {
+    /// When the same ask can be granted if nobody else comes; where commands in flight hold the points, the earliest
+    /// that can be. Never zero.
+    pub retry_after: Duration,
 }

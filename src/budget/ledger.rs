@@ -5,21 +5,21 @@
 //! holds nothing makes room for another. They can therefore neither fill the memory nor shut out a known command.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::admission::Admission;
-use super::gate::{Clock, Gate};
-use super::permit::{Denied, Permit};
+use super::config::{Config, CounterScope, Payments, is_payment};
+use super::gate::{Clock, Denied, Gate, Permit};
 use super::queue::Class;
 use super::spending::{ALL_COMMANDS, Spending};
 use super::waits::Waits;
 use super::window::{Price, Spent};
-use super::{Config, CounterScope, Payments, is_payment};
 use crate::clock::{secs_up, whole_ms};
 use crate::protocol::command::PAYITEMS;
 
@@ -354,7 +354,7 @@ impl Ledger {
     }
 
     fn others(&self) -> MutexGuard<'_, Others> {
-        self.shared.others.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.others.lock()
     }
 }
 

@@ -32,7 +32,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::Ledger;
+use super::ledger::Ledger;
 use super::spending::{Dating, Drift, Moment, Sent, Snapshot};
 use crate::clock::unix_ms;
 

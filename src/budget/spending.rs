@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::CounterScope;
+use super::config::CounterScope;
 use super::window::Spent;
 
 /// The name under which the one window of [`CounterScope::Instance`] is shown and saved. No command can be named so.

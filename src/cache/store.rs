@@ -15,21 +15,22 @@
 //! A file is one line of JSON, which says what it is a copy of, when its command was written by the wall clock and how
 //! long the reply is, and then the reply as it came. One process has the folder at a time.
 
-use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
-use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use super::{Cache, CachedReply, Epoch, Key};
+use super::key::Key;
+use super::memory::Cache;
+use super::reply::CachedReply;
 use crate::clock;
 use crate::protocol::Body;
 
@@ -44,32 +45,6 @@ const LOCK: &str = "lock";
 
 /// How long changes are gathered before they are written: a refreshed catalogue is one write and not twenty.
 const GATHER: Duration = Duration::from_millis(100);
-
-/// Keys whose files are not what the cache holds.
-#[derive(Debug)]
-pub(super) struct Changes {
-    wanted: bool,
-    keys: Mutex<HashSet<Key>>,
-    noted: Notify,
-}
-
-impl Changes {
-    pub(super) fn new(wanted: bool) -> Self {
-        Self { wanted, keys: Mutex::default(), noted: Notify::new() }
-    }
-
-    /// Notes that the copy of `key` came, changed or went. There are no more of them than there are copies.
-    pub(super) fn note(&self, key: &Key) {
-        if self.wanted {
-            self.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
-            self.noted.notify_one();
-        }
-    }
-
-    fn take(&self) -> HashSet<Key> {
-        std::mem::take(&mut *self.keys.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
 
 /// Why a folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -131,7 +106,13 @@ impl Store {
         let (mut loaded, mut unreadable) = (0, 0);
         for path in files.filter(|path| path.extension().is_some_and(|suffix| suffix == SUFFIX)) {
             match fs::read(&path).ok().and_then(|bytes| decode(&bytes, SystemTime::now())) {
-                Some((key, body, age)) if cache.begin_with(&key, &body, age) => loaded += 1,
+                Some((key, body, age)) if cache.begin_with(&key, &body, age) => {
+                    loaded += 1;
+                    // An earlier release may have spelled the key, and so named the file, otherwise.
+                    if let Ok(name) = self.path(&key) {
+                        let _ = fs::rename(&path, name);
+                    }
+                }
                 known => {
                     unreadable += usize::from(known.is_none());
                     // Whatever cannot be removed is only read again at the next start.
@@ -197,8 +178,8 @@ impl Store {
 
     fn path(&self, key: &Key) -> serde_json::Result<PathBuf> {
         let digest = Sha256::digest(serde_json::to_vec(key)?);
-        let name = digest.iter().take(16).fold(0_u128, |name, byte| name << 8 | u128::from(*byte));
-        Ok(self.folder.join(format!("{name:032x}.{SUFFIX}")))
+        let (name, _) = digest.split_at(digest.len() / 2);
+        Ok(self.folder.join(format!("{}.{SUFFIX}", HEXLOWER.encode(name))))
     }
 }
 
@@ -230,18 +211,6 @@ fn decode(file: &[u8], now: SystemTime) -> Option<(Key, Body, Duration)> {
     let body = Body::from(serde_json::from_str::<&RawValue>(body).ok()?);
     let written = UNIX_EPOCH.checked_add(Duration::from_millis(head.written_at_ms))?;
     body.is_object().then(|| (head.key, body, now.duration_since(written).unwrap_or_default()))
-}
-
-impl Cache {
-    /// Begins with a copy of an earlier run: stale, whatever its age. False where it is too old for anything.
-    fn begin_with(&self, key: &Key, body: &Body, age: Duration) -> bool {
-        let useful = self.rule(key.command).is_some_and(|rule| age <= rule.stale);
-        let written = Instant::now().checked_sub(age).filter(|_| useful);
-        if let Some(written) = written {
-            self.copies.insert(key.clone(), CachedReply::new(body.clone(), written, Epoch::FORMER));
-        }
-        written.is_some()
-    }
 }
 
 #[cfg(test)]

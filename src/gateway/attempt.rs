@@ -1,4 +1,4 @@
-//! One attempt to connect, and the connection that comes of it, from the planner's wish to the link's end.
+//! One attempt to connect, and the connection that it opens, until that connection ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,17 +17,16 @@ use super::reach::ReachAttempt;
 use super::runtimes::Assignment;
 use super::state::{Entry, LinkId, Phase};
 
-/// One attempt to connect, and the connection that comes of it. However its task ends, even by a panic or with the thread
-/// it lives on, the pool hears of it: a link that nobody ends would count as busy for ever.
+/// One attempt to connect, and the connection that it opens. However its task ends, even by a panic or with its thread,
+/// the drop reports it to the pool: a link that was never reported over would count as busy for ever.
 pub(super) struct Attempt {
     pool: Arc<PoolContext>,
     shard: usize,
     stage: Stage,
-    /// Taken once it is known how the attempt went.
+    /// Taken once the attempt succeeded or failed.
     reaching: Option<ReachAttempt>,
 }
 
-/// How far an attempt has got.
 enum Stage {
     Dialling,
     Serving { link: LinkId, opened: Instant },
@@ -44,7 +43,7 @@ impl Attempt {
     pub(super) async fn go(mut self, name: String, assignment: Assignment) {
         let (pool, index) = (Arc::clone(&self.pool), self.shard);
         let url = pool.config.url_of(&name, &pool.slug);
-        // Apart, since it is large and ends long before the connection does.
+        // Boxed: the future is large and ends long before the connection does.
         let opening = Box::pin(link::open(&url, &pool.dialer, &pool.config));
         let Some(dialled) = pool.closing.run_until_cancelled(opening).await else { return };
         let Some(reaching) = self.reaching.take() else { return };
@@ -68,7 +67,7 @@ impl Attempt {
         };
         let Some(link) = pool.admit(entry) else {
             self.stage = Stage::Over;
-            return socket.close(link::GOODBYE).await;
+            return socket.close(link::CLOSE_TIMEOUT).await;
         };
         self.stage = Stage::Serving { link, opened };
         tracing::info!(instance = pool.instance, shard = name, link, "link open");
@@ -80,7 +79,7 @@ impl Attempt {
         match &ended {
             Ended::Asked => tracing::info!(instance = pool.instance, shard = name, link, "link closed"),
             Ended::Spent => tracing::info!(instance = pool.instance, shard = name, link, "link closed after a timeout"),
-            // Told where the shard's health is noted.
+            // Logged where the shard's health is recorded.
             Ended::Lost(_) | Ended::Garbled(_) | Ended::Untrusted(_) => {}
         }
         self.stage = Stage::Over;
@@ -95,8 +94,8 @@ impl Drop for Attempt {
             Stage::Dialling => {
                 if let Some(shard) = self.pool.state().shards.get_mut(self.shard) {
                     shard.dialling -= 1;
-                    // A failure like any other: where every attempt is cut off at once, as when the runtime itself ends, the
-                    // planner would try without a pause, and never come to an end.
+                    // Counted as a failure, so that the next attempt waits: a runtime that is ending cuts off every attempt
+                    // at once, and the planner would start new ones without end.
                     let now = Instant::now();
                     shard.health.dial_failed(now, now, fastrand::f64(), false);
                 }

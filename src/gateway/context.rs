@@ -1,8 +1,8 @@
 //! What the tasks of one pool share, and what they report to it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -29,14 +29,13 @@ pub(super) struct PoolContext {
     pub(super) state: Mutex<State>,
     pub(super) changed: Notify,
     pub(super) tasks: TaskTracker,
-    /// Ends attempts to connect: nobody needs another connection.
+    /// Ends attempts to connect: the pool is closing.
     pub(super) closing: CancellationToken,
 }
 
 impl PoolContext {
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        // Every change under this lock is a few assignments; one that panicked half-way leaves nothing worse.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// A link may carry a command again.
@@ -64,7 +63,7 @@ impl PoolContext {
         self.changed.notify_one();
     }
 
-    /// A ping on `link` waits for its answer, or has it.
+    /// Whether a ping on `link` waits for its answer.
     pub(super) fn doubt(&self, link: LinkId, doubted: bool) {
         if let Some(entry) = self.state().links.get_mut(&link) {
             entry.doubted = doubted;
@@ -86,7 +85,7 @@ impl PoolContext {
         }
     }
 
-    /// Asks the planner anew.
+    /// Has the planner run again.
     pub(super) fn replan(&self) {
         self.changed.notify_one();
     }
@@ -107,13 +106,13 @@ impl PoolContext {
             shard.last_fault = Some(why.clone());
         }
         state.fail_waiting_without_prospect(now);
-        // Where a read gave up its link, another may have one that was kept for payments.
+        // With this link gone, a waiting read may get one that was reserved for payments.
         state.serve_waiting(now);
         drop(state);
         self.changed.notify_one();
     }
 
-    /// Notes how an attempt to connect went.
+    /// Records the result of an attempt to connect.
     pub(super) fn dialled(
         &self,
         index: usize,
@@ -140,7 +139,7 @@ impl PoolContext {
                 if let Some(connections) = self.tally.connections(index) {
                     connections.failed.count();
                 }
-                // The change is told once, each further attempt only to those who look closely.
+                // The change is a warning, each further failure is logged at debug level.
                 if shard.is_good() {
                     tracing::warn!(instance = self.instance, shard = name, %why, "shard cannot be reached");
                 } else {

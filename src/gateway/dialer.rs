@@ -1,8 +1,7 @@
-//! The way to the gateway: over what a connection's bytes travel, and whom it trusts.
+//! How the bytes of a connection reach the gateway, and which certificates are trusted.
 //!
-//! The bridge dials TCP. What the room promises has to hold on any network, though, also on one that exists only in a
-//! simulation, where a seed decides every delay and a minute passes in moments; so the way is passed in. It costs one
-//! pointer followed at each read and write, beside the system's own work for it.
+//! The bridge dials TCP. Tests dial a simulated network, where a seed decides every delay and a minute passes in moments, so
+//! the network is passed in. That costs one virtual call at each read and write, beside a system call.
 
 use std::fmt;
 use std::future::pending;
@@ -58,18 +57,18 @@ async fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         return Ok(vec![SocketAddr::new(address, port)]);
     }
     let (host, (answer, resolved)) = (host.to_owned(), oneshot::channel());
-    // A thread of its own rather than the runtime's: one that the resolver keeps waiting must not hold up the end of the
-    // process. How many there are is bounded by how often shards are dialled.
+    // A thread of its own rather than one of the runtime, which waits for its blocking threads at the end of the process.
+    // How many there are is bounded by how often shards are dialled.
     thread::Builder::new().name("resolver".to_owned()).spawn(move || {
-        // Nobody listens any more where the attempt was given up.
+        // The attempt may have been given up.
         let _ = answer.send((host.as_str(), port).to_socket_addrs().map(Iterator::collect));
     })?;
     resolved.await.unwrap_or_else(|_| Err(io::Error::other("the resolver gave no answer")))
 }
 
-/// Connects to the first of `addresses` that answers. They are tried in order, IPv6 and IPv4 in turns, and each next one
-/// as soon as those before it have failed or kept waiting for a moment (RFC 8305): one address that is dead must not make
-/// a name unreachable. Dropping the future gives all attempts up.
+/// Connects to the first of `addresses` that answers. They are tried in order, IPv6 and IPv4 in turns, each next one as
+/// soon as those before it have failed or 250 ms have passed (RFC 8305), so that one dead address does not make a name
+/// unreachable. Dropping the future gives up all attempts.
 pub async fn connect(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
     first(in_turns(addresses), TcpStream::connect).await
 }
@@ -130,7 +129,7 @@ impl Dialer {
         Self { network: Arc::new(network), tls, reach: Reach::default() }
     }
 
-    /// What all who dial with it have found out.
+    /// What all pools that dial with it found out.
     pub(super) fn reach(&self) -> &Reach {
         &self.reach
     }
@@ -225,7 +224,7 @@ mod tests {
         assert!(first_of(&[]).await.0.unwrap_err().to_string().contains("no address"));
     }
 
-    /// An address that neither refuses nor answers: its listener takes nobody in, and its queue is full.
+    /// An address that neither refuses nor answers: its listener never accepts, and its backlog is full.
     async fn silent(address: SocketAddr) -> (TcpListener, Vec<TcpStream>) {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(address).unwrap();

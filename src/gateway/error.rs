@@ -17,7 +17,7 @@ pub enum Failure {
     /// Nothing of the command can have left.
     #[error(transparent)]
     NotSent(#[from] NotSent),
-    /// The gateway answered with a word that means no.
+    /// The gateway answered with an error word that proves a refusal.
     #[error("refused: {}", .0.error.error)]
     Refused(Refusal),
     /// The command may have left, and what became of it is not known.
@@ -51,7 +51,6 @@ pub enum NotSent {
 /// A command that was refused.
 #[derive(Debug)]
 pub struct Refusal {
-    /// What the gateway said.
     pub error: GatewayError,
     /// Where the reply may come all the same: set-aside links of payments only.
     pub late: Option<LateFrames>,
@@ -66,7 +65,7 @@ pub struct Lost {
     pub late: Option<LateFrames>,
 }
 
-/// What still comes for a payment on the link that was set aside for it. Dropped, it closes that link.
+/// The frames that come for a payment on the link that was set aside for it. Dropping it closes that link.
 #[derive(Debug)]
 pub struct LateFrames {
     pub(super) frames: mpsc::Receiver<Ending>,
@@ -91,7 +90,7 @@ pub enum Cause {
     /// What came in place of the reply could not be read.
     #[error("the reply was not understood")]
     NotUnderstood,
-    /// The gateway said a word that does not prove that nothing was booked.
+    /// The gateway sent an error word that does not prove that nothing was booked.
     #[error("the gateway said `{}`", .0.error)]
     Word(GatewayError),
 }
@@ -117,7 +116,7 @@ pub enum DialError {
     /// The gateway, or what stands before it, answered the upgrade with a status that concerns the request.
     #[error("the upgrade was answered with status {0}")]
     Status(u16),
-    /// Open, and closed again before it served.
+    /// It was opened, and closed before it served.
     #[error("{0}")]
     Closed(String),
     /// Not open within `connect_timeout`.
@@ -129,7 +128,7 @@ pub enum DialError {
 }
 
 impl DialError {
-    /// Whether it concerns everybody who would connect to the shard, and not only this instance.
+    /// Whether it concerns every instance that would connect to the shard.
     pub(super) fn is_of_shard(&self) -> bool {
         matches!(self, Self::Connect(_) | Self::Timeout)
     }
@@ -138,7 +137,7 @@ impl DialError {
 /// Why a link is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// It was told to.
+    /// The pool asked for it.
     Asked,
     /// Its command timed out, or its late reply came or was no longer awaited: it may never carry another.
     Spent,

@@ -1,4 +1,4 @@
-//! What connections tell the rooms above, as it happens.
+//! What connections report to the rooms above, as it happens.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,7 +8,6 @@ use tokio::time::Instant;
 use super::state::LinkId;
 use crate::protocol::Body;
 
-/// What connections tell the rooms above.
 #[derive(Debug, Clone)]
 pub enum LinkEvent {
     /// A connection is open; broadcasts of the instance reach it from here on.
@@ -24,7 +23,7 @@ pub enum LinkEvent {
         link: LinkId,
         /// When it came.
         at: Instant,
-        /// Its name or text.
+        /// The broadcast's name or text.
         message: String,
         /// What it carries.
         parameters: Body,
@@ -47,7 +46,7 @@ pub enum LinkEvent {
     },
 }
 
-/// Told of each report as it happens. It must return at once: the connection waits for it.
+/// Called with each event as it happens. It must return at once: the connection waits for it.
 #[derive(Clone)]
 pub struct EventSink(pub Arc<dyn Fn(&LinkEvent) + Send + Sync>);
 

@@ -1,15 +1,15 @@
 //! Which frame ends which exchange. Pure: frames in, decisions out, no socket and no clock.
 //!
 //! The gateway has no request ids, answers in any order, and its errors name nothing. So a connection carries one
-//! command at a time, and after every frame that ended one, a ping must come back before the next may start: what the
-//! gateway still had to say about the first command then finds nobody. One thing cannot be told apart even so: a
-//! second frame for a finished command that the gateway sends only after it answered that ping, while the next
-//! command waits for a frame of the same name.
+//! command at a time, and after every frame that ended one, a ping must be answered before the next may start: further
+//! frames for the first command then arrive while no command waits. One case cannot be recognized: a second frame for a
+//! finished command that the gateway sends only after it answered that ping, while the next command waits for a frame of
+//! the same name.
 //!
-//! The gateway may say no and book all the same: its handlers send an error and carry on. So an error never ends a
+//! The gateway may send an error and book all the same: its handlers send an error and carry on. So an error never ends a
 //! payment by itself. It begins a *doubt*: a ping is sent, and only once that was answered and silence followed
-//! ([`Exchange::conclude`]) the error is what the payment ended with. The reply, if it comes before, wins; and after it
-//! the connection is set aside, because a reply that comes on it later belongs to that payment and to no other.
+//! ([`Exchange::conclude`]) does the payment end with the error. A reply that comes before that wins. After the error the
+//! connection is set aside, because a reply that comes on it later belongs to that payment and to no other.
 
 use crate::protocol::{Body, Command, Frame, GatewayError, Kind};
 
@@ -22,7 +22,7 @@ pub struct Expect {
     pub command: String,
     /// The event that answers it.
     pub reply_event: String,
-    /// Whether its late reply is worth listening for.
+    /// Decides whether its late reply is listened for.
     pub kind: Kind,
 }
 
@@ -52,9 +52,9 @@ pub enum Step {
         /// What it carries.
         parameters: Body,
     },
-    /// An event nobody waits for: count and drop it.
+    /// An event that no command waits for: drop it.
     Stray,
-    /// A frame that would end an exchange, with nobody waiting: this connection can no longer be trusted.
+    /// A frame that would end an exchange while no command waits: this connection can no longer be trusted.
     Close(Untrusted),
 }
 
@@ -72,9 +72,9 @@ pub enum Untrusted {
 pub enum Pong {
     /// The next command may start.
     Settled,
-    /// The gateway has said what it had to say about a payment in doubt: silence counts from now on.
+    /// The ping after a payment's error was answered: the silence counts from now on.
     Doubted,
-    /// Only that the gateway is there.
+    /// Only that the connection is alive.
     Alive,
 }
 
@@ -98,8 +98,8 @@ struct Doubt {
 }
 
 impl Doubt {
-    /// The doubt after one more error: of several, the one that proves least is told. `unproven` where one before the last
-    /// silence proved nothing: what comes later cannot make up for it.
+    /// The doubt after one more error: of several, the one that proves least is kept. `unproven` where an error before the
+    /// last silence proved nothing: a later error that proves a refusal does not change that.
     fn with(before: Option<Self>, error: GatewayError, unproven: bool, ping: u64) -> Self {
         let refuses = error.refuses_payment() && !unproven;
         match before {
@@ -115,7 +115,7 @@ enum State {
     Settling(u64),
     Idle,
     Waiting(Expect, Option<Doubt>),
-    /// Nobody waits any more; only what becomes of the payment matters now.
+    /// The waiter was answered; only a late frame of this payment matters.
     SetAside(Expect, Option<Doubt>),
 }
 
@@ -158,14 +158,14 @@ impl Exchange {
         may_start
     }
 
-    /// Closes the door until the ping whose payload this returns is answered.
+    /// Lets no command start until the ping whose payload this returns is answered.
     pub fn settle(&mut self) -> u64 {
         self.pings += 1;
         self.state = State::Settling(self.pings);
         self.pings
     }
 
-    /// The payload of a ping that only asks whether the gateway is there; commands may go on.
+    /// The payload of a ping that only asks whether the connection is alive; commands may go on.
     pub fn probe(&mut self) -> u64 {
         self.pings += 1;
         self.pings
@@ -188,8 +188,8 @@ impl Exchange {
         }
     }
 
-    /// The waiter gave up. Returns whether the connection is worth listening to for a late reply: a payment's is, any
-    /// other is to be closed.
+    /// The waiter gave up. Returns whether to listen for a late reply: after a payment; any other connection is to be
+    /// closed.
     #[must_use]
     pub fn give_up(&mut self) -> bool {
         match std::mem::replace(&mut self.state, State::Idle) {
@@ -261,7 +261,7 @@ fn ending(frame: Frame, expect: &Expect) -> Option<Ending> {
     }
 }
 
-/// With nobody waiting, an error or the reply of any known command is one frame too many.
+/// While no command waits, an error or the reply of any known command is one frame too many.
 fn unexpected(frame: Frame) -> Step {
     match frame {
         Frame::Error(error) => Step::Close(Untrusted::Error(error)),

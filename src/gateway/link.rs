@@ -31,21 +31,20 @@ use super::state::{Job, LinkId};
 use super::tally::Outcome;
 use crate::protocol::{Body, Frame, GatewayError, Kind, Meaning, Undecodable, frame};
 
-/// How long a goodbye may take.
-pub(super) const GOODBYE: Duration = Duration::from_secs(1);
+/// How long closing a connection may take.
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How much longer than the grace a silence may have lasted, on top of the grace itself, before the process counts as
 /// stopped in between. Less, and a busy machine would turn refusals into unknown outcomes.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// After the grace the event loop turns once more: what had come by then is heard before the silence is believed.
+/// After the grace the socket is read once more: what had come by then is handled before the silence counts.
 const LAST_LOOK: Duration = Duration::from_millis(1);
 
 /// Frames for one payment on a set-aside link that may wait to be recorded: some errors, and one reply. Further errors
 /// tell nothing new and are dropped.
 const LATE_FRAMES: usize = 8;
 
-/// An exchange of which nothing is known any more.
 pub(super) fn lost() -> Failure {
     unknown(Cause::Disconnected, None)
 }
@@ -71,7 +70,7 @@ pub(super) async fn open(url: &str, dialer: &Dialer, config: &Config) -> Result<
                         return Err(DialError::Refused(error));
                     }
                 }
-                socket::Received::Binary(_) | socket::Received::Pong(_) | socket::Received::Noise => {}
+                socket::Received::Binary(_) | socket::Received::Pong(_) | socket::Received::Ignored => {}
             }
         }
     };
@@ -81,7 +80,7 @@ pub(super) async fn open(url: &str, dialer: &Dialer, config: &Config) -> Result<
 /// What the next deadline of a link means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Due {
-    /// Silence: time to ask whether the gateway is there.
+    /// Silence: time for a keep-alive ping.
     KeepAlive,
     /// The pong that settles an exchange, or answers a keep-alive, is overdue.
     Pong,
@@ -89,7 +88,7 @@ enum Due {
     Reply,
     /// The silence after an error has lasted for the grace.
     Silence,
-    /// It still lasts after one more look.
+    /// It still lasts after the socket was read once more.
     LastLook,
     /// The late reply is no longer awaited.
     Late,
@@ -101,7 +100,7 @@ fn boot_time() -> Duration {
     Duration::new(u64::try_from(now.tv_sec).unwrap_or_default(), u32::try_from(now.tv_nsec).unwrap_or_default())
 }
 
-/// Who waits for the end of an exchange, and since when.
+/// The caller that waits for the end of an exchange.
 #[derive(Debug)]
 struct Waiter {
     command: String,
@@ -166,11 +165,11 @@ impl Link {
         }
     }
 
-    /// Serves until the connection is over, and leaves nobody waiting. Says also whether an exchange was completed.
+    /// Serves until the connection is over; the waiting caller is then answered. Also says whether an exchange was completed.
     pub(super) async fn serve(mut self, mut jobs: mpsc::Receiver<Job>, stop: CancellationToken) -> (Ended, bool) {
         self.tell(&LinkEvent::Opened { link: self.id, at: self.last_heard });
         self.shared.put_back(self.id);
-        // A new link in service may free another to be given up.
+        // With a new link in service the planner may close another.
         self.shared.replan();
         let ended = loop {
             let overdue = sleep_until(self.due.1);
@@ -200,7 +199,7 @@ impl Link {
         }
         self.tell(&LinkEvent::Closed { link: self.id, last_heard: self.last_heard });
         if !matches!(ended, Ended::Lost(_)) {
-            self.socket.close(GOODBYE).await;
+            self.socket.close(CLOSE_TIMEOUT).await;
         }
         (ended, self.proved)
     }
@@ -241,7 +240,7 @@ impl Link {
         match received {
             socket::Received::Closed(why) => return Err(Ended::Lost(why)),
             socket::Received::Garbled(why) => return Err(Ended::Garbled(why)),
-            socket::Received::Noise => {}
+            socket::Received::Ignored => {}
             socket::Received::Pong(payload) => self.pong(payload),
             socket::Received::Text(text) => {
                 self.last_heard = Instant::now();
@@ -304,7 +303,7 @@ impl Link {
             Step::Ends(ending) => {
                 let payload = self.exchange.settle();
                 self.answer(ending);
-                // Whoever lives on this thread too passes the reply on first: the ping can wait, they cannot.
+                // Lets the caller's task on this thread pass the reply on before the ping is written.
                 tokio::task::yield_now().await;
                 self.pinged = Instant::now();
                 let limit = self.shared.config.connect_timeout;
@@ -350,18 +349,18 @@ impl Link {
         });
     }
 
-    /// Tells the payment's record what came after its caller was answered.
+    /// Passes on what came for the payment after its caller was answered.
     fn pass_on(&mut self, ending: Ending) -> Result<(), Ended> {
         let Some(late) = &self.late else { return Err(Ended::Spent) };
         // The last place is the reply's, however many errors come before it.
         if matches!(ending, Ending::Error(_)) && late.capacity() <= 1 {
             return Ok(());
         }
-        // Closed: whoever settled the payment in the meantime has stopped listening.
+        // Closed: the payment was settled in the meantime.
         late.try_send(ending).map_err(|_| Ended::Spent)
     }
 
-    /// Tells whoever waits, if anybody does, and counts the exchange. Says whether somebody did.
+    /// Answers the waiting caller, if there is one, and counts the exchange. Returns whether there was one.
     fn conclude(&mut self, outcome: impl FnOnce(&Waiter) -> Result<Body, Failure>) -> bool {
         let Some(waiter) = self.waiter.take() else { return false };
         let outcome = outcome(&waiter);
@@ -461,7 +460,7 @@ fn refuses(kind: Kind, error: &GatewayError) -> bool {
     error.refuses_payment() || (kind == Kind::Raw && own_limit)
 }
 
-/// Resolves when nobody listens for the late reply any more; never where none is awaited.
+/// Resolves when the receiver of late frames is gone; never where there is none.
 async fn unawaited(late: Option<&mpsc::Sender<Ending>>) {
     match late {
         Some(sender) => sender.closed().await,

@@ -1,12 +1,12 @@
 //! The gateway room: commands in, replies out, over a pool of WebSocket connections to the shards.
 //!
-//! The forces: the gateway has no request ids and answers in any order, so a connection ([`link`]) carries one command
-//! at a time and [`exchange`] decides which frame ends it; shards come and go, so [`shard`] remembers which are worth
-//! dialling and [`plan`] keeps enough connections open; a payment must never leave twice, so every failure says
-//! whether the gateway can have seen the command ([`error`]).
+//! The gateway has no request ids and answers in any order, so a connection ([`link`]) carries one command at a time and
+//! [`exchange`] decides which frame ends it. Shards fail and return, so [`shard`] keeps their health and [`plan`] decides how
+//! many connections to open. A payment must never be sent twice, so every failure says whether the gateway can have seen the
+//! command ([`error`]).
 //!
 //! This room sends what it is given, once. Whether a command may be sent at all (budget) or sent again (its kind) is
-//! decided above it, and broadcasts are handed up without being understood.
+//! decided above it. Broadcasts are passed up unread ([`events`]).
 
 mod attempt;
 pub mod config;

@@ -1,16 +1,17 @@
-//! Links over shards: choose, grow, shrink, queue.
+//! The links of one instance: choose, grow, shrink, queue.
 //!
-//! A command first gets a [`Lease`] on a link and then is written on it, in two steps, because what must happen in
-//! between (points booked, a payment made durable) must happen as late as possible and before the first byte. A free
-//! link is had without waiting; else the caller queues, payments first, until a link is put back, the deadline
-//! passes, or it is clear that no shard can be reached, which is said at once.
+//! A command first gets a [`Lease`] on a link and then is written on it. The two steps are separate because what must happen
+//! in between (points booked, a payment made durable) must happen as late as possible and before the first byte. A free
+//! link is given at once; else the caller queues, payments first, until a link is put back or the deadline passes. If no
+//! shard can be reached, the caller fails at once.
 //!
-//! One task a pool, [`Pool::tend`], opens and gives up connections as [`plan`](super::plan) decides, for as long as
-//! the program runs.
+//! One task a pool, [`Pool::tend`], opens and closes connections as [`plan`](super::plan) decides, for as long as the
+//! program runs.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -40,8 +41,8 @@ pub struct Pool {
 
 impl Pool {
     /// A pool for `instance`, whose name at the gateway is `slug`. It opens nothing until [`tend`](Self::tend) runs.
-    /// `events` is told of broadcasts and of the comings and goings of connections at the very moment, before anything
-    /// else that comes over that connection.
+    /// `events` is called with broadcasts and with opened and closed connections as they happen, before the next frame of
+    /// that connection is read.
     #[must_use]
     pub fn new(config: Config, instance: &str, slug: &str, dialer: Dialer, events: EventSink) -> Self {
         let shards = config.shards.iter().map(|shard| (shard.clone(), config.key_of(shard, slug)));
@@ -67,8 +68,8 @@ impl Pool {
         &self.shared.instance
     }
 
-    /// Keeps the pool as it should be until `stop`, then refuses newcomers, waits for exchanges under way no longer
-    /// than `grace`, and closes every link. The links live in `runtimes`.
+    /// Opens and closes connections as planned until `stop`, then refuses new commands, waits for exchanges under way no
+    /// longer than `grace`, and closes every link. The links run on `runtimes`.
     pub async fn tend(self, runtimes: Runtimes, stop: CancellationToken, grace: Duration) {
         runtimes.registered().await;
         let mut reached = self.shared.dialer.reach().changes();
@@ -103,7 +104,7 @@ impl Pool {
         for index in plan.dial {
             let Some(wanted) = state.shards.get_mut(index) else { continue };
             let Some(reaching) = shared.dialer.reach().begin(&wanted.key, now) else {
-                // Another instance was quicker, or has just found it bad.
+                // Another instance dials it already, or has just found it bad.
                 shared.changed.notify_one();
                 continue;
             };
@@ -119,7 +120,7 @@ impl Pool {
         }
         let grown = state.links.len() > shared.config.min_links;
         drop(state);
-        // An attempt on a thread that has just ended is over at once, and says so under the lock.
+        // Outside the lock: an attempt on a thread that has just ended is dropped at once, and its drop takes the lock.
         for (attempt, shard) in dials {
             let assignment = runtimes.assign();
             let runtime = assignment.runtime.clone();
@@ -147,7 +148,7 @@ impl Pool {
             entry.stop.cancel();
         }
         self.shared.tasks.close();
-        // Each link says goodbye within a bound of its own.
+        // Each link closes within a bound of its own.
         self.shared.tasks.wait().await;
     }
 
@@ -180,7 +181,7 @@ impl Pool {
     ) -> Result<Lease, NotSent> {
         let mut waiting = {
             let mut state = self.shared.state();
-            // Whoever is in the queue goes first, but for those who wait for less than is free.
+            // The queue goes first, except for callers that cannot take what is free.
             if !state.draining
                 && state.is_next(priority)
                 && let Some(given) = state.take(priority, avoid)
@@ -305,7 +306,7 @@ impl Lease {
         exchange.instrument(span)
     }
 
-    /// The exchange as a part of the trace of whoever asks for it.
+    /// The exchange as a span in its caller's trace.
     fn span(&self, command: &Command) -> Span {
         if !traces::are_wanted() {
             return Span::none();

@@ -1,20 +1,21 @@
-//! Whether shards can be reached at all, as all instances together find them.
+//! Whether shards can be reached, as all instances together find out.
 //!
-//! That a name is not resolved, a connection not opened, TLS or the upgrade not agreed on concerns everybody who would
-//! connect to that shard, so it is noted once for all: were each instance to find out for itself, two hundred of them
-//! would storm a gateway that is down. A shard that was shared bad is tried by one instance at a time, after pauses that
-//! all of them keep, and the first success opens it to all. What the gateway says about an instance once it is connected
-//! is that instance's alone, and stays with its pool ([`super::shard`]).
+//! A name that does not resolve, or a connection, TLS handshake or upgrade that fails, concerns every instance that would
+//! connect to that shard, so it is recorded once for all: two hundred instances that each found out for themselves would
+//! flood a gateway that is down. A bad shard is tried by one instance at a time, after pauses that all of them keep, and the
+//! first success opens it to all. What the gateway says about an instance once it is connected stays with that instance's pool
+//! ([`super::shard`]).
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::shard::Health;
 
-/// What is known of all shards. Cheap to clone; all clones are the same.
+/// The health of all shards. Cheap to clone; all clones share one table.
 #[derive(Debug, Clone)]
 pub(super) struct Reach {
     shared: Arc<ReachTable>,
@@ -23,7 +24,7 @@ pub(super) struct Reach {
 #[derive(Debug)]
 struct ReachTable {
     shards: Mutex<BTreeMap<String, SharedHealth>>,
-    /// Told whenever somebody who could not dial a shard may do so now.
+    /// Changes whenever a shard that could not be dialled may be.
     changed: watch::Sender<()>,
 }
 
@@ -33,7 +34,7 @@ pub(super) struct SharedHealth {
     pub(super) health: Health,
     /// Why it cannot be reached.
     pub(super) fault: Option<String>,
-    /// Whether somebody tries it, so that nobody else may.
+    /// Whether an instance is trying it; no other may meanwhile.
     pub(super) on_trial: bool,
 }
 
@@ -45,7 +46,7 @@ impl Default for Reach {
 
 impl Reach {
     fn shards(&self) -> MutexGuard<'_, BTreeMap<String, SharedHealth>> {
-        self.shared.shards.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.shards.lock()
     }
 
     /// Changes whenever a shard may be dialled that could not be.
@@ -58,7 +59,7 @@ impl Reach {
         self.shards().get(shard).cloned().unwrap_or_default()
     }
 
-    /// Leave to dial a shard now. None for a bad one that somebody tries, or whose pause is not over.
+    /// Permission to dial a shard now. None for a bad one that an instance is trying, or whose pause is not over.
     pub(super) fn begin(&self, shard: &str, now: Instant) -> Option<ReachAttempt> {
         let mut shards = self.shards();
         let trial = match shards.get_mut(shard).filter(|known| !known.health.is_good()) {
@@ -90,7 +91,7 @@ impl ReachAttempt {
 
     /// The shard was reached.
     pub(super) fn succeeded(self) {
-        // Nothing has to be remembered of a shard that is as good as one that nobody has ever dialled.
+        // A good shard needs no entry.
         self.reach.shards().remove(&self.shard);
     }
 
@@ -131,7 +132,7 @@ mod tests {
 
     const SHARD: &str = "exon";
 
-    /// What a network does with whoever dials.
+    /// What the network does with an attempt to connect.
     #[derive(Debug, Clone, Copy, PartialEq)]
     enum Network {
         Connects,
@@ -151,7 +152,7 @@ mod tests {
     impl Dial for Way {
         async fn dial(&self, _: &str, _: u16) -> io::Result<Box<dyn Stream>> {
             self.dials.fetch_add(1, Ordering::Relaxed);
-            let network = *self.network.lock().unwrap();
+            let network = *self.network.lock();
             match network {
                 Network::Hangs => std::future::pending().await,
                 Network::Refuses => Err(io::ErrorKind::ConnectionRefused.into()),
@@ -193,7 +194,7 @@ mod tests {
         let dials = way.dials.load(Ordering::Relaxed) - before;
         assert!((30..=90).contains(&dials), "{dials} attempts in 30 s on three shards");
         assert!(pools.iter().all(|pool| pool.status().shards.iter().all(|shard| !shard.good)), "all know it");
-        *way.network.lock().unwrap() = Network::Connects;
+        *way.network.lock() = Network::Connects;
         sleep(Duration::from_secs(5)).await;
         assert!(pools.iter().all(Pool::is_connected));
         stop.cancel();

@@ -1,24 +1,24 @@
-//! Where connections live: on the threads that serve callers.
+//! Which threads connections run on: the server's worker threads.
 //!
-//! A command that has to change threads on its way to the gateway and back waits twice for another core to wake up,
-//! which costs more than all that the bridge does itself. So each serving thread is a worker for connections, and whoever
-//! asks on it is rather given one that lives there. A connection whose thread ends, ends with it, and is reported lost
-//! like any other. Before any thread has offered itself, and where none does, connections live on the runtime of whoever
-//! tends the pool.
+//! A command that changes threads on its way to the gateway and back waits twice for another core to wake up, which costs
+//! more than all the bridge's own work. So each worker thread registers its runtime here, connections are spread over the
+//! registered runtimes, and the pool prefers a link on the thread that asks. A connection ends with its thread and is reported
+//! lost. Until a thread has registered, connections run on the runtime that tends the pool.
 
 use std::future::pending;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-/// How long the first connections wait for the threads that were promised. They come within milliseconds, or not at all.
+/// How long the first connections wait for the expected threads, which register within milliseconds or not at all.
 const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The threads on which connections may live. Cheap to clone; they are all the same threads.
+/// The registered threads. Cheap to clone; all clones share one table.
 #[derive(Debug, Clone, Default)]
 pub struct Runtimes {
     shared: Arc<RuntimeTable>,
@@ -35,11 +35,11 @@ struct RuntimeTable {
 struct Worker {
     thread: ThreadId,
     runtime: Handle,
-    /// Held by each connection that lives here.
+    /// Held by each connection that runs here, so that its reference count says how many there are.
     connections: Arc<()>,
 }
 
-/// A connection's place.
+/// The runtime that a new connection is to run on.
 #[derive(Debug)]
 pub(super) struct Assignment {
     pub(super) runtime: Handle,
@@ -49,13 +49,13 @@ pub(super) struct Assignment {
 }
 
 impl Runtimes {
-    /// So many threads are going to [`register`](Self::register) themselves.
+    /// `threads` threads are expected to [`register`](Self::register).
     #[must_use]
     pub fn expecting(threads: usize) -> Self {
         Self { shared: Arc::new(RuntimeTable { expected: threads, ..RuntimeTable::default() }) }
     }
 
-    /// Makes the calling thread a worker, for as long as its runtime lasts. That must be one of a single thread.
+    /// Registers the calling thread for as long as its runtime lasts, which must be a single-threaded one.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -68,7 +68,7 @@ impl Runtimes {
         runtimes.push(Worker { thread, runtime: Handle::current(), connections: Arc::default() });
         drop(runtimes);
         let lease = Registration { shared: Arc::clone(&self.shared), thread };
-        // Ends with the runtime, and tells of it.
+        // Dropped when the runtime ends, which removes the registration.
         tokio::spawn(async move {
             pending::<()>().await;
             drop(lease);
@@ -76,7 +76,7 @@ impl Runtimes {
         self.shared.changed.notify_waiters();
     }
 
-    /// Returns once every thread that was promised is there, or clearly will not come.
+    /// Returns once every expected thread has registered, or the wait for them has timed out.
     pub(super) async fn registered(&self) {
         let all_there = async {
             loop {
@@ -88,11 +88,11 @@ impl Runtimes {
                 changed.await;
             }
         };
-        // Where they do not come, there is another runtime.
+        // Without them, connections run on the runtime that tends the pool.
         let _ = timeout(REGISTRATION_TIMEOUT, all_there).await;
     }
 
-    /// A place for one more connection: where the fewest live.
+    /// The runtime with the fewest connections.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -111,11 +111,11 @@ impl Runtimes {
 
 impl RuntimeTable {
     fn runtimes(&self) -> MutexGuard<'_, Vec<Worker>> {
-        self.runtimes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.runtimes.lock()
     }
 }
 
-/// A thread's offer, taken back when its runtime ends.
+/// Removes the thread from the table when its runtime ends.
 #[derive(Debug)]
 struct Registration {
     shared: Arc<RuntimeTable>,
@@ -136,42 +136,42 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// A thread that offers itself and does what it is given, until the sender is dropped.
+    /// A thread that registers and runs what is spawned on it, until the sender is dropped.
     pub(crate) fn thread_of(runtimes: &Runtimes) -> (oneshot::Sender<()>, thread::JoinHandle<()>) {
         let (runtimes, (end, ended)) = (runtimes.clone(), oneshot::channel());
-        let (offered, has_offered) = mpsc::channel();
+        let (registered, has_registered) = mpsc::channel();
         let running = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 runtimes.register();
-                offered.send(()).unwrap();
+                registered.send(()).unwrap();
                 let _ = ended.await;
             });
         });
-        has_offered.recv().unwrap();
+        has_registered.recv().unwrap();
         (end, running)
     }
 
     #[tokio::test]
-    async fn connections_are_spread_over_the_threads_that_offer_themselves() {
+    async fn connections_are_spread_over_the_registered_threads() {
         let runtimes = Runtimes::expecting(2);
-        assert_eq!(runtimes.assign().thread, None, "nobody has offered anything yet");
+        assert_eq!(runtimes.assign().thread, None, "no thread has registered yet");
         let threads = [thread_of(&runtimes), thread_of(&runtimes)];
         runtimes.registered().await;
         let (first, second) = (runtimes.assign(), runtimes.assign());
         assert!(first.thread.is_some() && second.thread.is_some());
         assert_ne!(first.thread, second.thread);
         drop(first);
-        assert_ne!(runtimes.assign().thread, second.thread, "a place that was given up counts no more");
+        assert_ne!(runtimes.assign().thread, second.thread, "a connection that ended is not counted");
         for (end, running) in threads {
             drop(end);
             running.join().unwrap();
         }
-        assert_eq!(runtimes.assign().thread, None, "a thread that has ended is no worker");
+        assert_eq!(runtimes.assign().thread, None, "a thread that has ended is not used");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_thread_that_never_comes_is_not_waited_for_without_end() {
+    async fn the_wait_for_a_thread_that_never_registers_times_out() {
         Runtimes::expecting(1).registered().await;
     }
 }

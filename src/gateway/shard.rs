@@ -1,7 +1,7 @@
-//! Whether a shard is worth dialling, and when. Pure over given instants.
+//! Whether a shard can be dialled, and when. Pure over given instants.
 //!
-//! A failed connection counts at once. What the gateway says to a command (a rate limit, a refusal) never counts, and
-//! neither does a caller going away: those say nothing about the shard.
+//! A failed connection counts at once. An answer to a command (a rate limit, a refusal) and a caller that goes away never
+//! count: they say nothing about the shard.
 
 use std::time::Duration;
 
@@ -10,19 +10,19 @@ use tokio::time::Instant;
 /// The pause after the first failure; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// The longest pause, chosen so that the first shard to return is found well within five seconds.
+/// The longest pause, chosen so that the first shard to return is found within five seconds.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
-/// The pause before a shard is looked at of which no connection is wanted: a gateway with a few bridges does not notice,
-/// and an operator who watches sees within moments that it is back.
+/// The pause before a shard is probed when no connection to it is needed: rare enough not to load the gateway, and soon
+/// enough that the status shows that it is back.
 const UNTIL_PROBED: Duration = Duration::from_secs(10);
 
 /// The pause after the loss of a connection that had proved itself: long enough for a restarting shard to close its
 /// listener, too short for a caller to notice.
 const AFTER_A_LOSS: Duration = Duration::from_millis(25);
 
-/// How many attempts may fail in a row before nobody waits for the next one. Their pauses add up to less than a second,
-/// in which a gateway that is restarted, or a network that was interrupted for a moment, is usually back.
+/// How many attempts may fail in a row before callers stop waiting for the next one. Their pauses add up to less than a
+/// second, in which a gateway that restarts, or a network that was interrupted, is usually back.
 const FAILURES_WAITED_OUT: u32 = 3;
 
 /// What is known about one shard.
@@ -31,7 +31,7 @@ pub struct Health {
     failures: u32,
     /// When the last of them was noted.
     failed_at: Option<Instant>,
-    /// Whether the last attempt was not refused but came to nothing for as long as one may take.
+    /// Whether the last attempt timed out.
     hung: bool,
     unproven_losses: u32,
     timeouts: u32,
@@ -68,8 +68,8 @@ impl Health {
         self.failures == 0
     }
 
-    /// Whether it is good, or has been bad for so short a time that it is worth waiting for the next attempt. One that hung
-    /// takes too long to wait for.
+    /// Whether it is good, or has been bad for so short a time that callers should wait for the next attempt. After an attempt
+    /// that timed out they should not.
     #[must_use]
     pub fn may_be_back_soon(&self) -> bool {
         self.failures <= FAILURES_WAITED_OUT && !self.hung
@@ -113,7 +113,7 @@ impl Health {
     }
 
     /// An attempt to connect that was `begun` then failed, at once or because it `hung`. `jitter` is uniform in 0..1 and
-    /// spreads those who failed together. Several that were under way at once count as one.
+    /// spreads the next attempts. Several attempts that were under way at once count as one failure.
     pub fn dial_failed(&mut self, now: Instant, begun: Instant, jitter: f64, hung: bool) {
         if self.failed_at.is_some_and(|noted| begun <= noted) {
             return;
@@ -133,7 +133,7 @@ impl Health {
         self.probe_at = None;
     }
 
-    /// An open connection ended without our doing. One that had `proved` itself, by completing an exchange, is
+    /// An open connection ended without being told to. One that had `proved` itself, by completing an exchange, is
     /// replaced almost at once; a shard that accepts and drops is paused for as one that refuses, but is not bad.
     pub fn lost(&mut self, now: Instant, proved: bool, jitter: f64) {
         self.unproven_losses = if proved { 0 } else { self.unproven_losses.saturating_add(1) };

@@ -15,13 +15,12 @@ use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async
 use super::dialer::{Dialer, Stream};
 use super::error::DialError;
 
-/// The largest message taken. All transactions of a season's busiest point of sale are some tens of megabytes.
+/// The largest message accepted. All transactions of a season's busiest point of sale are some tens of megabytes.
 const MAX_MESSAGE: usize = 64 << 20;
 
 /// Bytes read at a time. The library's own 128 KiB would be most of an idle bridge's memory.
 const READ_BUFFER: usize = 16 << 10;
 
-/// What came over the connection.
 #[derive(Debug)]
 pub(super) enum Received {
     /// A text message.
@@ -30,15 +29,14 @@ pub(super) enum Received {
     Binary(Bytes),
     /// A ping of ours, answered, with its payload.
     Pong(u64),
-    /// Something without meaning to us: a foreign pong, a ping (answered by the library).
-    Noise,
+    /// A foreign pong, or a ping, which the library answers.
+    Ignored,
     /// The connection is over; the reason is for the log.
     Closed(String),
-    /// The connection is over because what came on it breaks the WebSocket protocol or is larger than anything taken.
+    /// The connection is over: what came breaks the WebSocket protocol or is too large.
     Garbled(String),
 }
 
-/// An open connection.
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: WebSocketStream<MaybeTlsStream<Box<dyn Stream>>>,
@@ -71,7 +69,7 @@ impl Socket {
             .await
             .map(|(stream, _)| Self { stream })
             .map_err(|error| match error {
-                // 408 and 429 are said of whoever asks, whatever for.
+                // 408 and 429 concern the shard, not this request.
                 WsError::Http(answer)
                     if answer.status().is_client_error() && ![408, 429].contains(&answer.status().as_u16()) =>
                 {
@@ -97,15 +95,15 @@ impl Socket {
         match self.stream.next().await {
             Some(Ok(Message::Text(text))) => Received::Text(text),
             Some(Ok(Message::Pong(payload))) => {
-                payload.as_ref().try_into().map_or(Received::Noise, |bytes| Received::Pong(u64::from_be_bytes(bytes)))
+                payload.as_ref().try_into().map_or(Received::Ignored, |bytes| Received::Pong(u64::from_be_bytes(bytes)))
             }
             Some(Ok(Message::Close(frame))) => Received::Closed(closing_words(frame)),
             Some(Ok(Message::Binary(bytes))) => Received::Binary(bytes),
-            Some(Ok(Message::Ping(_) | Message::Frame(_))) => Received::Noise,
+            Some(Ok(Message::Ping(_) | Message::Frame(_))) => Received::Ignored,
             Some(Err(WsError::Utf8(_))) => Received::Garbled("a text message was not UTF-8".to_owned()),
-            // An end without a goodbye counts as one of these too.
+            // The library reports an end without a close frame as a protocol error.
             Some(Err(WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake))) => {
-                Received::Closed("the gateway closed the connection without a goodbye".to_owned())
+                Received::Closed("the gateway closed the connection without a close frame".to_owned())
             }
             Some(Err(error @ (WsError::Protocol(_) | WsError::Capacity(_)))) => Received::Garbled(error.to_string()),
             Some(Err(error)) => Received::Closed(error.to_string()),
@@ -113,11 +111,11 @@ impl Socket {
         }
     }
 
-    /// Says goodbye with code 1000, waiting no longer than `limit` for it to leave.
+    /// Sends a close frame with code 1000, waiting no longer than `limit`.
     pub(super) async fn close(mut self, limit: Duration) {
-        let goodbye = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::from_static("") };
-        // Whether the goodbye arrives changes nothing: the connection is over either way.
-        let _ = timeout(limit, self.stream.close(Some(goodbye))).await;
+        let frame = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::from_static("") };
+        // Whether the frame arrives changes nothing: the connection is over either way.
+        let _ = timeout(limit, self.stream.close(Some(frame))).await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the pool knows, behind one lock that is never held across an await.
 //!
-//! Links take themselves out and put themselves back here; whoever waits for one waits here too, payments before
-//! everybody else and otherwise in order of arrival.
+//! Links remove themselves and put themselves back here. Callers that wait for a link wait here, payments first and
+//! otherwise in order of arrival.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,7 +31,6 @@ const MAX_SET_ASIDE: usize = 32;
 /// Identifies one connection for as long as the program runs: a connection's generation.
 pub(super) type LinkId = u64;
 
-/// Who is served first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
     /// A sale: before everything else.
@@ -40,7 +39,6 @@ pub enum Priority {
     Ordinary,
 }
 
-/// One command on its way to a link.
 pub(super) struct Job {
     pub(super) text: String,
     pub(super) expect: Expect,
@@ -56,7 +54,6 @@ impl fmt::Debug for Job {
     }
 }
 
-/// What a link is doing, as far as the pool cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     /// May carry a command, since then.
@@ -87,11 +84,11 @@ pub(super) struct Entry {
 #[derive(Debug)]
 pub(super) struct Shard {
     pub(super) name: String,
-    /// Names it among all instances: the host is a part of it, which may depend on the instance.
+    /// Identifies the shard across instances: the host is a part of it, which may depend on the instance.
     pub(super) key: String,
-    /// What this instance alone knows of it.
+    /// As this instance found it.
     pub(super) health: Health,
-    /// What all instances know.
+    /// As all instances together found it.
     pub(super) shared_health: SharedHealth,
     pub(super) dialling: usize,
     pub(super) cordoned: bool,
@@ -109,7 +106,7 @@ impl Shard {
         self.shared_health.health.is_good() && self.health.is_in_doubt()
     }
 
-    /// Whether it is worth waiting for the next attempt.
+    /// Whether a caller should wait for the next attempt.
     fn may_be_back_soon(&self) -> bool {
         self.health.may_be_back_soon() && self.shared_health.health.may_be_back_soon()
     }
@@ -127,7 +124,7 @@ impl Shard {
     }
 }
 
-/// A link given to somebody.
+/// A link that was given to a caller.
 #[derive(Debug)]
 pub(super) struct Given {
     pub(super) link: LinkId,
@@ -138,11 +135,11 @@ pub(super) struct Given {
 /// A place in the queue; its order is the order of service.
 pub(super) type Ticket = (Priority, u64);
 
-/// One who waits for a link.
+/// A caller that waits for a link.
 #[derive(Debug)]
 pub(super) struct Waiter {
     pub(super) sender: oneshot::Sender<Result<Given, NotSent>>,
-    /// The shard from which it wants none.
+    /// The shard whose links it does not take.
     pub(super) avoid: Option<usize>,
 }
 
@@ -191,8 +188,8 @@ impl State {
     }
 
     /// Takes the best free link: on the shard with the fewest busy links, then with the lowest round trip, and of those
-    /// alike one that lives on this thread; one with an unanswered ping only if there is no other, and none on `avoid`.
-    /// None where what is left is for payments.
+    /// alike one that runs on this thread; one with an unanswered ping only if there is no other, and none on `avoid`.
+    /// None where the links that are left are reserved for payments.
     pub(super) fn take(&mut self, priority: Priority, avoid: Option<usize>) -> Option<Given> {
         let link = self.best(priority, avoid)?;
         self.give(link, priority)
@@ -225,7 +222,7 @@ impl State {
         Some(link)
     }
 
-    /// Whether nobody who could be given a link now goes before a newcomer of this priority.
+    /// Whether no waiting caller that could be given a link now goes before a new one of this priority.
     pub(super) fn is_next(&self, priority: Priority) -> bool {
         !self.waiting.iter().any(|((before, _), waiter)| *before <= priority && waiter.avoid.is_none())
     }
@@ -262,11 +259,11 @@ impl State {
         self.serve_waiting(now);
     }
 
-    /// Gives free links to those who wait, as far as both last.
+    /// Gives free links to waiting callers.
     pub(super) fn serve_waiting(&mut self, now: Instant) {
         while let Some((ticket, link)) = self.next_served() {
             let (Some(waiter), Some(given)) = (self.waiting.remove(&ticket), self.give(link, ticket.0)) else { return };
-            // Whoever waited there went away; the link is still ours to give.
+            // The caller went away; the link is still free.
             if waiter.sender.send(Ok(given)).is_err()
                 && let Some(entry) = self.links.get_mut(&link)
             {
@@ -275,7 +272,7 @@ impl State {
         }
     }
 
-    /// The first in the queue for whom a link is free, and that link.
+    /// The first in the queue for which a link is free, and that link.
     fn next_served(&self) -> Option<(Ticket, LinkId)> {
         let may_read = self.may_be_given(Priority::Ordinary);
         let mut served =
@@ -283,8 +280,7 @@ impl State {
         served.find_map(|(ticket, waiter)| Some((*ticket, self.best(ticket.0, waiter.avoid)?)))
     }
 
-    /// Whether a link may be had on another shard than this one: one is in service, or being opened where nothing speaks
-    /// against it.
+    /// Whether another shard than this one has a link in service, or a good one is being dialled.
     pub(super) fn has_prospect_without(&self, shard: usize) -> bool {
         let opening = |(index, other): (usize, &Shard)| {
             index != shard && !other.cordoned && other.dialling > 0 && other.is_good()
@@ -332,7 +328,7 @@ impl State {
         Ok((ticket, receiver))
     }
 
-    /// Whether the planner could open another connection for one who waits with this priority.
+    /// Whether the planner could open another connection for a caller that waits with this priority.
     pub(super) fn may_grow(&self, priority: Priority) -> bool {
         let max_links = if priority == Priority::Payment { self.max_links.max(2) } else { self.max_links };
         let open = self.links.values().filter(|entry| !matches!(entry.phase, Phase::SetAside(_))).count();
@@ -340,14 +336,14 @@ impl State {
         open + dialling < max_links
     }
 
-    /// Whether waiting for a link makes sense: one is in service, or there is a shard that is not known to be bad, or has
-    /// been for so short a time that it may be back at the next attempt.
+    /// Whether waiting for a link makes sense: one is in service, or there is a shard that is good, or has been bad for so
+    /// short a time that the next attempt may succeed.
     pub(super) fn has_prospect(&self) -> bool {
         self.links.values().any(|entry| !matches!(entry.phase, Phase::SetAside(_)))
             || self.shards.iter().any(|shard| !shard.cordoned && shard.may_be_back_soon())
     }
 
-    /// When nobody can be served, everybody is told at once.
+    /// Where no waiting caller can be served, all of them fail at once.
     pub(super) fn fail_waiting_without_prospect(&mut self, now: Instant) {
         if self.has_prospect() {
             return;
@@ -485,7 +481,7 @@ pub struct ShardStatus {
     pub shard: String,
     /// Whether the last attempt to connect succeeded.
     pub good: bool,
-    /// Whether a connection was lost and none has been opened since: without links, nobody knows whether it is there.
+    /// Whether a connection was lost and none has been opened since, so that it is not known whether it can be reached.
     pub in_doubt: bool,
     /// Taken out by hand.
     pub cordoned: bool,

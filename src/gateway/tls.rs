@@ -1,4 +1,4 @@
-//! Whom the bridge trusts when it dials `wss`: the system's roots and, beside them, an optional file.
+//! The certificates trusted when dialling `wss`: the system's roots and those of an optional file.
 
 use std::path::Path;
 use std::sync::Arc;

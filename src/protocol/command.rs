@@ -1,12 +1,16 @@
 //! The command table: every fact about a command that the rest of the bridge may ask for.
 //!
-//! Names, reply events and costs are the vendor's documentation and its till's source; where both are silent the cost
-//! is assumed and says so. A command that is not in the table can still be sent (the raw door); it is then treated
-//! with the care of a payment, because nobody knows what repeating it would do.
+//! A new read is a row here, the schema of its reply and the handler of its route. Its budget, cache key, freshness,
+//! settings, metrics, the lookup that skips routing and the native protocol follow from the row.
+//!
+//! Names, reply events and costs come from the vendor's documentation and its till's source; where both are silent the
+//! cost is assumed and the row says so. A command that is not in the table can be sent by name (`POST
+//! /commands/{command}`). It is never sent again, like a payment, since what it does is not known.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
-use super::Parameters;
+use super::parameters::Parameters;
 
 /// What sending a command again would do, which decides when the bridge may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,6 +33,59 @@ impl Kind {
     }
 }
 
+/// What a parameter's value is, as callers may spell it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ParameterKind {
+    /// A whole number from 0, or a string of its digits.
+    Id,
+    /// A whole number from 1, or a string of its digits.
+    Count,
+    /// Text that is hashed before it is kept.
+    Secret,
+    /// Any JSON value, passed on as it was spelled.
+    Any,
+}
+
+/// One parameter of a command.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Parameter {
+    /// The name on the wire.
+    pub name: &'static str,
+    /// The name in a REST path or query, and in the cache.
+    pub rest_name: &'static str,
+    pub kind: ParameterKind,
+    /// Whether the gateway refuses the command without it.
+    pub required: bool,
+}
+
+/// The route that sends a command, below `/v1/instances/{instance}`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Route {
+    pub method: &'static str,
+    /// Names in braces are [`Parameter::rest_name`]s.
+    pub path: &'static str,
+}
+
+/// How long copies of a reply are used, unless the configuration says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// How long a copy is fresh, unless something invalidates it.
+    pub fresh: Duration,
+    /// How long past that it may still be served, labelled stale.
+    pub stale: Duration,
+}
+
+/// What ends the freshness of copies before their time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InvalidatedBy {
+    /// Nothing: they only age.
+    Nothing,
+    /// The broadcast `updatepos`, and any time in which it may have been missed.
+    Updatepos,
+    /// A payment at their point of sale.
+    Payment,
+}
+
 /// One row of the table.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Spec {
@@ -38,50 +95,108 @@ pub struct Spec {
     pub reply_event: &'static str,
     /// Points of the gateway's budget of 100 within 30 seconds.
     pub cost: u32,
-    /// What repeating it would do.
+    /// What repeating it would do. It also decides which scope a caller needs.
     pub kind: Kind,
-    /// Whether the broadcast `updatepos` puts copies of its reply out of date.
-    pub ended_by_updatepos: bool,
+    /// Every parameter that the gateway knows but the `api_key`. Copies of a reply are told apart by all of them.
+    pub parameters: &'static [Parameter],
+    pub route: Route,
+    /// None where replies are never kept.
+    pub retention: Option<Retention>,
+    pub invalidated_by: InvalidatedBy,
 }
 
 /// Points assumed for a command whose cost is not documented.
 pub const ASSUMED_COST: u32 = 10;
 
-const fn read(name: &'static str, cost: u32, ended_by_updatepos: bool) -> Spec {
-    Spec { name, reply_event: name, cost, kind: Kind::Read, ended_by_updatepos }
+const DAY: Duration = Duration::from_hours(24);
+
+/// Of what changes only with `updatepos`. The five minutes bound what a missed broadcast costs.
+const CATALOGUE: Option<Retention> = Some(Retention { fresh: Duration::from_mins(5), stale: DAY });
+
+/// The point of sale.
+pub const POSID: Parameter = Parameter { name: "POSID", rest_name: "pos_id", kind: ParameterKind::Id, required: true };
+const POS_PASSWORD: Parameter =
+    Parameter { name: "posPassword", rest_name: "pos_password", kind: ParameterKind::Secret, required: false };
+const LIMIT: Parameter = Parameter { name: "Limit", rest_name: "limit", kind: ParameterKind::Count, required: false };
+
+const fn any(name: &'static str, rest_name: &'static str, required: bool) -> Parameter {
+    Parameter { name, rest_name, kind: ParameterKind::Any, required }
+}
+
+/// A read without parameters, whose replies are not kept.
+const fn read(name: &'static str, cost: u32, path: &'static str) -> Spec {
+    Spec {
+        name,
+        reply_event: name,
+        cost,
+        kind: Kind::Read,
+        parameters: &[],
+        route: Route { method: "GET", path },
+        retention: None,
+        invalidated_by: InvalidatedBy::Nothing,
+    }
+}
+
+/// A read of what `updatepos` tells a change of.
+const fn catalogue(name: &'static str, cost: u32, path: &'static str) -> Spec {
+    Spec { retention: CATALOGUE, invalidated_by: InvalidatedBy::Updatepos, ..read(name, cost, path) }
 }
 
 /// Key and value configuration of the instance.
-pub static GETCONFIG: Spec = read("getconfig", 25, true);
+pub static GETCONFIG: Spec = catalogue("getconfig", 25, "/config");
 /// The price of a deposit.
-pub static GETDEPOSIT: Spec = read("getdeposit", 10, true);
-/// The licence; documented as heavily limited, to be asked once at start.
-pub static GETLICENSE: Spec = read("getlicense", 4, false);
+pub static GETDEPOSIT: Spec = catalogue("getdeposit", 10, "/deposit");
+/// The licence; changes in months, and is documented as heavily limited, to be asked once at start.
+pub static GETLICENSE: Spec = Spec {
+    retention: Some(Retention { fresh: Duration::from_hours(1), stale: Duration::from_hours(24 * 7) }),
+    ..read("getlicense", 4, "/license")
+};
 /// Points of sale. Its cost is not documented.
-pub static LISTPOS: Spec = read("listpos", ASSUMED_COST, true);
+pub static LISTPOS: Spec = catalogue("listpos", ASSUMED_COST, "/points-of-sale");
 /// Payment methods of one point of sale.
-pub static LISTPM: Spec = read("listpm", 20, true);
+pub static LISTPM: Spec =
+    Spec { parameters: &[POSID, POS_PASSWORD], ..catalogue("listpm", 20, "/points-of-sale/{pos_id}/payment-methods") };
 /// Products of one point of sale.
-pub static LISTPRODUCTS: Spec = read("listproducts", 25, true);
+pub static LISTPRODUCTS: Spec =
+    Spec { parameters: &[POSID, POS_PASSWORD], ..catalogue("listproducts", 25, "/points-of-sale/{pos_id}/products") };
 /// A sale.
-pub static PAYITEMS: Spec =
-    Spec { name: "payitems", reply_event: "payitem", cost: 1, kind: Kind::Payment, ended_by_updatepos: false };
+pub static PAYITEMS: Spec = Spec {
+    reply_event: "payitem",
+    kind: Kind::Payment,
+    parameters: &[POSID, POS_PASSWORD, any("PaymentMethod", "PaymentMethod", true), any("Products", "Products", true)],
+    route: Route { method: "POST", path: "/points-of-sale/{pos_id}/payments" },
+    ..read("payitems", 1, "")
+};
 /// Registers a device or notes that it lives.
 pub static REGISTERDEVICE: Spec = Spec {
-    name: "registerdevice",
-    reply_event: "registerdevice",
-    cost: 10,
     kind: Kind::Upsert,
-    ended_by_updatepos: false,
+    parameters: &[any("UUID", "uuid", true), any("workplace", "workplace", false)],
+    route: Route { method: "PUT", path: "/devices/{uuid}" },
+    ..read("registerdevice", 10, "")
 };
-/// Checks the password of a point of sale. Its cost is not documented.
-pub static VERIFYAUTH: Spec = read("verifyauth", ASSUMED_COST, false);
-/// The gateway's version.
-pub static VERSION: Spec = read("version", 50, false);
-/// The vendor's status page in one sentence.
-pub static GETSTATUS: Spec = read("getstatus", 15, false);
-/// Transactions of one point of sale, newest first.
-pub static LISTTRANSACTIONS: Spec = read("listtransactions", 2, false);
+/// Checks the password of a point of sale. Its cost is not documented. The reply holds the password, so it is not kept.
+pub static VERIFYAUTH: Spec = Spec {
+    parameters: &[any("workplace", "pos_id", true), any("password", "password", true)],
+    route: Route { method: "POST", path: "/points-of-sale/{pos_id}/password-check" },
+    ..read("verifyauth", ASSUMED_COST, "")
+};
+/// The gateway's version; changes when the gateway restarts, and costs half of the budget.
+pub static VERSION: Spec = Spec {
+    retention: Some(Retention { fresh: Duration::from_hours(1), stale: DAY }),
+    ..read("version", 50, "/version")
+};
+/// The vendor's status page in one sentence; changes in seconds, and is worth nothing when old.
+pub static GETSTATUS: Spec = Spec {
+    retention: Some(Retention { fresh: Duration::from_secs(30), stale: Duration::from_mins(5) }),
+    ..read("getstatus", 15, "/status")
+};
+/// Transactions of one point of sale, newest first. They are about money, so by default they are always asked for.
+pub static LISTTRANSACTIONS: Spec = Spec {
+    parameters: &[POSID, POS_PASSWORD, LIMIT],
+    retention: Some(Retention { fresh: Duration::ZERO, stale: Duration::ZERO }),
+    invalidated_by: InvalidatedBy::Payment,
+    ..read("listtransactions", 2, "/points-of-sale/{pos_id}/transactions")
+};
 
 /// Every command known to the vendor's documentation or its till.
 pub static TABLE: [&Spec; 12] = [
@@ -103,6 +218,25 @@ pub static TABLE: [&Spec; 12] = [
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Spec> {
     TABLE.iter().copied().find(|spec| spec.name == name)
+}
+
+/// The read that `GET` of this path below `/v1/instances/{instance}` asks for, and the value of its one path parameter.
+/// Only of reads that are kept by default, and whose required parameters are in the path.
+#[must_use]
+pub fn find_kept_read(path: &str) -> Option<(&'static Spec, Option<&str>)> {
+    TABLE.iter().copied().filter(|spec| spec.is_kept_by_default()).find_map(|spec| {
+        let Some((before, after)) = spec.route.path.split_once("{pos_id}") else {
+            return (spec.route.path == path).then_some((spec, None));
+        };
+        let value = path.strip_prefix(before)?.strip_suffix(after)?;
+        (!value.contains('/')).then_some((spec, Some(value)))
+    })
+}
+
+impl Spec {
+    fn is_kept_by_default(&self) -> bool {
+        self.retention.is_some_and(|retention| !retention.fresh.is_zero())
+    }
 }
 
 /// One command, ready to be written on any link.
@@ -162,6 +296,31 @@ mod tests {
         let other = Command::raw("newthing".into(), Some("thing".into()), Parameters::default());
         assert_eq!(other.reply_event, "thing");
         assert!(!other.kind.may_repeat());
+    }
+
+    #[test]
+    fn a_path_as_it_is_documented_finds_its_read() {
+        let found = |path| find_kept_read(path).map(|(spec, pos_id)| (spec.name, pos_id));
+        assert_eq!(found("/license"), Some(("getlicense", None)));
+        assert_eq!(found("/points-of-sale"), Some(("listpos", None)));
+        assert_eq!(found("/points-of-sale/7/products"), Some(("listproducts", Some("7"))));
+        for path in
+            ["", "/", "/config/", "/points-of-sale/7/8/products", "/points-of-sale/7/transactions", "/devices/x"]
+        {
+            assert_eq!(found(path), None, "{path}");
+        }
+        assert_eq!(found("/points-of-sale//products"), Some(("listproducts", Some(""))), "the caller judges the value");
+    }
+
+    #[test]
+    fn what_is_kept_is_a_read_whose_required_parameters_are_in_its_path() {
+        for spec in TABLE {
+            assert_eq!(spec.retention.is_some(), spec.kind == Kind::Read && spec != &VERIFYAUTH, "{}", spec.name);
+            assert!(spec.retention.is_some() || spec.invalidated_by == InvalidatedBy::Nothing, "{}", spec.name);
+            for parameter in spec.parameters.iter().filter(|parameter| spec.retention.is_some() && parameter.required) {
+                assert!(spec.route.path.contains(&format!("{{{}}}", parameter.rest_name)), "{}", spec.name);
+            }
+        }
     }
 
     #[test]

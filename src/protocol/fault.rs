@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::body::Body;
 use super::command;
-use super::frame::Body;
 
 /// An error as the gateway said it.
 #[derive(Debug, Clone, Serialize, Deserialize)]

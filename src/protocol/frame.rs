@@ -5,13 +5,16 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::body::Body;
+use super::command::Command;
+use super::fault::GatewayError;
+use super::json5;
+use super::parameters::Parameters;
 use super::text::{self, Member};
-use super::{Command, GatewayError, json5};
 
 /// How the gateway prints what it sends: chosen by `Content-Type` in the URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,43 +34,6 @@ impl Format {
             Self::Json => "json",
             Self::Json5 => "json5",
         }
-    }
-}
-
-/// One JSON value as text: what a reply or a broadcast carried. Cheap to clone.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Body(Arc<str>);
-
-impl Body {
-    /// The JSON text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// What the gateway answers to a sale of so many products.
-    #[must_use]
-    pub fn items(count: usize) -> Self {
-        Self(Arc::from(format!("{{\"Items\":{count}}}")))
-    }
-
-    /// Whether the value is an object, as every documented reply is.
-    #[must_use]
-    pub fn is_object(&self) -> bool {
-        self.0.starts_with('{')
-    }
-}
-
-impl From<&RawValue> for Body {
-    fn from(raw: &RawValue) -> Self {
-        Self(Arc::from(raw.get()))
-    }
-}
-
-/// Bodies hold prices and, for `verifyauth`, a password: `Debug` shows only their size.
-impl fmt::Debug for Body {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Body({} bytes)", self.0.len())
     }
 }
 
@@ -185,7 +151,7 @@ fn frame([kind, result]: [Member<'_>; 2]) -> Result<Frame, Undecodable> {
 fn body(parameters: Member<'_>) -> Option<Body> {
     match parameters {
         Member::Once(raw) if raw.get() != "null" => Some(Body::from(raw)),
-        Member::Once(_) | Member::Absent => Some(Body(Arc::from("{}"))),
+        Member::Once(_) | Member::Absent => Some(Body::empty_object()),
         Member::Twice => None,
     }
 }
@@ -209,7 +175,7 @@ pub fn encode(command: &Command, api_key: &str) -> String {
     #[derive(Serialize)]
     struct Outgoing<'a> {
         command: &'a str,
-        parameters: &'a super::Parameters,
+        parameters: &'a Parameters,
     }
     let parameters = command.parameters.clone().with("api_key", &api_key);
     // Strings and raw JSON cannot fail to serialize.

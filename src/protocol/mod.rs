@@ -4,6 +4,7 @@
 //! kept as the bytes that came, because prices must never pass through binary floating point and fields unknown to
 //! the bridge belong to the caller all the same.
 
+mod body;
 pub mod command;
 pub mod fault;
 pub mod frame;
@@ -12,7 +13,8 @@ pub mod model;
 pub mod parameters;
 mod text;
 
-pub use command::{Command, Kind, Spec};
+pub use body::Body;
+pub use command::{Command, Kind, Retention, Spec};
 pub use fault::{GatewayError, Meaning};
-pub use frame::{Body, Format, Frame, Undecodable};
+pub use frame::{Format, Frame, Undecodable};
 pub use parameters::Parameters;

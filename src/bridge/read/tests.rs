@@ -6,8 +6,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::budget::Ledger;
-use crate::cache::{self, Rule};
+use crate::cache;
 use crate::gateway::{self, EventSink, Pool};
+use crate::protocol::Retention;
 use crate::protocol::{Parameters, command};
 use crate::shutdown::Shutdown;
 use concertpos_simulator::{Action, Config, Fault, Simulator};
@@ -27,7 +28,7 @@ fn reader(gateway: &Simulator) -> (Arc<Reader>, CancellationToken) {
         max_wait: Duration::from_secs(2),
         shutdown: Shutdown::new(),
     };
-    let rule = Rule { fresh: Duration::from_mins(1), stale: Duration::from_mins(1) };
+    let rule = Retention { fresh: Duration::from_mins(1), stale: Duration::from_mins(1) };
     let rules = BTreeMap::from([("getconfig".to_owned(), rule)]);
     let cache = cache::Config { max_size: 1 << 20, min_age: Duration::ZERO, rules, store: None };
     let cache = Arc::new(Cache::new(cache));
@@ -38,7 +39,7 @@ fn ask() -> Ask {
     Ask {
         spec: &command::GETCONFIG,
         command: Command::known(&command::GETCONFIG, Parameters::default()),
-        key: Key::plain(&"demo".into(), &command::GETCONFIG, None),
+        key: PlainKey { instance: &"demo".into(), command: "getconfig", pos_id: None }.key(),
         turn: "shop".into(),
         directives: CacheDirectives::default(),
         deadline: Instant::now() + Duration::from_secs(10),

@@ -48,7 +48,7 @@ fn queue_up(
     let (ledger, served) = (ledger.clone(), Arc::clone(served));
     tokio::spawn(async move {
         let permit = ledger.acquire(ask(command, class, LONG)).await?;
-        served.lock().unwrap().push(name);
+        served.lock().push(name);
         permit.ended();
         Ok(())
     })
@@ -248,7 +248,7 @@ async fn payments_go_before_callers_and_callers_in_turns_before_refreshes_the_lo
         task.await.unwrap().unwrap();
     }
     // All were granted in one pass; their tasks ran in the order in which they were called.
-    assert_eq!(*served.lock().unwrap(), ["payment", "greedy 1", "modest", "greedy 2", "staler", "fresher"]);
+    assert_eq!(*served.lock(), ["payment", "greedy 1", "modest", "greedy 2", "staler", "fresher"]);
 }
 
 #[tokio::test(start_paused = true)]

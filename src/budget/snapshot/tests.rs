@@ -1,5 +1,5 @@
+use parking_lot::Mutex;
 use std::os::unix::fs::PermissionsExt;
-use std::sync::{Mutex, PoisonError};
 
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -21,21 +21,21 @@ impl Machine {
     }
 
     fn now(&self) -> Moment {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 
     fn run(&self, ms: u64) {
-        let mut moment = self.0.lock().unwrap();
+        let mut moment = self.0.lock();
         moment.boot_ms += ms;
         moment.wall_ms += i64::try_from(ms).unwrap();
     }
 
     fn set_wall(&self, by_ms: i64) {
-        self.0.lock().unwrap().wall_ms += by_ms;
+        self.0.lock().wall_ms += by_ms;
     }
 
     fn start_again(&self, boot_id: Option<&str>) {
-        let mut moment = self.0.lock().unwrap();
+        let mut moment = self.0.lock();
         (moment.boot_id, moment.boot_ms) = (boot_id.map(Arc::from), 9);
     }
 

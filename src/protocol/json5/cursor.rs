@@ -3,7 +3,7 @@
 //! The readers of this room share one way of moving: forward only, a whole character at a time, so that no place is
 //! ever inside one and no text is looked at twice. Nothing here knows what a value is.
 
-use super::Json5Error;
+use super::error::Json5Error;
 
 /// What is left of a text, and how far into it that is.
 pub(super) struct Cursor<'a> {

@@ -20,6 +20,7 @@
 //! since that may hold secrets.
 
 mod cursor;
+mod error;
 mod identifier;
 mod number;
 mod print;
@@ -30,15 +31,6 @@ mod spellings;
 mod tests;
 mod text;
 
+pub use error::Json5Error;
 pub use print::from_json;
 pub use read::to_json;
-
-/// Why a text could not be respelled. Safe to log: it holds none of the text.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{what} at byte {at}")]
-pub struct Json5Error {
-    /// What was found or missing.
-    pub what: &'static str,
-    /// Where, in bytes from the start.
-    pub at: usize,
-}

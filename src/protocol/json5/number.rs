@@ -6,8 +6,8 @@
 
 use std::fmt::Write as _;
 
-use super::Json5Error;
 use super::cursor::Cursor;
+use super::error::Json5Error;
 
 /// How many significant digits a hexadecimal number may have: the largest `f64`, just below 16 to the 256th, has this
 /// many, and the library would read any longer one as `Infinity`. The bound keeps the conversion, whose cost grows

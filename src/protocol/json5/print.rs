@@ -1,25 +1,29 @@
 //! JSON → JSON5, as the library's `stringify` prints it without indentation.
 //!
 //! Only strings differ between the two spellings, so the text is checked to be JSON once and then copied: white space
-//! goes, keys that are identifiers lose their quotes, other strings are quoted the library's way. Numbers are copied
-//! as they stand: the library would print `2.50` as `2.5`, and a price is not the bridge's to respell.
+//! is left out, keys that are ASCII identifiers lose their quotes, other strings are quoted the library's way. Numbers
+//! are copied as they are: the library would print `2.50` as `2.5`, and prices must not change.
 //!
-//! Two more things are not imitated, since they come from the library's objects and not from its printing: that members
-//! are sorted where their keys are whole numbers, and that of repeated keys only the last is seen. And where the
-//! library leaves a lone surrogate for the socket to spoil, its escape is printed, which reads back as itself.
+//! The library leaves out the quotes of other identifiers too. Which characters those may hold depends on the version of
+//! Unicode that a reader knows, and every reader takes the quoted key for the same one.
+//!
+//! Two effects of JavaScript objects are not imitated: that members are sorted where their keys are whole numbers, and
+//! that of repeated keys only the last remains. A lone surrogate is printed as its escape, which reads back as itself;
+//! the library prints the surrogate, which UTF-8 cannot hold.
 
 use std::fmt::Write as _;
 
 use serde_json::value::RawValue;
 
 use super::cursor::Cursor;
+use super::error::Json5Error;
+use super::identifier;
 use super::number::NO_NUMBERS;
-use super::{Json5Error, identifier};
 
 const NULL: &str = "null";
 
 /// Prints one JSON value as JSON5 on one line, as the npm library's `stringify` does: keys bare where they are
-/// identifiers, strings in single quotes unless double quotes need fewer escapes. Numbers and the order of members are
+/// ASCII identifiers, strings in single quotes unless double quotes need fewer escapes. Numbers and the order of members are
 /// kept. The library's `parse`, like [`to_json`](super::to_json), reads the same value back.
 ///
 /// # Errors
@@ -41,8 +45,8 @@ pub fn from_json(json: &str) -> Result<String, Json5Error> {
             Some('"') => {
                 let text = string(&mut from);
                 from.take_while(is_white_space);
-                match (from.peek() == Some(':')).then(|| name(&text)).flatten() {
-                    Some(name) => json5.push_str(&name),
+                match (from.peek() == Some(':')).then(|| bare_key(&text)).flatten() {
+                    Some(key) => json5.push_str(&key),
                     None => quote(&text, &mut json5),
                 }
             }
@@ -91,14 +95,9 @@ fn string(from: &mut Cursor<'_>) -> Vec<u16> {
     }
 }
 
-/// `text` as the library prints it for a key without quotes, if it does. It looks at what follows the first character
-/// in units of UTF-16 that it takes for characters, so only the first may be one that takes two units.
-fn name(text: &[u16]) -> Option<String> {
-    let name = String::from_utf16(text).ok()?;
-    let mut letters = name.chars();
-    let bare = letters.next().is_some_and(identifier::starts)
-        && letters.all(|letter| letter.len_utf16() == 1 && identifier::continues(letter));
-    bare.then_some(name)
+/// `text` as a key without quotes, if it may stand without.
+fn bare_key(text: &[u16]) -> Option<String> {
+    String::from_utf16(text).ok().filter(|key| identifier::is_ascii(key))
 }
 
 /// Prints `text` in single quotes, or in double quotes where it holds more single ones.
@@ -154,12 +153,12 @@ mod tests {
     }
 
     #[test]
-    fn only_keys_that_are_identifiers_are_bare() {
+    fn only_keys_that_are_ascii_identifiers_are_bare() {
         prints(&[
-            (r#"{"a":"a","$_9":1,"größe":2,"null":3}"#, "{a:'a',$_9:1,größe:2,null:3}"),
+            (r#"{"a":"a","$_9":1,"größe":2,"null":3}"#, "{a:'a',$_9:1,'größe':2,null:3}"),
             (r#"{"":1,"9":2,"a-b":3,"a b":4,"\n":5}"#, r"{'':1,'9':2,'a-b':3,'a b':4,'\n':5}"),
             (r#"{"\u0061" :1}"#, "{a:1}"),
-            (r#"{"𐊧":1,"𐊧a":2,"a𐊧":3,"\ud800\udea7":4}"#, "{𐊧:1,𐊧a:2,'a𐊧':3,𐊧:4}"),
+            (r#"{"𐊧":1,"𐊧a":2,"a𐊧":3,"\ud800\udea7":4}"#, "{'𐊧':1,'𐊧a':2,'a𐊧':3,'𐊧':4}"),
             (r#"{"it's":1,"\ud800":2}"#, r#"{"it's":1,'\ud800':2}"#),
         ]);
     }

@@ -4,7 +4,8 @@
 //! because the depth is bounded first: a text of nothing but brackets ends in an error and never in an overflow.
 
 use super::cursor::Cursor;
-use super::{Json5Error, number, text};
+use super::error::Json5Error;
+use super::{number, text};
 
 /// How many arrays and objects may stand inside one another. `serde_json` counts down from 128 and refuses at zero, so
 /// this is the deepest value it reads: what is accepted here will not be refused for its depth later.

@@ -16,7 +16,10 @@ pub(super) fn json() -> impl Strategy<Value = String> {
 /// no keys that it would sort or drop.
 pub(super) fn plain_json() -> impl Strategy<Value = String> {
     let number = "0|-?[1-9][0-9]{0,14}|-?[1-9][0-9]{0,5}\\.[0-9]{0,4}[1-9]";
-    let key = (characters(), "[a-z]{6}").prop_map(|(start, unique)| quoted(&format!("{start}{unique}")));
+    let key = (characters(), "[a-z]{6}").prop_map(|(start, unique)| {
+        // A key that holds this one is printed bare by the library, and quoted by the bridge.
+        quoted(&format!("{}{unique}", start.replace('\u{200c}', "")))
+    });
     nested(prop_oneof![Just("null".into()), Just("false".into()), number, json_string()], key)
 }
 

@@ -7,7 +7,8 @@
 use std::fmt::Write as _;
 
 use super::cursor::{Cursor, is_line_end};
-use super::{Json5Error, identifier};
+use super::error::Json5Error;
+use super::identifier;
 
 /// Takes one quoted string, of whichever quote comes next, writing it as JSON has it.
 pub(super) fn string(from: &mut Cursor<'_>, json: &mut String) -> Result<(), Json5Error> {

@@ -1,0 +1,77 @@
+//! One cached reply, and how fresh it is.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use data_encoding::HEXLOWER;
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use super::epochs::Epoch;
+use crate::protocol::Body;
+
+/// A reply as it was when its command was written. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct CachedReply(Arc<Reply>);
+
+/// What a copy holds.
+#[derive(Debug)]
+pub struct Reply {
+    /// The reply's `parameters`.
+    pub body: Body,
+    /// A strong entity tag, quoted.
+    pub etag: Box<str>,
+    /// When its command was written: the copy is no newer than that.
+    pub written: Instant,
+    /// The epoch of its key when its command was written.
+    pub epoch: Epoch,
+    /// How many epochs had ended, of whatever, when this one was last seen to be in force.
+    pub(super) current_at: AtomicU64,
+}
+
+impl Deref for CachedReply {
+    type Target = Reply;
+
+    fn deref(&self) -> &Reply {
+        &self.0
+    }
+}
+
+/// How a copy may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// As good as asking.
+    Fresh {
+        /// Until it ages out, if no broadcast ends it before.
+        left: Duration,
+    },
+    /// Older than its rule: may be served, labelled, while a new one is fetched.
+    Stale {
+        /// For how long it has been stale.
+        by: Duration,
+    },
+    /// Ended by a broadcast, a payment, a hole in what could be heard, or a restart: to be replaced before it is
+    /// used, and served only where no new one can be had.
+    Invalidated {
+        /// For how long it has been stale: since it was ended, where that was before it aged. Where the instant is not
+        /// known, since its command was written.
+        by: Duration,
+    },
+    /// Too old for anything.
+    Expired,
+}
+
+impl CachedReply {
+    /// A copy of `body`, with its entity tag.
+    #[must_use]
+    pub fn new(body: Body, written: Instant, epoch: Epoch) -> Self {
+        let digest = Sha256::digest(body.as_str().as_bytes());
+        // 128 bits of a digest are more than enough to tell two bodies of one resource apart.
+        let (tag, _) = digest.split_at(digest.len() / 2);
+        let etag = format!("\"{}\"", HEXLOWER.encode(tag)).into_boxed_str();
+        // Not judged yet: no number of ends is this high.
+        Self(Arc::new(Reply { body, etag, written, epoch, current_at: AtomicU64::new(u64::MAX) }))
+    }
+}

@@ -1,0 +1,48 @@
+//! What a reply or a broadcast carried, as the text that came.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+/// One JSON value as text: what a reply or a broadcast carried. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Body(Arc<str>);
+
+impl Body {
+    /// The JSON text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What the gateway answers to a sale of so many products.
+    #[must_use]
+    pub fn items(count: usize) -> Self {
+        Self(Arc::from(format!("{{\"Items\":{count}}}")))
+    }
+
+    /// `{}`.
+    pub(super) fn empty_object() -> Self {
+        Self(Arc::from("{}"))
+    }
+
+    /// Whether the value is an object, as every documented reply is.
+    #[must_use]
+    pub fn is_object(&self) -> bool {
+        self.0.starts_with('{')
+    }
+}
+
+impl From<&RawValue> for Body {
+    fn from(raw: &RawValue) -> Self {
+        Self(Arc::from(raw.get()))
+    }
+}
+
+/// Bodies hold prices and, for `verifyauth`, a password: `Debug` shows only their size.
+impl fmt::Debug for Body {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Body({} bytes)", self.0.len())
+    }
+}
