@@ -3,10 +3,10 @@
 
     BRIDGE_TOKEN=… pay.py URL KEY SALE
 
-URL is …/points-of-sale/{pos_id}/payments, KEY this sale's own, SALE its JSON. Keep KEY and SALE on disk before the first
-run, and run it again with the same ones for as long as it exits with 2.
+URL is …/points-of-sale/{pos_id}/payments, KEY the idempotency key of this sale, SALE its JSON. Store KEY and SALE on disk
+before the first run, and run again with the same ones as long as the exit status is 2.
 
-Exits with 0 when the sale is booked, with 1 when it is certainly not, with 2 when that is not known yet.
+Exit status: 0 the sale is booked, 1 it is certainly not booked, 2 its outcome is unknown.
 """
 import http.client
 import json
@@ -16,28 +16,27 @@ import time
 import urllib.error
 import urllib.request
 
-# What is said about the sale itself. Any other refusal is of one request, and an earlier one with the same key may have
-# booked the sale.
+# Refusals of the sale. Any other error concerns one request: an earlier request with the same key may have booked the sale.
 NOT_BOOKED = {"gateway-rejected-parameters", "pos-password-rejected", "gateway-credentials-rejected", "license-invalid",
               "gateway-error", "idempotency-key-reused"}
 
 
 def problem_of(answer):
-    """The bridge's own words, or None: something in between speaks, and knows nothing of the sale."""
+    """The bridge's problem document. None for an answer of a proxy, which says nothing about the sale."""
     problem = json.load(answer)
     is_problem = isinstance(problem, dict) and isinstance(problem.get("retryable"), bool)
     return problem if is_problem and isinstance(problem.get("code"), str) else None
 
 
 def pay(url, token, key, sale, patience_s=60):
-    """What became of the sale: ("booked", reply), ("not-booked", problem) or ("unknown", problem or None)."""
+    """The outcome of the sale: ("booked", reply), ("not-booked", problem) or ("unknown", problem or None)."""
     request = urllib.request.Request(url, method="POST", data=sale.encode(), headers={
         "Authorization": f"Bearer {token}", "Content-Type": "application/json", "Idempotency-Key": key})
     give_up = time.monotonic() + patience_s
     while True:
         problem = None
         try:
-            # Longer than the bridge takes for any answer.
+            # Longer than the deadline of the bridge (server.deadline, 15 s).
             with urllib.request.urlopen(request, timeout=20) as response:
                 if response.status == 201:
                     return "booked", json.load(response)
@@ -47,7 +46,7 @@ def pay(url, token, key, sale, patience_s=60):
             except (OSError, ValueError, http.client.HTTPException):
                 pass
         except (OSError, ValueError, http.client.HTTPException):
-            pass  # No whole answer: the sale may be booked or not. The same key asks again.
+            pass  # No complete answer: the sale may be booked. Repeat with the same key.
         if problem and not problem["retryable"]:
             return ("not-booked" if problem["code"] in NOT_BOOKED else "unknown"), problem
         pause = problem.get("retry_after") if problem else None
@@ -64,6 +63,6 @@ if __name__ == "__main__":
         outcome, said = pay(sys.argv[1], token, sys.argv[2], sys.argv[3], patience_s)
         status = {"booked": 0, "not-booked": 1, "unknown": 2}[outcome]
         print(outcome, json.dumps(said))
-    except Exception as fault:  # Python would exit with 1, which says that nothing was booked.
+    except Exception as fault:  # Python's own exit status is 1, which means not booked.
         print(f"pay.py: {fault!r}", file=sys.stderr)
     sys.exit(status)
