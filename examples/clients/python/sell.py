@@ -1,5 +1,5 @@
-"""Reads what is sold, sells it, repeats the sale, and is told of a mistake: with a client that is generated from the
-bridge's document.
+"""Lists products, sells one, repeats the sale, and handles an error, with a client generated from the bridge's OpenAPI
+document.
 
     pip install openapi-python-client ruff
     openapi-python-client generate --path ../../../openapi/openapi.json --config generator.yaml --meta none \\
@@ -33,7 +33,7 @@ bridge = AuthenticatedClient(
 
 
 def sell(key: str, sale: PayItems) -> tuple[PayItem, bool] | Problem:
-    """Books a sale, once however often it is asked: for as long as that is safe and may succeed, with the same key.
+    """Books a sale once: repeats with the same key while that is safe and may succeed.
 
     Says with the reply whether it repeats an earlier one.
     """
@@ -42,7 +42,7 @@ def sell(key: str, sale: PayItems) -> tuple[PayItem, bool] | Problem:
         match answer.parsed:
             case PayItem() as reply:
                 return reply, answer.headers.get("Idempotent-Replayed") == "true"
-            # The outcome is not known, and repeating does not change that before a person or a late reply does.
+            # The outcome is unknown until a late reply arrives or a person settles the payment. Stop repeating.
             case Problem(code=ProblemCode.PAYMENT_OUTCOME_UNKNOWN) | Problem(retryable=False) as problem:
                 return problem
             case Problem(retry_after=seconds):

@@ -1,5 +1,5 @@
-//! Reads what is sold, sells it, repeats the sale, and is told of a mistake: with a client that is generated from the
-//! bridge's document.
+//! Lists products, sells one, repeats the sale, and handles an error, with a client generated from the bridge's OpenAPI
+//! document.
 //!
 //! ```sh
 //! pip install openapi-generator-cli # and a Java runtime
@@ -19,7 +19,7 @@ use concertpos_bridge_client::models::{PayItem, PayItems, PaymentState, Problem,
 const INSTANCE: &str = "demo";
 const POINT_OF_SALE: i64 = 1;
 
-/// What the bridge says is wrong, or what came between it and us.
+/// A problem of the bridge, or a failure of the connection to it.
 fn problem<T: std::fmt::Debug>(error: Error<T>) -> Result<Problem, Box<dyn std::error::Error>>
 where
     Error<T>: std::error::Error + 'static,
@@ -30,7 +30,7 @@ where
     }
 }
 
-/// Books a sale, once however often it is asked: for as long as that is safe and may succeed, with the same key.
+/// Books a sale once: repeats with the same key while that is safe and may succeed.
 async fn sell(
     bridge: &Configuration,
     key: &str,
@@ -41,7 +41,7 @@ async fn sell(
             Ok(reply) => return Ok(Ok(reply)),
             Err(error) => problem(error)?,
         };
-        // The outcome is not known, and repeating does not change that before a person or a late reply does.
+        // The outcome is unknown until a late reply arrives or a person settles the payment. Stop repeating.
         if error.code == ProblemCode::PaymentOutcomeUnknown || !error.retryable {
             return Ok(Err(error));
         }

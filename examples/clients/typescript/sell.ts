@@ -1,5 +1,5 @@
-// Reads what is sold, sells it, repeats the sale, and is told of a mistake: with a client that is generated from the
-// bridge's document.
+// Lists products, sells one, repeats the sale, and handles an error, with a client generated from the bridge's OpenAPI
+// document.
 //
 //     npm ci && npm run generate && npm run build
 //     BRIDGE_URL=http://127.0.0.1:8080 BRIDGE_TOKEN=… npm start
@@ -19,7 +19,7 @@ const bridge = createClient<paths>({
 });
 const path = { instance: "demo", pos_id: 1 };
 
-/** Books a sale, once however often it is asked: for as long as that is safe and may succeed, with the same key. */
+/** Books a sale once: repeats with the same key while that is safe and may succeed. */
 async function sell(key: string, body: Sale): Promise<{ items: unknown; replayed: boolean } | Problem> {
   for (;;) {
     const { data, error, response } = await bridge.POST("/v1/instances/{instance}/points-of-sale/{pos_id}/payments", {
@@ -27,7 +27,7 @@ async function sell(key: string, body: Sale): Promise<{ items: unknown; replayed
       body,
     });
     if (data) return { items: data.Items, replayed: response.headers.get("Idempotent-Replayed") === "true" };
-    // The outcome is not known, and repeating does not change that before a person or a late reply does.
+    // The outcome is unknown until a late reply arrives or a person settles the payment. Stop repeating.
     if (error.code === "payment-outcome-unknown" || !error.retryable) return error;
     await wait((error.retry_after ?? 1) * 1000);
   }
