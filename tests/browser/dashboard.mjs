@@ -223,7 +223,7 @@ try {
   const cyton = second.locator(".shard", { has: second.getByRole("heading", { name: "cyton", exact: true }) });
   await cyton.getByRole("button", { name: "Take cyton out" }).click();
   const sure = second.locator("#cordon");
-  await sure.getByText("This holds for every instance").waitFor();
+  await sure.getByText("This applies to every instance").waitFor();
   await sure.getByRole("button", { name: "Cancel" }).click();
   assert.deepEqual(await ofBoth(), [["demo", false], ["stage", false]], "cancelled, and done all the same");
   await cyton.getByRole("button", { name: "Take cyton out" }).click();
@@ -241,8 +241,8 @@ try {
   // Who may not operate is told so, and sees nothing of shards and budgets.
   await second.getByRole("button", { name: "Sign out" }).click();
   await signIn("a-token-of-the-shop");
-  await second.getByText("This token may not see the bridge").waitFor();
-  await second.getByText("This one may use stage; shown here are its own payments").waitFor();
+  await second.getByText("This token cannot view the bridge's status").waitFor();
+  await second.getByText("This token may use stage; the page shows its own payments").waitFor();
   for (const part of ["#shards", "#budget", "#attention", "#figures"]) {
     assert.equal(await second.locator(part).isVisible(), false, `${part} is shown to one who may not operate`);
   }
@@ -263,7 +263,7 @@ try {
 
   // The bridge goes: what is shown is marked as old.
   bridge.kill("SIGTERM");
-  await page.locator("#pulse", { hasText: "What is shown is as of" }).waitFor({ timeout: PATIENCE_MS });
+  await page.locator("#pulse", { hasText: "The data is as of" }).waitFor({ timeout: PATIENCE_MS });
   await shown("bridge-gone");
   await legible("bridge gone");
   await page.getByRole("button", { name: "Sign out" }).click();

@@ -1,11 +1,11 @@
-// Asking the bridge. The token is kept in this tab's session only, and goes nowhere but into the header.
+// Requests to the bridge. The token is kept in this tab's session only, and sent only in the Authorization header.
 
 const KEY = "concertpos-bridge-token";
 const PATIENCE_MS = 10_000;
 
 let inMemory = null;
 
-/** An answer that is no success, in the words of the bridge's problem document. */
+/** An error answer of the bridge, with its problem document. */
 export class Refused extends Error {
   constructor(status, problem, retryAfter) {
     super(problem.detail || problem.title || `The bridge answered ${status}.`);
@@ -24,7 +24,7 @@ export class Unreachable extends Error {
   }
 }
 
-// A browser may forbid a page to keep anything; the token is then kept until the page is left.
+// A browser may forbid storage; the token is then kept in memory until the page is closed.
 export function token() {
   try {
     return sessionStorage.getItem(KEY) ?? inMemory;
@@ -53,7 +53,7 @@ export function headers(more = {}) {
   return known === null ? more : { ...more, Authorization: `Bearer ${known}` };
 }
 
-/** Numbers whose spelling a browser would change (1.10, or twenty digits) stay text. */
+/** Keeps numbers as text if JavaScript would change their digits (1.10, or twenty digits). */
 function exact(_, value, context) {
   return typeof value === "number" && context?.source && String(value) !== context.source ? context.source : value;
 }
@@ -63,7 +63,7 @@ export async function problemOf(response) {
   return new Refused(response.status, problem, Number(response.headers.get("Retry-After")) || null);
 }
 
-/** Asks, and returns what the bridge answers as JSON. */
+/** Sends a request and returns the JSON of the answer. */
 export async function ask(path, { method = "GET", body, more } = {}) {
   let response;
   let text;

@@ -1,12 +1,12 @@
-// Broadcasts: what administrators and the gateway told all tills, as they come.
+// Broadcasts of the gateway, as they arrive.
 
 import { byId, el, foreign, say, time } from "./dom.js";
 import { follow } from "./stream.js";
 
 const MOST_ROWS = 50;
 const LISTENING = "Listening.";
-/** Why entries may be missing, in words. */
-const REASONS = { unreadable: "a message of the gateway could not be read", "no-connection": "no connection to the gateway was open or sure to hear", history: "the history did not reach back" };
+/** Texts for the reasons of a gap. */
+const REASONS = { unreadable: "a message of the gateway could not be read", "no-connection": "no link to the gateway was sure to receive them", history: "the history was too short" };
 let stream = null;
 let followed = null;
 let heard = 0;
@@ -19,7 +19,7 @@ function add(at, ...content) {
 
 function words(message, parameters) {
   const content = [foreign(message)];
-  if (message === "updatepos") content.push(el("span", { className: "muted" }, " – the catalogue changed; copies are asked for anew"));
+  if (message === "updatepos") content.push(el("span", { className: "muted" }, " – the catalogue changed; its cached replies are no longer fresh"));
   if (parameters && Object.keys(parameters).length > 0) content.push(el("code", { className: "foreign" }, JSON.stringify(parameters)));
   return content;
 }
@@ -35,25 +35,25 @@ function onEvent({ event, data }) {
     heard += 1;
     say(byId("stream-words"), LISTENING);
     const content = words(told.message, told.parameters);
-    if (told.maybe_duplicate) content.push(el("span", { className: "badge-note" }, "perhaps heard twice"));
+    if (told.maybe_duplicate) content.push(el("span", { className: "badge-note" }, "perhaps a duplicate"));
     add(told.received_at, ...content);
   } else if (event === "gap") {
     add(Date.now(), el("span", { className: "muted" }, "Broadcasts may be missing here: "), foreign(REASONS[told.reason] ?? told.reason ?? "no reason is given"));
   } else if (event === "reset") {
-    add(Date.now(), el("span", { className: "muted" }, "The bridge began a new log; what came between is not known."));
+    add(Date.now(), el("span", { className: "muted" }, "The bridge began a new log; broadcasts may be missing."));
   } else if (event === "overloaded") {
-    say(byId("stream-words"), "The bridge has no room for another listener; trying again.");
+    say(byId("stream-words"), "The bridge accepts no more listeners; trying again.");
   }
 }
 
 function onState(state, fault) {
-  const open = heard > 0 ? LISTENING : "Listening; nothing has been said yet.";
-  const away = "The stream has ended; connecting again.";
+  const open = heard > 0 ? LISTENING : "Listening; no broadcast yet.";
+  const away = "The stream ended; reconnecting.";
   say(byId("stream-words"), state === "open" ? open : state === "refused"
     ? `Broadcasts cannot be shown: ${fault?.message ?? "the bridge refuses the stream."}` : away);
 }
 
-/** Listens to this instance, and to no other. */
+/** Listens to this instance only. */
 export function listen(instance) {
   if (followed === instance && stream) return;
   silence();
@@ -67,7 +67,7 @@ export function listen(instance) {
   stream = follow(instance, { onEvent, onState });
 }
 
-/** Stops listening, as while nobody looks. */
+/** Stops listening, such as while the tab is hidden. */
 export function silence() {
   stream?.stop();
   stream = null;

@@ -1,4 +1,4 @@
-// The budget of each command, as it drains and refills.
+// The budget of each command.
 
 import { byId, count, duration, el, keep, mark, say, shape, trend } from "./dom.js";
 
@@ -25,7 +25,7 @@ function stateOf(window) {
     const until = new Date(Date.now() + window.closed_for_ms).toLocaleTimeString();
     return ["closed", `Closed by the gateway for ${duration(window.closed_for_ms / 1000)}, until ${until}`];
   }
-  if (window.probing) return ["closed", "Closed by the gateway: the next command alone asks whether it is open"];
+  if (window.probing) return ["closed", "Closed by the gateway: one command tests whether it is open"];
   if (waits.length) return ["waiting", `Waiting: ${waits.join(", ")}`];
   if (window.used_points === 0) return ["full", "Full"];
   return window.used_points >= window.capacity_points ? ["spent", "Spent"] : ["open", "Open"];

@@ -1,4 +1,4 @@
-// Putting words on the page. Whatever the gateway or a caller wrote goes in as text and never as markup.
+// Writes to the page. Text of the gateway and of callers is inserted as text, never as markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -17,10 +17,10 @@ export function el(tag, properties = {}, ...children) {
   return element;
 }
 
-/** What somebody else wrote: kept apart from the writing direction of what is around it. */
+/** Text of the gateway or a caller, isolated from the writing direction around it. */
 export const foreign = (text) => el("bdi", { className: "foreign" }, String(text));
 
-/** Changes the text only where it differs: what does not change is not read out again. */
+/** Changes the text only if it differs, so that screen readers do not repeat it. */
 export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -29,12 +29,12 @@ export function mark(element, name, value) {
   if (element.dataset[name] !== String(value)) element.dataset[name] = value;
 }
 
-/** Tells those who do not see the page. */
+/** Announces a text to screen readers. */
 export function announce(text) {
   say(byId("announcement"), text);
 }
 
-/** Brings the children of `parent` in line with `items`: kept by key, so that focus and reading are not disturbed. */
+/** Updates the children of `parent` to match `items`. Keeps elements by key, so that focus and screen readers stay put. */
 export function keep(parent, items, keyOf, make, update) {
   const old = new Map([...parent.children].map((child) => [child.dataset.key, child]));
   let next = parent.firstElementChild;
@@ -53,7 +53,7 @@ export function keep(parent, items, keyOf, make, update) {
   for (const child of old.values()) child.remove();
 }
 
-/** A row of values over time as a drawing. */
+/** An SVG for a chart of values over time. */
 export function trend(className) {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("class", className);
@@ -72,7 +72,7 @@ export function shape(svg, tag, attributes) {
 const clock = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
 const day = new Intl.DateTimeFormat([], { day: "numeric", month: "short" });
 
-/** A time as people read it; the day only where it is not today. */
+/** A local time, with the day unless it is today. */
 export function time(at) {
   const date = new Date(at);
   if (Number.isNaN(date.valueOf())) return "–";

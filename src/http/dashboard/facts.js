@@ -1,8 +1,8 @@
-// What is known of one payment, for lists and for the dialog that settles it.
+// The fields of one payment, for lists and for the dialog that settles it.
 
 import { el, foreign, time } from "./dom.js";
 
-/** What was sold, as people say it. */
+/** The products of a sale, as text. */
 export const sale = (payment) => payment.Products?.map((line) => `${line.Amount} × product ${line.ID}`).join(", ") ?? "A sale that cannot be read";
 
 function factsOf(payment) {
@@ -14,8 +14,8 @@ function factsOf(payment) {
     ["Payment method", payment.PaymentMethod ?? "not readable"],
     ["Caller", payment.caller],
     ["Key", payment.idempotency_key],
-    ...(payment.gateway ? [["The gateway said", payment.gateway.error]] : []),
-    ...(payment.state === "unreadable" ? [["Its record cannot be read", payment.unreadable.reason], ["It was last", payment.unreadable.last_state ?? "not known"]] : []),
+    ...(payment.gateway ? [["Gateway error", payment.gateway.error]] : []),
+    ...(payment.state === "unreadable" ? [["Record cannot be read", payment.unreadable.reason], ["Last state", payment.unreadable.last_state ?? "not known"]] : []),
     ...(payment.evidence ? [["Matching transactions", evidence === 0 ? "none found so far" : evidence]] : []),
   ];
 }

@@ -1,4 +1,4 @@
-// The page's one loop: ask the bridge, show what it says, and again, while somebody looks.
+// The page's only loop: reads the status of the bridge and shows it, while the tab is visible.
 
 import { ask, keepToken, token } from "./api.js";
 import { forgetAttention, showAttention, showFigures } from "./attention.js";
@@ -11,7 +11,7 @@ import { forgetShards, prepareCordon, showShards } from "./shards.js";
 
 const EVERY_MS = 1000;
 const LONGEST_PAUSE_MS = 15_000;
-/** What a token without `operate` may see changes seldom. */
+/** Interval for a token without `operate`, whose data changes seldom. */
 const LIMITED_EVERY_MS = 5000;
 
 let timer = null;
@@ -96,7 +96,7 @@ async function showLimited(mine) {
     if (fault.status !== 403) throw fault;
     payments = "no payments (it lacks the scope pay)";
   }
-  say(byId("limited-words"), `Shards, budget and settling need a token with the scope operate. This one may use ${instances.join(", ") || "no instance"}; shown here are ${payments}, and the broadcasts if it may hear them.`);
+  say(byId("limited-words"), `Shards, budget and settling need a token with the scope operate. This token may use ${instances.join(", ") || "no instance"}; the page shows ${payments}, and broadcasts if its scopes allow them.`);
   return LIMITED_EVERY_MS;
 }
 
@@ -120,7 +120,7 @@ function failed(fault) {
   }
   if (byId("board").hidden && fault.status === 429) {
     keepToken(null);
-    showSignIn(`Too many wrong tokens came from here, so this one was not looked at. Try again in ${fault.retryAfter ?? 30} seconds.`);
+    showSignIn(`Too many wrong tokens came from this address, so this one was not checked. Try again in ${fault.retryAfter ?? 30} seconds.`);
     return null;
   }
   if (byId("board").hidden && fault.status === 403) {
@@ -128,7 +128,7 @@ function failed(fault) {
     return null;
   }
   failures += 1;
-  const since = lastGood ? ` What is shown is as of ${time(lastGood)}.` : "";
+  const since = lastGood ? ` The data is as of ${time(lastGood)}.` : "";
   pulse("away", `${fault.message}${since}`);
   if (failures === 1) announce(`${fault.message}${since}`);
   document.body.classList.add("stale");
@@ -168,9 +168,9 @@ function prepare() {
   byId("sign-in-form").addEventListener("submit", (event) => {
     event.preventDefault();
     const given = byId("token").value.trim();
-    // What no header can carry is no token either.
+    // A token must fit into a header.
     if (!/^[\x21-\x7e]+$/.test(given)) {
-      say(byId("sign-in-problem"), given ? "A token has only letters, digits and signs, and no spaces." : "Enter a token.");
+      say(byId("sign-in-problem"), given ? "A token has only letters, digits and punctuation, and no spaces." : "Enter a token.");
       byId("token").focus();
       return;
     }

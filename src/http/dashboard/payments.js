@@ -1,4 +1,4 @@
-// Payments: those of unknown outcome first, since somebody has to decide them.
+// Payments: those of unknown outcome first, since a person must settle them.
 
 import { ask, inInstance } from "./api.js";
 import { byId, el, keep, mark, say, time } from "./dom.js";
@@ -6,12 +6,12 @@ import { facts, sale } from "./facts.js";
 import { openSettle } from "./settle.js";
 
 const RECENT = 50;
-/** As many as one page of the listing holds. */
+/** The most that one page of the listing holds. */
 const MOST = 1000;
-/** How long a list is believed while the counts do not change: evidence arrives without changing them. */
+/** How long a list is used while the counts stay the same: new evidence does not change them. */
 const LIST_MS = 5000;
 const RECENT_MS = 10_000;
-const STATES = [["unknown", "unsettled"], ["dispatching", "on their way"], ["reserved", "waiting to be sent"], ["booked", "booked"], ["released", "not booked, key free"], ["settled", "settled by hand"], ["unreadable", "not readable"]];
+const STATES = [["unknown", "unsettled"], ["dispatching", "being sent"], ["reserved", "waiting to be sent"], ["booked", "booked"], ["released", "not booked, key free"], ["settled", "settled by hand"], ["unreadable", "unreadable"]];
 let lists = { at: 0, counts: "" };
 let recentAt = 0;
 
@@ -43,14 +43,14 @@ async function listOf(instances, query) {
   return answers.flat().sort((a, b) => Date.parse(b.created_at) - Date.parse(a.created_at));
 }
 
-/** Shows the counts, and the lists where they may have changed. */
+/** Shows the counts, and reloads the lists if they may have changed. */
 export async function showPayments(counts, instances, operates, whole = false) {
   const known = JSON.stringify([counts, instances]);
   keep(byId("payment-states"), counts ? STATES : [], ([state]) => state, () => el("span"), (box, [state, words]) => {
     say(box, `${counts[state]} ${words}`);
     mark(box, "state", state);
   });
-  if (!counts && whole) say(byId("payment-states"), "The journal cannot be read: payments are refused until it can.");
+  if (!counts && whole) say(byId("payment-states"), "The journal cannot be read: payments are refused meanwhile.");
   const now = Date.now();
   if (known !== lists.counts || now - lists.at > LIST_MS) {
     lists = { at: now, counts: known };
@@ -78,7 +78,7 @@ async function showRecent(instances) {
   });
 }
 
-/** The next look asks for everything again. */
+/** Makes the next update reload all lists. */
 export function agePayments() {
   lists = { at: 0, counts: "" };
   recentAt = 0;

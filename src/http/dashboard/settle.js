@@ -1,4 +1,4 @@
-// Settling a payment of unknown outcome: a person's decision, on the record as that person saw it.
+// The dialog that settles a payment of unknown outcome, on the revision of the record that it shows.
 
 import { ask, inInstance } from "./api.js";
 import { announce, byId, count, el, foreign, say } from "./dom.js";
@@ -6,7 +6,7 @@ import { facts } from "./facts.js";
 
 let open = null;
 
-/** What tells one transaction from another, in the gateway's own spelling; all of it follows. */
+/** A title for a transaction, with the gateway's values; the whole transaction follows below it. */
 function titleOf(transaction) {
   const { ID: id, timestamp, AmountMoney: money } = transaction;
   const known = [id !== undefined && `Transaction ${id}`, timestamp && `of ${timestamp}`, money && `for ${money}`];
@@ -18,13 +18,13 @@ function evidence(payment) {
   if (!found) return [];
   const clues = found.transactions ?? [];
   const words = clues.length === 0
-    ? "The bridge found no transaction that matches. That proves nothing while the look is incomplete."
+    ? "The bridge found no matching transaction. This proves nothing while the search is incomplete."
     : `${count(clues.length, "transaction")} at the gateway may be this payment. Another till may have sold the same.`;
   const lines = clues.map((clue) => el("li", {}, foreign(titleOf(clue.transaction)),
     clue.other_payments ? ` – ${count(clue.other_payments, "other payment")} could explain it too` : "",
     el("code", { className: "foreign" }, JSON.stringify(clue.transaction))));
   return [el("h3", {}, "Evidence"), el("p", {}, words), el("p", { className: "muted" },
-    `${count(found.looks, "look")}; the last one ${found.complete ? "reached back to before the payment was sent" : "did not reach back far enough"}.`),
+    `${count(found.looks, "search", "searches")}; the last one ${found.complete ? "reached back to before the payment was sent" : "did not reach back far enough"}.`),
   el("ul", {}, ...lines)];
 }
 
@@ -39,7 +39,7 @@ export function openSettle(payment, whenSettled) {
 
 function wordsOf(fault) {
   if (fault.status === 412 || fault.code === "outcome-conflict") {
-    return "This payment has changed since you opened it. Close this and look at it again before you decide.";
+    return "This payment has changed since you opened it. Close this dialog and open it again before you decide.";
   }
   return fault.message;
 }

@@ -1,4 +1,4 @@
-// Shards and their links, and taking one out by hand.
+// Shards and their links, and the dialog that takes a shard out.
 
 import { ask } from "./api.js";
 import { announce, byId, count, duration, el, foreign, keep, mark, say, shape, trend } from "./dom.js";
@@ -10,14 +10,14 @@ let changed = () => {};
 
 const serving = (shard) => shard.links.filter((link) => link.state !== "set-aside");
 
-/** What a shard is, in one word for the sign and a few for people. */
+/** The state of a shard: a name for the style, and a text. */
 export function standing(shard) {
   const links = serving(shard).length;
-  if (shard.cordoned) return links > 0 ? ["out", "Being emptied"] : ["out", "Taken out"];
+  if (shard.cordoned) return links > 0 ? ["out", "Draining"] : ["out", "Taken out"];
   if (!shard.good && links > 0) return ["warn", "Failing, still linked"];
   if (!shard.good) return ["down", "Down"];
   if (links > 0) return ["good", "Serving"];
-  // Another shard has taken over, so this one was not dialled again: nobody knows whether it is there.
+  // Another shard has taken over, so this one was not dialled again: whether it is reachable is unknown.
   return shard.in_doubt ? ["lost", "Lost its links"] : ["idle", "Standing by"];
 }
 
@@ -56,7 +56,7 @@ function update(card, shard, others, key) {
   const longest = Math.max(0, ...links.map((link) => link.open_seconds));
   say(card.querySelector(".facts-line"), links.length ? `${trip} · longest open ${duration(longest)}` : trip);
   const fault = card.querySelector(".fault");
-  const failures = shard.failures ? `${count(shard.failures, "failed attempt")} in a row${shard.cordoned ? "" : "; tried again every few seconds"}. ` : "";
+  const failures = shard.failures ? `${count(shard.failures, "failed attempt")} in a row${shard.cordoned ? "" : "; retried every few seconds"}. ` : "";
   const wanted = failures + (shard.last_fault ? `Last fault: ${shard.last_fault}` : "");
   if (fault.textContent !== wanted) {
     fault.replaceChildren(failures, ...(shard.last_fault ? ["Last fault: ", foreign(shard.last_fault)] : []));
@@ -98,8 +98,8 @@ function confirmCordon(shard, others) {
   const out = asked.cordoned;
   say(byId("cordon-heading"), out ? `Take ${shard.shard} out?` : `Put ${shard.shard} back?`);
   say(byId("cordon-words"), out
-    ? "It gets no new connections and gives up those it has as soon as another shard serves. What is under way on them ends as ever. This holds for every instance that your token may use, until it is put back or the bridge restarts."
-    : "It may be connected to again, for every instance that your token may use.");
+    ? "It gets no new links, and its links close as soon as another shard serves; commands under way on them end normally. This applies to every instance that your token may use, until it is put back or the bridge restarts."
+    : "The bridge may connect to it again, for every instance that your token may use.");
   say(byId("cordon-warning"), out && others.length === 0 ? "No other shard has a link at this moment: its links stay until another has." : "");
   say(byId("cordon-yes"), out ? "Take it out" : "Put it back");
   say(byId("cordon-problem"), "");

@@ -1,15 +1,15 @@
-// Broadcasts as they come. Read with fetch rather than EventSource, which cannot send the token as a header.
+// Reads the event stream with fetch, since EventSource cannot send the token as a header.
 
 import { address, headers, inInstance, problemOf } from "./api.js";
 
 const FIRST_PAUSE_MS = 1000;
 const LONGEST_PAUSE_MS = 30_000;
-/** More than any event of the bridge: a stream that never ends an event must not fill the memory. */
+/** More than any event of the bridge: bounds the memory if a stream never ends an event. */
 const MOST_PENDING = 4 * 1024 * 1024;
-/** The bridge says something at least every 15 seconds by default; a stream silent for this long is dead. */
+/** The bridge sends a heartbeat every 15 seconds by default; a stream silent for this long is broken. */
 const SILENCE_MS = 90_000;
 
-/** The events in what has come so far, after the rules of the HTML standard that the bridge makes use of. */
+/** Parses the events received so far, by those rules of the HTML standard that the bridge uses. */
 export function* parse(state, text) {
   state.pending += text;
   const lines = state.pending.split(/\r\n|\n|\r(?!$)/);
@@ -78,7 +78,7 @@ export function follow(instance, { onEvent, onState }) {
     const fault = await read();
     if (stopped) return;
     failures += 1;
-    // What a token may not hear, or a bridge does not offer, is not asked for over and over.
+    // Retry slowly if the token may not listen, or the bridge has no such stream.
     const refused = [401, 403, 404, 405, 406].includes(fault?.status);
     onState(refused ? "refused" : "away", fault);
     const pause = refused ? LONGEST_PAUSE_MS : Math.min(LONGEST_PAUSE_MS, state.retry * 2 ** Math.min(failures - 1, 5));
