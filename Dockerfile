@@ -1,24 +1,24 @@
-# The bridge in an image of its own: one static program, the certificates it trusts, and nothing else. No shell, no
-# package manager, no user but a number. What cannot be in the image is what is yours: keys, tokens, records.
+# The bridge's image: one static program and the trusted certificates. No shell, no package manager, a numeric user. Keys,
+# tokens and records are not in the image.
 #
 #   docker build --tag concertpos-bridge .
 #   docker run --read-only --publish 8080:8080 --volume bridge:/data \
 #     --env BRIDGE_INSTANCES__MYFESTIVAL__API_KEY concertpos-bridge
 
-# Anything from Debian or Ubuntu with rustup's toolchain of the version in Cargo.toml.
+# Any image of Debian or Ubuntu with rustup and the Rust version in Cargo.toml.
 ARG BASE=rust:1.95-slim-bookworm
 
 FROM ${BASE} AS tools
-# Unpinned: a security fix of the base's distribution is wanted, and nothing of it but certificates reaches the image.
+# Unpinned, to get security fixes of the distribution; only its certificates are copied into the image.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates gcc libc6-dev musl-tools \
     && rm -rf /var/lib/apt/lists/*
-# Static, since the image has no C library. The target is that of the machine that builds.
+# Static, since the image has no C library. Builds for the architecture of the build machine.
 RUN rustup target add "$(uname -m)-unknown-linux-musl"
 WORKDIR /build
 
-# The crates, built of an empty program: only a change of Cargo.toml or Cargo.lock builds them anew.
+# Builds the crates with an empty program, so that only a change of Cargo.toml or Cargo.lock rebuilds them.
 FROM tools AS crates
 COPY Cargo.toml Cargo.lock ./
 COPY simulator/Cargo.toml simulator/
@@ -31,7 +31,7 @@ RUN mkdir src simulator/src \
 FROM crates AS program
 COPY simulator/src simulator/src
 COPY src src
-# Touched, since the files may be older than the empty ones that they replace.
+# touch, since the files may be older than the empty ones that they replace.
 RUN touch src/main.rs src/lib.rs simulator/src/lib.rs \
     && cargo build --locked --release --target "$(uname -m)-unknown-linux-musl" \
     && mkdir --parents /image/etc/ssl/certs /image/data /image/tmp \
@@ -49,14 +49,14 @@ LABEL org.opencontainers.image.title="ConcertPOS bridge" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-# One layer, with the owners and modes that were set.
+# One layer, which keeps owners and modes.
 COPY --from=program /image/ /
-# A number, so that Kubernetes can see that it is not root.
+# A number, so that Kubernetes can verify that it is not root.
 USER 65532:65532
-# The settings' own places, data/journal and data/cache, are thereby in the volume.
+# Puts data/journal and data/cache, the defaults of the settings, into the volume.
 WORKDIR /
-# The environment goes before a configuration file: to listen elsewhere, set this variable. Beyond loopback the bridge
-# does not start without tokens.
+# The environment overrides a configuration file: to listen elsewhere, set this variable. The bridge does not start on an
+# address other than loopback without tokens.
 ENV BRIDGE_SERVER__LISTEN=0.0.0.0:8080
 VOLUME /data
 EXPOSE 8080
