@@ -7,7 +7,7 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use concertpos_simulator::{Action, Config, Counting, Fault, Garbage, Limits};
+use concertpos_simulator::{Action, Config, Counting, Fault, Garbage, Limits, Say, Scripted};
 use reqwest::Method;
 use support::events::Stream;
 use support::{World, eventually, problem, together};
@@ -361,14 +361,20 @@ async fn a_reply_that_is_not_understood_is_asked_for_once_and_the_old_copy_stand
     let settings = [("BRIDGE_GATEWAY__REQUEST_TIMEOUT", "300ms")];
     let world = World::with(Config::default(), &settings).await;
     let received = || world.gateway.counts().command("listproducts").received;
-    for (number, kind) in (1..).zip([Garbage::NotUtf8, Garbage::Text, Garbage::Binary, Garbage::Truncated]) {
-        let asked = received();
-        world.gateway.add_fault(Fault::new(Action::Garbage { kind, instead: true }).on("listproducts"));
+    let garbage = [Garbage::NotUtf8, Garbage::Text, Garbage::Binary, Garbage::Truncated];
+    let garbage = garbage.map(|kind| Action::Garbage { kind, instead: true });
+    let no_object = ["[]", "7"].map(|json| {
+        let parameters = Some(json.parse().unwrap());
+        Action::Script { frames: vec![Scripted { after_ms: 0, say: Say::Reply { parameters } }] }
+    });
+    for (number, action) in (1..).zip(garbage.into_iter().chain(no_object)) {
+        let (asked, kind) = (received(), format!("{action:?}"));
+        world.gateway.add_fault(Fault::new(action).on("listproducts"));
         let page = format!("/points-of-sale/{number}/products");
-        assert_eq!(problem(world.get(&page).await).await.code, "gateway-protocol-violation", "{kind:?}");
-        assert_eq!(received(), asked + 1, "{kind:?} is asked for once");
+        assert_eq!(problem(world.get(&page).await).await.code, "gateway-protocol-violation", "{kind}");
+        assert_eq!(received(), asked + 1, "{kind} is asked for once");
         world.gateway.clear_faults();
-        assert_eq!(world.get(&page).await.status(), 200, "{kind:?} is not remembered");
+        assert_eq!(world.get(&page).await.status(), 200, "{kind} is not remembered");
     }
     world.gateway.broadcast("demo", "updatepos", "{}").unwrap();
     world.gateway.add_fault(Fault::new(Action::Garbage { kind: Garbage::NotUtf8, instead: true }));

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use concertpos_simulator::{Config, Instance, Simulator};
+use concertpos_simulator::{Action, Config, Fault, Instance, Simulator};
 use data_encoding::HEXLOWER;
 use reqwest::{Client, Method, RequestBuilder, Response};
 use running::{Running, free_address, run, wait_until};
@@ -324,6 +324,7 @@ async fn at_debug_no_frame_is_a_line_of_the_log() {
         answer.status() == 200
     };
     while !links().await {}
+    world.gateway.add_fault(Fault::new(Action::Unasked { event: "event-of-the-test".into() }).on("listtransactions"));
     for number in 0..50 {
         world.gateway.broadcast("demo", &format!("broadcast-{number}-of-the-test"), "{}").unwrap();
         let read = world.ask(&Method::GET, "/v1/instances/demo/points-of-sale/1/transactions", Some("read")).await;
@@ -334,7 +335,7 @@ async fn at_debug_no_frame_is_a_line_of_the_log() {
     assert_eq!(status, Some(0));
     assert!(!log.contains("of-the-test"), "{log}");
     // One a request, and what the start and the end have to say.
-    assert!((50..150).contains(&log.lines().count()), "{} lines:\n{log}", log.lines().count());
+    assert!((50..100).contains(&log.lines().count()), "{} lines:\n{log}", log.lines().count());
 }
 
 #[tokio::test]
@@ -409,6 +410,12 @@ fn the_unit_leaves_no_dump_of_secrets_and_bounds_memory() {
     for line in ["LimitCORE=0", "MemoryMax=1G"] {
         assert!(unit.lines().any(|given| given == line), "{line}");
     }
+}
+
+#[test]
+fn the_unit_lets_the_boot_id_be_read_by_which_a_restart_knows_what_is_spent() {
+    let unit = include_str!("../deploy/systemd/concertpos-bridge.service");
+    assert!(unit.lines().any(|given| given == "ProcSubset=all"));
 }
 
 /// Every file below a folder.

@@ -138,9 +138,11 @@ mod tests {
         let (mut epochs, start) = (Epochs::default(), Instant::now());
         let subject = Subject::Catalogue("demo".into());
         let first = epochs.epoch(&subject);
-        for _ in 0..=MAX_ENDS {
+        for _ in 0..MAX_ENDS {
             epochs.end(subject.clone(), start);
         }
+        assert_eq!(epochs.epoch_status(&subject, first), EpochStatus::Ended(Some(start)));
+        epochs.end(subject.clone(), start);
         assert_eq!(epochs.epoch_status(&subject, first), EpochStatus::Ended(None));
     }
 }

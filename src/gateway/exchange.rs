@@ -329,6 +329,17 @@ mod tests {
     }
 
     #[test]
+    fn no_ping_has_the_payload_of_another_so_that_a_late_pong_settles_nothing() {
+        let mut exchange = Exchange::new();
+        let payloads = [exchange.settle(), exchange.probe(), exchange.probe(), exchange.settle()];
+        assert!((1..payloads.len()).all(|at| !payloads[..at].contains(&payloads[at])), "{payloads:?}");
+        for earlier in &payloads[..3] {
+            assert_eq!(exchange.pong(*earlier), Pong::Alive);
+        }
+        assert_eq!(exchange.pong(payloads[3]), Pong::Settled);
+    }
+
+    #[test]
     fn an_ending_frame_with_nobody_waiting_closes_the_link_whether_settling_or_idle() {
         let mut exchange = waiting("listpm", Kind::Read);
         let payload = exchange.settle();
@@ -405,6 +416,17 @@ mod tests {
             assert_eq!(exchange.pong(second), Pong::Doubted);
             let conclusion = Conclusion { error: GatewayError::word("error_exec"), refuses: false };
             assert_eq!(exchange.conclude(), Some(conclusion));
+        }
+    }
+
+    #[test]
+    fn of_several_errors_that_prove_as_much_the_first_is_told() {
+        for words in [["invalid_password", "getlicense"], ["error_exec", "server_error"]] {
+            let mut exchange = payment();
+            doubted(&mut exchange, error(words[0]));
+            let second = doubted(&mut exchange, error(words[1]));
+            exchange.pong(second);
+            assert_eq!(exchange.conclude().unwrap().error, GatewayError::word(words[0]));
         }
     }
 

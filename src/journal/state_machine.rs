@@ -430,6 +430,31 @@ mod tests {
     }
 
     #[test]
+    fn of_what_was_never_sent_a_restart_finds_no_record() {
+        assert_eq!(record().apply(&Event::Restart, 1), Err(Rejection::Impossible(State::Reserved)));
+    }
+
+    #[test]
+    fn an_unknown_payment_keeps_the_first_word_that_the_gateway_said_of_it() {
+        let unclear = |word: &str| Event::Outcome(Outcome::Unknown(Some(GatewayError::word(word))));
+        let mut record = after(&[Event::Dispatch, lost()]);
+        assert_eq!(record.apply(&unclear("server_error"), 2), Ok(Effect::Changed));
+        assert_eq!(record.apply(&unclear("error_exec"), 3), Ok(Effect::Unchanged));
+        assert_eq!(record.gateway_error(), Some(&GatewayError::word("server_error")));
+    }
+
+    #[test]
+    fn how_long_a_shortened_reply_was_is_told_with_that_reply_and_with_no_other() {
+        let reply = format!(r#"{{"Items":1,"text":"{}"}}"#, "x".repeat(crate::journal::kept::MAX_REPLY));
+        let long = Event::Outcome(Outcome::Booked(body(&reply)));
+        let mut record = after(&[Event::Dispatch, long.clone()]);
+        assert_eq!(record.reply_bytes, Some(reply.len() as u64));
+        assert_eq!(record.apply(&booked(), 2), Ok(Effect::Unchanged));
+        assert_eq!(record.reply_bytes, Some(reply.len() as u64));
+        assert_eq!(after(&[Event::Dispatch, booked(), long]).reply_bytes, None);
+    }
+
+    #[test]
     fn a_word_that_proves_nothing_frees_no_key() {
         let record = after(&[Event::Dispatch, refused("server_error")]);
         assert_eq!(record.state(), State::Unknown);
@@ -468,6 +493,14 @@ mod tests {
         assert_eq!(record.contradictions.len(), 1);
         assert!(record.revision > before.revision);
         assert_eq!(record.apply(&refused("getlicense"), 4), Ok(Effect::Unchanged), "it agrees");
+    }
+
+    #[test]
+    fn a_frame_that_agrees_with_a_settlement_is_no_contradiction() {
+        let mut record = after(&[Event::Dispatch, lost()]);
+        record.apply(&settle(record.revision, Finding::Booked), 2).unwrap();
+        assert_eq!(record.apply(&booked(), 3), Ok(Effect::Unchanged));
+        assert_eq!(record.apply(&refused("getlicense"), 4), Ok(Effect::Contradicted));
     }
 
     #[test]

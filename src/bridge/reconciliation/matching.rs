@@ -218,7 +218,7 @@ mod tests {
 
     use super::*;
     use crate::journal::state_machine::Event;
-    use crate::journal::{Key, Outcome, Release};
+    use crate::journal::{Key, Outcome, Release, Verdict};
 
     fn body(json: &str) -> Body {
         Body::from(serde_json::from_str::<&RawValue>(json).unwrap())
@@ -325,6 +325,17 @@ mod tests {
     }
 
     #[test]
+    fn of_payments_that_a_person_settled_those_explain_that_were_booked() {
+        for (outcome, explain) in [(Finding::Booked, 1), (Finding::NotBooked, 0)] {
+            let mut settled = record(&[(7, 2)], None, Outcome::Unknown(None), 100);
+            let verdict = Verdict { outcome, reason: "counted the till".into(), by: "ops".into() };
+            settled.apply(&Event::Settle { revision: settled.revision, verdict }, 101).unwrap();
+            let look = look(&unknown(Some(10)), &reply(&[row(20, 1, 2, 7, 2)]), 100, &all(&[settled])).unwrap();
+            assert_eq!(look.candidates[0].other_payments, explain, "{outcome:?}");
+        }
+    }
+
+    #[test]
     fn a_look_is_complete_only_if_every_payment_was_compared_that_may_have_been_under_way() {
         let ours = record(&[(7, 2)], Some(10), Outcome::Unknown(None), LONGEST_UNDER_WAY_MS + 100);
         let look = |others: &Others| look(&ours, &reply(&[row(20, 1, 2, 7, 2)]), 100, others).unwrap();
@@ -339,8 +350,10 @@ mod tests {
             assert_eq!(look(&others).complete, complete);
         }
         assert_eq!(look(&others).candidates[0].other_payments, 3);
-        others.open(vec![earlier(99), later(5)], 1);
-        assert_eq!(look(&others).candidates[0].other_payments, 4, "each once");
+        others.open(vec![earlier(99), later(5), later(6)], 1);
+        assert_eq!(look(&others).candidates[0].other_payments, 5, "each once");
+        others.not_all_read();
+        assert!(!look(&others).complete, "one may explain what is found");
         let (mut none, mut elsewhere) = (Others::default(), Others::default());
         none.ended();
         assert!(look(&none).complete);

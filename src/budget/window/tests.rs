@@ -246,6 +246,38 @@ fn after_a_closing_one_command_alone_is_granted_until_it_is_answered() {
 }
 
 #[test]
+fn what_is_given_back_is_asked_again_only_if_it_was_the_probe_of_a_closing_that_still_holds() {
+    let mut window = Window::new(HOLD);
+    let before = window.try_grant(Tick(0), price(1)).unwrap();
+    window.close_until(Tick(70));
+    let probe = window.try_grant(Tick(70), price(1)).unwrap();
+    window.give_back(before);
+    assert!(matches!(window.free_at(Tick(70), price(1)), Some(Wait::InFlight { .. })), "one command alone");
+    window.open();
+    window.give_back(probe);
+    assert!(!window.needs_probe(), "it was opened by hand");
+}
+
+#[test]
+fn a_window_is_closed_until_the_instant_that_was_told_and_no_longer() {
+    let mut window = Window::new(HOLD);
+    window.close_until(Tick(70));
+    assert_eq!((window.closed_until(Tick(69)), window.closed_until(Tick(70))), (Some(Tick(70)), None));
+}
+
+#[test]
+fn a_closing_is_restored_for_what_is_left_of_it_and_one_that_is_over_asks_for_no_probe() {
+    let spent = Spent { closed_for_ms: 5, ..Spent::default() };
+    let restored = |away_ms| {
+        let mut window = Window::new(HOLD * 1000);
+        window.restore(Tick(7), &spent, away_ms);
+        (window.closed_until(Tick(7)), window.needs_probe())
+    };
+    assert_eq!(restored(2), (Some(Tick(3_007)), true));
+    assert_eq!(restored(5), (None, false));
+}
+
+#[test]
 fn opened_by_hand_a_window_needs_no_probe_and_keeps_what_it_holds() {
     let mut window = Window::new(HOLD);
     let spent = window.try_grant(Tick(0), price(99)).unwrap();

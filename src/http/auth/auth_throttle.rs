@@ -146,6 +146,14 @@ mod tests {
         assert!(throttle.known.load(Ordering::Relaxed) <= 2, "what is paid for is forgotten");
     }
 
+    #[test]
+    fn in_a_flood_of_refusals_those_beyond_so_many_a_second_are_held_back() {
+        let throttle = AuthThrottle::default();
+        let held: Vec<_> = (0..TOLD_AT_ONCE.get() * 2).map(|_| throttle.held_back()).collect();
+        assert_eq!(held.first(), Some(&None));
+        assert!(held.contains(&Some(HELD_BACK)));
+    }
+
     fn bad_later() -> IpAddr {
         address("198.51.100.2")
     }
