@@ -69,11 +69,11 @@ impl Config {
         payments::read_refusal_grace(&mut root.section("payments"), &mut gateway);
         let payments = payments::read(&mut root.section("payments"));
         let telemetry = Telemetry::read(&mut root.section("telemetry"));
-        server.http.native = http::native::Config {
+        server.http.native = http::native::NativeConfig {
             hearing: events.native,
             shards: gateway.shards.clone(),
             slugs: instances::by_slug(&instances),
-            ..http::native::Config::default()
+            ..http::native::NativeConfig::default()
         };
         if auth.mode == Mode::None && !server.listen.ip().is_loopback() {
             root.section("auth").fault(
@@ -85,7 +85,7 @@ impl Config {
             root.section("server")
                 .fault("shutdown_grace", "must exceed gateway.request_timeout, so that a command under way can end");
         }
-        for refusal in auth.refusals(&accepted_gateway_keys(&instances)) {
+        for refusal in http::auth::Auth::check(&auth, &accepted_gateway_keys(&instances)) {
             refused(&mut root.section("auth"), &refusal);
         }
         if cache.store.as_deref().is_some_and(|store| folders::is_same(store, payments.directory())) {

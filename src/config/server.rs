@@ -4,8 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::http;
-use crate::http::client::Network;
+use crate::http::client::parse_network;
 use crate::http::listener::tls::Files;
 use crate::settings::{Section, Size, url};
 
@@ -116,13 +118,13 @@ fn tls(section: &mut Section<'_>) -> Option<Files> {
     }
 }
 
-fn trusted_proxies(section: &mut Section<'_>) -> Vec<Network> {
+fn trusted_proxies(section: &mut Section<'_>) -> Vec<IpNet> {
     let named: Vec<String> = section.get("trusted_proxies", Vec::new());
     let mut networks = Vec::new();
     for name in &named {
-        match name.parse() {
-            Ok(network) => networks.push(network),
-            Err(()) => section.fault("trusted_proxies", format_args!("`{name}` is no address and no network")),
+        match parse_network(name) {
+            Some(network) => networks.push(network),
+            None => section.fault("trusted_proxies", format_args!("`{name}` is no address and no network")),
         }
     }
     networks

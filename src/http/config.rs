@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::client::Network;
-use super::native;
+use ipnet::IpNet;
+
+use super::native::NativeConfig;
 
 /// The room's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +18,7 @@ pub struct Config {
     /// The origins of web pages that may call; none turns CORS off.
     pub cors_origins: Vec<String>,
     /// The proxies whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: Vec<Network>,
+    pub trusted_proxies: Vec<IpNet>,
     /// How long a stopping server waits for requests in progress.
     pub shutdown_grace: Duration,
     /// How long a stream of events may be silent before it says that it is alive.
@@ -25,7 +26,7 @@ pub struct Config {
     /// How long a caller may take nothing of what is written to it before the system gives its connection up.
     pub untaken: Duration,
     /// The gateway's own protocol, spoken downstream.
-    pub native: native::Config,
+    pub native: NativeConfig,
 }
 
 impl Default for Config {
@@ -40,7 +41,7 @@ impl Default for Config {
             heartbeat: Duration::from_secs(15),
             // Longer than any network pauses, and not so long that callers who never read could gather.
             untaken: Duration::from_secs(30),
-            native: native::Config::default(),
+            native: NativeConfig::default(),
         }
     }
 }

@@ -9,7 +9,7 @@ use super::auth::Auth;
 use super::client;
 use super::config::Config;
 use super::connections::Connections;
-use super::native;
+use super::native::NativeState;
 use super::openapi::served::ServedDocument;
 use super::problem::{Problem, table};
 use super::request::query_names::QueryNames;
@@ -25,7 +25,7 @@ pub struct AppState {
     pub bridge: Bridge,
     pub auth: Arc<Auth>,
     pub config: Config,
-    pub native: native::NativeState,
+    pub native: NativeState,
     pub allowed_methods: AllowedMethods,
     pub query_names: QueryNames,
     pub document: ServedDocument,

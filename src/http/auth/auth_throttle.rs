@@ -1,54 +1,59 @@
-//! Addresses that failed to authenticate: how often each may try on, within bounded memory.
+//! Slows addresses that fail to authenticate again and again, within bounded memory.
 //!
-//! Tokens of the bridge's own making cannot be guessed, but an instance's key was chosen by somebody else and may be
-//! short. So an address that fails again and again is no longer listened to for a while; only a token that was accepted
-//! from there before is let in all the same (`accepted_tokens.rs`).
+//! The bridge's own tokens cannot be guessed, but an instance's gateway key was chosen by its owner and may be short. An
+//! address with more than [`FORGIVEN`] failures is blocked until they have expired, one a second. While it is blocked,
+//! only a credential that was accepted from it before is let in (`accepted_credentials.rs`).
 //!
-//! A bridge that nobody fails at pays one atomic load a request for this.
+//! As long as no address has failed, a request costs one atomic load.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::rate_limit::HELD_BACK;
+use crate::http::client::network;
 use crate::telemetry::meter::Counter;
 
-/// Failures in a row that an address is forgiven: somebody who mistypes, or a few tills with an old key.
+/// Failures that an address may have at a time: a user's typing errors, or a few tills with an old key.
 const FORGIVEN: u32 = 20;
 
-/// How long each failure counts.
-const COUNTS_FOR: Duration = Duration::from_secs(1);
+/// After this long a failure expires. They expire one after the other.
+const EXPIRES_AFTER: Duration = Duration::from_secs(1);
 
-/// Addresses remembered at most. All beyond it share one account, so that whoever has many addresses gains nothing.
+/// Addresses that are remembered. All beyond them share one entry, so that many addresses give a guesser no more tries.
 const MAX_ADDRESSES: usize = 10_000;
 
-/// Refusals of strangers a second that are told at once, of all addresses together.
-const TOLD_AT_ONCE: NonZeroU32 = NonZeroU32::new(200).expect("it is not zero");
+/// Refusals a second, of all addresses together, that are sent without delay.
+const UNDELAYED: NonZeroU32 = NonZeroU32::new(200).expect("it is not zero");
 
-/// Who failed, and until when all of its failures are paid for.
+/// The entry of all addresses beyond [`MAX_ADDRESSES`]. No request comes from it.
+const ALL_OTHERS: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+
+/// Failures by network.
 #[derive(Debug)]
 pub struct AuthThrottle {
-    paid_by: Mutex<HashMap<IpAddr, Instant>>,
-    known: AtomicUsize,
+    /// When the last of a network's failures expires.
+    expiry: Mutex<HashMap<IpAddr, Instant>>,
+    /// Entries of `expiry`.
+    count: AtomicUsize,
     refusals: DefaultDirectRateLimiter,
-    /// Attempts that failed.
     pub failures: Counter,
-    /// Attempts that were not listened to.
+    /// Attempts from a blocked address.
     pub blocked: Counter,
 }
 
 impl Default for AuthThrottle {
     fn default() -> Self {
         Self {
-            paid_by: Mutex::default(),
-            known: AtomicUsize::new(0),
-            refusals: RateLimiter::direct(Quota::per_second(TOLD_AT_ONCE)),
+            expiry: Mutex::default(),
+            count: AtomicUsize::new(0),
+            refusals: RateLimiter::direct(Quota::per_second(UNDELAYED)),
             failures: Counter::default(),
             blocked: Counter::default(),
         }
@@ -56,53 +61,42 @@ impl Default for AuthThrottle {
 }
 
 impl AuthThrottle {
-    /// How long a stranger's refusal is held back; nothing as long as there is no flood of them.
+    /// How long to delay the refusal of an unauthenticated request; `None` unless there is a flood of them.
     #[must_use]
     pub fn held_back(&self) -> Option<Duration> {
         self.refusals.check().is_err().then_some(HELD_BACK)
     }
 
-    /// For how long `address` is not listened to; `None` where it is.
+    /// For how long `address` is still blocked; `None` where it is not.
     #[must_use]
     pub fn blocked_for(&self, address: IpAddr, now: Instant) -> Option<Duration> {
-        if self.known.load(Ordering::Relaxed) == 0 {
+        if self.count.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        let paid_by = self.paid_by.lock().unwrap_or_else(PoisonError::into_inner);
-        let account = paid_by.get(&account(address)).or_else(|| paid_by.get(&EVERYBODY_ELSE))?;
-        let debt = account.saturating_duration_since(now);
-        debt.checked_sub(COUNTS_FOR * FORGIVEN).filter(|wait| !wait.is_zero())
+        let expiry = self.expiry.lock();
+        let last = expiry.get(&network(address)).or_else(|| expiry.get(&ALL_OTHERS))?;
+        let left = last.saturating_duration_since(now);
+        left.checked_sub(EXPIRES_AFTER * FORGIVEN).filter(|wait| !wait.is_zero())
     }
 
-    /// An attempt from `address` failed. Says whether it is the first one after which it is not listened to.
+    /// Counts a failed attempt. Returns whether it is the one that blocks the address.
     pub fn failed(&self, address: IpAddr, now: Instant) -> bool {
         self.failures.count();
-        let mut paid_by = self.paid_by.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut account = account(address);
-        if paid_by.len() >= MAX_ADDRESSES && !paid_by.contains_key(&account) {
-            paid_by.retain(|_, paid_by| *paid_by > now);
-            if paid_by.len() >= MAX_ADDRESSES {
-                account = EVERYBODY_ELSE;
+        let mut expiry = self.expiry.lock();
+        let mut network = network(address);
+        if expiry.len() >= MAX_ADDRESSES && !expiry.contains_key(&network) {
+            expiry.retain(|_, last| *last > now);
+            if expiry.len() >= MAX_ADDRESSES {
+                network = ALL_OTHERS;
             }
         }
-        let entry = paid_by.entry(account).or_insert(now);
-        let before = entry.saturating_duration_since(now);
-        *entry = (*entry).max(now) + COUNTS_FOR;
-        let forgiven = COUNTS_FOR * FORGIVEN;
-        let crossed = before <= forgiven && before + COUNTS_FOR > forgiven;
-        self.known.store(paid_by.len(), Ordering::Relaxed);
-        crossed
-    }
-}
-
-/// The account of all addresses beyond [`MAX_ADDRESSES`]; nobody calls from it.
-const EVERYBODY_ELSE: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-
-/// Whoever has one IPv6 address has the whole network of 64 bits.
-pub(super) fn account(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
-        v4 @ IpAddr::V4(_) => v4,
+        let last = expiry.entry(network).or_insert(now);
+        let before = last.saturating_duration_since(now);
+        *last = (*last).max(now) + EXPIRES_AFTER;
+        let forgiven = EXPIRES_AFTER * FORGIVEN;
+        let blocks = before <= forgiven && before + EXPIRES_AFTER > forgiven;
+        self.count.store(expiry.len(), Ordering::Relaxed);
+        blocks
     }
 }
 
@@ -115,19 +109,19 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_fails_on_is_not_listened_to_until_its_failures_are_paid_for() {
+    fn an_address_with_too_many_failures_is_blocked_until_they_expire() {
         let (throttle, now) = (AuthThrottle::default(), Instant::now());
         let (bad, other) = (address("192.0.2.1"), address("192.0.2.2"));
         for _ in 0..FORGIVEN {
             assert!(!throttle.failed(bad, now));
             assert_eq!(throttle.blocked_for(bad, now), None);
         }
-        assert!(throttle.failed(bad, now), "told once");
+        assert!(throttle.failed(bad, now), "returned once");
         assert!(!throttle.failed(bad, now));
-        assert_eq!(throttle.blocked_for(bad, now), Some(COUNTS_FOR * 2));
-        assert_eq!(throttle.blocked_for(address("::ffff:192.0.2.1"), now), Some(COUNTS_FOR * 2), "the same, mapped");
+        assert_eq!(throttle.blocked_for(bad, now), Some(EXPIRES_AFTER * 2));
+        assert_eq!(throttle.blocked_for(address("::ffff:192.0.2.1"), now), Some(EXPIRES_AFTER * 2), "the same, mapped");
         assert_eq!(throttle.blocked_for(other, now), None);
-        assert_eq!(throttle.blocked_for(bad, now + COUNTS_FOR * 2), None);
+        assert_eq!(throttle.blocked_for(bad, now + EXPIRES_AFTER * 2), None);
     }
 
     #[test]
@@ -140,21 +134,17 @@ mod tests {
         for net in 0..20_000_u32 {
             throttle.failed(IpAddr::from(net.to_be_bytes()), now);
         }
-        assert!(throttle.known.load(Ordering::Relaxed) <= MAX_ADDRESSES + 1);
-        assert!(throttle.blocked_for(address("198.51.100.1"), now).is_some(), "everybody else shares one account");
-        throttle.failed(bad_later(), now + COUNTS_FOR * 20_000);
-        assert!(throttle.known.load(Ordering::Relaxed) <= 2, "what is paid for is forgotten");
+        assert!(throttle.count.load(Ordering::Relaxed) <= MAX_ADDRESSES + 1);
+        assert!(throttle.blocked_for(address("198.51.100.1"), now).is_some(), "all others share one entry");
+        throttle.failed(address("198.51.100.2"), now + EXPIRES_AFTER * 20_000);
+        assert!(throttle.count.load(Ordering::Relaxed) <= 2, "expired entries are removed");
     }
 
     #[test]
     fn in_a_flood_of_refusals_those_beyond_so_many_a_second_are_held_back() {
         let throttle = AuthThrottle::default();
-        let held: Vec<_> = (0..TOLD_AT_ONCE.get() * 2).map(|_| throttle.held_back()).collect();
+        let held: Vec<_> = (0..UNDELAYED.get() * 2).map(|_| throttle.held_back()).collect();
         assert_eq!(held.first(), Some(&None));
         assert!(held.contains(&Some(HELD_BACK)));
-    }
-
-    fn bad_later() -> IpAddr {
-        address("198.51.100.2")
     }
 }

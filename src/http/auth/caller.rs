@@ -1,4 +1,4 @@
-//! Who calls, and what they may do.
+//! A caller: a name with instances, scopes and limits.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -6,22 +6,22 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::rate_limit::{CallerLimiter, CallerLimits, Limited, Purpose, RequestPermit};
+use super::rate_limit::{CallerLimiter, Limited, Purpose, RequestPermit};
 use crate::http::problem::{Problem, table};
 
-/// The caller name of everyone who presents an instance's own gateway key.
+/// The caller's name where an instance's own gateway key is presented.
 pub const GATEWAY_KEY: &str = "gateway-key";
-/// The caller name of everyone where no tokens are asked for.
+/// The caller's name where no credential is needed.
 pub const ANYONE: &str = "anyone";
 
-/// What a token's configuration names in place of instances, where it may use all there are.
+/// Stands for all instances in a token's configuration.
 pub const EVERY_INSTANCE: &str = "*";
 
 /// What a token may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
-    /// Ask for anything that changes nothing.
+    /// Commands that change nothing.
     Read,
     /// Book sales.
     Pay,
@@ -31,15 +31,14 @@ pub enum Scope {
     Events,
     /// Send any command by name.
     Raw,
-    /// See and steer the bridge itself, and settle payments.
+    /// See and control the bridge itself, and settle payments.
     Operate,
 }
 
 impl Scope {
-    /// Every scope.
     pub const ALL: [Self; 6] = [Self::Read, Self::Pay, Self::Devices, Self::Events, Self::Raw, Self::Operate];
 
-    /// Its name in the configuration.
+    /// As it is written in the configuration.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -59,36 +58,23 @@ impl fmt::Display for Scope {
     }
 }
 
-/// Someone who calls. Cheap to clone.
+/// SHA-256 of a credential: all that is kept of it.
+pub(super) type Digest = [u8; 32];
+
+/// An authenticated caller. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Caller(Arc<Rights>);
 
 #[derive(Debug, Clone)]
 struct Rights {
     name: String,
-    /// The SHA-256 of the token; nothing where none was asked for.
-    token: Option<[u8; 32]>,
+    /// `None` where none was asked for.
+    credential: Option<Digest>,
     /// `None` is every instance.
     instances: Option<BTreeSet<String>>,
     scopes: BTreeSet<Scope>,
     /// `None` is no limit.
-    account: Option<Account>,
-}
-
-/// What the bridge keeps of a caller for as long as it runs, whatever is reloaded.
-#[derive(Debug, Clone)]
-pub(super) struct Account {
-    pub(super) limiter: Arc<CallerLimiter>,
-}
-
-impl Account {
-    /// An account with these limits: `known` where it has the same.
-    pub(super) fn new(limits: CallerLimits, known: Option<&Self>) -> Self {
-        match known {
-            Some(known) if known.limiter.limits() == limits => known.clone(),
-            _ => Self { limiter: Arc::new(CallerLimiter::new(limits)) },
-        }
-    }
+    limiter: Option<Arc<CallerLimiter>>,
 }
 
 impl Caller {
@@ -96,65 +82,62 @@ impl Caller {
         name: &str,
         instances: Option<BTreeSet<String>>,
         scopes: BTreeSet<Scope>,
-        account: Option<Account>,
+        limiter: Option<Arc<CallerLimiter>>,
     ) -> Self {
-        Self(Arc::new(Rights { name: name.to_owned(), token: None, instances, scopes, account }))
+        Self(Arc::new(Rights { name: name.to_owned(), credential: None, instances, scopes, limiter }))
     }
 
-    /// Everybody, where no tokens are asked for: programs of this machine, which nothing here could stop anyway.
+    /// The caller where no credential is needed: any program of this machine. Without limits, since nothing here could
+    /// hold such a program back.
     pub(super) fn anyone() -> Self {
         Self::new(ANYONE, None, Scope::ALL.into(), None)
     }
 
-    /// The same caller, by the token of this SHA-256.
-    pub(super) fn with_token(&self, token: [u8; 32]) -> Self {
-        Self(Arc::new(Rights { token: Some(token), ..(*self.0).clone() }))
+    /// The same caller, proved by the credential of this digest.
+    pub(super) fn with_credential(&self, credential: Digest) -> Self {
+        Self(Arc::new(Rights { credential: Some(credential), ..(*self.0).clone() }))
     }
 
-    /// The SHA-256 of its token.
-    pub(super) fn token(&self) -> Option<[u8; 32]> {
-        self.0.token
+    pub(super) fn credential(&self) -> Option<&Digest> {
+        self.0.credential.as_ref()
     }
 
-    pub(super) fn account(&self) -> Option<&Account> {
-        self.0.account.as_ref()
+    pub(super) fn limiter(&self) -> Option<&Arc<CallerLimiter>> {
+        self.0.limiter.as_ref()
     }
 
-    /// A place for one request, held until its answer has ended; or when to come back, for one who sends too much.
-    /// `None` where there is no limit.
+    /// A permit for one request, held until its answer has ended. `None` for a caller without limits.
     pub fn admit(&self, purpose: Purpose) -> Result<Option<RequestPermit>, Limited> {
-        self.0.account.as_ref().map(|account| account.limiter.admit(purpose)).transpose()
+        self.0.limiter.as_ref().map(|limiter| limiter.admit(purpose)).transpose()
     }
 
-    /// The token's name: payments belong to it, and logs show it.
+    /// Payments belong to this name, and logs show it.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.0.name
     }
 
-    /// Whether it has `scope` at all.
     #[must_use]
     pub fn has(&self, scope: Scope) -> bool {
         self.0.scopes.contains(&scope)
     }
 
-    /// The scopes it has.
     pub fn scopes(&self) -> impl Iterator<Item = Scope> {
         self.0.scopes.iter().copied()
     }
 
-    /// Whether it may reach `instance`.
     #[must_use]
     pub fn may_reach(&self, instance: &str) -> bool {
         self.0.instances.as_ref().is_none_or(|instances| instances.contains(instance))
     }
 
-    /// Whether it may reach all of `instances`, and so may see what is told of the bridge as a whole.
+    /// Whoever may reach all of the bridge's instances may see the status of the whole bridge.
     pub fn may_reach_all<'a>(&self, instances: impl IntoIterator<Item = &'a str>) -> bool {
         instances.into_iter().all(|instance| self.may_reach(instance))
     }
 
-    /// Refuses what it may not do. Whether the instance exists is not told to those who may not reach it.
+    /// An error unless the caller may reach `instance` and has `scope`. The error does not tell whether the instance
+    /// exists.
     pub fn permit(&self, instance: &str, scope: Scope) -> Result<(), Problem> {
         if !self.may_reach(instance) {
             return Err(Problem::new(&table::FORBIDDEN).detail("This token has no right to this instance."));
@@ -162,7 +145,7 @@ impl Caller {
         self.require(scope)
     }
 
-    /// Refuses a caller without `scope`.
+    /// An error unless the caller has `scope`.
     pub fn require(&self, scope: Scope) -> Result<(), Problem> {
         if self.has(scope) {
             return Ok(());

@@ -1,9 +1,9 @@
-//! The guard of a bridge that asks for no tokens: only programs on this machine may call it.
+//! The guard of a bridge without authentication: only programs on this machine may call it.
 //!
-//! It listens on loopback, but a browser on the same machine would carry any web page's requests there. A page can
-//! choose the name it is served under (so `Host` must be a loopback name, against rebinding) but neither its `Origin` nor
-//! `Sec-Fetch-Site`. Both are looked at, since an image, a frame or a `fetch` without CORS sends no `Origin`, and old
-//! browsers send no `Sec-Fetch-Site`.
+//! Such a bridge listens on loopback, but a browser on the same machine sends requests of any web page there. A page can
+//! choose the name it is served under (so `Host` must be a loopback name, against DNS rebinding), but neither its `Origin`
+//! nor `Sec-Fetch-Site`. Both are checked: an image, a frame or a `fetch` without CORS sends no `Origin`, and old browsers
+//! send no `Sec-Fetch-Site`.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -16,19 +16,20 @@ use actix_web::middleware::Next;
 use actix_web::web::Data;
 use actix_web::{Error, HttpResponse};
 
-use super::{Mode, Problem, table};
+use super::config::Mode;
+use crate::http::problem::{Problem, table};
 use crate::http::state::AppState;
 use crate::settings::url::host_and_port;
 
-/// How the page that makes a request stands to this server, as the browser says.
+/// Whether the page that makes a request is of this origin, as the browser says.
 const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Whether the request is a page to be shown, and where.
-const FETCH: [(HeaderName, &str); 2] =
+/// What a browser sends when a user opens a page in a window of its own.
+const NAVIGATION: [(HeaderName, &str); 2] =
     [(HeaderName::from_static("sec-fetch-mode"), "navigate"), (HeaderName::from_static("sec-fetch-dest"), "document")];
 
-/// Refuses a request that came under another name than this machine's, or from a page served by another.
-/// `cors_origins` are pages the operator invited.
+/// An error for a request under a name that is not loopback, or by a page of another origin that is not among
+/// `cors_origins`.
 pub fn guard(uri: &Uri, headers: &HeaderMap, cors_origins: &[String]) -> Result<(), Problem> {
     let mut names: Vec<&str> = headers.get_all(HOST).map(|host| host.to_str().unwrap_or_default()).collect();
     names.extend(uri.authority().map(Authority::as_str));
@@ -47,26 +48,26 @@ pub fn guard(uri: &Uri, headers: &HeaderMap, cors_origins: &[String]) -> Result<
     if is_of_foreign_page(headers, cors_origins) { Err(foreign_page()) } else { Ok(()) }
 }
 
-/// The layer that refuses foreign pages on every route, those that are open to all too. Pages for people may be opened
-/// from anywhere, by a link.
+/// The middleware that refuses pages of other origins on every route, also those without authentication. A link may open a
+/// page for people from anywhere.
 pub async fn refuse_foreign_pages(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let refused = request.app_data::<Data<AppState>>().is_some_and(|shared| {
-        shared.auth.mode() == Mode::None
-            && is_of_foreign_page(request.headers(), &shared.config.cors_origins)
+    let refused = request.app_data::<Data<AppState>>().is_some_and(|state| {
+        state.auth.mode() == Mode::None
+            && is_of_foreign_page(request.headers(), &state.config.cors_origins)
             && !opens_a_page(request.method(), request.path(), request.headers())
     });
     if refused {
-        // `ServiceRequest::into_response` would lose the problem, which is written out where the request's id is known.
+        // `ServiceRequest::into_response` would lose the problem, which is rendered where the request's id is known.
         let (request, _) = request.into_parts();
         return Ok(ServiceResponse::new(request, HttpResponse::from_error(foreign_page())));
     }
     Ok(next.call(request).await?.map_into_boxed_body())
 }
 
-/// Whether a browser says that the request is made by a page of another origin, which nobody invited. A page on another
+/// Whether the browser says that a page of another origin, not among `cors_origins`, makes the request. A page on another
 /// port of this machine is another origin.
 fn is_of_foreign_page(headers: &HeaderMap, cors_origins: &[String]) -> bool {
     let is_foreign = headers.get_all(SITE).any(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"));
@@ -78,13 +79,13 @@ fn is_of_foreign_page(headers: &HeaderMap, cors_origins: &[String]) -> bool {
     is_foreign && !is_invited
 }
 
-/// Whether a request opens one of the pages for people, in a window of its own.
+/// Whether a user opens one of the pages for people.
 fn opens_a_page(method: &Method, path: &str, headers: &HeaderMap) -> bool {
     let is_page = ["/docs", "/problems"]
         .iter()
         .any(|page| path.strip_prefix(page).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
     let says = |(name, value): &(HeaderName, &str)| headers.get(name).is_some_and(|given| given == value);
-    *method == Method::GET && (path == "/" || is_page) && FETCH.iter().all(says)
+    *method == Method::GET && (path == "/" || is_page) && NAVIGATION.iter().all(says)
 }
 
 fn foreign_page() -> Problem {
@@ -95,8 +96,8 @@ fn forbidden(detail: &'static str) -> Problem {
     Problem::new(&table::FORBIDDEN).detail(detail)
 }
 
-/// Whether `authority` (`name`, `name:port`, `[::1]:port`) names this machine: `localhost`, 127.0.0.0/8 or `[::1]`. A name
-/// that merely ends in `.localhost` is asked of a name server by some.
+/// Whether `authority` (`name`, `name:port`, `[::1]:port`) is `localhost`, 127.0.0.0/8 or `[::1]`. Names below
+/// `.localhost` are not: some systems ask a name server for them.
 fn is_loopback(authority: &str) -> bool {
     let Some((host, _)) = host_and_port(authority).filter(|_| !authority.contains('@')) else { return false };
     if authority.starts_with('[') {
@@ -198,7 +199,7 @@ mod tests {
     #[test]
     fn a_link_may_open_a_page_for_people_and_nothing_else() {
         let opens = |method: Method, path: &str, mode: &str, dest: &str| {
-            let [(mode_name, _), (dest_name, _)] = FETCH;
+            let [(mode_name, _), (dest_name, _)] = NAVIGATION;
             opens_a_page(&method, path, &map(&[(mode_name, mode), (dest_name, dest)]))
         };
         for path in ["/", "/docs", "/docs/", "/docs/index.html", "/problems", "/problems/forbidden"] {

@@ -1,20 +1,24 @@
-//! Who calls: from a token to a caller with a name, instances and scopes.
+//! Authentication: from what a request presents to a caller with a name, instances, scopes and limits.
 //!
-//! Tokens are kept and compared only as SHA-256, in constant time and against all of them, so that neither a dump nor
-//! the clock gives one away. An instance's own gateway key may serve as a token (tills know nothing else); it is kept
-//! the same way. A refusal never says whether an instance exists. An address that guesses is slowed ([`auth_throttle`]), and a
-//! caller that floods is limited ([`rate_limit`]).
+//! - A request is authenticated in `request.rs`, a native connection in `native/`; both ask [`Auth`].
+//! - Each authentication method is a [`Verifier`]; [`Verifiers::of`] has the list. `token_store.rs` is the one for tokens
+//!   and gateway keys, which are kept and compared only as SHA-256.
+//! - An error never tells whether an instance exists, and while an address is blocked (`auth_throttle.rs`), not whether
+//!   its credential is right.
+//! - A caller with too many requests is limited (`rate_limit.rs`).
 
-mod accepted_tokens;
+mod accepted_credentials;
 pub mod auth_throttle;
-mod authorization;
+pub mod authorization;
 mod caller;
+mod config;
 pub mod local;
-pub mod rate_limit;
+mod rate_limit;
 pub mod request;
 mod token_store;
+pub mod verifier;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,112 +26,78 @@ use std::time::Duration;
 use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use arc_swap::ArcSwap;
 use secrecy::SecretString;
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use accepted_tokens::AcceptedTokens;
+use accepted_credentials::AcceptedCredentials;
 use auth_throttle::AuthThrottle;
-pub use authorization::Authorization;
 pub use caller::{ANYONE, Caller, EVERY_INSTANCE, GATEWAY_KEY, Scope};
+pub use config::{AuthConfigError, Config, Mode, Token};
 pub use rate_limit::{CallerLimiter, CallerLimits, Limited, Purpose, RequestPermit};
-use token_store::{TokenStore, digest};
+use token_store::TokenStore;
+use verifier::{Credential, Rejection, Verifier};
 
 use super::problem::{Problem, table};
 
-/// Whether tokens are asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// Every caller shows a token.
-    #[default]
-    Tokens,
-    /// Nobody is asked; only this machine may call ([`local`]).
-    None,
+/// The authentication methods in force.
+#[derive(Debug)]
+struct Verifiers {
+    mode: Mode,
+    list: Vec<Box<dyn Verifier>>,
 }
 
-/// One configured token. Its name is its key in [`Config::tokens`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Token {
-    /// SHA-256 of the tokens that go by this name; several while one replaces another.
-    pub sha256: Vec<[u8; 32]>,
-    /// The instances it may reach; [`EVERY_INSTANCE`] stands for all there are.
-    pub instances: Vec<String>,
-    /// What it may do there.
-    pub scopes: BTreeSet<Scope>,
-    /// The most requests at once.
-    pub max_in_flight: u32,
-    /// The most requests a second.
-    pub per_second: u32,
-}
+impl Verifiers {
+    /// All methods, each more specific one before those that would recognize its credentials too: the token store, which
+    /// recognizes every bearer token, is last. `before` are the callers whose limiters are kept.
+    fn of(
+        config: &Config,
+        gateway_keys: &BTreeMap<String, SecretString>,
+        before: &[Caller],
+    ) -> Result<Self, Vec<AuthConfigError>> {
+        let (tokens, mut errors) = TokenStore::new(config, gateway_keys, before);
+        if config.mode == Mode::Tokens && tokens.is_empty() {
+            errors.push(AuthConfigError::NoCaller);
+        }
+        if errors.is_empty() { Ok(Self { mode: config.mode, list: vec![Box::new(tokens)] }) } else { Err(errors) }
+    }
 
-/// The room's settings.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
-    /// Whether tokens are asked for.
-    pub mode: Mode,
-    /// The tokens by name.
-    pub tokens: BTreeMap<String, Token>,
-    /// The limits of those who present an instance's own gateway key, of all together.
-    pub gateway_key: CallerLimits,
-}
+    fn recognizing(&self, credential: &Credential<'_>) -> Option<&dyn Verifier> {
+        self.list.iter().find(|verifier| verifier.recognizes(credential)).map(AsRef::as_ref)
+    }
 
-impl Default for Config {
-    fn default() -> Self {
-        Self { mode: Mode::default(), tokens: BTreeMap::new(), gateway_key: CallerLimits::GATEWAY_KEY }
+    fn callers(&self) -> Vec<Caller> {
+        self.list.iter().flat_map(|verifier| verifier.callers()).collect()
     }
 }
 
-impl Config {
-    /// Every reason why callers could not be told apart with these settings, or nobody could call.
-    #[must_use]
-    pub fn refusals(&self, gateway_keys: &BTreeMap<String, SecretString>) -> Vec<AuthConfigError> {
-        TokenStore::new(self, gateway_keys, None).err().unwrap_or_default()
-    }
-}
-
-/// Why a configuration of callers is refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AuthConfigError {
-    /// A start that could serve nobody is a mistake.
-    #[error("nobody can call: there is neither a token nor an instance whose gateway key is accepted")]
-    NoCaller,
-    /// The bridge uses this name itself.
-    #[error("`{0}` is a name the bridge uses itself")]
-    ReservedName(String),
-    /// It cannot be told which name a caller goes by, and payments belong to the name.
-    #[error("tokens `{0}` and `{1}` have the same SHA-256")]
-    SharedDigest(String, String),
-}
-
-/// Knows the callers. What it knows can be replaced while it is in use.
+/// Authenticates callers. Its configuration can be replaced while it is in use.
 #[derive(Debug)]
 pub struct Auth {
-    known: ArcSwap<TokenStore>,
+    verifiers: ArcSwap<Verifiers>,
     throttle: AuthThrottle,
-    accepted: AcceptedTokens,
-    /// How often what is known was replaced.
+    accepted: AcceptedCredentials,
+    /// How often the configuration was replaced.
     reloads: watch::Sender<u64>,
 }
 
-/// Why a token is not taken.
+/// Why a credential is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthError {
-    /// It is not known here.
-    Unknown,
-    /// Too many from this address were not known, and this one was never accepted from there.
-    Throttled {
-        /// When the address is listened to again.
-        retry_after: Duration,
-    },
+    /// There is none, or none of a kind that is accepted here. Not a guess, so the address is not throttled for it.
+    NoCredential,
+    /// It proves no caller.
+    Rejected(Rejection),
+    /// The address is blocked, and this credential was never accepted from it.
+    Throttled { retry_after: Duration },
 }
 
 impl From<AuthError> for Problem {
-    fn from(stranger: AuthError) -> Self {
-        match stranger {
-            AuthError::Unknown => {
-                unauthenticated("Bearer error=\"invalid_token\"", "The request holds no token that is known here.")
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::NoCredential => {
+                unauthenticated("Bearer", "The request needs one `Authorization: Bearer TOKEN` header.")
             }
+            AuthError::Rejected(Rejection(detail)) => unauthenticated("Bearer error=\"invalid_token\"", detail),
             AuthError::Throttled { retry_after } => Self::new(&table::CALLER_LIMITED)
                 .detail("Too many tokens that are not known here came from this address. This one was not looked at.")
                 .retry_after(retry_after),
@@ -138,107 +108,122 @@ impl From<AuthError> for Problem {
 impl Auth {
     /// Callers by their tokens, and by the gateway keys of those instances that accept theirs.
     pub fn new(config: &Config, gateway_keys: &BTreeMap<String, SecretString>) -> Result<Self, Vec<AuthConfigError>> {
-        let known = ArcSwap::from_pointee(TokenStore::new(config, gateway_keys, None)?);
-        let (throttle, accepted, reloads) = (AuthThrottle::default(), AcceptedTokens::default(), watch::Sender::new(0));
-        Ok(Self { known, throttle, accepted, reloads })
+        Verifiers::of(config, gateway_keys, &[]).map(Self::with)
     }
 
-    /// Takes a new configuration into force, or says what is wrong with it and stays as it is. Whoever keeps its name
-    /// keeps what it has in flight.
+    fn with(verifiers: Verifiers) -> Self {
+        Self {
+            verifiers: ArcSwap::from_pointee(verifiers),
+            throttle: AuthThrottle::default(),
+            accepted: AcceptedCredentials::default(),
+            reloads: watch::Sender::new(0),
+        }
+    }
+
+    /// Every error in a configuration.
+    #[must_use]
+    pub fn check(config: &Config, gateway_keys: &BTreeMap<String, SecretString>) -> Vec<AuthConfigError> {
+        Verifiers::of(config, gateway_keys, &[]).err().unwrap_or_default()
+    }
+
+    /// Replaces the configuration, or returns its errors and stays as it is. A caller that keeps its name and limits keeps
+    /// what it has in flight.
     pub fn reload(
         &self,
         config: &Config,
         gateway_keys: &BTreeMap<String, SecretString>,
     ) -> Result<(), Vec<AuthConfigError>> {
-        let known = TokenStore::new(config, gateway_keys, Some(&self.known.load()))?;
-        self.known.store(Arc::new(known));
-        self.reloads.send_modify(|reloads| *reloads += 1);
+        let before = self.verifiers.load().callers();
+        self.replace(Verifiers::of(config, gateway_keys, &before)?);
         Ok(())
     }
 
-    /// Tells when what is known was replaced.
+    fn replace(&self, verifiers: Verifiers) {
+        self.verifiers.store(Arc::new(verifiers));
+        self.reloads.send_modify(|reloads| *reloads += 1);
+    }
+
+    /// Changes with each reload.
     #[must_use]
     pub fn reloads(&self) -> watch::Receiver<u64> {
         self.reloads.subscribe()
     }
 
-    /// Whether a caller's token still opens `instance`, with `scope` if one is named.
+    /// Whether the caller's credential still gives it `instance`, and `scope` if there is one.
     #[must_use]
     pub fn still_permits(&self, caller: &Caller, instance: &str, scope: Option<Scope>) -> bool {
-        let known = self.known.load();
-        let may = |caller: &Caller| caller.may_reach(instance) && scope.is_none_or(|scope| caller.has(scope));
-        known.mode == Mode::None || caller.token().is_some_and(|token| known.find(&token).is_some_and(may))
+        let verifiers = self.verifiers.load();
+        let may = |caller: Caller| caller.may_reach(instance) && scope.is_none_or(|scope| caller.has(scope));
+        verifiers.mode == Mode::None
+            || verifiers.list.iter().find_map(|verifier| verifier.recheck(caller)).is_some_and(may)
     }
 
-    /// Whether tokens are asked for.
     #[must_use]
     pub fn mode(&self) -> Mode {
-        self.known.load().mode
+        self.verifiers.load().mode
     }
 
-    /// The caller who presents `token`, whichever way it came, from `address`.
-    pub fn by_token(&self, token: &str, address: IpAddr) -> Result<Caller, AuthError> {
-        let known = self.known.load();
-        if known.mode == Mode::None {
+    /// The caller whom `credential`, presented from `address`, proves.
+    pub fn authenticate(&self, credential: &Credential<'_>, address: IpAddr) -> Result<Caller, AuthError> {
+        let verifiers = self.verifiers.load();
+        if verifiers.mode == Mode::None {
             return Ok(Caller::anyone());
         }
-        let (now, digest) = (Instant::now(), digest(token));
-        let caller = known.find(&digest).filter(|_| !token.is_empty());
+        let verifier = verifiers.recognizing(credential).ok_or(AuthError::NoCredential)?;
+        let (now, outcome) = (Instant::now(), verifier.verify(credential));
         if let Some(retry_after) = self.throttle.blocked_for(address, now) {
-            // Looked up for every token, so that how long a refusal takes tells nothing either.
-            let was_accepted = self.accepted.has(digest, address);
-            return caller.filter(|_| was_accepted).cloned().ok_or_else(|| {
+            // Looked up for a wrong credential too, so that the time it takes tells nothing.
+            let was_accepted = self.accepted.contains(*credential.digest(), address);
+            return outcome.ok().filter(|_| was_accepted).ok_or_else(|| {
                 self.throttle.blocked.count();
                 AuthError::Throttled { retry_after }
             });
         }
-        let Some(caller) = caller else {
+        let caller = outcome.map_err(|rejection| {
             if self.throttle.failed(address, now) {
-                tracing::warn!(%address, "too many unknown tokens: this address is not listened to for a while");
+                tracing::warn!(%address, "too many authentication failures: this address is blocked for a while");
             }
-            return Err(AuthError::Unknown);
-        };
-        self.accepted.note(digest, address, now);
-        Ok(caller.clone())
+            AuthError::Rejected(rejection)
+        })?;
+        self.accepted.insert(*credential.digest(), address, now);
+        Ok(caller)
     }
 
-    /// Those who failed to authenticate.
-    #[must_use]
-    pub fn throttle(&self) -> &AuthThrottle {
-        &self.throttle
+    /// [`Auth::authenticate`] by a bearer token, wherever in the request it came from.
+    pub fn by_token(&self, token: &str, address: IpAddr) -> Result<Caller, AuthError> {
+        self.authenticate(&Credential::bearer(token), address)
     }
 
-    /// Each caller that is known, once by its name, with what it may have and has. Callers without limits are left out.
-    #[must_use]
-    pub fn limiters(&self) -> BTreeMap<String, Vec<Arc<CallerLimiter>>> {
-        let mut limiters: BTreeMap<String, Vec<Arc<CallerLimiter>>> = BTreeMap::new();
-        for caller in self.known.load().callers() {
-            let Some(account) = caller.account() else { continue };
-            let known = limiters.entry(caller.name().to_owned()).or_default();
-            if !known.iter().any(|one| Arc::ptr_eq(one, &account.limiter)) {
-                known.push(Arc::clone(&account.limiter));
-            }
-        }
-        limiters
-    }
-
-    /// The caller of a request by its `Authorization` header, from `address`.
+    /// [`Auth::authenticate`] by the `Authorization` header.
     pub fn by_header(&self, headers: &HeaderMap, address: IpAddr) -> Result<Caller, Problem> {
         if self.mode() == Mode::None {
             return Ok(Caller::anyone());
         }
         let mut given = headers.get_all(AUTHORIZATION);
-        // What is no such header holds no token that could be right or wrong, so it is not held against its address.
-        let (Some(token), None) = (given.next().and_then(bearer), given.next()) else {
-            return Err(unauthenticated("Bearer", "The request needs one `Authorization: Bearer TOKEN` header."));
+        let (Some(credential), None) = (given.next().and_then(Credential::of_header), given.next()) else {
+            return Err(AuthError::NoCredential.into());
         };
-        Ok(self.by_token(token, address)?)
+        Ok(self.authenticate(&credential, address)?)
     }
-}
 
-fn bearer(header: &HeaderValue) -> Option<&str> {
-    let (scheme, token) = header.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    #[must_use]
+    pub fn throttle(&self) -> &AuthThrottle {
+        &self.throttle
+    }
+
+    /// The limiters of each caller that is known beforehand, by its name. Callers without limits are left out.
+    #[must_use]
+    pub fn limiters(&self) -> BTreeMap<String, Vec<Arc<CallerLimiter>>> {
+        let mut limiters: BTreeMap<String, Vec<Arc<CallerLimiter>>> = BTreeMap::new();
+        for caller in self.verifiers.load().callers() {
+            let Some(limiter) = caller.limiter() else { continue };
+            let known = limiters.entry(caller.name().to_owned()).or_default();
+            if !known.iter().any(|one| Arc::ptr_eq(one, limiter)) {
+                known.push(Arc::clone(limiter));
+            }
+        }
+        limiters
+    }
 }
 
 fn unauthenticated(challenge: &'static str, detail: &'static str) -> Problem {

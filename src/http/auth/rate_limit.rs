@@ -1,11 +1,11 @@
-//! What one caller may have at once and in a second.
+//! How many requests one caller may have in flight, and how many a second.
 //!
-//! The rate is a token bucket of one second's worth: enough for callers, and never used towards the gateway, where it
-//! would let through twice the capacity. Counting costs two atomic operations a request and no lock. As many refusals a
-//! second as there may be requests are told at once; those beyond are a flood, and are held back.
+//! The rate is a token bucket of one second's worth. That is enough here; towards the gateway it would let through twice
+//! the capacity. A request costs two atomic operations and no lock. Refusals up to the caller's rate are sent at once;
+//! those beyond it are a flood and are delayed.
 //!
-//! Payments have as many places and as many a second again, which nothing else can take: a service that asks too much
-//! still sells.
+//! Payments have permits and a rate of their own, as many again, so that a service that sends too many reads can still
+//! sell.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -20,12 +20,11 @@ use crate::clock::RETRY_SHORTLY;
 use crate::http::problem::{Problem, table};
 use crate::telemetry::meter::Counter;
 
-/// How long a flood's refusals are held back. Refusing costs as much as answering from a copy, so a caller who takes no
-/// notice would have the machine for itself; a connection that waits for its refusal asks nothing. Well within any
-/// caller's patience.
+/// How long a refusal is delayed once there is a flood of them. A refusal costs as much as an answer from the cache, so a
+/// caller that ignores refusals could take the whole machine; a connection that waits for one sends nothing. Shorter than
+/// the timeout of any usual client.
 pub(super) const HELD_BACK: Duration = Duration::from_secs(5);
 
-/// The most that a caller may ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallerLimits {
     /// Requests at once, and as many payments besides; an answer counts until its body has ended.
@@ -34,23 +33,20 @@ pub struct CallerLimits {
     pub per_second: u32,
 }
 
-/// What a place is wanted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// A payment.
     Payment,
-    /// Anything else.
     Other,
 }
 
 impl CallerLimits {
-    /// Of a token that says nothing else: a busy service, not a flood.
+    /// The default of a token: enough for a busy service.
     pub const TOKEN: Self = Self { max_in_flight: 64, per_second: 200 };
-    /// Of those who present an instance's own key, all of them together: every till of a festival.
+    /// The default of a gateway key, which all tills of a festival present.
     pub const GATEWAY_KEY: Self = Self { max_in_flight: 512, per_second: 2000 };
 }
 
-/// What one caller has in flight, and whether it may have more.
+/// Counts the requests of one caller.
 pub struct CallerLimiter {
     limits: CallerLimits,
     in_flight: AtomicU32,
@@ -66,12 +62,11 @@ impl fmt::Debug for CallerLimiter {
     }
 }
 
-/// A caller sends too much; nothing was done.
+/// A request is over the caller's limits; nothing was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limited {
-    /// When it may ask again.
     pub retry_after: Duration,
-    /// How long the refusal itself is held back; nothing for one who does not flood.
+    /// How long to delay the refusal; `None` unless there is a flood.
     pub held_back: Option<Duration>,
 }
 
@@ -82,7 +77,6 @@ impl From<Limited> for Problem {
 }
 
 impl CallerLimiter {
-    /// All of `limits` to be had.
     #[must_use]
     pub fn new(limits: CallerLimits) -> Self {
         let per_second = NonZeroU32::new(limits.per_second).unwrap_or(NonZeroU32::MIN);
@@ -90,40 +84,36 @@ impl CallerLimiter {
         Self { limits, in_flight: AtomicU32::new(0), rate, payments_rate, refusals, refused: Counter::default() }
     }
 
-    /// What it was made of.
-    #[must_use]
-    pub fn limits(&self) -> CallerLimits {
-        self.limits
+    /// `before` where it has the same limits, so that a reload keeps what is in flight.
+    pub(super) fn kept(limits: CallerLimits, before: Option<&Arc<Self>>) -> Arc<Self> {
+        before.filter(|before| before.limits == limits).map_or_else(|| Arc::new(Self::new(limits)), Arc::clone)
     }
 
-    /// How many requests are in flight.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// How many requests were refused.
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.refused.get()
     }
 
-    /// A place for one request, or when to come back for one.
     pub fn admit(self: &Arc<Self>, purpose: Purpose) -> Result<RequestPermit, Limited> {
         let CallerLimits { max_in_flight, .. } = self.limits;
-        let (places, rate) = match purpose {
+        let (most, rate) = match purpose {
             Purpose::Payment => (max_in_flight.saturating_mul(2), &self.payments_rate),
             Purpose::Other => (max_in_flight, &self.rate),
         };
-        let place = RequestPermit(Arc::clone(self));
-        // The place exists from here on, and its end takes the number back.
+        // Dropped on each error below, which takes the count back.
+        let permit = RequestPermit(Arc::clone(self));
         let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
-        if before >= places {
+        if before >= most {
             return Err(self.refuse(RETRY_SHORTLY));
         }
         let early = rate.check();
         early.map_err(|early| self.refuse(early.wait_time_from(DefaultClock::default().now())))?;
-        Ok(place)
+        Ok(permit)
     }
 
     fn refuse(&self, retry_after: Duration) -> Limited {
@@ -132,7 +122,7 @@ impl CallerLimiter {
     }
 }
 
-/// One request in flight, until it is dropped.
+/// Counts one request as in flight until it is dropped.
 #[derive(Debug)]
 pub struct RequestPermit(Arc<CallerLimiter>);
 
@@ -151,13 +141,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_takes_the_places_of_payments_or_their_turns() {
+    fn payments_have_permits_and_a_rate_that_other_requests_cannot_take() {
         let limiter = limiter(2, 3);
         let admit = |purpose| limiter.admit(purpose);
         let reads = [(); 2].map(|()| admit(Purpose::Other).unwrap());
         assert!(admit(Purpose::Other).is_err());
         let payments = [(); 2].map(|()| admit(Purpose::Payment).unwrap());
-        assert!(admit(Purpose::Payment).is_err(), "there is an end of them too");
+        assert!(admit(Purpose::Payment).is_err(), "payments are limited too");
         drop(reads);
         assert!(admit(Purpose::Other).is_err(), "payments count among all that is in flight");
         drop(payments);
@@ -167,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_are_in_flight_than_may_be_and_a_place_left_is_a_place_free() {
+    fn requests_in_flight_are_limited_and_an_ended_one_frees_its_permit() {
         let limiter = limiter(2, 1000);
         let (one, two) = (limiter.admit(Purpose::Other), limiter.admit(Purpose::Other));
         assert!(one.is_ok() && two.is_ok());
@@ -180,18 +170,18 @@ mod tests {
     }
 
     #[test]
-    fn no_more_come_in_a_second_than_may_and_the_wait_is_told() {
+    fn requests_a_second_are_limited_and_the_error_says_how_long_to_wait() {
         let limiter = limiter(1000, 3);
         for _ in 0..3 {
             assert!(limiter.admit(Purpose::Other).is_ok());
         }
         let wait = limiter.admit(Purpose::Other).unwrap_err().retry_after;
         assert!(wait > Duration::ZERO && wait <= Duration::from_millis(334), "{wait:?}");
-        assert_eq!(limiter.in_flight(), 0, "a refusal holds no place");
+        assert_eq!(limiter.in_flight(), 0, "a refused request is not in flight");
     }
 
     #[test]
-    fn refusals_are_told_at_once_until_they_are_a_flood() {
+    fn refusals_are_delayed_only_once_there_is_a_flood_of_them() {
         let limiter = limiter(1000, 3);
         let held: Vec<_> =
             (0..20).filter_map(|_| limiter.admit(Purpose::Other).err()).map(|limited| limited.held_back).collect();

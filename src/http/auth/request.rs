@@ -1,4 +1,6 @@
-//! Who sent a request: from its header fields and its address to a caller with a place among that caller's requests.
+//! Authenticates a request: from its headers and address to a caller, with a permit among that caller's requests.
+//!
+//! [`authenticate`] is for routes, [`examine`] for the fast path, [`authenticate_stream`] for event streams.
 
 use std::future::{Ready, ready};
 use std::net::{IpAddr, Ipv4Addr};
@@ -11,7 +13,10 @@ use actix_web::http::header::AUTHORIZATION;
 use actix_web::{FromRequest, HttpMessage, HttpRequest};
 use tokio::time::Instant;
 
-use super::{Caller, Mode, Purpose, RequestPermit, Scope, local};
+use super::caller::{Caller, Scope};
+use super::config::Mode;
+use super::local;
+use super::rate_limit::{Purpose, RequestPermit};
 use crate::clock::RETRY_SHORTLY;
 use crate::http::client;
 use crate::http::connections::Connection;
@@ -19,20 +24,19 @@ use crate::http::problem::{Problem, table};
 use crate::http::request::params;
 use crate::http::state::AppState;
 
-/// When the request arrived; set at the edge, and what its deadline counts from.
+/// When the request arrived; its deadline counts from then.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrival(pub Instant);
 
-/// Until when the refusal of a request is held back, since it is one of a flood.
+/// Until when the refusal of a request is delayed, because there is a flood of them.
 #[derive(Debug, Clone, Copy)]
 pub struct HeldBack(pub Instant);
 
-/// Who sent a request, and the place that it takes.
+/// The caller of a request, in the request's extensions.
 #[derive(Debug)]
 pub struct Admitted {
-    /// Who sent it.
     pub caller: Caller,
-    /// What it takes of the caller's allowance; none for a caller without limits, or one that has used its up.
+    /// `None` for a caller without limits, or over them.
     pub permit: Option<RequestPermit>,
 }
 
@@ -45,17 +49,18 @@ impl FromRequest for Caller {
     }
 }
 
-/// The caller of a request, noted for the log, with a place for it that is held until its answer has ended.
+/// The caller of a request. Leaves an [`Admitted`] in the request's extensions, for the log and until the answer has ended.
 pub fn authenticate(request: &HttpRequest) -> Result<Caller, Problem> {
     let admitted = examine(request)?;
     let caller = admitted.caller.clone();
     request.extensions_mut().insert(admitted);
-    // After the caller is known: strangers are told of nothing else.
+    // Not before: an unauthenticated caller gets no other error.
     AppState::of(request)?.query_names.check(request)?;
     Ok(caller)
 }
 
-/// The caller of a request and its place, noted only where it is refused one: the log names also whom it refuses.
+/// The caller of a request and its permit. Leaves an [`Admitted`] in the request's extensions only where the caller is over
+/// its limits, for the log.
 pub fn examine(request: &HttpRequest) -> Result<Admitted, Problem> {
     let state = AppState::of(request)?;
     if state.auth.mode() == Mode::None {
@@ -65,12 +70,12 @@ pub fn examine(request: &HttpRequest) -> Result<Admitted, Problem> {
     let caller = state.auth.by_header(request.headers(), address).inspect_err(|_| {
         hold_back(request, state.auth.throttle().held_back());
     })?;
-    note_connection(request, &caller)?;
+    claim_connection(request, &caller)?;
     admit(request, caller)
 }
 
-/// Notes whose the connection of a request is, or refuses a caller that has as many as one may have.
-fn note_connection(request: &HttpRequest, caller: &Caller) -> Result<(), Problem> {
+/// Assigns the request's connection to the caller. An error if the caller has as many connections as one may have.
+fn claim_connection(request: &HttpRequest, caller: &Caller) -> Result<(), Problem> {
     let connection = request.conn_data::<Arc<Connection>>();
     if connection.is_none_or(|connection| connection.is_of(caller.name())) {
         return Ok(());
@@ -79,7 +84,6 @@ fn note_connection(request: &HttpRequest, caller: &Caller) -> Result<(), Problem
     Err(Problem::new(&table::CALLER_LIMITED).detail(detail).retry_after(RETRY_SHORTLY))
 }
 
-/// Takes a place for a caller's request.
 fn admit(request: &HttpRequest, caller: Caller) -> Result<Admitted, Problem> {
     match caller.admit(purpose(request)) {
         Ok(permit) => Ok(Admitted { caller, permit }),
@@ -91,7 +95,7 @@ fn admit(request: &HttpRequest, caller: Caller) -> Result<Admitted, Problem> {
     }
 }
 
-/// What a request wants a place for, before it is known whether it may.
+/// By the path alone: the permit is taken before routing.
 fn purpose(request: &HttpRequest) -> Purpose {
     let path = request.path();
     let is_payment =
@@ -108,14 +112,14 @@ fn hold_back(request: &HttpRequest, wait: Option<Duration>) {
 /// The caller of an event stream, and whether it is within its limits.
 pub fn authenticate_stream(request: &HttpRequest) -> Result<(Caller, bool), Problem> {
     let caller = stream_caller(request)?;
-    let admitted = note_connection(request, &caller).and_then(|()| admit(request, caller.clone()));
+    let admitted = claim_connection(request, &caller).and_then(|()| admit(request, caller.clone()));
     let is_admitted = admitted.map(|admitted| drop(request.extensions_mut().insert(admitted))).is_ok();
     AppState::of(request)?.query_names.check(request)?;
     Ok((caller, is_admitted))
 }
 
-/// The caller of a stream: by the header, or by a token in the query, since a browser's `EventSource` sets none.
-/// Queries end up in logs and histories, so only a token that can do nothing but listen is taken from one.
+/// The caller of a stream: by the header, or by a token in the query, since a browser's `EventSource` cannot set the header.
+/// A query ends up in logs and histories, so the only scope of such a token must be `events`.
 fn stream_caller(request: &HttpRequest) -> Result<Caller, Problem> {
     let state = AppState::of(request)?;
     let address = address(request, state);
@@ -123,15 +127,15 @@ fn stream_caller(request: &HttpRequest) -> Result<Caller, Problem> {
         local::guard(request.uri(), request.headers(), &state.config.cors_origins)?;
         return state.auth.by_header(request.headers(), address);
     }
-    let stranger = || hold_back(request, state.auth.throttle().held_back());
+    let delay_refusal = || hold_back(request, state.auth.throttle().held_back());
     let Some(token) = params::query(request, "access_token")? else {
-        return state.auth.by_header(request.headers(), address).inspect_err(|_| stranger());
+        return state.auth.by_header(request.headers(), address).inspect_err(|_| delay_refusal());
     };
     if request.headers().contains_key(AUTHORIZATION) {
         let detail = "A token is given twice, in the header and in the query.";
         return Err(Problem::new(&table::INVALID_REQUEST).detail(detail));
     }
-    let caller = state.auth.by_token(&token, address).inspect_err(|_| stranger())?;
+    let caller = state.auth.by_token(&token, address).inspect_err(|_| delay_refusal())?;
     if !caller.scopes().eq([Scope::Events]) {
         let detail = "In the query only a token is taken whose sole scope is `events`.";
         return Err(Problem::new(&table::FORBIDDEN).detail(detail));
@@ -139,12 +143,12 @@ fn stream_caller(request: &HttpRequest) -> Result<Caller, Problem> {
     Ok(caller)
 }
 
-/// Whom to hold to account for a request.
+/// The client's address.
 #[must_use]
 pub fn address(request: &HttpRequest, state: &AppState) -> IpAddr {
     // Only a test has no peer.
     let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
     let trusted = &state.config.trusted_proxies;
-    state.untrusted.look(peer, request.headers(), trusted);
+    state.untrusted.check(peer, request.headers(), trusted);
     client::address(peer, request.headers(), trusted)
 }

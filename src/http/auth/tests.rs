@@ -1,11 +1,17 @@
-//! The rights of callers, case by case.
+//! Authentication and the rights of callers, case by case.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use actix_web::test::TestRequest;
+
+use super::authorization::Authorization;
+use super::verifier::digest;
 use super::*;
-use crate::http::auth::token_store::digest;
+use crate::http::testing;
 
-/// Where callers of these tests call from.
+/// The address that these tests call from.
 const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
 
 fn token(secret: &str, instances: &[&str], scopes: &[Scope]) -> Token {
@@ -176,7 +182,7 @@ fn while_an_address_is_slowed_only_a_token_that_was_accepted_there_is_told_from_
     }
     assert!(auth.by_token("old", HERE).is_ok(), "this very token was accepted there");
     auth.reload(&config([("shop", token("new", &["demo"], &[Scope::Read]))]), &keys(&[])).unwrap();
-    assert!(auth.by_token("old", HERE).is_err(), "what is known no more is remembered for nothing");
+    assert!(auth.by_token("old", HERE).is_err(), "an accepted token that was revoked is let in no more");
 }
 
 #[test]
@@ -197,4 +203,99 @@ fn a_reload_leaves_what_is_in_flight_counted() {
     assert!(auth.by_token("new", HERE).unwrap().admit(Purpose::Other).is_err());
     drop(place);
     assert!(auth.by_token("new", HERE).unwrap().admit(Purpose::Other).is_ok());
+}
+
+/// A second authentication method, as signed assertions would be: `Bearer signed.NAME.ok` proves NAME.
+#[derive(Debug, Default)]
+struct Signed {
+    revoked: Arc<AtomicBool>,
+}
+
+const FORGED: Rejection = Rejection("The signature is not valid.");
+
+impl Signed {
+    fn caller(value: &str) -> Result<Caller, Rejection> {
+        let name = value.strip_prefix("signed.").and_then(|rest| rest.strip_suffix(".ok")).ok_or(FORGED)?;
+        let scopes = BTreeSet::from([Scope::Read, Scope::Events]);
+        let limiter = CallerLimiter::kept(CallerLimits::TOKEN, None);
+        let caller = Caller::new(name, Some(BTreeSet::from(["demo".to_owned()])), scopes, Some(limiter));
+        Ok(caller.with_credential(digest(value)))
+    }
+}
+
+impl Verifier for Signed {
+    fn recognizes(&self, credential: &Credential<'_>) -> bool {
+        credential.is_bearer() && credential.value().starts_with("signed.")
+    }
+
+    fn verify(&self, credential: &Credential<'_>) -> Result<Caller, Rejection> {
+        Self::caller(credential.value())
+    }
+
+    fn recheck(&self, caller: &Caller) -> Option<Caller> {
+        let rechecked = Self::caller(&format!("signed.{}.ok", caller.name())).ok()?;
+        let is_own = caller.credential() == rechecked.credential();
+        (is_own && !self.revoked.load(Ordering::Relaxed)).then_some(rechecked)
+    }
+
+    fn callers(&self) -> Vec<Caller> {
+        Vec::new()
+    }
+}
+
+/// `Bearer s3cret` is the token of `shop`, and signed callers are let in too.
+fn two_methods(signed: Signed) -> Verifiers {
+    let (tokens, errors) =
+        TokenStore::new(&config([("shop", token("s3cret", &["demo"], &[Scope::Read]))]), &keys(&[]), &[]);
+    assert!(errors.is_empty());
+    Verifiers { mode: Mode::Tokens, list: vec![Box::new(signed), Box::new(tokens)] }
+}
+
+#[test]
+fn a_credential_is_verified_by_the_method_that_recognizes_it_and_all_methods_share_the_throttle() {
+    let auth = Auth::with(two_methods(Signed::default()));
+    assert_eq!(auth.by_token("s3cret", HERE).unwrap().name(), "shop");
+    let signed = auth.by_token("signed.kiosk.ok", HERE).unwrap();
+    assert_eq!(signed.name(), "kiosk");
+    assert!(signed.permit("demo", Scope::Read).is_ok() && signed.permit("demo", Scope::Pay).is_err());
+    assert_eq!(auth.by_token("signed.kiosk.no", HERE).unwrap_err(), AuthError::Rejected(FORGED));
+    assert!(matches!(auth.by_token("wrong", HERE), Err(AuthError::Rejected(rejection)) if rejection != FORGED));
+    for guess in 0..50 {
+        assert!(auth.by_token(&format!("signed.{guess}.no"), HERE).is_err());
+    }
+    assert!(matches!(auth.by_token("signed.kiosk.no", HERE), Err(AuthError::Throttled { .. })));
+    assert!(matches!(auth.by_token("signed.other.ok", HERE), Err(AuthError::Throttled { .. })));
+    for accepted in ["s3cret", "signed.kiosk.ok"] {
+        assert!(auth.by_token(accepted, HERE).is_ok(), "{accepted} was accepted from this address before");
+    }
+}
+
+#[test]
+fn a_long_connection_ends_when_the_method_that_verified_it_no_longer_knows_its_credential() {
+    let revoked = Arc::new(AtomicBool::new(false));
+    let auth = Arc::new(Auth::with(two_methods(Signed { revoked: Arc::clone(&revoked) })));
+    let [mut signed, mut token] = ["signed.kiosk.ok", "s3cret"].map(|credential| {
+        let caller = auth.by_token(credential, HERE).unwrap();
+        Authorization::new(Arc::clone(&auth), caller, Arc::from("demo"), Some(Scope::Read))
+    });
+    assert!(signed.is_valid() && token.is_valid());
+    revoked.store(true, Ordering::Relaxed);
+    auth.replace(two_methods(Signed { revoked }));
+    assert!(!signed.is_valid() && token.is_valid());
+}
+
+#[actix_web::test]
+async fn a_request_is_let_in_by_either_method() {
+    let auth = Arc::new(Auth::with(two_methods(Signed::default())));
+    for (credential, code) in [
+        ("s3cret", "unknown-instance"),
+        ("signed.kiosk.ok", "unknown-instance"),
+        ("signed.kiosk.no", "unauthenticated"),
+        ("wrong", "unauthenticated"),
+    ] {
+        let request = TestRequest::get().uri("/v1/instances/demo/config");
+        let request = request.insert_header((AUTHORIZATION, format!("Bearer {credential}")));
+        let answer = testing::ask_with(crate::http::Config::default(), Arc::clone(&auth), request).await;
+        assert_eq!(answer.code(), code, "{credential}");
+    }
 }

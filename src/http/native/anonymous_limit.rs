@@ -10,12 +10,15 @@
 //! more than the newcomer's would have, it gives way at once.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use crate::http::client::network;
 
 /// The places of those who showed no key.
 #[derive(Debug)]
@@ -99,7 +102,7 @@ impl AnonymousLimit {
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        self.taken.lock()
     }
 }
 
@@ -113,14 +116,6 @@ impl AnonymousSlot {
 impl Drop for AnonymousSlot {
     fn drop(&mut self) {
         self.anonymous_limit.taken().remove(self.number);
-    }
-}
-
-/// Whoever has one IPv6 address has the whole network of 64 bits.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
-        address @ IpAddr::V4(_) => address,
     }
 }
 

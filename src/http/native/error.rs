@@ -1,10 +1,9 @@
-//! Refusals in the gateway's own words, and THE table from what the bridge says to them. Pure.
+//! Error frames in the gateway's words, and the table from the bridge's errors to them ([`ErrorReply::of`]). Pure.
 //!
-//! A till understands the words that its maker knew and ignores all others, so each outcome is told by the known word
-//! whose consequence is the right one. Two of them carry money. `ratelimit` is the only word by which a till knows that
-//! nothing happened and when to try again: it stands for everything that was provably not done, and for nothing else.
-//! `error_exec` means that nobody knows: it stands for every payment whose outcome is not known, so that no cashier is
-//! told to sell again what may be booked already.
+//! A till knows certain words and ignores all others, so each error becomes the known word with the right consequence. Two
+//! of them decide about money. `ratelimit` is the only word by which a till knows that nothing happened and when to try
+//! again: it is used for whatever was provably not done, and for nothing else. `error_exec` is used for every payment
+//! whose outcome is unknown, so that no cashier is told to sell again what may be booked.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -24,25 +23,21 @@ const FAILED: i64 = -1;
 /// An error frame's `result`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct ErrorReply {
-    /// The word.
     pub(super) error: Cow<'static, str>,
     /// Usually a number; an object for `ratelimit`.
     pub(super) code: Code,
 }
 
-/// What stands beside the word.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub(super) enum Code {
-    /// A number of the gateway's.
     Number(i64),
-    /// Made here.
     Value(serde_json::Value),
-    /// What the gateway itself said, as it said it.
+    /// The gateway's own, unchanged.
     Said(Raw),
 }
 
-/// Raw JSON that compares by its spelling.
+/// Raw JSON that is compared as text.
 #[derive(Debug, Clone, Serialize)]
 #[serde(transparent)]
 pub(super) struct Raw(Box<serde_json::value::RawValue>);
@@ -60,19 +55,17 @@ impl ErrorReply {
 
     /// No key came with the command.
     pub(super) const NO_KEY: Self = Self::word("missing_parameter_api", MISSING);
-    /// The key is not known, not for this instance, or not for this command. Which of them is nobody's business.
+    /// The key is unknown, or has no right to this instance or command. Which of them is not told.
     pub(super) const WRONG_KEY: Self = Self::word("api_key_mismatch", FAILED);
-    /// There is no such instance here.
     pub(super) const NO_INSTANCE: Self = Self::word("invalid_instance", 0);
-    /// The URL asks for a format that does not exist.
     pub(super) const CONTENT_TYPE: Self = Self::word("invalid_content_type", 0);
-    /// A frame that is no JSON, on a connection that prints JSON.
+    /// Malformed, on a connection in JSON.
     pub(super) const JSON: Self = Self::word("invalid_json", 0);
-    /// A frame that is not even JSON5, on a connection that prints JSON5.
+    /// Malformed, on a connection in JSON5.
     pub(super) const JSON5: Self = Self::word("invalid_json5", 0);
-    /// A password that is no text.
+    /// A password that is not text.
     pub(super) const PASSWORD: Self = Self::word("invalid_password", 0);
-    /// The bridge does not know what became of the command.
+    /// The outcome of the command is unknown.
     pub(super) const UNKNOWN: Self = Self::word("error_exec", FAILED);
     /// The command failed and changed nothing.
     pub(super) const FAILURE: Self = Self::word("server_error", FAILED);
@@ -82,45 +75,42 @@ impl ErrorReply {
         Self { error: Cow::Owned(format!("missing_parameter_{parameter}")), code: Code::Number(MISSING) }
     }
 
-    /// Nothing was done; it may be tried again after this long. Rounded up, so that whoever waits exactly as long as
-    /// told is let in.
+    /// Nothing was done; the command may be tried again after this long, rounded up so that it is not too early.
     pub(super) fn later(command: &str, retry_after: Duration) -> Self {
         let retry_after_ms = u64::try_from(retry_after.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).max(1);
         let code = json!({"command": command, "retry_after": retry_after_ms});
         Self { error: Cow::Borrowed("ratelimit"), code: Code::Value(code) }
     }
 
-    /// What the gateway said.
     fn said(words: GatewayError) -> Self {
         Self { error: Cow::Owned(words.error), code: Code::Said(Raw(words.code)) }
     }
 
-    /// THE table: what a command that ended in `outcome` is answered with.
-    pub(super) fn of(outcome: Error, command: &str, kind: Kind) -> Self {
-        match outcome {
-            // Points are spent at the bridge, or the gateway refused for its limit: either way nothing was done.
+    /// The table: the answer to a command that ended in `error`.
+    pub(super) fn of(error: Error, command: &str, kind: Kind) -> Self {
+        match error {
+            // No points, or the gateway's own `ratelimit`: nothing was done.
             Error::RateLimited { retry_after, .. }
-            // Nothing was written: no connection, no place in the queue, on the way out, no record to be had. No word
-            // of the gateway means these; only `ratelimit` says both that nothing happened and when to come again.
+            // Nothing was sent. The gateway has no words for these, and only `ratelimit` says that nothing happened and
+            // when to try again.
             | Error::Unavailable { retry_after }
             | Error::Overloaded { retry_after }
             | Error::ShuttingDown { retry_after }
             | Error::JournalUnavailable { retry_after } => Self::later(command, retry_after),
             Error::UnknownInstance => Self::NO_INSTANCE,
-            // The gateway's refusal is the till's: it hears what it would have heard without a bridge.
             Error::Refused(words) => Self::said(words),
-            // Of a command that nobody knows the gateway's word is all there is, and its caller speaks its language. A
-            // limit that it names there proves nothing about this command.
+            // What the gateway says about a command that the bridge does not know. Its `ratelimit` may be another
+            // command's, so it does not prove that this one was not done.
             Error::OutcomeUnknown { gateway: Some(words), .. } if kind == Kind::Raw && words.error != "ratelimit" => {
                 Self::said(words)
             }
-            // A key is used once here, so the last four cannot be; were they, the careful word would be right.
+            // Each native payment has a key of its own, so the last four do not occur.
             Error::OutcomeUnknown { .. }
             | Error::PaymentInProgress { .. }
             | Error::KeyReused
             | Error::UnknownPayment
             | Error::Unsettled(_) => Self::UNKNOWN,
-            // Reads only, which change nothing however far they got.
+            // Only of reads, which change nothing.
             Error::Timeout | Error::Lost { .. } | Error::NotCached | Error::Violation(_) => Self::FAILURE,
         }
     }

@@ -1,9 +1,8 @@
-//! One command from a native connection, carried out by the way that its kind has in the bridge.
+//! Executes one command of a native connection, by the same use cases as REST.
 //!
-//! A till's commands are the same use cases as a REST caller's: reads come from the cache, a sale takes the journal's
-//! path under a key made for it, what nobody knows is sent once. Only the manners differ: fields of no concern are
-//! passed over, numbers may be strings, and what is wrong is said in one word. Nothing is sent before caller and
-//! parameters are known to be good.
+//! Reads come from the cache, a sale goes through the journal under a key made for it, an unknown command is sent once.
+//! Unlike REST, unknown fields are ignored, numbers may be strings, and an error is one word. Nothing is sent before the
+//! caller is authenticated and the parameters are valid.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -20,7 +19,6 @@ use crate::http::request::sale::Sale;
 use crate::journal;
 use crate::protocol::{Body, Command, Kind, Parameters, Spec, command};
 
-/// Where a caller's commands are carried out.
 #[derive(Debug)]
 pub(super) struct Executor {
     pub(super) bridge: Bridge,
@@ -30,10 +28,10 @@ pub(super) struct Executor {
     pub(super) deadline: Instant,
 }
 
-/// What is answered: the event's name and its parameters.
+/// The event's name and its parameters.
 pub(super) type Reply = (Cow<'static, str>, Body);
 
-/// What a caller must be allowed to do for a command.
+/// The scope that a command needs.
 pub(super) fn scope_of(name: &str) -> Scope {
     match command::find(name).map_or(Kind::Raw, |spec| spec.kind) {
         Kind::Read => Scope::Read,
@@ -44,14 +42,14 @@ pub(super) fn scope_of(name: &str) -> Scope {
 }
 
 impl Executor {
-    /// Carries out a command that its caller may give.
+    /// Executes a command whose caller has its scope.
     pub(super) async fn execute(self, request: Request) -> Result<Reply, ErrorReply> {
         let Request { command: name, parameters, .. } = request;
         let Some(spec) = command::find(&name) else { return self.raw(name, parameters).await };
         let reply = match spec.kind {
             Kind::Payment => self.pay(spec, parameters).await,
             Kind::Upsert => self.ask(spec, require(parameters, &["UUID"])?).await,
-            // Its reply holds a password, which is nothing to keep a copy of.
+            // Its reply holds a password, so it is not cached.
             Kind::Read if spec.name == command::VERIFYAUTH.name => {
                 self.ask(spec, require(parameters, &["password", "workplace"])?).await
             }
@@ -62,30 +60,30 @@ impl Executor {
 
     fn instance(&self, spec: &'static Spec) -> Result<&Instance, ErrorReply> {
         let instance = self.bridge.instance(&self.instance).map(|instance| &**instance);
-        instance.map_err(|error| self.refusal(error, spec))
+        instance.map_err(|error| self.error_reply(error, spec))
     }
 
     async fn read(&self, spec: &'static Spec, given: &Parameters) -> Result<Body, ErrorReply> {
         let parameters = of_read(spec, given)?;
         let turn = self.caller.name();
         let served = self.instance(spec)?.read(spec, parameters, turn, CacheDirectives::default(), self.deadline).await;
-        served.map(|served| served.copy.body.clone()).map_err(|error| self.refusal(error, spec))
+        served.map(|served| served.copy.body.clone()).map_err(|error| self.error_reply(error, spec))
     }
 
     async fn ask(&self, spec: &'static Spec, parameters: Parameters) -> Result<Body, ErrorReply> {
         let command = Command::known(spec, parameters);
         let reply = self.instance(spec)?.ask(command, self.caller.name(), self.deadline).await;
-        reply.map_err(|error| self.refusal(error, spec))
+        reply.map_err(|error| self.error_reply(error, spec))
     }
 
-    /// Each frame is a sale of its own, as at the gateway: the protocol has no way to say "the same again".
+    /// Each frame is a sale of its own, as at the gateway: the protocol has no idempotency key.
     async fn pay(&self, spec: &'static Spec, parameters: Parameters) -> Result<Body, ErrorReply> {
         let sale = sale(&parameters)?;
         let sold = sale.products.len();
         let key = journal::Key::of_till(&self.instance, self.caller.name());
         let command = Command::known(spec, parameters);
         let paid = self.instance(spec)?.pay(key, sale, command, self.deadline).await;
-        let paid = paid.map_err(|error| self.refusal(error, spec))?;
+        let paid = paid.map_err(|error| self.error_reply(error, spec))?;
         Ok(paid.record.reply().cloned().unwrap_or_else(|| Body::items(sold)))
     }
 
@@ -101,10 +99,10 @@ impl Executor {
         }
     }
 
-    fn refusal(&self, error: Error, spec: &Spec) -> ErrorReply {
+    fn error_reply(&self, error: Error, spec: &Spec) -> ErrorReply {
         if let Error::OutcomeUnknown { payment: Some(payment), .. } = &error {
             let (instance, caller) = (&*self.instance, self.caller.name());
-            tracing::warn!(instance, caller, %payment, "a till was told that the outcome of its payment is unknown");
+            tracing::warn!(instance, caller, %payment, "the outcome of a till's payment is unknown");
         }
         if let Error::Violation(reason) = &error {
             tracing::warn!(%reason, "the gateway's answer was not understood");
@@ -113,12 +111,12 @@ impl Executor {
     }
 }
 
-/// A parameter that says something.
+/// A parameter that is present and not `null`.
 fn given<'a>(parameters: &'a Parameters, name: &str) -> Option<&'a RawValue> {
     parameters.get(name).filter(|value| value.get() != "null")
 }
 
-/// Refuses parameters that lack one of `names`; the gateway would, for points.
+/// An error if one of `names` is missing. The gateway would refuse such a command too, and charge points for it.
 fn require(parameters: Parameters, names: &[&str]) -> Result<Parameters, ErrorReply> {
     match names.iter().find(|name| given(&parameters, name).is_none()) {
         Some(missing) => Err(ErrorReply::missing(missing)),
@@ -131,8 +129,8 @@ fn pos_id(parameters: &Parameters) -> Result<i64, ErrorReply> {
     pos_id.ok_or_else(|| ErrorReply::missing("POSID"))
 }
 
-/// What a read is about, spelled in the one way that its copies are kept under: a till's `"1"` and a REST caller's `1`
-/// share a copy, and nothing that is not part of the question tells two copies apart.
+/// The parameters of a read in the form of its cache key: a till's `"1"` and a REST caller's `1` share a copy, and
+/// parameters that do not change the reply are left out.
 fn of_read(spec: &Spec, given_by_till: &Parameters) -> Result<Parameters, ErrorReply> {
     let mut parameters = Parameters::default();
     let of_pos = [&command::LISTPM, &command::LISTPRODUCTS, &command::LISTTRANSACTIONS];
@@ -152,7 +150,7 @@ fn of_read(spec: &Spec, given_by_till: &Parameters) -> Result<Parameters, ErrorR
     }
 }
 
-/// What is sold, or the first thing that is wrong with it. The parameters go to the gateway as they were spelled.
+/// What is sold, or the first parameter that is wrong. The parameters themselves go to the gateway as they came.
 fn sale(parameters: &Parameters) -> Result<journal::Sale, ErrorReply> {
     let pos_id = pos_id(parameters)?;
     let sale = Sale::read(parameters).map_err(|faults| {

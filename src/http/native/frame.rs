@@ -1,8 +1,7 @@
-//! Frames of a native connection, both ways. Pure: text in, text out.
+//! Frames of a native connection: parsing and rendering. Pure.
 //!
-//! What comes is read liberally, as the gateway reads it: JSON5 in either mode, fields nobody asked for, numbers as
-//! strings. What goes is printed exactly: a reply's body keeps the bytes that came from the gateway, or, in JSON5, its
-//! numbers' every digit ([`json5`]).
+//! Parsing is as liberal as the gateway's: JSON5 in either format, unknown fields, numbers as strings. Rendering is exact:
+//! in JSON a reply's body keeps the gateway's bytes, in JSON5 every digit of its numbers ([`json5`]).
 
 use std::fmt;
 
@@ -13,16 +12,14 @@ use serde_json::value::RawValue;
 use super::error::ErrorReply;
 use crate::protocol::{Body, Format, Parameters, json5};
 
-/// The longest name of a command: several times the longest known.
+/// Of a command: several times the longest known.
 const LONGEST_NAME: usize = 64;
 
-/// One command as it came.
 pub(super) struct Request {
-    /// Its name: 1 to 64 of `a` to `z`, `0` to `9` and `_`.
+    /// 1 to 64 of `a` to `z`, `0` to `9` and `_`.
     pub(super) command: String,
-    /// Its parameters, without the key.
+    /// Without the key.
     pub(super) parameters: Parameters,
-    /// The key that came with it.
     pub(super) api_key: Option<SecretString>,
 }
 
@@ -34,18 +31,18 @@ impl fmt::Debug for Request {
 }
 
 impl Request {
-    /// Reads one message on a connection that prints `format`.
+    /// Parses one message. `format` is the connection's, and decides only which error is returned.
     pub(super) fn read(text: &str, format: Format) -> Result<Self, ErrorReply> {
-        let not_understood = || match format {
+        let malformed = || match format {
             Format::Json => ErrorReply::JSON,
             Format::Json5 => ErrorReply::JSON5,
         };
-        let frame = object(text).or_else(|| object(&json5::to_json(text).ok()?)).ok_or_else(not_understood)?;
+        let frame = object(text).or_else(|| object(&json5::to_json(text).ok()?)).ok_or_else(malformed)?;
         let command: Option<String> = frame.get("command").and_then(|name| serde_json::from_str(name.get()).ok());
         let command = command.filter(|name| is_name(name)).ok_or_else(|| ErrorReply::missing("command"))?;
         let mut parameters = match frame.get("parameters") {
-            Some(given) if given.get().starts_with('{') => object(given.get()).ok_or_else(not_understood)?,
-            // Whatever else it is, it holds no key, which is what is said about it.
+            Some(given) if given.get().starts_with('{') => object(given.get()).ok_or_else(malformed)?,
+            // Holds no key, and the error for that says enough.
             _ => Parameters::default(),
         };
         let api_key = parameters.remove("api_key").as_deref().and_then(spelled).filter(|key| !key.is_empty());
@@ -53,8 +50,8 @@ impl Request {
     }
 }
 
-/// The members of an object, or of no object at all: a frame that is JSON but no object lacks its command. Nothing where
-/// it is no JSON, or holds a name twice, of which nobody knows which was meant.
+/// The members of an object; none for JSON of another type. `None` for what is not JSON, or has a name twice: which of the
+/// two was meant is not known.
 fn object(text: &str) -> Option<Parameters> {
     match Parameters::parse(text.as_bytes()) {
         Ok(members) => Some(members),
@@ -63,7 +60,7 @@ fn object(text: &str) -> Option<Parameters> {
     }
 }
 
-/// The text of a string, or of a number as it was spelled: keys and passwords of digits lose their quotes easily.
+/// The text of a string or number: clients may send a key or password of digits as a number.
 pub(super) fn spelled(value: &RawValue) -> Option<String> {
     let raw = value.get();
     match raw.bytes().next()? {
@@ -78,18 +75,16 @@ fn is_name(name: &str) -> bool {
         && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
 }
 
-/// The reply to a command.
 pub(super) fn event(name: &str, parameters: &Body, format: Format) -> String {
     print("event", &Named { event: Some(name), message: None, parameters: raw(parameters.as_str()) }, format)
 }
 
-/// Something that everybody is told; `{}` where it carries nothing.
+/// `parameters` are `{}` where there are none.
 pub(super) fn broadcast(message: &str, parameters: Option<&Body>, format: Format) -> String {
     let parameters = raw(parameters.map_or("{}", Body::as_str));
     print("broadcast", &Named { event: None, message: Some(message), parameters }, format)
 }
 
-/// A command that failed.
 pub(super) fn error(refusal: &ErrorReply, format: Format) -> String {
     print("error", refusal, format)
 }
@@ -103,7 +98,7 @@ struct Named<'a> {
     parameters: &'a RawValue,
 }
 
-/// A body was checked to be JSON when it was made; were it none, `null` would still be a frame.
+/// A body is JSON since it was made; `null` only keeps this function from failing.
 fn raw(json: &str) -> &RawValue {
     serde_json::from_str(json).unwrap_or(RawValue::NULL)
 }
@@ -114,11 +109,11 @@ fn print(kind: &str, result: &impl Serialize, format: Format) -> String {
         r#type: &'a str,
         result: &'a T,
     }
-    // Strings, numbers and raw JSON cannot fail to serialize.
+    // Strings, numbers and raw JSON always serialize.
     let json = serde_json::to_string(&Frame { r#type: kind, result }).unwrap_or_default();
     match format {
         Format::Json => json,
-        // Any JSON can be printed; were it not so, JSON would be JSON5 all the same.
+        // Any JSON can be rendered; if not, JSON is JSON5 too.
         Format::Json5 => json5::from_json(&json).unwrap_or(json),
     }
 }

@@ -1,9 +1,8 @@
-//! One native connection: one task that reads, writes and ends it.
+//! One native connection: the task that reads it, writes to it and closes it.
 //!
-//! Commands run beside each other in tasks of their own, a bounded number of them, and are answered as they end; those
-//! begun run to their end when the peer leaves. All writing is done here, each frame with a deadline, so a peer that does
-//! not read holds up nobody but itself, and not for long. The loop ends with a reason, and everything it waits for is
-//! safe to drop.
+//! Commands run in tasks of their own, a bounded number of them, and are answered in the order in which they end. When the
+//! peer leaves they run on. Only this task writes, each frame with a deadline, so that a peer which does not read delays
+//! nothing but its own connection. [`Session::run`] is the entry point; all that its loop waits for is cancel safe.
 
 use std::future::pending;
 use std::net::IpAddr;
@@ -18,6 +17,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::anonymous_limit::AnonymousSlot;
+use super::config::NativeLimits;
 use super::error::ErrorReply;
 use super::executor::{Executor, scope_of};
 use super::frame::{self, Request};
@@ -25,62 +25,57 @@ use super::reader::{Broken, KEYLESS_MESSAGE, Message, Reader};
 use super::subscription::{NativeSubscription, Received};
 use crate::broadcasts::Native;
 use crate::clock::RETRY_SHORTLY;
-use crate::http::auth::{Auth, AuthError, Authorization, Caller, Mode, Purpose, Scope};
+use crate::http::auth::authorization::Authorization;
+use crate::http::auth::{Auth, AuthError, Caller, Mode, Purpose, Scope};
 use crate::http::connections::Connection;
-use crate::http::native::NativeLimits;
 use crate::http::state::AppState;
 use crate::protocol::Format;
 
-/// Where a connection stands from its beginning.
+/// What is known of a connection when it opens.
 #[derive(Debug)]
 pub(super) struct ConnectionInfo {
-    /// The instance it is about, or what every command is answered with.
+    /// The error answers every command.
     pub(super) instance: Result<Arc<str>, ErrorReply>,
-    /// How frames are printed.
     pub(super) format: Format,
-    /// Whom to hold to account for the keys that it shows.
     pub(super) address: IpAddr,
-    /// Who it is of, where it came with a listener's token.
+    /// The caller of the token in the URL, which may only hear broadcasts.
     pub(super) listener: Option<Caller>,
-    /// It came with a token that does not serve.
-    pub(super) turned_away: bool,
+    /// The URL has a token that is not accepted.
+    pub(super) bad_token: bool,
 }
 
-/// A connection and what belongs to it.
 pub(super) struct Session {
-    shared: Arc<AppState>,
+    state: Arc<AppState>,
     socket: actix_ws::Session,
     reader: Reader,
-    /// Nothing only where no real socket is behind it.
+    /// `None` only in tests without a socket.
     connection: Option<Arc<Connection>>,
     info: ConnectionInfo,
-    /// Held until it shows a key.
-    place: Option<AnonymousSlot>,
-    /// By which connections are counted.
-    _present: Arc<()>,
-    /// The last key shown, for as long as it is good.
+    /// Held until a key is accepted.
+    anonymous: Option<AnonymousSlot>,
+    _counted: Arc<()>,
+    /// Of the last key that was accepted.
     key: Option<Authorization>,
-    /// The key that was shown and may listen.
-    hearing: Option<Authorization>,
+    /// Of the first key or token that may hear broadcasts.
+    listener: Option<Authorization>,
     reloads: watch::Receiver<u64>,
     subscription: NativeSubscription,
-    /// Commands under way; each ends with its answer's text.
+    /// Commands in progress; each returns the frame that answers it.
     commands: JoinSet<String>,
-    heard_at: Instant,
+    last_read: Instant,
     ping_at: Instant,
-    /// Nothing is read until then: what came was refused, and is part of a flood.
-    deaf_until: Option<Instant>,
-    /// New commands are refused, and the connection ends with the last one under way.
+    /// Nothing is read until then: there is a flood of refused commands.
+    paused_until: Option<Instant>,
+    /// New commands are refused, and the connection closes once none is in progress.
     draining: bool,
 }
 
-/// What a connection waits for.
 enum SessionEvent {
     Message(Option<Result<Message, Broken>>),
     Answered(Result<String, JoinError>),
     Received(Received),
     PingDue,
-    Hears,
+    PauseEnded,
     Evicted,
     Draining,
     Reloaded,
@@ -88,9 +83,9 @@ enum SessionEvent {
 
 /// Why a connection ends.
 enum End {
-    /// The peer is gone, or does not read: there is nobody to say anything to.
+    /// The peer is gone or does not read, so no close frame is sent.
     Gone(&'static str),
-    /// It is closed with these words.
+    /// The bridge closes it.
     Close(CloseCode, &'static str),
     /// The peer closes it.
     Closed(Option<CloseReason>),
@@ -104,46 +99,46 @@ impl From<Closed> for End {
 
 impl Session {
     pub(super) fn new(
-        shared: Arc<AppState>,
+        state: Arc<AppState>,
         socket: actix_ws::Session,
         reader: Reader,
         connection: Option<Arc<Connection>>,
         info: ConnectionInfo,
-        place: Option<AnonymousSlot>,
+        anonymous: Option<AnonymousSlot>,
     ) -> Self {
         let now = Instant::now();
-        let ping_at = now + shared.config.native.limits.ping_every;
+        let ping_at = now + state.config.native.limits.ping_every;
         let commands = JoinSet::new();
-        let present = shared.native.presence();
-        let (subscription, deaf_until, draining) = (NativeSubscription::No, None, false);
-        let reloads = shared.auth.reloads();
+        let counted = state.native.count_one();
+        let (subscription, paused_until, draining) = (NativeSubscription::Off, None, false);
+        let reloads = state.auth.reloads();
         Self {
-            shared,
+            state,
             socket,
             reader,
             connection,
             info,
-            place,
-            _present: present,
+            anonymous,
+            _counted: counted,
             key: None,
-            hearing: None,
+            listener: None,
             reloads,
             subscription,
             commands,
-            heard_at: now,
+            last_read: now,
             ping_at,
-            deaf_until,
+            paused_until,
             draining,
         }
     }
 
-    /// Serves the connection to its end.
+    /// Serves the connection until it is closed.
     pub(super) async fn run(mut self) {
         let end = match self.serve().await {
             Ok(never) => match never {},
             Err(end) => end,
         };
-        // What was begun runs to its end, though nobody waits for its answer.
+        // A command may have been sent: its outcome has to be recorded.
         self.commands.detach_all();
         let (code, why) = match &end {
             End::Gone(why) => (None, *why),
@@ -154,7 +149,7 @@ impl Session {
         tracing::debug!(instance, code = code.map(|code: u16| code), why, "a native connection ended");
         let reason = match end {
             End::Gone(_) => {
-                // What was written and not taken is waited for by nobody.
+                // Without this the server would wait until the peer has read what was written.
                 if let Some(connection) = &self.connection {
                     connection.cut();
                 }
@@ -163,27 +158,27 @@ impl Session {
             End::Close(code, why) => Some(CloseReason { code, description: Some(why.to_owned()) }),
             End::Closed(reason) => reason,
         };
-        // Whether the peer still listens changes nothing about the end.
-        let _ = timeout(self.shared.config.native.limits.write, self.socket.close(reason)).await;
+        // The connection ends whether or not the peer reads this.
+        let _ = timeout(self.state.config.native.limits.write, self.socket.close(reason)).await;
     }
 
     async fn serve(&mut self) -> Result<std::convert::Infallible, End> {
         self.greet().await?;
         loop {
             match self.next().await {
-                SessionEvent::Message(message) => self.take(message).await?,
+                SessionEvent::Message(message) => self.handle_message(message).await?,
                 SessionEvent::Answered(answer) => {
                     let lost = |_| frame::error(&ErrorReply::UNKNOWN, self.info.format);
                     let text = answer.unwrap_or_else(lost);
-                    self.say(text).await?;
+                    self.send(text).await?;
                 }
-                SessionEvent::Received(Received::Frame(text)) => self.say(text).await?,
+                SessionEvent::Received(Received::Frame(text)) => self.send(text).await?,
                 SessionEvent::Received(Received::Overtaken) => return Err(End::Gone("slow")),
                 SessionEvent::PingDue => self.ping().await?,
-                SessionEvent::Hears => self.deaf_until = None,
-                SessionEvent::Evicted => return Err(End::Close(CloseCode::Policy, "no key was shown")),
+                SessionEvent::PauseEnded => self.paused_until = None,
+                SessionEvent::Evicted => return Err(End::Close(CloseCode::Policy, "no key was presented")),
                 SessionEvent::Draining => self.draining = true,
-                SessionEvent::Reloaded => self.look_at_keys()?,
+                SessionEvent::Reloaded => self.check_authorizations()?,
             }
             if self.draining && self.commands.is_empty() {
                 return Err(End::Close(CloseCode::Away, "shutting down"));
@@ -191,137 +186,136 @@ impl Session {
         }
     }
 
-    /// The next thing that happens. Safe to drop at any moment.
+    /// Cancel safe.
     async fn next(&mut self) -> SessionEvent {
-        let shutdown = self.shared.bridge.shutdown();
-        let max_body = self.shared.config.max_body;
-        let most = if self.place.is_some() { KEYLESS_MESSAGE.min(max_body) } else { max_body };
+        let shutdown = self.state.bridge.shutdown();
+        let max_body = self.state.config.max_body;
+        let most = if self.anonymous.is_some() { KEYLESS_MESSAGE.min(max_body) } else { max_body };
         tokio::select! {
-            message = self.reader.next(most), if self.deaf_until.is_none() => SessionEvent::Message(message),
-            () = at(self.deaf_until) => SessionEvent::Hears,
+            message = self.reader.next(most), if self.paused_until.is_none() => SessionEvent::Message(message),
+            () = at(self.paused_until) => SessionEvent::PauseEnded,
             Some(answer) = self.commands.join_next() => SessionEvent::Answered(answer),
             heard = self.subscription.next(self.info.format) => SessionEvent::Received(heard),
-            () = evicted(self.place.as_ref()) => SessionEvent::Evicted,
+            () = evicted(self.anonymous.as_ref()) => SessionEvent::Evicted,
             () = shutdown.refusing(), if !self.draining => SessionEvent::Draining,
             () = sleep_until(self.ping_at) => SessionEvent::PingDue,
             Ok(()) = self.reloads.changed() => SessionEvent::Reloaded,
         }
     }
 
-    /// What is wrong with the URL is said before anything is asked, as the gateway does.
+    /// What is wrong with the URL is said before the first command, as at the gateway.
     async fn greet(&mut self) -> Result<(), End> {
         if let Err(refusal) = &self.info.instance {
             let text = frame::error(refusal, self.info.format);
-            return self.say(text).await;
+            return self.send(text).await;
         }
-        if self.info.turned_away {
+        if self.info.bad_token {
             let text = frame::error(&ErrorReply::WRONG_KEY, self.info.format);
-            self.say(text).await?;
+            self.send(text).await?;
             return Err(End::Close(CloseCode::Policy, "the token in the URL must have the scope events and no other"));
         }
-        let open = self.shared.config.native.hearing == Native::Open || self.shared.auth.mode() == Mode::None;
+        let open = self.state.config.native.hearing == Native::Open || self.state.auth.mode() == Mode::None;
         if let Some(listener) = self.info.listener.clone() {
-            self.hearing = self.authorization(listener, Some(Scope::Events));
-            // The token may have been taken away since it was looked at.
-            self.look_at_keys()?;
+            self.listener = self.authorization(listener, Some(Scope::Events));
+            // The token may have been revoked since it was verified.
+            self.check_authorizations()?;
         }
-        if open || self.hearing.is_some() {
-            self.listen().await?;
+        if open || self.listener.is_some() {
+            self.subscribe().await?;
         }
         Ok(())
     }
 
-    /// The leave of a caller to be here.
     fn authorization(&self, caller: Caller, scope: Option<Scope>) -> Option<Authorization> {
         let instance = self.info.instance.as_ref().ok()?;
-        Some(Authorization::new(Arc::clone(&self.shared.auth), caller, Arc::clone(instance), scope))
+        Some(Authorization::new(Arc::clone(&self.state.auth), caller, Arc::clone(instance), scope))
     }
 
-    /// Ends the connection if a key that was shown on it is good no more.
-    fn look_at_keys(&mut self) -> Result<(), End> {
-        let last = [&mut self.key, &mut self.hearing].into_iter().flatten().all(Authorization::is_valid);
-        if last { Ok(()) } else { Err(End::Close(CloseCode::Policy, "the token was taken away")) }
+    /// Ends the connection if a key that it depends on was revoked.
+    fn check_authorizations(&mut self) -> Result<(), End> {
+        let are_valid = [&mut self.key, &mut self.listener].into_iter().flatten().all(Authorization::is_valid);
+        if are_valid { Ok(()) } else { Err(End::Close(CloseCode::Policy, "the token was revoked")) }
     }
 
-    /// Begins to hear, or asks again for the place that was not to be had.
-    async fn listen(&mut self) -> Result<(), End> {
+    /// Subscribes to broadcasts, or tries again after the limit of subscribers refused it.
+    async fn subscribe(&mut self) -> Result<(), End> {
         let Ok(instance) = &self.info.instance else { return Ok(()) };
-        let Ok(served) = self.shared.bridge.instance(instance) else { return Ok(()) };
-        let listener = self.hearing.as_ref().map_or("-", |authorization| authorization.caller().name());
-        match self.subscription.begin(served.broadcasts(), listener, self.info.format) {
-            Some(missed) => self.say(missed).await,
+        let Ok(served) = self.state.bridge.instance(instance) else { return Ok(()) };
+        let listener = self.listener.as_ref().map_or("-", |authorization| authorization.caller().name());
+        match self.subscription.start(served.broadcasts(), listener, self.info.format) {
+            Some(missed) => self.send(missed).await,
             None => Ok(()),
         }
     }
 
-    async fn take(&mut self, message: Option<Result<Message, Broken>>) -> Result<(), End> {
+    async fn handle_message(&mut self, message: Option<Result<Message, Broken>>) -> Result<(), End> {
         let message = match message {
             None => return Err(End::Gone("gone")),
             Some(Err(why)) => return Err(broken(why)),
             Some(Ok(message)) => message,
         };
-        self.heard_at = Instant::now();
+        self.last_read = Instant::now();
         match message {
-            Message::Text(text) => self.order(&text).await,
-            Message::Ping(bytes) => in_time(&self.shared, self.socket.pong(&bytes)).await,
+            Message::Text(text) => self.handle_request(&text).await,
+            Message::Ping(bytes) => within_limit(&self.state, self.socket.pong(&bytes)).await,
             Message::Pong => Ok(()),
             Message::Close(reason) => Err(End::Closed(reason)),
         }
     }
 
-    async fn order(&mut self, text: &str) -> Result<(), End> {
-        let begun = self.begin(text);
-        if self.hearing.is_some() && self.subscription.is_off() {
-            self.listen().await?;
+    async fn handle_request(&mut self, text: &str) -> Result<(), End> {
+        let started = self.start_command(text);
+        if self.listener.is_some() && self.subscription.is_off() {
+            self.subscribe().await?;
         }
-        match begun {
+        match started {
             Ok(()) => Ok(()),
             Err(refusal) => {
                 let text = frame::error(&refusal, self.info.format);
-                self.say(text).await
+                self.send(text).await
             }
         }
     }
 
-    /// Begins a command, or says at once why not.
-    fn begin(&mut self, text: &str) -> Result<(), ErrorReply> {
+    /// Starts a command in a task of its own. The error is the answer where it cannot be started.
+    fn start_command(&mut self, text: &str) -> Result<(), ErrorReply> {
         let (format, instance) = (self.info.format, self.info.instance.clone()?);
         let request = Request::read(text, format)?;
-        let caller = identify(&self.shared.auth, &request, self.info.address, &instance);
+        let caller = authenticate(&self.state.auth, &request, self.info.address, &instance);
         if caller.is_err() {
-            self.hold_back(self.shared.auth.throttle().held_back());
+            self.pause_reading(self.state.auth.throttle().held_back());
         }
         let caller = caller?;
         if self.connection.as_ref().is_some_and(|connection| !connection.is_of(caller.name())) {
             return Err(ErrorReply::later(&request.command, RETRY_SHORTLY));
         }
-        self.place = None;
+        self.anonymous = None;
         self.key = self.authorization(caller.clone(), None);
-        if self.hearing.is_none() && caller.has(Scope::Events) {
-            self.hearing = self.authorization(caller.clone(), Some(Scope::Events));
+        if self.listener.is_none() && caller.has(Scope::Events) {
+            self.listener = self.authorization(caller.clone(), Some(Scope::Events));
         }
         let scope = scope_of(&request.command);
         if !caller.has(scope) {
             return Err(ErrorReply::WRONG_KEY);
         }
-        // What else is under way takes none of the places of payments, here as in a token's share.
-        let (purpose, places) = match scope {
+        // Other commands cannot take the places of payments, as with the limits of a caller.
+        let (purpose, most) = match scope {
             Scope::Pay => (Purpose::Payment, self.limits().in_flight.saturating_mul(2)),
             _ => (Purpose::Other, self.limits().in_flight),
         };
-        if self.draining || self.commands.len() >= places {
+        if self.draining || self.commands.len() >= most {
             return Err(ErrorReply::later(&request.command, RETRY_SHORTLY));
         }
-        // Held until the command has ended, as a request's is until its answer has.
-        let admitted = caller.admit(purpose).map_err(|limited| {
-            self.hold_back(limited.held_back);
+        // Held until the command has ended.
+        let permit = caller.admit(purpose).map_err(|limited| {
+            self.pause_reading(limited.held_back);
             ErrorReply::later(&request.command, limited.retry_after)
         })?;
-        let deadline = Instant::now() + self.shared.config.deadline;
-        let executor = Executor { bridge: self.shared.bridge.clone(), instance, caller, deadline };
+        let deadline = Instant::now() + self.state.config.deadline;
+        let executor = Executor { bridge: self.state.bridge.clone(), instance, caller, deadline };
         self.commands.spawn(async move {
             let outcome = executor.execute(request).await;
-            drop(admitted);
+            drop(permit);
             match outcome {
                 Ok((event, body)) => frame::event(&event, &body, format),
                 Err(refusal) => frame::error(&refusal, format),
@@ -330,36 +324,37 @@ impl Session {
         Ok(())
     }
 
-    /// Reads no further for a while: what is refused at once only to be sent again costs as much as an answer.
-    fn hold_back(&mut self, wait: Option<Duration>) {
-        self.deaf_until = wait.map(|wait| Instant::now() + wait);
+    /// Reads nothing for a while. A peer that repeats refused commands could take the whole machine: a refusal costs as
+    /// much as an answer.
+    fn pause_reading(&mut self, wait: Option<Duration>) {
+        self.paused_until = wait.map(|wait| Instant::now() + wait);
     }
 
     async fn ping(&mut self) -> Result<(), End> {
         let now = Instant::now();
         let limits = self.limits();
-        if self.deaf_until.is_none() && now.saturating_duration_since(self.heard_at) >= limits.silence {
+        if self.paused_until.is_none() && now.saturating_duration_since(self.last_read) >= limits.silence {
             return Err(End::Gone("silent"));
         }
         self.ping_at = now + limits.ping_every;
-        if self.subscription.waits() {
-            self.listen().await?;
+        if self.subscription.is_waiting() {
+            self.subscribe().await?;
         }
-        in_time(&self.shared, self.socket.ping(b"")).await
+        within_limit(&self.state, self.socket.ping(b"")).await
     }
 
-    async fn say(&mut self, text: impl Into<ByteString>) -> Result<(), End> {
-        in_time(&self.shared, self.socket.text(text)).await
+    async fn send(&mut self, text: impl Into<ByteString>) -> Result<(), End> {
+        within_limit(&self.state, self.socket.text(text)).await
     }
 
     fn limits(&self) -> &NativeLimits {
-        &self.shared.config.native.limits
+        &self.state.config.native.limits
     }
 }
 
-/// A write, as long as it may take. A peer that makes no room by then does not read.
-async fn in_time(shared: &AppState, write: impl Future<Output = Result<(), Closed>>) -> Result<(), End> {
-    timeout(shared.config.native.limits.write, write).await.map_err(|_| End::Gone("slow"))?.map_err(End::from)
+/// A write with its deadline. A peer that has not made room by then does not read.
+async fn within_limit(state: &AppState, write: impl Future<Output = Result<(), Closed>>) -> Result<(), End> {
+    timeout(state.config.native.limits.write, write).await.map_err(|_| End::Gone("slow"))?.map_err(End::from)
 }
 
 async fn at(instant: Option<Instant>) {
@@ -369,15 +364,15 @@ async fn at(instant: Option<Instant>) {
     }
 }
 
-async fn evicted(place: Option<&AnonymousSlot>) {
-    match place {
-        Some(place) => place.evicted().await,
+async fn evicted(slot: Option<&AnonymousSlot>) {
+    match slot {
+        Some(slot) => slot.evicted().await,
         None => pending().await,
     }
 }
 
-/// Who gives a command on this connection. An address that showed too many wrong keys is not listened to for a while.
-fn identify(auth: &Auth, request: &Request, address: IpAddr, instance: &str) -> Result<Caller, ErrorReply> {
+/// The caller of a command, by the key in it.
+fn authenticate(auth: &Auth, request: &Request, address: IpAddr, instance: &str) -> Result<Caller, ErrorReply> {
     let key = request.api_key.as_ref().map(ExposeSecret::expose_secret);
     let caller = match (key, auth.mode()) {
         (Some(key), _) => auth.by_token(key, address),
@@ -386,17 +381,16 @@ fn identify(auth: &Auth, request: &Request, address: IpAddr, instance: &str) -> 
     };
     match caller {
         Ok(caller) if caller.may_reach(instance) => Ok(caller),
-        Ok(_) | Err(AuthError::Unknown) => Err(ErrorReply::WRONG_KEY),
+        Ok(_) | Err(AuthError::NoCredential | AuthError::Rejected(_)) => Err(ErrorReply::WRONG_KEY),
         Err(AuthError::Throttled { retry_after }) => Err(ErrorReply::later(&request.command, retry_after)),
     }
 }
 
-/// How a connection ends on which something came that is no message.
 fn broken(why: Broken) -> End {
     match why {
         Broken::TooLarge => End::Close(CloseCode::Size, "the message is too large"),
-        Broken::NotText => End::Close(CloseCode::Invalid, "the text is no UTF-8"),
-        Broken::Protocol => End::Close(CloseCode::Protocol, "this is no WebSocket message"),
+        Broken::NotText => End::Close(CloseCode::Invalid, "the text is not UTF-8"),
+        Broken::Protocol => End::Close(CloseCode::Protocol, "not a WebSocket message"),
         Broken::Connection => End::Gone("broken"),
     }
 }

@@ -1,9 +1,9 @@
-//! What a connection hears without having asked: each broadcast of its instance, once.
+//! The broadcasts of a connection's instance, each once.
 //!
-//! A connection is one more listener of the broadcasts, a position in its log. Where broadcasts may have been missed the
-//! protocol has no word for it, so the listener is told what a till acts upon: `updatepos`. A place at the broadcasts that is not
-//! to be had is asked for again at every ping, and what was missed meanwhile is told in the same way: a till sells on
-//! without hearing, and refuses nobody.
+//! A connection is one more subscriber: a position in the log of broadcasts. The protocol has no word for broadcasts that may
+//! have been missed, so the connection gets `updatepos`, after which a till fetches everything again. Where the limit of
+//! subscribers refuses a connection, it tries again at each ping and gets `updatepos` once it is in; a till never gets an
+//! error for it.
 
 use std::future::pending;
 
@@ -14,69 +14,63 @@ use super::frame;
 use crate::broadcasts::{Broadcasts, End, Entry, Event, Form, Item, Since, Subscription};
 use crate::protocol::Format;
 
-/// The broadcast that tells a till to fetch everything anew.
+/// The broadcast that makes a till fetch everything again.
 const UPDATEPOS: &str = "updatepos";
 
-/// Whether a connection hears broadcasts.
 #[derive(Debug)]
 pub(super) enum NativeSubscription {
-    /// It may not, or there is nothing more to be heard.
-    No,
-    /// It may, and waits for a place at the broadcasts.
+    /// Not yet allowed, or the bridge shuts down.
+    Off,
+    /// The limit of subscribers refused it; it is tried again.
     Waiting,
-    /// It hears everything from its beginning on.
-    From(Box<Subscription>),
+    On(Box<Subscription>),
 }
 
-/// What was heard.
 pub(super) enum Received {
-    /// A frame to pass on.
     Frame(ByteString),
-    /// More than the log holds was missed, since the peer takes so slowly what is sent to it.
+    /// The peer reads so slowly that the log no longer holds its next entry.
     Overtaken,
 }
 
 impl NativeSubscription {
-    /// From now on this connection hears `broadcasts` for `listener`, if there is a place. What was missed since a place was first wanted is
-    /// returned as the frame that says so.
-    pub(super) fn begin(&mut self, broadcasts: &Broadcasts, listener: &str, format: Format) -> Option<ByteString> {
-        if matches!(self, Self::From(_)) {
+    /// Subscribes `listener` to what comes from now on, if the limit of subscribers allows it. Returns the frame that says that
+    /// broadcasts may have been missed, if it had to wait before.
+    pub(super) fn start(&mut self, broadcasts: &Broadcasts, listener: &str, format: Format) -> Option<ByteString> {
+        if matches!(self, Self::On(_)) {
             return None;
         }
-        let waited = self.waits();
+        let waited = self.is_waiting();
         *self = broadcasts
             .subscribe(listener, Since::Now)
-            .map_or(Self::Waiting, |subscription| Self::From(Box::new(subscription)));
-        (waited && !self.waits()).then(|| missed(format).into())
+            .map_or(Self::Waiting, |subscription| Self::On(Box::new(subscription)));
+        (waited && !self.is_waiting()).then(|| missed(format).into())
     }
 
-    /// Whether it has not begun.
     pub(super) fn is_off(&self) -> bool {
-        matches!(self, Self::No)
+        matches!(self, Self::Off)
     }
 
-    /// Whether a place is still to be had.
-    pub(super) fn waits(&self) -> bool {
+    pub(super) fn is_waiting(&self) -> bool {
         matches!(self, Self::Waiting)
     }
 
-    /// The next thing heard. Safe to drop at any moment.
+    /// Cancel safe.
     pub(super) async fn next(&mut self, format: Format) -> Received {
-        let Self::From(subscription) = self else { return pending().await };
+        let Self::On(subscription) = self else { return pending().await };
         match subscription.next().await {
             Ok(Item::Entry(entry)) => Received::Frame(written(&entry, format)),
             Ok(Item::Reset | Item::Lost { .. }) => Received::Frame(missed(format).into()),
             Err(End::Overtaken) => Received::Overtaken,
-            // The connection itself is told to end by the same wish.
+            // The session closes the connection on its own.
             Err(End::Draining) => {
-                *self = Self::No;
+                *self = Self::Off;
                 pending().await
             }
         }
     }
 }
 
-/// An entry as a frame, written once for all listeners of a format.
+/// An entry as a frame, rendered once for all connections of a format.
 fn written(entry: &Entry, format: Format) -> ByteString {
     let form = match format {
         Format::Json => Form::Json,
@@ -88,7 +82,7 @@ fn written(entry: &Entry, format: Format) -> ByteString {
             Event::Gap(_) => missed(format),
         })
     };
-    // What was text when it was written is text.
+    // `write` above renders UTF-8.
     ByteString::try_from(entry.written(form, write)).unwrap_or_default()
 }
 
@@ -127,11 +121,11 @@ mod tests {
     #[tokio::test]
     async fn each_broadcast_is_heard_once_in_either_format_and_a_gap_is_one_updatepos() {
         let broadcasts = Broadcasts::new(Epoch::new(7), 8, SubscriberLimit::new(2, 2));
-        let (mut json, mut json5) = (NativeSubscription::No, NativeSubscription::No);
+        let (mut json, mut json5) = (NativeSubscription::Off, NativeSubscription::Off);
         broadcasts.publish(broadcast("before"));
-        assert_eq!(json.begin(&broadcasts, "one", Format::Json), None);
-        assert_eq!(json5.begin(&broadcasts, "one", Format::Json5), None);
-        assert_eq!(json.begin(&broadcasts, "one", Format::Json), None, "it hears already");
+        assert_eq!(json.start(&broadcasts, "one", Format::Json), None);
+        assert_eq!(json5.start(&broadcasts, "one", Format::Json5), None);
+        assert_eq!(json.start(&broadcasts, "one", Format::Json), None, "it hears already");
         broadcasts.publish(broadcast("it's"));
         broadcasts.publish(Event::Gap(Gap {
             from: Timestamp::UNIX_EPOCH,
@@ -151,12 +145,12 @@ mod tests {
     #[tokio::test]
     async fn who_waited_for_a_place_is_told_that_something_may_have_been_missed() {
         let broadcasts = Broadcasts::new(Epoch::new(7), 8, SubscriberLimit::new(1, 1));
-        let (mut first, mut second) = (NativeSubscription::No, NativeSubscription::No);
-        first.begin(&broadcasts, "one", Format::Json);
-        assert_eq!(second.begin(&broadcasts, "one", Format::Json), None);
-        assert!(second.waits() && !second.is_off());
+        let (mut first, mut second) = (NativeSubscription::Off, NativeSubscription::Off);
+        first.start(&broadcasts, "one", Format::Json);
+        assert_eq!(second.start(&broadcasts, "one", Format::Json), None);
+        assert!(second.is_waiting() && !second.is_off());
         drop(first);
-        assert_eq!(second.begin(&broadcasts, "one", Format::Json).as_deref(), Some(UPDATE));
+        assert_eq!(second.start(&broadcasts, "one", Format::Json).as_deref(), Some(UPDATE));
         broadcasts.publish(broadcast("news"));
         assert!(heard(&mut second, Format::Json).await.unwrap().contains("news"));
     }
@@ -164,9 +158,9 @@ mod tests {
     #[tokio::test]
     async fn who_is_overtaken_is_told_so_and_at_the_end_nothing_more_is_heard() {
         let broadcasts = Broadcasts::new(Epoch::new(7), 1, SubscriberLimit::new(2, 2));
-        let (mut slow, mut quick) = (NativeSubscription::No, NativeSubscription::No);
-        slow.begin(&broadcasts, "one", Format::Json);
-        quick.begin(&broadcasts, "one", Format::Json);
+        let (mut slow, mut quick) = (NativeSubscription::Off, NativeSubscription::Off);
+        slow.start(&broadcasts, "one", Format::Json);
+        quick.start(&broadcasts, "one", Format::Json);
         assert_eq!(heard(&mut slow, Format::Json).await, None);
         for _ in 0..3 {
             broadcasts.publish(broadcast("news"));

@@ -1,9 +1,9 @@
-//! What the URL of a connection asks for: instance, format, and a listener's token. Pure.
+//! The URL of a connection: instance, format, and a listener's token. Pure.
 //!
-//! The gateway is reached under several forms of its URL, and a till keeps the one it was built with: the slug in the
-//! query behind `/`, `/gateway` or a shard's name, or, older, as the path itself. The bridge answers for every shard, so
-//! which one is named makes no difference. Nothing in a URL is an error here: what it lacks is refused in the gateway's
-//! own words once the connection is open, since a browser shows a program nothing of an upgrade that was turned down.
+//! The gateway has several forms of URL, and a till keeps the one it was built with: the slug in the query, after `/`,
+//! `/gateway` or a shard's name, or, older, the slug as the path. The bridge answers for every shard, so it makes no
+//! difference which one is named. No URL is an error here: a browser shows a program nothing of a refused upgrade, so
+//! errors are sent in the gateway's words once the connection is open.
 
 use std::fmt;
 
@@ -12,20 +12,18 @@ use secrecy::SecretString;
 
 use crate::protocol::Format;
 
-/// The path beside `/` that means no instance and no shard.
+/// A path that names neither an instance nor a shard.
 const GATEWAY: &str = "gateway";
 
-/// What a connection was opened for.
 pub(super) struct Target {
-    /// What it calls its instance; empty where it names none.
+    /// As the URL names it; empty where it names none.
     pub(super) instance: String,
-    /// How frames are printed; nothing where the URL asks for what does not exist.
+    /// `None` where the URL names an unknown one.
     pub(super) format: Option<Format>,
-    /// A listener's token.
     pub(super) access_token: Option<SecretString>,
 }
 
-/// The token is a secret, and the rest is not worth a line.
+/// The token is a secret.
 impl fmt::Debug for Target {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Target").field("instance", &self.instance).finish_non_exhaustive()
@@ -33,7 +31,7 @@ impl fmt::Debug for Target {
 }
 
 impl Target {
-    /// Reads the one segment of the path and the query. Of a name given twice the first counts, as at the gateway.
+    /// From the one segment of the path and the query. Of a name given twice the first counts, as at the gateway.
     pub(super) fn of(segment: &str, query: &str, shards: &[String]) -> Self {
         let pairs = Query::<Vec<(String, String)>>::from_query(query).map(Query::into_inner).unwrap_or_default();
         let first = |name: &str| pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
@@ -41,7 +39,7 @@ impl Target {
         let named = first("instance").or(in_path.then_some(segment));
         let format = match first("Content-Type").map(str::to_ascii_lowercase).as_deref() {
             Some("json5") => Some(Format::Json5),
-            // The vendor's own build lacks the equals sign, and speaks JSON5.
+            // The vendor's own till leaves out the equals sign.
             None if first("Content-Typejson5").is_some() => Some(Format::Json5),
             None | Some("" | "json") => Some(Format::Json),
             Some(_) => None,

@@ -32,7 +32,7 @@ fn serve(limits: NativeLimits) -> (SocketAddr, ServerHandle) {
 
 /// A server whose system bears so long with peers that take nothing.
 fn serve_with(limits: NativeLimits, untaken: Duration) -> (SocketAddr, ServerHandle) {
-    let native = native::Config { limits, ..native::Config::default() };
+    let native = native::NativeConfig { limits, ..native::NativeConfig::default() };
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let config = Config { native, max_body: 1024, untaken, ..Config::default() };
@@ -139,7 +139,7 @@ async fn a_peer_that_does_not_read_is_closed_and_holds_up_nobody() {
 
 #[actix_web::test]
 async fn a_peer_that_does_not_read_holds_no_place_for_longer_than_a_write_may_take() {
-    let native = NativeLimits { write: Duration::from_millis(200), keyless: 1, ..NativeLimits::default() };
+    let native = NativeLimits { write: Duration::from_millis(200), anonymous: 1, ..NativeLimits::default() };
     let (address, server) = serve_with(native, Duration::from_mins(10));
     let mut slow = open(address).await;
     let flood = async {
@@ -155,7 +155,7 @@ async fn a_peer_that_does_not_read_holds_no_place_for_longer_than_a_write_may_ta
 
 #[actix_web::test]
 async fn strangers_have_so_many_places_and_give_way_after_a_while() {
-    let limits = NativeLimits { keyless: 2, key_patience: Duration::from_millis(300), ..NativeLimits::default() };
+    let limits = NativeLimits { anonymous: 2, anonymous_grace: Duration::from_millis(300), ..NativeLimits::default() };
     let (address, server) = serve(limits);
     let mut first = open(address).await;
     let mut second = open(address).await;

@@ -1,8 +1,8 @@
-//! The upgrade: who may open a connection, and what for.
+//! The WebSocket upgrade of a native connection.
 //!
-//! Almost everybody may, since the protocol shows its key later. What is refused here is what must not even be opened: a
-//! web page of another machine where no keys are asked for, one connection too many, a bridge on its way out. All else
-//! that is wrong with a URL is said on the open connection, in words that a till understands.
+//! The protocol presents its key only with a command, so almost every upgrade is accepted. Refused are pages of other
+//! origins where no authentication is needed, connections over a limit, and all while the bridge shuts down. Other errors
+//! in a URL are sent on the open connection, in words that a till understands.
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -30,71 +30,68 @@ use crate::http::problem::{Problem, table};
 use crate::http::state::AppState;
 use crate::protocol::Format;
 
-/// The one version there is (RFC 6455).
+/// Of the WebSocket protocol (RFC 6455).
 const VERSION: &str = "13";
 
-/// What a body's bytes come from.
 type BodyStream = dyn Stream<Item = Result<Bytes, PayloadError>>;
 
-/// Answers an upgrade.
 pub(super) async fn answer(
     request: HttpRequest,
     payload: Payload,
-    shared: Data<AppState>,
+    state: Data<AppState>,
 ) -> Result<HttpResponse, Problem> {
-    let asks_nobody = shared.auth.mode() == Mode::None;
-    if asks_nobody {
-        local::guard(request.uri(), request.headers(), &shared.config.cors_origins)?;
+    let is_open = state.auth.mode() == Mode::None;
+    if is_open {
+        local::guard(request.uri(), request.headers(), &state.config.cors_origins)?;
     }
-    if shared.bridge.shutdown().refuses_new() {
+    if state.bridge.shutdown().refuses_new() {
         return Err(Problem::new(&table::SHUTTING_DOWN).retry_after(RETRY_SHORTLY));
     }
     let segment = request.match_info().get("name").unwrap_or_default();
-    let target = Target::of(segment, request.query_string(), &shared.config.native.shards);
-    let address = request::address(&request, &shared);
-    let info = connection_info(&target, &shared, address);
-    let place = if asks_nobody || info.listener.is_some() {
+    let target = Target::of(segment, request.query_string(), &state.config.native.shards);
+    let address = request::address(&request, &state);
+    let info = connection_info(&target, &state, address);
+    let slot = if is_open || info.listener.is_some() {
         None
     } else {
-        let place = shared.native.anonymous_limit.enter(address, Instant::now());
-        Some(place.ok_or_else(|| Problem::new(&table::OVERLOADED).retry_after(RETRY_SHORTLY))?)
+        let slot = state.native.anonymous_limit.enter(address, Instant::now());
+        Some(slot.ok_or_else(|| Problem::new(&table::OVERLOADED).retry_after(RETRY_SHORTLY))?)
     };
     let (response, socket, end) = handshake(&request)?;
     let connection = request.conn_data::<Arc<Connection>>().cloned();
     if let Some(connection) = &connection {
         connection.upgrade();
-        let owner = info.listener.as_ref().map(Caller::name).or(asks_nobody.then_some(ANYONE));
+        let owner = info.listener.as_ref().map(Caller::name).or(is_open.then_some(ANYONE));
         if owner.is_some_and(|owner| !connection.is_of(owner)) {
             return Err(Problem::new(&table::CALLER_LIMITED).retry_after(RETRY_SHORTLY));
         }
     }
     let reader = Reader::new(payload.into_inner(), connection.clone(), end);
-    rt::spawn(Session::new(shared.into_inner(), socket, reader, connection, info, place).run());
+    rt::spawn(Session::new(state.into_inner(), socket, reader, connection, info, slot).run());
     Ok(response)
 }
 
-/// The answer to a handshake, where to write, and what ends when the connection does. Of the library's reader no more is
-/// used: it is given nothing to read.
+/// The answer to a handshake, the writer, and a stream that ends with the connection. The library's reader is not used
+/// (`reader.rs`), so it gets a payload without bytes.
 fn handshake(request: &HttpRequest) -> Result<(HttpResponse, actix_ws::Session, MessageStream), Problem> {
     if request.headers().get(SEC_WEBSOCKET_VERSION).is_some_and(|version| version != VERSION) {
-        let detail = format!("The bridge speaks version {VERSION} of the WebSocket protocol and no other.");
+        let detail = format!("The bridge speaks only version {VERSION} of the WebSocket protocol.");
         let version = HeaderValue::from_static(VERSION);
         return Err(Problem::new(&table::INVALID_REQUEST).detail(detail).header(SEC_WEBSOCKET_VERSION, version));
     }
     let refused = |why: &dyn std::fmt::Display| {
-        Problem::new(&table::INVALID_REQUEST).detail(format!("This is no WebSocket handshake: {why}."))
+        Problem::new(&table::INVALID_REQUEST).detail(format!("This is not a WebSocket handshake: {why}."))
     };
     let mut nothing = RawPayload::from(Box::pin(stream::pending()) as Pin<Box<BodyStream>>);
     let nothing = Payload::from_request(request, &mut nothing).into_inner().map_err(|why| refused(&why))?;
     actix_ws::handle(request, nothing).map_err(|why| refused(&why))
 }
 
-/// Where a connection stands from its beginning.
-fn connection_info(target: &Target, shared: &AppState, address: IpAddr) -> ConnectionInfo {
+fn connection_info(target: &Target, state: &AppState, address: IpAddr) -> ConnectionInfo {
     let format = target.format.unwrap_or(Format::Json);
-    let slug = shared.config.native.slugs.get(&target.instance);
+    let slug = state.config.native.slugs.get(&target.instance);
     let name = slug.unwrap_or(&target.instance);
-    let instance: Result<Arc<str>, ErrorReply> = if shared.bridge.instance(name).is_err() {
+    let instance: Result<Arc<str>, ErrorReply> = if state.bridge.instance(name).is_err() {
         Err(ErrorReply::NO_INSTANCE)
     } else if target.format.is_none() {
         Err(ErrorReply::CONTENT_TYPE)
@@ -103,12 +100,13 @@ fn connection_info(target: &Target, shared: &AppState, address: IpAddr) -> Conne
     };
     let token = target.access_token.as_ref().map(ExposeSecret::expose_secret);
     let listener = token.zip(instance.as_ref().ok());
-    let listens = listener.map(|(token, instance)| may_listen(&shared.auth, token, address, instance));
-    let turned_away = listens.as_ref().is_some_and(Option::is_none);
-    ConnectionInfo { instance, format, address, listener: listens.flatten(), turned_away }
+    let listens = listener.map(|(token, instance)| may_listen(&state.auth, token, address, instance));
+    let bad_token = listens.as_ref().is_some_and(Option::is_none);
+    ConnectionInfo { instance, format, address, listener: listens.flatten(), bad_token }
 }
 
-/// A token in a URL is read by every proxy on its way, so only one that opens nothing else is taken.
+/// The caller of a token in a URL. Every proxy on the way may log it, so only a token with the sole scope `events` is
+/// accepted.
 fn may_listen(auth: &Auth, token: &str, address: IpAddr, instance: &str) -> Option<Caller> {
     auth.by_token(token, address).ok().filter(|caller| {
         let only_listens = auth.mode() == Mode::None || caller.scopes().eq([Scope::Events]);

@@ -15,7 +15,7 @@ use actix_web::web::Bytes;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::broadcasts::{End, Event, Id, Item, Subscription};
-use crate::http::auth::Authorization;
+use crate::http::auth::authorization::Authorization;
 use crate::http::response::sse::{self, Block, Name};
 
 /// When a client whose stream has ended comes back, in milliseconds: soon, and not all at once.

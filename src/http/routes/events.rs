@@ -8,7 +8,8 @@ use utoipa::IntoParams;
 
 use super::InInstance;
 use crate::broadcasts::{Refused, Since};
-use crate::http::auth::{Authorization, Scope};
+use crate::http::auth::Scope;
+use crate::http::auth::authorization::Authorization;
 use crate::http::extract::Call;
 use crate::http::problem::Problem;
 use crate::http::response::event_stream::{EventStream, later};
