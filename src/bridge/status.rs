@@ -1,7 +1,5 @@
 //! The bridge as its operator sees it: every instance's shards, links and budget, and what they share.
 
-use serde::Serialize;
-use utoipa::ToSchema;
 
 use super::tally::Answers;
 use crate::budget::{Waits, WindowStatus};
@@ -9,15 +7,13 @@ use crate::gateway::{ShardStatus, Tally};
 use crate::journal::{RecordState, State};
 
 /// The bridge, or what a token sees of it that may not use all of its instances.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+#[derive(Debug, Clone)]
 pub struct BridgeStatus {
     /// The program's version.
-    #[schema(example = "0.1.0")]
     pub version: &'static str,
     /// How long it has been running.
     pub uptime_seconds: u64,
     /// `serving`, or `draining` once it was told to stop.
-    #[schema(example = "serving")]
     pub state: &'static str,
     /// Whether the token may use every instance. Where it may not, what is told of all instances together is left out:
     /// `cache`, `payments` and `subscribers`.
@@ -25,24 +21,17 @@ pub struct BridgeStatus {
     /// Each instance that the token may use, in order of name.
     pub instances: Vec<InstanceStatus>,
     /// Copies of replies, of all instances together.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
     pub cache: Option<CacheStatus>,
     /// Payments by state, of all instances together; absent while the journal cannot be read.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
     pub payments: Option<PaymentCounts>,
     /// Event streams that are open.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
     pub subscribers: Option<u64>,
 }
 
 /// One instance.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+#[derive(Debug, Clone)]
 pub struct InstanceStatus {
     /// Its name.
-    #[schema(example = "demo")]
     pub instance: String,
     /// Commands waiting for a link.
     pub waiting: usize,
@@ -56,7 +45,7 @@ pub struct InstanceStatus {
 }
 
 /// Copies of replies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheStatus {
     /// How many there are.
     pub copies: u64,
@@ -65,7 +54,7 @@ pub struct CacheStatus {
 }
 
 /// How many payments are in each state.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PaymentCounts {
     /// Their key is taken, and nothing was sent.
     pub reserved: u64,

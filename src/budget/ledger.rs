@@ -9,9 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
-use serde::Serialize;
 use tokio::time::Instant;
-use utoipa::ToSchema;
 
 use super::admission::Admission;
 use super::config::{Config, CounterScope, Payments, is_payment};
@@ -38,7 +36,7 @@ pub struct Ask<'a> {
 }
 
 /// A command's budget, counted in requests, for the `RateLimit` headers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quota {
     /// Requests that fit into one window: `q`.
     pub requests: u64,
@@ -52,7 +50,7 @@ pub struct Quota {
 }
 
 /// One window, for the status page.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WindowStatus {
     /// The command, or `*` where all commands share one window.
     pub command: String,

@@ -8,11 +8,9 @@ use std::fmt;
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use utoipa::ToSchema;
 
 use super::error::{Failure, NotSent};
 use super::exchange::Expect;
@@ -466,7 +464,7 @@ fn status(link: LinkId, entry: &Entry, now: Instant) -> LinkStatus {
 }
 
 /// One instance's pool.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct PoolStatus {
     /// Commands waiting for a link.
     pub waiting: usize,
@@ -475,7 +473,7 @@ pub struct PoolStatus {
 }
 
 /// One shard as one instance's pool sees it.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+#[derive(Debug, Clone)]
 pub struct ShardStatus {
     /// Its name.
     pub shard: String,
@@ -496,10 +494,9 @@ pub struct ShardStatus {
 }
 
 /// One connection.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+#[derive(Debug, Clone)]
 pub struct LinkStatus {
     /// Its generation.
-    #[schema(value_type = u64)]
     pub link: LinkId,
     /// `free`, `busy` or `set-aside`.
     pub state: &'static str,

@@ -25,6 +25,7 @@ pub mod server;
 pub mod state;
 pub mod tally;
 pub mod upgrade;
+pub mod views;
 
 #[cfg(test)]
 mod testing;

@@ -9,7 +9,6 @@ pub mod command;
 pub mod fault;
 pub mod frame;
 pub mod json5;
-pub mod model;
 pub mod parameters;
 mod text;
 

@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 use utoipa::openapi::example::{Example, ExampleBuilder};
-use utoipa::openapi::header::{Header, HeaderBuilder};
 use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
 use utoipa::openapi::response::{Response, ResponseBuilder};
-use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::schema::Type;
 use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Required};
 
 use super::copies;
+use super::header::header;
 use crate::http::problem::{Entry, MEDIA_TYPE, table};
 use crate::protocol::command;
 
@@ -174,9 +174,4 @@ fn name_every_request(operation: &mut Operation) {
             response.headers.insert("X-Request-Id".to_owned(), RefOr::T(header));
         }
     }
-}
-
-pub(super) fn header(kind: Type, description: &str) -> Header {
-    let schema = ObjectBuilder::new().schema_type(kind);
-    HeaderBuilder::new().schema(Some(schema)).description(Some(description)).build()
 }

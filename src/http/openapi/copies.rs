@@ -5,7 +5,7 @@ use utoipa::openapi::response::ResponseBuilder;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{RefOr, Required, Response};
 
-use super::answers::header;
+use super::header::header;
 use crate::protocol::{Kind, command};
 
 /// Whether an operation is a read that may be answered from a copy: those that have no body.

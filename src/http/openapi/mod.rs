@@ -6,6 +6,7 @@
 
 pub mod answers;
 mod copies;
+mod header;
 mod scopes;
 pub mod served;
 
@@ -17,11 +18,10 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
 use utoipa::openapi::{Components, OpenApi, RefOr, ServerBuilder};
 use utoipa_actix_web::AppExt;
 
+use scopes::BEARER;
+
 use super::problem::Document;
 use super::routes;
-
-/// The name of the security scheme.
-const BEARER: &str = "bearer";
 
 #[derive(utoipa::OpenApi)]
 #[openapi(

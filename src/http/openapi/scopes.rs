@@ -4,8 +4,11 @@
 use utoipa::openapi::OpenApi;
 use utoipa::openapi::security::SecurityRequirement;
 
-use super::{BEARER, answers};
+use super::answers;
 use crate::http::auth::Scope;
+
+/// The name of the security scheme.
+pub(super) const BEARER: &str = "bearer";
 
 /// Names the scopes of each operation. One of them is enough; without any, every token will do.
 pub(super) fn describe(document: &mut OpenApi) {

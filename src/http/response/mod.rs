@@ -2,7 +2,7 @@
 
 pub mod cached;
 pub mod event_stream;
-pub(super) mod page_headers;
+pub mod page_headers;
 pub mod rate_limit_fields;
 pub mod reply;
 pub mod sse;

@@ -9,7 +9,7 @@ use actix_web::http::header::{
 };
 
 /// Adds the headers to an answer. `policy` says what the page may load; it has to forbid frames.
-pub(in crate::http) fn guard(response: &mut HttpResponseBuilder, policy: &'static str) {
+pub fn guard(response: &mut HttpResponseBuilder, policy: &'static str) {
     debug_assert!(policy.contains("frame-ancestors 'none'"));
     response
         .insert_header((CONTENT_SECURITY_POLICY, policy))

@@ -6,13 +6,12 @@ use serde::Serialize;
 use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::bridge::status::BridgeStatus;
-use crate::budget::WindowStatus;
 use crate::http::auth::Scope;
 use crate::http::extract::Call;
 use crate::http::problem::{Fault, Problem, table};
 use crate::http::request::body::{self, Empty};
-use crate::http::routes::InInstance;
+use crate::http::routes::parameters::InInstance;
+use crate::http::views::bridge::{BridgeView, WindowView};
 use crate::protocol::Parameters;
 
 /// The shard in the path.
@@ -52,12 +51,12 @@ pub struct CordonedShard {
 /// Shards and their links, budgets, copies, payments by state and subscribers, as they are at this moment. Instances
 /// that the token may not use are left out, and then so is what is told of all instances together.
 #[utoipa::path(tag = "Operations", operation_id = "getBridge",
-    responses((status = 200, description = "The bridge at this moment.", body = BridgeStatus)))]
+    responses((status = 200, description = "The bridge at this moment.", body = BridgeView)))]
 #[get("/v1/bridge")]
 pub(super) async fn get_bridge(call: Call) -> Result<HttpResponse, Problem> {
     call.caller().require(Scope::Operate)?;
     let status = call.state().bridge.overview(|instance| call.caller().may_reach(instance)).await;
-    Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(status))
+    Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(BridgeView::from(status)))
 }
 
 /// Take a shard out, or put it back
@@ -130,7 +129,7 @@ impl Opening {
 /// spent: it is for a `ratelimit` that is known to be a mistake.
 #[utoipa::path(tag = "Operations", operation_id = "openBudget", params(InInstance, InBudget),
     request_body(content = Opening, description = "The wish to open it."),
-    responses((status = 200, description = "The command's budget as it stands now.", body = WindowStatus)))]
+    responses((status = 200, description = "The command's budget as it stands now.", body = WindowView)))]
 #[put("/budget/{command}")]
 pub(super) async fn open_budget(call: Call, payload: web::Payload) -> Result<HttpResponse, Problem> {
     call.permit(Scope::Operate)?;
@@ -143,5 +142,5 @@ pub(super) async fn open_budget(call: Call, payload: web::Payload) -> Result<Htt
         return Err(Problem::new(&table::NOT_FOUND).detail("The instance has no budget of this name."));
     };
     tracing::info!(instance = call.instance(), command, by = call.caller().name(), "budget opened by hand");
-    Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(budget))
+    Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(WindowView::from(budget)))
 }

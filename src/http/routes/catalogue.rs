@@ -2,11 +2,12 @@
 
 use actix_web::{HttpResponse, get};
 
-use super::{InInstance, InPointOfSale, PosPassword};
+use super::parameters::{InInstance, InPointOfSale, PosPassword};
 use crate::http::auth::Scope;
 use crate::http::extract::Call;
 use crate::http::problem::Problem;
-use crate::protocol::{Parameters, Spec, command, model};
+use crate::http::views::gateway_bodies;
+use crate::protocol::{Parameters, Spec, command};
 
 async fn read(call: &Call, spec: &'static Spec) -> Result<HttpResponse, Problem> {
     call.permit(Scope::Read)?;
@@ -23,7 +24,7 @@ async fn read_of_point_of_sale(call: &Call, spec: &'static Spec) -> Result<HttpR
 ///
 /// The key and value configuration that the instance's administrators have set, such as the longest ticket.
 #[utoipa::path(tag = "Catalogue", operation_id = "getconfig", params(InInstance),
-    responses((status = 200, description = "The configuration.", body = model::GetConfig)))]
+    responses((status = 200, description = "The configuration.", body = gateway_bodies::GetConfig)))]
 #[get("/config")]
 pub(super) async fn getconfig(call: Call) -> Result<HttpResponse, Problem> {
     read(&call, &command::GETCONFIG).await
@@ -33,7 +34,7 @@ pub(super) async fn getconfig(call: Call) -> Result<HttpResponse, Problem> {
 ///
 /// What is charged for a cup or a bottle, and given back with it.
 #[utoipa::path(tag = "Catalogue", operation_id = "getdeposit", params(InInstance),
-    responses((status = 200, description = "The deposit.", body = model::GetDeposit)))]
+    responses((status = 200, description = "The deposit.", body = gateway_bodies::GetDeposit)))]
 #[get("/deposit")]
 pub(super) async fn getdeposit(call: Call) -> Result<HttpResponse, Problem> {
     read(&call, &command::GETDEPOSIT).await
@@ -43,7 +44,7 @@ pub(super) async fn getdeposit(call: Call) -> Result<HttpResponse, Problem> {
 ///
 /// The ConcertPOS licence and its limits. The gateway limits this command heavily; the bridge asks seldom.
 #[utoipa::path(tag = "Catalogue", operation_id = "getlicense", params(InInstance),
-    responses((status = 200, description = "The licence.", body = model::GetLicense)))]
+    responses((status = 200, description = "The licence.", body = gateway_bodies::GetLicense)))]
 #[get("/license")]
 pub(super) async fn getlicense(call: Call) -> Result<HttpResponse, Problem> {
     read(&call, &command::GETLICENSE).await
@@ -53,7 +54,7 @@ pub(super) async fn getlicense(call: Call) -> Result<HttpResponse, Problem> {
 ///
 /// Every place of the festival where something is sold.
 #[utoipa::path(tag = "Catalogue", operation_id = "listpos", params(InInstance),
-    responses((status = 200, description = "The points of sale.", body = model::ListPos)))]
+    responses((status = 200, description = "The points of sale.", body = gateway_bodies::ListPos)))]
 #[get("/points-of-sale")]
 pub(super) async fn listpos(call: Call) -> Result<HttpResponse, Problem> {
     read(&call, &command::LISTPOS).await
@@ -63,7 +64,7 @@ pub(super) async fn listpos(call: Call) -> Result<HttpResponse, Problem> {
 ///
 /// How one can pay there, such as in cash or by card.
 #[utoipa::path(tag = "Catalogue", operation_id = "listpm", params(InInstance, InPointOfSale, PosPassword),
-    responses((status = 200, description = "The payment methods.", body = model::ListPm)))]
+    responses((status = 200, description = "The payment methods.", body = gateway_bodies::ListPm)))]
 #[get("/payment-methods")]
 pub(super) async fn listpm(call: Call) -> Result<HttpResponse, Problem> {
     read_of_point_of_sale(&call, &command::LISTPM).await
@@ -73,7 +74,7 @@ pub(super) async fn listpm(call: Call) -> Result<HttpResponse, Problem> {
 ///
 /// What is sold there, with prices.
 #[utoipa::path(tag = "Catalogue", operation_id = "listproducts", params(InInstance, InPointOfSale, PosPassword),
-    responses((status = 200, description = "The products.", body = model::ListProducts)))]
+    responses((status = 200, description = "The products.", body = gateway_bodies::ListProducts)))]
 #[get("/products")]
 pub(super) async fn listproducts(call: Call) -> Result<HttpResponse, Problem> {
     read_of_point_of_sale(&call, &command::LISTPRODUCTS).await
@@ -83,7 +84,7 @@ pub(super) async fn listproducts(call: Call) -> Result<HttpResponse, Problem> {
 ///
 /// The version of ConcertPOS at the other end.
 #[utoipa::path(tag = "Catalogue", operation_id = "version", params(InInstance),
-    responses((status = 200, description = "The version.", body = model::Version)))]
+    responses((status = 200, description = "The version.", body = gateway_bodies::Version)))]
 #[get("/version")]
 pub(super) async fn version(call: Call) -> Result<HttpResponse, Problem> {
     read(&call, &command::VERSION).await
@@ -93,7 +94,7 @@ pub(super) async fn version(call: Call) -> Result<HttpResponse, Problem> {
 ///
 /// The vendor's status page in one sentence.
 #[utoipa::path(tag = "Catalogue", operation_id = "getstatus", params(InInstance),
-    responses((status = 200, description = "The status.", body = model::GetStatus)))]
+    responses((status = 200, description = "The status.", body = gateway_bodies::GetStatus)))]
 #[get("/status")]
 pub(super) async fn getstatus(call: Call) -> Result<HttpResponse, Problem> {
     read(&call, &command::GETSTATUS).await

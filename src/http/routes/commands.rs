@@ -7,13 +7,14 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, post, web};
 use utoipa::IntoParams;
 
-use super::InInstance;
+use super::parameters::InInstance;
 use crate::http::auth::Scope;
 use crate::http::extract::Call;
 use crate::http::problem::{Problem, from_error, table};
 use crate::http::request::body::Empty;
 use crate::http::response::reply;
-use crate::protocol::{Command, command, model};
+use crate::http::views::gateway_bodies;
+use crate::protocol::{Command, command};
 
 /// The longest name of a command or an event: several times the longest known.
 const LONGEST_NAME: usize = 64;
@@ -41,8 +42,8 @@ pub struct Reply {
 /// For commands that have no route of their own. The body is the command's parameters, an `api_key` in it is replaced.
 /// The command is sent once and never repeated. `payitems` is refused here, because payments have their own route.
 #[utoipa::path(tag = "Operations", operation_id = "sendCommand", params(InInstance, Name, Reply),
-    request_body(content = model::RawParameters, description = "The parameters. May be left out."),
-    responses((status = 200, description = "The reply's parameters.", body = model::RawReply)))]
+    request_body(content = gateway_bodies::RawParameters, description = "The parameters. May be left out."),
+    responses((status = 200, description = "The reply's parameters.", body = gateway_bodies::RawReply)))]
 #[post("/commands/{command}")]
 pub(super) async fn send_command(call: Call, payload: web::Payload) -> Result<HttpResponse, Problem> {
     call.permit(Scope::Raw)?;

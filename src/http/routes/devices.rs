@@ -4,14 +4,15 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, post, put, web};
 use utoipa::IntoParams;
 
-use super::{InInstance, InPointOfSale};
+use super::parameters::{InInstance, InPointOfSale};
 use crate::http::auth::Scope;
 use crate::http::extract::Call;
 use crate::http::problem::{Fault, Problem, table};
 use crate::http::request::body::{self, Empty};
 use crate::http::request::integer;
 use crate::http::response::reply;
-use crate::protocol::{Command, Parameters, Spec, command, model};
+use crate::http::views::gateway_bodies;
+use crate::protocol::{Command, Parameters, Spec, command};
 
 /// The longest device id: the gateway documents UUIDs (36 characters), and tills may be named otherwise.
 const LONGEST_DEVICE_ID: usize = 64;
@@ -35,8 +36,8 @@ pub struct Device {
 /// Doing so again changes nothing but the time of the last sign of life. `workplace` says at which point of sale the
 /// device stands.
 #[utoipa::path(tag = "Devices", operation_id = "registerdevice", params(InInstance, Device),
-    request_body(content = model::RegisterDevice, description = "May be left out."),
-    responses((status = 200, description = "The device is registered.", body = model::RegisteredDevice)))]
+    request_body(content = gateway_bodies::RegisterDevice, description = "May be left out."),
+    responses((status = 200, description = "The device is registered.", body = gateway_bodies::RegisteredDevice)))]
 #[put("/devices/{uuid}")]
 pub(super) async fn registerdevice(call: Call, payload: web::Payload) -> Result<HttpResponse, Problem> {
     call.permit(Scope::Devices)?;
@@ -53,8 +54,8 @@ pub(super) async fn registerdevice(call: Call, payload: web::Payload) -> Result<
 ///
 /// The answer's `success` says whether it is right; its `password` is what later goes into `X-POS-Password`.
 #[utoipa::path(tag = "Devices", operation_id = "verifyauth", params(InInstance, InPointOfSale),
-    request_body(content = model::VerifyAuth, description = "The password as it was typed."),
-    responses((status = 200, description = "The verdict.", body = model::VerifiedAuth)))]
+    request_body(content = gateway_bodies::VerifyAuth, description = "The password as it was typed."),
+    responses((status = 200, description = "The verdict.", body = gateway_bodies::VerifiedAuth)))]
 #[post("/password-check")]
 pub(super) async fn verifyauth(call: Call, payload: web::Payload) -> Result<HttpResponse, Problem> {
     call.permit(Scope::Read)?;

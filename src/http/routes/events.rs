@@ -6,7 +6,7 @@ use actix_web::http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, Hea
 use actix_web::{HttpRequest, HttpResponse, get};
 use utoipa::IntoParams;
 
-use super::InInstance;
+use super::parameters::InInstance;
 use crate::broadcasts::{Refused, Since};
 use crate::http::auth::Scope;
 use crate::http::auth::authorization::Authorization;

@@ -1,4 +1,4 @@
-//! The routes, one file a subject, and the parameters they have in common in the document.
+//! The routes, one file a subject.
 //!
 //! Everything of one instance is in one scope, which is found by a single match; within it most paths are plain text.
 //! A route checks what its caller may do before it reads anything else.
@@ -14,43 +14,16 @@ pub mod fallback;
 pub mod health;
 pub mod instances;
 pub mod metrics;
+pub mod parameters;
 pub mod payments;
 pub mod problems;
 pub mod records;
 pub mod transactions;
 
-use utoipa::IntoParams;
 use utoipa_actix_web::scope;
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use super::{dashboard, native};
-
-/// The instance in the path.
-#[derive(Debug, IntoParams)]
-#[into_params(parameter_in = Path)]
-pub struct InInstance {
-    /// The name of the instance, as `GET /v1/instances` lists it.
-    #[param(example = "demo")]
-    pub instance: String,
-}
-
-/// The point of sale in the path.
-#[derive(Debug, IntoParams)]
-#[into_params(parameter_in = Path)]
-pub struct InPointOfSale {
-    /// The id of the point of sale.
-    #[param(minimum = 0, maximum = 9_007_199_254_740_991_i64, example = 1)]
-    pub pos_id: i64,
-}
-
-/// The password of a point of sale.
-#[derive(Debug, IntoParams)]
-#[into_params(parameter_in = Header)]
-pub struct PosPassword {
-    /// The password of the point of sale, where it needs one: what its password-check returned.
-    #[param(rename = "X-POS-Password", nullable = false, example = "a-pos-password")]
-    pub pos_password: Option<String>,
-}
 
 /// Adds every route of the room.
 pub fn configure(config: &mut ServiceConfig<'_>) {

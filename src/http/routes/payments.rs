@@ -8,7 +8,7 @@ use actix_web::http::header::{HeaderName, HeaderValue, LOCATION};
 use actix_web::{HttpResponse, post, web};
 use utoipa::IntoParams;
 
-use super::{InInstance, InPointOfSale, PosPassword};
+use super::parameters::{InInstance, InPointOfSale, PosPassword};
 use crate::bridge::{Error, Paid};
 use crate::http::auth::Scope;
 use crate::http::extract::Call;
@@ -18,7 +18,8 @@ use crate::http::request::idempotency_key::IdempotencyKey;
 use crate::http::request::sale::Sale;
 use crate::http::response::reply;
 use crate::journal;
-use crate::protocol::{Body, Command, command, model};
+use crate::http::views::gateway_bodies;
+use crate::protocol::{Body, Command, command};
 
 /// The key of a payment.
 #[derive(Debug, IntoParams)]
@@ -42,8 +43,8 @@ pub struct Key {
 /// it never books twice.
 #[utoipa::path(tag = "Payments", operation_id = "payitems",
     params(InInstance, InPointOfSale, Key, PosPassword),
-    request_body(content = model::PayItems, description = "What is sold, and how it is paid."),
-    responses((status = 201, description = "The sale is booked.", body = model::PayItem, headers(
+    request_body(content = gateway_bodies::PayItems, description = "What is sold, and how it is paid."),
+    responses((status = 201, description = "The sale is booked.", body = gateway_bodies::PayItem, headers(
         ("Location" = String, description = "The record of the payment."),
         ("Idempotent-Replayed" = String, description = "`true` where this repeats an earlier answer.")))))]
 #[post("/payments")]

@@ -3,33 +3,24 @@
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_ENCODING, ETAG, HeaderMap, IF_MATCH, IF_NONE_MATCH};
 use actix_web::{HttpResponse, get, put, web};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
-use super::InInstance;
+use super::parameters::InInstance;
 use crate::bridge::Error;
 use crate::http::auth::Scope;
 use crate::http::extract::Call;
-use crate::http::problem::document::GatewayWords;
 use crate::http::problem::{Fault, Problem, table};
 use crate::http::request::body::{self, Empty};
 use crate::http::request::idempotency_key::IdempotencyKey;
 use crate::http::request::integer;
 use crate::http::request::preconditions::{self, Tags};
-use crate::journal::record::Contradiction;
-use crate::journal::{
-    Candidate, Discrepancy, Filter, Finding, Listed, Outcome, Record, RecordId, RecordState, Rejection, Search, State,
-    Unreadable, Verdict,
-};
-use crate::protocol::{Body, GatewayError, Parameters, model};
+use crate::http::views::payment::{ListedState, PaymentFinding, PaymentRecord, PaymentRecords};
+use crate::journal::{Filter, Listed, RecordId, RecordState, Rejection, Verdict};
+use crate::protocol::Parameters;
 
 /// Records in a page: as many where nothing is said, and at most.
 const USUAL_RECORDS: usize = 100;
 const MOST_RECORDS: usize = 1000;
-
-/// The longest reply that a listing shows; the record by itself shows every one.
-const MOST_LISTED_REPLY: usize = 4096;
 
 /// The longest reason kept.
 const MOST_REASON: usize = 1000;
@@ -142,210 +133,6 @@ pub struct Seen {
     pub if_match: String,
 }
 
-/// The state of a payment, or `unreadable`: its record is damaged, or was written by a later release.
-#[derive(Debug, ToSchema)]
-#[schema(as = PaymentState, rename_all = "lowercase")]
-pub enum ListedState {
-    /// The key is taken, in memory only; nothing was sent.
-    Reserved,
-    /// Recorded, and possibly on its way.
-    Dispatching,
-    /// The gateway confirmed it.
-    Booked,
-    /// Proven not to be booked. The key is free again.
-    Released,
-    /// Written, and nothing tells what became of it.
-    Unknown,
-    /// A person decided what became of it.
-    Settled,
-    /// Its record cannot be read. The key stays taken until a person settles it.
-    Unreadable,
-}
-
-/// Product and amount.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct SoldLine {
-    /// The product's id.
-    #[serde(rename = "ID")]
-    #[schema(rename = "ID")]
-    id: i64,
-    /// How many.
-    #[serde(rename = "Amount")]
-    #[schema(rename = "Amount")]
-    amount: u64,
-}
-
-/// What became of a payment.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct PaymentRecord {
-    /// The bridge's id of the payment.
-    id: String,
-    /// What became of it.
-    #[schema(value_type = ListedState)]
-    state: &'static str,
-    /// The caller's key.
-    idempotency_key: String,
-    /// The name of the token that asked.
-    caller: String,
-    /// The point of sale.
-    #[serde(rename = "POSID")]
-    #[schema(rename = "POSID")]
-    pos_id: i64,
-    /// The payment method's id; absent where the record cannot be read.
-    #[serde(rename = "PaymentMethod", skip_serializing_if = "Option::is_none")]
-    #[schema(rename = "PaymentMethod", nullable = false)]
-    payment_method: Option<String>,
-    /// What was sold; absent where the record cannot be read.
-    #[serde(rename = "Products", skip_serializing_if = "Option::is_none")]
-    #[schema(rename = "Products", nullable = false)]
-    products: Option<Vec<SoldLine>>,
-    /// When the key was taken (RFC 3339).
-    #[schema(format = DateTime)]
-    created_at: String,
-    /// When it was recorded, just before it was written.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, format = DateTime)]
-    dispatched_at: Option<String>,
-    /// When its outcome was decided.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, format = DateTime)]
-    ended_at: Option<String>,
-    /// Until when its connection to the gateway was listened to for a late reply. Absent while it is, where no late reply
-    /// can come, and for a refused payment whose bridge was killed within `gateway.late_patience`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, format = DateTime)]
-    listened_until: Option<String>,
-    /// The gateway's reply, as it came; see `reply_bytes`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<model::PayItem>, nullable = false)]
-    reply: Option<Box<RawValue>>,
-    /// `true` where the reply is too long for a listing: the record by itself has it.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    #[schema(required = false)]
-    reply_omitted: bool,
-    /// How long the reply was, where it was more than 64 KiB: then only those of its members are kept that fit.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    reply_bytes: Option<u64>,
-    /// What the gateway said instead.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<GatewayWords>, nullable = false)]
-    gateway: Option<GatewayError>,
-    /// A person's decision.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    settlement: Option<SettlementView>,
-    /// What the gateway said and does not agree with this record. Somebody has to look into it.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(required = false)]
-    contradictions: Vec<ContradictionView>,
-    /// The newest transaction of the point of sale that was known before the payment was sent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    newest_transaction_before: Option<i64>,
-    /// What the gateway's transactions tell of an outcome that is not known; absent until they were looked at.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    evidence: Option<EvidenceView>,
-    /// That the record cannot be read, or took the place of one that could not.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    unreadable: Option<UnreadableView>,
-    /// Changes with everything that a person decides by; the `ETag`. Another look that finds nothing new does not
-    /// change it. 0 where the record cannot be read.
-    revision: u64,
-}
-
-/// What is known of a record that cannot be read, beside the payment itself.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct UnreadableView {
-    /// Why it cannot be read.
-    reason: String,
-    /// The state in which it was last written, where that is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<ListedState>, nullable = false)]
-    last_state: Option<&'static str>,
-    /// The beginning of what is stored, as text; not in listings.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    stored: Option<String>,
-}
-
-/// Something that the gateway said and that does not agree with the record.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ContradictionView {
-    /// When it came (RFC 3339).
-    #[schema(format = DateTime)]
-    at: String,
-    /// What it says: `booked` or `not-booked`.
-    says: PaymentFinding,
-    /// Why it does not agree, for a person.
-    detail: String,
-    /// The other payment under the same key that it is about, where it is about another.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    payment: Option<String>,
-}
-
-/// What the gateway's transactions tell. It decides nothing: another till may have sold the same.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct EvidenceView {
-    /// How often the bridge looked.
-    looks: u32,
-    /// When it last did (RFC 3339).
-    #[schema(format = DateTime)]
-    last_look_at: String,
-    /// Whether that look reached back to before the payment was sent, in the gateway's transactions and in the bridge's
-    /// payments. If not, more may match than is shown, and more payments may explain it than are counted.
-    complete: bool,
-    /// Transactions that agree with a line of the sale in point of sale, payment method, product and amount, and are
-    /// newer than `newest_transaction_before`; where that is absent, also older ones.
-    transactions: Vec<ClueView>,
-}
-
-/// A transaction that might be this payment.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ClueView {
-    /// The transaction as the gateway spelled it.
-    #[schema(value_type = model::Transaction)]
-    transaction: Box<RawValue>,
-    /// How many other payments of this bridge could explain it. Never falls.
-    other_payments: u32,
-}
-
-/// A person's decision as recorded.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct SettlementView {
-    /// `booked` or `not-booked`.
-    outcome: PaymentFinding,
-    /// Why, in the person's words.
-    reason: String,
-    /// The name of the token that decided.
-    by: String,
-    /// When (RFC 3339).
-    #[schema(format = DateTime)]
-    at: String,
-}
-
-/// What a person found a payment of unknown outcome to be.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum PaymentFinding {
-    /// It was booked.
-    Booked,
-    /// It was not: the key is free again.
-    NotBooked,
-}
-
-/// Records of payments.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct PaymentRecords {
-    /// Newest first. A page may have fewer than were asked for, or none, even where more follow.
-    payments: Vec<PaymentRecord>,
-    /// Where more may follow: the `cursor` of the next page.
-    next: Option<String>,
-}
-
 /// A person's decision.
 #[derive(Debug, ToSchema)]
 pub struct Decision {
@@ -370,149 +157,6 @@ impl Decision {
             (outcome, reason) => Err(outcome.err().into_iter().chain(reason.err()).collect()),
         }
     }
-}
-
-impl From<&Record> for PaymentRecord {
-    fn from(record: &Record) -> Self {
-        let settlement = match &record.standing {
-            crate::journal::record::Standing::Settled(settlement) => Some(SettlementView {
-                outcome: match settlement.outcome {
-                    Finding::Booked => PaymentFinding::Booked,
-                    Finding::NotBooked => PaymentFinding::NotBooked,
-                },
-                reason: settlement.reason.clone(),
-                by: settlement.by.clone(),
-                at: time(settlement.at_ms),
-            }),
-            _ => None,
-        };
-        let sale_known = record.recovered.as_ref().is_none_or(|recovered| recovered.sale_known);
-        let products = record.sale.products.iter().map(|&(id, amount)| SoldLine { id, amount }).collect();
-        Self {
-            id: record.id.to_string(),
-            state: record.state().name(),
-            idempotency_key: record.key.idempotency_key.clone(),
-            caller: record.key.caller.clone(),
-            pos_id: record.sale.pos_id,
-            payment_method: sale_known.then(|| record.sale.payment_method.clone()),
-            products: sale_known.then_some(products),
-            created_at: time(record.times.created_ms),
-            dispatched_at: record.times.dispatched_ms.map(time),
-            ended_at: record.times.ended_ms.map(time),
-            listened_until: record.times.listened_until_ms.map(time),
-            reply: record.reply().and_then(raw),
-            reply_omitted: false,
-            reply_bytes: record.reply_bytes,
-            gateway: record.gateway_error().cloned(),
-            settlement,
-            contradictions: record.contradictions.iter().map(ContradictionView::from).collect(),
-            newest_transaction_before: record.newest_transaction_before,
-            evidence: record.search.map(|search| EvidenceView::of(record, search)),
-            unreadable: record.recovered.as_ref().map(|recovered| UnreadableView {
-                reason: recovered.reason.clone(),
-                last_state: None,
-                stored: None,
-            }),
-            revision: record.revision,
-        }
-    }
-}
-
-impl From<&Unreadable> for PaymentRecord {
-    fn from(unreadable: &Unreadable) -> Self {
-        Self {
-            id: unreadable.id.to_string(),
-            state: RecordState::Unreadable.name(),
-            idempotency_key: unreadable.key.idempotency_key.clone(),
-            caller: unreadable.key.caller.clone(),
-            pos_id: unreadable.pos_id,
-            payment_method: None,
-            products: None,
-            created_at: time(unreadable.created_ms),
-            dispatched_at: None,
-            ended_at: None,
-            listened_until: None,
-            reply: None,
-            reply_omitted: false,
-            reply_bytes: None,
-            gateway: None,
-            settlement: None,
-            contradictions: Vec::new(),
-            newest_transaction_before: None,
-            evidence: None,
-            unreadable: Some(UnreadableView {
-                reason: unreadable.reason.clone(),
-                last_state: unreadable.was.map(State::name),
-                stored: unreadable.stored.clone(),
-            }),
-            revision: Unreadable::REVISION,
-        }
-    }
-}
-
-impl From<&Listed> for PaymentRecord {
-    fn from(listed: &Listed) -> Self {
-        match listed {
-            Listed::Record(record) => Self::from(&**record),
-            Listed::Unreadable(unreadable) => Self::from(&**unreadable),
-        }
-    }
-}
-
-impl PaymentRecord {
-    /// The record as one of many: without a reply that is long.
-    fn in_list(listed: &Listed) -> Self {
-        let mut record = Self::from(listed);
-        record.reply_omitted = record.reply.as_ref().is_some_and(|reply| reply.get().len() > MOST_LISTED_REPLY);
-        record.reply = record.reply.filter(|_| !record.reply_omitted);
-        record
-    }
-}
-
-impl From<&Contradiction> for ContradictionView {
-    fn from(contradiction: &Contradiction) -> Self {
-        let says = match contradiction.says {
-            Outcome::Booked(_) => PaymentFinding::Booked,
-            Outcome::Released(_) | Outcome::Unknown(_) => PaymentFinding::NotBooked,
-        };
-        let (detail, payment) = match contradiction.why {
-            Discrepancy::DecidedOtherwise => ("It came after the outcome was decided otherwise.".to_owned(), None),
-            Discrepancy::KeyUsedAgain { of } => (
-                "It came after the key had been used again: the sale may be booked twice.".to_owned(),
-                of.map(|id| id.to_string()),
-            ),
-            Discrepancy::TillWasRefused => {
-                ("It came after the till had been told that the sale was refused.".to_owned(), None)
-            }
-            Discrepancy::FewerItems { booked, sold } => {
-                (format!("The reply says that {booked} of {sold} products were booked."), None)
-            }
-        };
-        Self { at: time(contradiction.at_ms), says, detail, payment }
-    }
-}
-
-impl EvidenceView {
-    fn of(record: &Record, search: Search) -> Self {
-        let clue = |clue: &Candidate| {
-            Some(ClueView { transaction: raw(&clue.transaction)?, other_payments: clue.other_payments })
-        };
-        Self {
-            looks: search.looks,
-            last_look_at: time(search.last_ms),
-            complete: search.complete,
-            transactions: record.evidence.iter().filter_map(clue).collect(),
-        }
-    }
-}
-
-fn raw(body: &Body) -> Option<Box<RawValue>> {
-    RawValue::from_string(body.as_str().to_owned()).ok()
-}
-
-/// A clock that is off by millennia is told as the last instant that can be written.
-fn time(ms: i64) -> String {
-    Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX).to_string()
 }
 
 fn answer(record: &PaymentRecord) -> HttpResponse {
@@ -586,10 +230,6 @@ pub(super) async fn settle_payment(call: Call, payload: web::Payload) -> Result<
     let decision = Decision::read(&body).map_err(|faults| {
         Problem::new(&table::INVALID_REQUEST).detail("The body is no decision. Nothing was changed.").errors(faults)
     })?;
-    let outcome = match decision.outcome {
-        PaymentFinding::Booked => Finding::Booked,
-        PaymentFinding::NotBooked => Finding::NotBooked,
-    };
     if !is_as_seen {
         // That it is decided says more than that it changed.
         if let Listed::Record(record) = &record {
@@ -597,7 +237,7 @@ pub(super) async fn settle_payment(call: Call, payload: web::Payload) -> Result<
         }
         return Err(Error::Unsettled(Rejection::Stale(record.revision())).into());
     }
-    let verdict = Verdict { outcome, reason: decision.reason, by: call.caller().name().to_owned() };
+    let verdict = Verdict { outcome: decision.outcome.into(), reason: decision.reason, by: call.caller().name().to_owned() };
     let record = call.served()?.settle(record.id(), record.revision(), verdict).await?;
     Ok(answer(&PaymentRecord::from(&record)))
 }

@@ -3,12 +3,13 @@
 use actix_web::{HttpResponse, get};
 use utoipa::IntoParams;
 
-use super::{InInstance, InPointOfSale, PosPassword};
+use super::parameters::{InInstance, InPointOfSale, PosPassword};
 use crate::http::auth::Scope;
 use crate::http::extract::Call;
 use crate::http::problem::{Problem, table};
 use crate::http::request::integer;
-use crate::protocol::{Parameters, command, model};
+use crate::http::views::gateway_bodies;
+use crate::protocol::{Parameters, command};
 
 /// How much of the list is wanted.
 #[derive(Debug, IntoParams)]
@@ -32,7 +33,7 @@ fn limit(call: &Call) -> Result<Option<i64>, Problem> {
 /// Every product booked there, newest first. A returned deposit has a negative amount of money.
 #[utoipa::path(tag = "Payments", operation_id = "listtransactions",
     params(InInstance, InPointOfSale, Limit, PosPassword),
-    responses((status = 200, description = "The transactions.", body = model::ListTransactions)))]
+    responses((status = 200, description = "The transactions.", body = gateway_bodies::ListTransactions)))]
 #[get("/transactions")]
 pub(super) async fn listtransactions(call: Call) -> Result<HttpResponse, Problem> {
     call.permit(Scope::Read)?;

@@ -1,0 +1,5 @@
+//! What the other rooms' plain types look like in answers and in the OpenAPI document.
+
+pub mod bridge;
+pub mod gateway_bodies;
+pub mod payment;
