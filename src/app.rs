@@ -5,7 +5,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::dev::ServerHandle;
 use anyhow::{Context, anyhow};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -19,9 +18,10 @@ use crate::cache::Cache;
 use crate::cache::store::Store;
 use crate::config::Config;
 use crate::gateway::{self, Dialer, Runtimes};
+use crate::http;
 use crate::http::auth::Auth;
 use crate::http::listener::tls::Certificates;
-use crate::http::{self, Listeners, Parts, Servers};
+use crate::http::server::{Listeners, Parts, ServerHandle, Servers};
 use crate::journal::Journal;
 use crate::reload::Reload;
 use crate::shutdown::Shutdown;
@@ -105,8 +105,7 @@ impl App {
         let bridge = Bridge::new(instances.collect::<Result<_, _>>()?, &cache, &journal, shutdown.clone());
         let auth = Arc::new(auth);
         let reload = Reload { bridge: bridge.clone(), auth: Arc::clone(&auth), certificates: certificates.clone() };
-        let http = http::Config { heartbeat: config.events.heartbeat, ..config.server.http };
-        let parts = Parts { bridge: bridge.clone(), auth, config: http, certificates };
+        let parts = Parts { bridge: bridge.clone(), auth, config: config.server.http, certificates };
         let servers = http::run(Listeners { callers, admin }, parts, move || runtimes.register())?;
         let watch = Arc::clone(&servers.connections).watch();
         tasks.spawn(close.clone().run_until_cancelled_owned(watch));
@@ -151,9 +150,9 @@ impl App {
         let Self { addr, admin_addr, bridge, journal, servers, shutdown, .. } = self;
         let Self { close, tasks, shutdown_delay, shutdown_grace, .. } = self;
         let handle = servers.callers.handle();
-        let mut serving = tokio::spawn(servers.callers);
+        let mut serving = tokio::spawn(servers.callers.serve());
         // Ends last: whoever watches wants to see the end too.
-        let admin = servers.admin.map(|server| (server.handle(), tokio::spawn(server)));
+        let admin = servers.admin.map(|server| (server.handle(), tokio::spawn(server.serve())));
         let admin_addr = admin_addr.map(tracing::field::display);
         tracing::info!(%addr, admin_addr, version = env!("CARGO_PKG_VERSION"), "listening");
         tokio::select! {

@@ -1,6 +1,5 @@
 //! The bridge as its operator sees it: every instance's shards, links and budget, and what they share.
 
-
 use super::tally::Answers;
 use crate::budget::{Waits, WindowStatus};
 use crate::gateway::{ShardStatus, Tally};

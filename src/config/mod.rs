@@ -69,6 +69,7 @@ impl Config {
         payments::read_refusal_grace(&mut root.section("payments"), &mut gateway);
         let payments = payments::read(&mut root.section("payments"));
         let telemetry = Telemetry::read(&mut root.section("telemetry"));
+        server.http.heartbeat = events.heartbeat;
         server.http.native = http::native::NativeConfig {
             hearing: events.native,
             shards: gateway.shards.clone(),

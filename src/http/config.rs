@@ -5,6 +5,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::native::NativeConfig;
+use crate::broadcasts;
 
 /// The room's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +39,7 @@ impl Default for Config {
             cors_origins: Vec::new(),
             trusted_proxies: Vec::new(),
             shutdown_grace: Duration::from_secs(20),
-            heartbeat: Duration::from_secs(15),
+            heartbeat: broadcasts::Config::default().heartbeat,
             // Longer than any network pauses, and not so long that callers who never read could gather.
             untaken: Duration::from_secs(30),
             native: NativeConfig::default(),

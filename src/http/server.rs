@@ -10,7 +10,7 @@ use std::thread::available_parallelism;
 
 use actix_cors::Cors;
 use actix_web::body::MessageBody;
-use actix_web::dev::{Server, ServiceFactory, ServiceRequest, ServiceResponse};
+use actix_web::dev::{ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderName, IF_MATCH, IF_NONE_MATCH};
 use actix_web::middleware::{Compress, Condition, from_fn};
 use actix_web::web::{self, Data};
@@ -70,6 +70,33 @@ pub struct Listeners {
     pub callers: TcpListener,
     /// The operator's own tools, without a token.
     pub admin: Option<TcpListener>,
+}
+
+/// A listener that is bound, and serves.
+pub struct Server(actix_web::dev::Server);
+
+impl Server {
+    /// What stops it.
+    #[must_use]
+    pub fn handle(&self) -> ServerHandle {
+        ServerHandle(self.0.handle())
+    }
+
+    /// Resolves when it has stopped.
+    pub async fn serve(self) -> io::Result<()> {
+        self.0.await
+    }
+}
+
+/// Stops a [`Server`].
+#[derive(Debug, Clone)]
+pub struct ServerHandle(actix_web::dev::ServerHandle);
+
+impl ServerHandle {
+    /// Stops the server: at once, or after the requests in progress.
+    pub async fn stop(&self, graceful: bool) {
+        self.0.stop(graceful).await;
+    }
 }
 
 /// What serves, until it is stopped, which waits for requests in progress as long as the grace allows.
@@ -152,9 +179,9 @@ pub fn run(listeners: Listeners, parts: Parts, on_worker: impl Fn() + Clone + Se
     let admin = admin.map(|listener| {
         let server = HttpServer::new(move || admin_app(for_admin.clone()));
         let server = server.workers(1).shutdown_timeout(grace_s).disable_signals();
-        Ok::<_, io::Error>(server.listen(listener)?.run())
+        Ok::<_, io::Error>(Server(server.listen(listener)?.run()))
     });
-    Ok(Servers { callers: server, admin: admin.transpose()?, connections })
+    Ok(Servers { callers: Server(server), admin: admin.transpose()?, connections })
 }
 
 /// The application of the operator's own listener: probes, and metrics without a token.

@@ -504,14 +504,14 @@ async fn answers_are_compressed_for_those_who_can_read_them() {
 }
 
 /// A real server on a port of its own.
-fn serve(config: Config) -> (std::net::SocketAddr, actix_web::dev::ServerHandle) {
+fn serve(config: Config) -> (std::net::SocketAddr, super::server::ServerHandle) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let listeners = super::Listeners { callers: listener, admin: None };
     let server =
         run(listeners, Parts { bridge: bridge(), auth: auth(), config, certificates: None }, || ()).unwrap().callers;
     let handle = server.handle();
-    actix_web::rt::spawn(server);
+    actix_web::rt::spawn(server.serve());
     (address, handle)
 }
 

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use actix_web::dev::ServerHandle;
+use crate::http::server::ServerHandle;
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -40,7 +40,7 @@ fn serve_with(limits: NativeLimits, untaken: Duration) -> (SocketAddr, ServerHan
     let parts = Parts { bridge: bridge(), auth: auth(), config, certificates: None };
     let server = run(listeners, parts, || ()).unwrap().callers;
     let handle = server.handle();
-    actix_web::rt::spawn(server);
+    actix_web::rt::spawn(server.serve());
     (address, handle)
 }
 

@@ -1,7 +1,7 @@
 //! What a route can answer when not all is well, told from its shape.
 //!
 //! A route in an instance can meet an unknown one, a route with a body can be sent too much, a route that is a command
-//! can meet everything the gateway does. Each such answer is a problem, described by its rows of the table.
+//! can meet everything the gateway does. Each such answer is a problem; its row of the table says which operations list it.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,8 @@ use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Required};
 
 use super::copies;
 use super::header::header;
-use crate::http::problem::{Entry, MEDIA_TYPE, table};
+use crate::http::problem::MEDIA_TYPE;
+use crate::http::problem::table::{self, Entry, Operations};
 use crate::protocol::command;
 
 /// Operations whose body means `{}` when it is left out. The macro that describes bodies would say so only by letting
@@ -51,61 +52,38 @@ pub(super) fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Opera
 
 /// The rows an operation can meet.
 fn possible(operation: &Operation) -> Vec<&'static Entry> {
-    let name = operation.operation_id.as_deref().unwrap_or_default();
-    let mut entries = vec![
-        &table::INVALID_REQUEST,
-        &table::UNAUTHENTICATED,
-        &table::FORBIDDEN,
-        &table::NOT_ACCEPTABLE,
-        &table::CALLER_LIMITED,
-        &table::INTERNAL_ERROR,
-    ];
-    if has_parameter(operation, "shard") {
-        entries.push(&table::NOT_FOUND);
-    }
-    if has_parameter(operation, "instance") {
-        entries.push(&table::UNKNOWN_INSTANCE);
-    }
-    if operation.request_body.is_some() {
-        entries.extend([&table::TOO_LARGE, &table::UNSUPPORTED_MEDIA_TYPE]);
-    }
-    if is_command(operation) {
-        entries.extend([
-            &table::GATEWAY_REJECTED_PARAMETERS,
-            &table::POS_PASSWORD_REJECTED,
-            &table::RATE_LIMITED,
-            &table::GATEWAY_ERROR,
-            &table::GATEWAY_CREDENTIALS_REJECTED,
-            &table::LICENSE_INVALID,
-            &table::GATEWAY_PROTOCOL_VIOLATION,
-            &table::GATEWAY_UNAVAILABLE,
-            &table::OVERLOADED,
-            &table::SHUTTING_DOWN,
-        ]);
-    }
-    if name == command::PAYITEMS.name {
-        entries.extend([
-            &table::IDEMPOTENCY_KEY_MISSING,
-            &table::PAYMENT_IN_PROGRESS,
-            &table::IDEMPOTENCY_KEY_REUSED,
-            &table::JOURNAL_UNAVAILABLE,
-            &table::PAYMENT_OUTCOME_UNKNOWN,
-        ]);
-    } else if matches!(name, "listPayments" | "getPayment" | "settlePayment") {
-        entries.push(&table::JOURNAL_UNAVAILABLE);
-        if name != "listPayments" {
-            entries.push(&table::UNKNOWN_PAYMENT);
-        }
-        if name == "settlePayment" {
-            entries.extend([&table::OUTCOME_CONFLICT, &table::PRECONDITION_FAILED]);
-        }
-    } else if is_command(operation) {
-        entries.push(&table::GATEWAY_TIMEOUT);
-    }
-    if copies::is_read(operation) {
-        entries.push(&table::NOT_CACHED);
-    }
+    let mut entries: Vec<_> =
+        table::TABLE.iter().copied().filter(|entry| is_among(operation, entry.operations)).collect();
+    entries.sort_by_key(|entry| rank(entry.operations));
     entries
+}
+
+fn is_among(operation: &Operation, operations: Operations) -> bool {
+    let id = operation.operation_id.as_deref().unwrap_or_default();
+    match operations {
+        Operations::None => false,
+        Operations::Every => true,
+        Operations::WithPathParameter(name) => has_parameter(operation, name),
+        Operations::WithBody => operation.request_body.is_some(),
+        Operations::Commands => is_command(operation),
+        Operations::CommandsExcept(other) => is_command(operation) && id != other,
+        Operations::Named(ids) => ids.contains(&id),
+        Operations::ReadsFromCopies => copies::is_read(operation),
+    }
+}
+
+/// From the general to the special.
+fn rank(operations: Operations) -> u8 {
+    match operations {
+        Operations::None => 0,
+        Operations::Every => 1,
+        Operations::WithPathParameter(_) => 2,
+        Operations::WithBody => 3,
+        Operations::Commands => 4,
+        Operations::CommandsExcept(_) => 5,
+        Operations::Named(_) => 6,
+        Operations::ReadsFromCopies => 7,
+    }
 }
 
 /// Whether an operation sends a command.
@@ -137,17 +115,13 @@ fn response(entries: &[&'static Entry]) -> Response {
         content = content.examples_from_iter([(entry.code, example)]);
     }
     let mut response = ResponseBuilder::new().description(lines.join("\n\n")).content(MEDIA_TYPE, content.build());
-    if entries.iter().any(|entry| waits(entry)) {
+    if entries.iter().any(|entry| entry.has_retry_after) {
         response = response.header("Retry-After", header(Type::Integer, "Whole seconds to wait before repeating."));
     }
     if entries.contains(&&table::UNAUTHENTICATED) {
         response = response.header("WWW-Authenticate", header(Type::String, "How to authenticate: `Bearer`."));
     }
     response.build()
-}
-
-fn waits(entry: &Entry) -> bool {
-    matches!(entry.status, 429 | 503) || *entry == table::PAYMENT_IN_PROGRESS
 }
 
 fn example_of(entry: &Entry) -> Example {
@@ -160,7 +134,7 @@ fn example_of(entry: &Entry) -> Example {
         "request_id": "0190b5f2-7a1c-7c3e-8b6d-2f4a5c6e7d80",
         "retryable": entry.retryable,
     });
-    if let (true, Some(members)) = (waits(entry), value.as_object_mut()) {
+    if let (true, Some(members)) = (entry.has_retry_after, value.as_object_mut()) {
         members.insert("retry_after".to_owned(), json!(3));
     }
     ExampleBuilder::new().summary(entry.title).value(Some(value)).build()

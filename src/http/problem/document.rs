@@ -25,7 +25,7 @@ pub const MEDIA_TYPE: &str = "application/problem+json";
 /// One fault in the request's body and where it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = Fault)]
-pub struct Fault {
+pub struct FieldError {
     /// A JSON Pointer (RFC 6901) into the request's body.
     #[schema(examples("/Products/0/Amount"))]
     pub pointer: String,
@@ -34,7 +34,7 @@ pub struct Fault {
     pub detail: String,
 }
 
-impl Fault {
+impl FieldError {
     /// A fault at `pointer`.
     pub fn new(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { pointer: pointer.into(), detail: detail.into() }
@@ -51,7 +51,7 @@ struct Parts {
     detail: Cow<'static, str>,
     retryable: bool,
     retry_after: Option<u64>,
-    errors: Vec<Fault>,
+    errors: Vec<FieldError>,
     gateway: Option<GatewayError>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
@@ -94,7 +94,7 @@ impl Problem {
 
     /// Where the request's body is wrong.
     #[must_use]
-    pub fn errors(mut self, errors: Vec<Fault>) -> Self {
+    pub fn errors(mut self, errors: Vec<FieldError>) -> Self {
         self.0.errors = errors;
         self
     }
@@ -205,7 +205,7 @@ pub struct Document<'a> {
     /// Where the request's body is wrong.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     #[schema(required = false)]
-    errors: &'a [Fault],
+    errors: &'a [FieldError],
     /// The gateway's own words, where it spoke.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Option<GatewayWords>)]
@@ -271,7 +271,7 @@ mod tests {
     async fn faults_and_the_gateway_s_words_are_passed_on() {
         let problem = Problem::new(&table::INVALID_REQUEST)
             .detail("two faults")
-            .errors(vec![Fault::new("/Products/0/ID", "is missing")])
+            .errors(vec![FieldError::new("/Products/0/ID", "is missing")])
             .gateway(GatewayError::word("missing_parameter_ID"));
         let body = body(&problem).await;
         assert_eq!(body["detail"], "two faults");

@@ -8,5 +8,5 @@ pub mod document;
 pub mod from_error;
 pub mod table;
 
-pub use document::{Document, Fault, MEDIA_TYPE, Problem};
+pub use document::{Document, FieldError, MEDIA_TYPE, Problem};
 pub use table::Entry;

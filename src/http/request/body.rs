@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout_at};
 
 use super::integer;
-use crate::http::problem::{Fault, Problem, table};
+use crate::http::problem::{FieldError, Problem, table};
 use crate::protocol::Parameters;
 
 /// Whether a body may be left out, which then means `{}`.
@@ -62,8 +62,8 @@ fn parse(bytes: &[u8]) -> Result<Parameters, Problem> {
 }
 
 /// The member `name` of a body, or what is wrong with it. `expected` is read after "must be".
-pub fn member<T: DeserializeOwned>(body: &Parameters, name: &str, expected: &str) -> Result<T, Fault> {
-    let fault = |detail: String| Fault::new(format!("/{name}"), detail);
+pub fn member<T: DeserializeOwned>(body: &Parameters, name: &str, expected: &str) -> Result<T, FieldError> {
+    let fault = |detail: String| FieldError::new(format!("/{name}"), detail);
     let value = body.get(name).ok_or_else(|| fault("is missing".to_owned()))?;
     serde_json::from_str(value.get()).map_err(|_| fault(format!("must be {expected}")))
 }
@@ -81,7 +81,7 @@ pub fn with_member(body: Parameters, name: &str, value: &serde_json::Value) -> R
     }
     Err(Problem::new(&table::INVALID_REQUEST)
         .detail(format!("`{name}` in the body contradicts the path or the header."))
-        .errors(vec![Fault::new(format!("/{name}"), "contradicts the path or the header")]))
+        .errors(vec![FieldError::new(format!("/{name}"), "contradicts the path or the header")]))
 }
 
 async fn collect(mut payload: Payload, max: usize) -> Result<BytesMut, Problem> {
@@ -176,9 +176,9 @@ mod tests {
         let body = parse(b"{\"cordoned\":\"yes\"}").unwrap();
         assert_eq!(
             member::<bool>(&body, "cordoned", "true or false"),
-            Err(Fault::new("/cordoned", "must be true or false"))
+            Err(FieldError::new("/cordoned", "must be true or false"))
         );
-        assert_eq!(member::<bool>(&body, "other", "true or false"), Err(Fault::new("/other", "is missing")));
+        assert_eq!(member::<bool>(&body, "other", "true or false"), Err(FieldError::new("/other", "is missing")));
         let body = parse(b"{\"cordoned\":true}").unwrap();
         assert_eq!(member::<bool>(&body, "cordoned", "true or false"), Ok(true));
     }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::value::RawValue;
 
-use crate::http::problem::Fault;
+use crate::http::problem::FieldError;
 use crate::http::request::integer;
 use crate::protocol::Parameters;
 
@@ -29,7 +29,7 @@ pub struct Sale {
 
 impl Sale {
     /// Reads a sale out of the body of a payment, or says everything that is wrong with it.
-    pub fn read(body: &Parameters) -> Result<Self, Vec<Fault>> {
+    pub fn read(body: &Parameters) -> Result<Self, Vec<FieldError>> {
         let mut faults = Vec::new();
         let payment_method = whole(body, "PaymentMethod", "", &mut faults);
         let amounts = amounts(body, &mut faults);
@@ -43,18 +43,18 @@ impl Sale {
     }
 }
 
-fn amounts(body: &Parameters, faults: &mut Vec<Fault>) -> BTreeMap<i64, i64> {
+fn amounts(body: &Parameters, faults: &mut Vec<FieldError>) -> BTreeMap<i64, i64> {
     let mut amounts = BTreeMap::new();
     let Some(products) = body.get("Products") else {
-        faults.push(Fault::new("/Products", "is missing"));
+        faults.push(FieldError::new("/Products", "is missing"));
         return amounts;
     };
     let Ok(products) = serde_json::from_str::<Vec<Box<RawValue>>>(products.get()) else {
-        faults.push(Fault::new("/Products", "must be an array of products"));
+        faults.push(FieldError::new("/Products", "must be an array of products"));
         return amounts;
     };
     if products.len() > MOST_PRODUCTS {
-        faults.push(Fault::new("/Products", format!("must not hold more than {MOST_PRODUCTS} products")));
+        faults.push(FieldError::new("/Products", format!("must not hold more than {MOST_PRODUCTS} products")));
         return amounts;
     }
     let before = faults.len();
@@ -63,21 +63,21 @@ fn amounts(body: &Parameters, faults: &mut Vec<Fault>) -> BTreeMap<i64, i64> {
         let pointer = format!("/Products/{index}");
         let Some((id, amount)) = product_of(product, &pointer, faults) else { continue };
         if let Some(first) = first_seen.insert(id, index) {
-            faults.push(Fault::new(format!("{pointer}/ID"), format!("is the product of /Products/{first} again")));
+            faults.push(FieldError::new(format!("{pointer}/ID"), format!("is the product of /Products/{first} again")));
         }
         if amount > 0 {
             amounts.insert(id, amount);
         }
     }
     if amounts.is_empty() && faults.len() == before {
-        faults.push(Fault::new("/Products", "must hold at least one product with an Amount above 0"));
+        faults.push(FieldError::new("/Products", "must hold at least one product with an Amount above 0"));
     }
     amounts
 }
 
-fn product_of(product: &RawValue, pointer: &str, faults: &mut Vec<Fault>) -> Option<(i64, i64)> {
+fn product_of(product: &RawValue, pointer: &str, faults: &mut Vec<FieldError>) -> Option<(i64, i64)> {
     if !product.get().starts_with('{') {
-        faults.push(Fault::new(pointer, "must be an object with `ID` and `Amount`"));
+        faults.push(FieldError::new(pointer, "must be an object with `ID` and `Amount`"));
         return None;
     }
     match Parameters::parse(product.get().as_bytes()) {
@@ -87,26 +87,26 @@ fn product_of(product: &RawValue, pointer: &str, faults: &mut Vec<Fault>) -> Opt
             id.zip(amount)
         }
         Err(error) => {
-            faults.push(Fault::new(pointer, format!("is no product: {error}")));
+            faults.push(FieldError::new(pointer, format!("is no product: {error}")));
             None
         }
     }
 }
 
 /// The whole number `name` of an object at `pointer`.
-fn whole(members: &Parameters, name: &str, pointer: &str, faults: &mut Vec<Fault>) -> Option<i64> {
+fn whole(members: &Parameters, name: &str, pointer: &str, faults: &mut Vec<FieldError>) -> Option<i64> {
     let read = match members.get(name) {
         Some(value) => integer::of_json(value.get()).map_err(|why| why.to_string()),
         None => Err("is missing".to_owned()),
     };
-    read.map_err(|detail| faults.push(Fault::new(format!("{pointer}/{name}"), detail))).ok()
+    read.map_err(|detail| faults.push(FieldError::new(format!("{pointer}/{name}"), detail))).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(body: &str) -> Result<Sale, Vec<Fault>> {
+    fn read(body: &str) -> Result<Sale, Vec<FieldError>> {
         Sale::read(&Parameters::parse(body.as_bytes()).unwrap())
     }
 

@@ -7,7 +7,7 @@ use actix_web::HttpResponse;
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::budget::Quota;
-use crate::http::problem::{Problem, table};
+use crate::http::problem::Problem;
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -50,14 +50,7 @@ pub fn add_to(
 }
 
 fn touched_the_budget(problem: &Problem) -> bool {
-    const WITHOUT_WORDS: [&table::Entry; 5] = [
-        &table::RATE_LIMITED,
-        &table::GATEWAY_TIMEOUT,
-        &table::PAYMENT_OUTCOME_UNKNOWN,
-        &table::GATEWAY_ERROR,
-        &table::GATEWAY_PROTOCOL_VIOLATION,
-    ];
-    problem.is_the_gateway_s() || WITHOUT_WORDS.contains(&problem.entry())
+    problem.is_the_gateway_s() || problem.entry().touches_budget
 }
 
 #[cfg(test)]
@@ -65,6 +58,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::http::problem::table;
 
     const QUOTA: Quota = Quota { requests: 4, window_secs: 31, remaining: 1, more_in_secs: 12 };
 

@@ -8,7 +8,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::http::auth::Scope;
 use crate::http::extract::Call;
-use crate::http::problem::{Fault, Problem, table};
+use crate::http::problem::{FieldError, Problem, table};
 use crate::http::request::body::{self, Empty};
 use crate::http::routes::parameters::InInstance;
 use crate::http::views::bridge::{BridgeView, WindowView};
@@ -31,7 +31,7 @@ pub struct Cordon {
 }
 
 impl Cordon {
-    fn read(body: &Parameters) -> Result<Self, Fault> {
+    fn read(body: &Parameters) -> Result<Self, FieldError> {
         body::member(body, "cordoned", "true or false").map(|cordoned| Self { cordoned })
     }
 }
@@ -112,11 +112,11 @@ fn only_true() -> Object {
 }
 
 impl Opening {
-    fn read(body: &Parameters) -> Result<(), Fault> {
+    fn read(body: &Parameters) -> Result<(), FieldError> {
         let expected = "true";
         match body::member(body, "open", expected) {
             Ok(true) => Ok(()),
-            Ok(false) => Err(Fault::new("/open", format!("must be {expected}"))),
+            Ok(false) => Err(FieldError::new("/open", format!("must be {expected}"))),
             Err(fault) => Err(fault),
         }
     }

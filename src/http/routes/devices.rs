@@ -7,7 +7,7 @@ use utoipa::IntoParams;
 use super::parameters::{InInstance, InPointOfSale};
 use crate::http::auth::Scope;
 use crate::http::extract::Call;
-use crate::http::problem::{Fault, Problem, table};
+use crate::http::problem::{FieldError, Problem, table};
 use crate::http::request::body::{self, Empty};
 use crate::http::request::integer;
 use crate::http::response::reply;
@@ -91,5 +91,5 @@ fn device_of(call: &Call) -> Result<String, Problem> {
 fn invalid(pointer: &str, detail: impl Into<String>) -> Problem {
     Problem::new(&table::INVALID_REQUEST)
         .detail("The body has a fault. Nothing was sent.")
-        .errors(vec![Fault::new(pointer, detail)])
+        .errors(vec![FieldError::new(pointer, detail)])
 }

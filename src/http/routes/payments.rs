@@ -12,13 +12,13 @@ use super::parameters::{InInstance, InPointOfSale, PosPassword};
 use crate::bridge::{Error, Paid};
 use crate::http::auth::Scope;
 use crate::http::extract::Call;
-use crate::http::problem::{Fault, Problem, table};
+use crate::http::problem::{FieldError, Problem, table};
 use crate::http::request::body::Empty;
 use crate::http::request::idempotency_key::IdempotencyKey;
 use crate::http::request::sale::Sale;
 use crate::http::response::reply;
-use crate::journal;
 use crate::http::views::gateway_bodies;
+use crate::journal;
 use crate::protocol::{Body, Command, command};
 
 /// The key of a payment.
@@ -111,7 +111,7 @@ fn told(call: &Call, error: Error) -> Problem {
     }
 }
 
-fn faulty(faults: Vec<Fault>) -> Problem {
+fn faulty(faults: Vec<FieldError>) -> Problem {
     let detail = match faults.len() {
         1 => "The sale has a fault. Nothing was sent.".to_owned(),
         count => format!("The sale has {count} faults. Nothing was sent."),

@@ -52,7 +52,7 @@ fn answer(
 }
 
 fn described(entry: &Entry) -> Value {
-    let Entry { code, status, title, retryable, explanation, advice } = entry;
+    let Entry { code, status, title, retryable, explanation, advice, .. } = entry;
     json!({
         "code": code,
         "status": status,

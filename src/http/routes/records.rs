@@ -9,7 +9,7 @@ use super::parameters::InInstance;
 use crate::bridge::Error;
 use crate::http::auth::Scope;
 use crate::http::extract::Call;
-use crate::http::problem::{Fault, Problem, table};
+use crate::http::problem::{FieldError, Problem, table};
 use crate::http::request::body::{self, Empty};
 use crate::http::request::idempotency_key::IdempotencyKey;
 use crate::http::request::integer;
@@ -145,12 +145,12 @@ pub struct Decision {
 
 impl Decision {
     /// Reads it out of a body, or says everything that is wrong with it.
-    fn read(body: &Parameters) -> Result<Self, Vec<Fault>> {
+    fn read(body: &Parameters) -> Result<Self, Vec<FieldError>> {
         let expected = format!("a text of 1 to {MOST_REASON} bytes");
         let outcome = body::member(body, "outcome", "`booked` or `not-booked`");
         let reason = body::member(body, "reason", &expected).and_then(|reason: String| {
             let is_reason = !reason.trim().is_empty() && reason.len() <= MOST_REASON;
-            if is_reason { Ok(reason) } else { Err(Fault::new("/reason", format!("must be {expected}"))) }
+            if is_reason { Ok(reason) } else { Err(FieldError::new("/reason", format!("must be {expected}"))) }
         });
         match (outcome, reason) {
             (Ok(outcome), Ok(reason)) => Ok(Self { outcome, reason }),

@@ -150,14 +150,29 @@ pub struct WindowView {
 impl From<BridgeStatus> for BridgeView {
     fn from(status: BridgeStatus) -> Self {
         let BridgeStatus { version, uptime_seconds, state, whole, instances, cache, payments, subscribers } = status;
-        Self { version, uptime_seconds, state, whole, instances: instances.into_iter().map(Into::into).collect(), cache: cache.map(Into::into), payments: payments.map(Into::into), subscribers }
+        Self {
+            version,
+            uptime_seconds,
+            state,
+            whole,
+            instances: instances.into_iter().map(Into::into).collect(),
+            cache: cache.map(Into::into),
+            payments: payments.map(Into::into),
+            subscribers,
+        }
     }
 }
 
 impl From<InstanceStatus> for InstanceView {
     fn from(status: InstanceStatus) -> Self {
         let InstanceStatus { instance, waiting, shards, budgets, contradictions } = status;
-        Self { instance, waiting, shards: shards.into_iter().map(Into::into).collect(), budgets: budgets.into_iter().map(Into::into).collect(), contradictions }
+        Self {
+            instance,
+            waiting,
+            shards: shards.into_iter().map(Into::into).collect(),
+            budgets: budgets.into_iter().map(Into::into).collect(),
+            contradictions,
+        }
     }
 }
 
@@ -178,7 +193,16 @@ impl From<PaymentCounts> for PaymentCountsView {
 impl From<ShardStatus> for ShardView {
     fn from(status: ShardStatus) -> Self {
         let ShardStatus { shard, good, in_doubt, cordoned, failures, round_trip_us, last_fault, links } = status;
-        Self { shard, good, in_doubt, cordoned, failures, round_trip_us, last_fault, links: links.into_iter().map(Into::into).collect() }
+        Self {
+            shard,
+            good,
+            in_doubt,
+            cordoned,
+            failures,
+            round_trip_us,
+            last_fault,
+            links: links.into_iter().map(Into::into).collect(),
+        }
     }
 }
 
@@ -191,7 +215,27 @@ impl From<LinkStatus> for LinkView {
 
 impl From<WindowStatus> for WindowView {
     fn from(status: WindowStatus) -> Self {
-        let WindowStatus { command, capacity_points, used_points, in_flight_points, closed_for_ms, probing, waiting_payments, waiting_callers, waiting_refreshes } = status;
-        Self { command, capacity_points, used_points, in_flight_points, closed_for_ms, probing, waiting_payments, waiting_callers, waiting_refreshes }
+        let WindowStatus {
+            command,
+            capacity_points,
+            used_points,
+            in_flight_points,
+            closed_for_ms,
+            probing,
+            waiting_payments,
+            waiting_callers,
+            waiting_refreshes,
+        } = status;
+        Self {
+            command,
+            capacity_points,
+            used_points,
+            in_flight_points,
+            closed_for_ms,
+            probing,
+            waiting_payments,
+            waiting_callers,
+            waiting_refreshes,
+        }
     }
 }

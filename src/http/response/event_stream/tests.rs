@@ -45,7 +45,7 @@ async fn one_who_never_reads_is_given_up_by_the_system_however_long_the_log_hold
     let parts = Parts { bridge: bridge_over(broadcasts.clone()), auth: auth(), config, certificates: None };
     let server = run(Listeners { callers: listener, admin: None }, parts, || ()).unwrap().callers;
     let handle = server.handle();
-    spawn(server);
+    spawn(server.serve());
 
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(2048).unwrap();
