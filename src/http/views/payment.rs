@@ -326,6 +326,7 @@ impl From<&Listed> for PaymentRecord {
 
 impl PaymentRecord {
     /// The record as one of many: without a reply that is long.
+    #[must_use]
     pub fn in_list(listed: &Listed) -> Self {
         let mut record = Self::from(listed);
         record.reply_omitted = record.reply.as_ref().is_some_and(|reply| reply.get().len() > MOST_LISTED_REPLY);
