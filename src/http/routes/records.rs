@@ -237,7 +237,8 @@ pub(super) async fn settle_payment(call: Call, payload: web::Payload) -> Result<
         }
         return Err(Error::Unsettled(Rejection::Stale(record.revision())).into());
     }
-    let verdict = Verdict { outcome: decision.outcome.into(), reason: decision.reason, by: call.caller().name().to_owned() };
+    let verdict =
+        Verdict { outcome: decision.outcome.into(), reason: decision.reason, by: call.caller().name().to_owned() };
     let record = call.served()?.settle(record.id(), record.revision(), verdict).await?;
     Ok(answer(&PaymentRecord::from(&record)))
 }
