@@ -54,9 +54,10 @@ impl Reload {
             certificates.replace(certificate);
         }
         for (name, instance) in &config.instances {
-            match self.bridge.instance(name) {
-                Ok(served) => served.replace_key(&instance.api_key),
-                Err(_) => tracing::warn!(instance = name, "a new instance is served after the next start"),
+            if let Ok(served) = self.bridge.instance(name) {
+                served.replace_key(&instance.api_key);
+            } else {
+                tracing::warn!(instance = name, "a new instance is served after the next start");
             }
         }
         Ok(())
