@@ -45,13 +45,15 @@ fn operations(document: &Value) -> Vec<(&str, &Value)> {
 }
 
 #[test]
-fn every_command_of_the_gateway_is_an_operation_of_its_name() {
+fn every_command_of_the_gateway_is_an_operation_of_its_name_at_the_route_of_its_row() {
     let document = serde_json::to_value(document()).unwrap();
     let ids: Vec<&str> =
         operations(&document).iter().map(|(_, operation)| operation["operationId"].as_str().unwrap()).collect();
     assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "{ids:?}");
     for spec in command::TABLE {
-        assert!(ids.contains(&spec.name), "{}", spec.name);
+        let path = format!("/v1/instances/{{instance}}{}", spec.route.path);
+        let method = spec.route.method.to_ascii_lowercase();
+        assert_eq!(document["paths"][&path][&method]["operationId"], spec.name, "{method} {path}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Outcomes of a use case that are not its reply, free of HTTP. One table in `http` maps them outward.
+//! Why a use case did not end with its reply, free of HTTP. One table in `http` maps these outward.
 
 use std::time::Duration;
 

@@ -1,11 +1,10 @@
-//! In which turns a fetch waits for points.
+//! On whose behalf a fetch waits for points.
 //!
-//! Equal reads share one fetch, and those who ask differ in what they may expect of the budget. Tokens take turns; and
-//! whoever has an old copy to fall back on lets those go first who have nothing, the longest stale first, so that a
-//! catalogue that a broadcast has ended is renewed evenly and never keeps anybody's first read waiting. If a shared
-//! fetch waited only in the turn of whoever began it, a token that asks for everything would make the others wait behind
-//! all it has asked for. So whoever joins has the fetch ask in its own turn too; the first turn that comes serves them
-//! all, and the other asks are withdrawn.
+//! Equal reads share one fetch, and their callers differ in what the budget owes them. Callers take turns by token. A caller
+//! with an old copy to fall back on lets those without one go first, and of the old copies the longest stale is renewed first.
+//! If a shared fetch waited only on behalf of the caller that began it, a token with many asks would make the others wait
+//! behind all of them. So each caller that joins has the fetch ask on its own behalf too: the first ask that is granted
+//! serves them all, and the others are withdrawn.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,14 +20,14 @@ use crate::budget::{Ask, Class, Denied, Ledger, Permit};
 /// On whose behalf a fetch asks for points.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Requester {
-    /// A caller of this token, who has nothing to fall back on.
+    /// A caller of this token, without a copy to fall back on.
     Caller(Arc<str>),
-    /// A caller who is answered with the old copy if points do not come soon.
+    /// A caller that is answered with the old copy if points do not come soon.
     Renewal {
         /// For how long the copy has been out of date.
         stale: Duration,
     },
-    /// Nobody waits: what cannot be afforded now does not happen.
+    /// No caller waits: without points now, nothing is sent.
     Refresh {
         /// For how long the copy has been out of date.
         stale: Duration,
@@ -61,7 +60,7 @@ impl Requester {
     }
 }
 
-/// The turns in which one fetch waits: one a token at most, and one or two of those who have an old copy.
+/// The callers that one fetch asks for: each token once, and one or two of those with an old copy.
 #[derive(Debug, Default)]
 pub(super) struct FairAcquire {
     turns: Mutex<Vec<Requester>>,

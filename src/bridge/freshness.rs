@@ -1,4 +1,4 @@
-//! Whether a copy answers a read, and with which words. Pure: freshness, age and wishes in, a decision out.
+//! Whether a copy answers a read, under the request's cache directives. Pure: freshness, age and directives in, a decision out.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ pub struct CacheDirectives {
 
 impl CacheDirectives {
     fn wants_newer_than(&self, age: Duration, min_age: Duration) -> bool {
-        // A copy younger than min_age is as new as anybody may ask, so that a browser's reload spends nothing.
+        // A copy younger than min_age answers even `no-cache`, so that a browser's reload spends nothing.
         age >= min_age && (self.no_cache || self.max_age.is_some_and(|most| age > most))
     }
 

@@ -1,9 +1,9 @@
-//! Reads: a copy where one will do, and otherwise one fetch that all who ask for the same share.
+//! Reads: from a copy where one will do, else from one fetch that equal reads share.
 //!
-//! A fetch runs in a task of its own, so that no caller takes the others' reply along when it goes away. It takes its
-//! epoch when its command is written: a copy is never newer than that, and a request that arrives after a broadcast
-//! ended that epoch never joins it. Where no new copy can be had (budget, outage, timeout, a gateway that fails
-//! or says a word that nobody knows, our own key refused) the old one is served and labelled, unless the caller forbids it.
+//! A fetch runs in a task of its own, so that a caller that goes away does not end it for the others. It takes its epoch when
+//! its command is written: a copy is never newer than that, and a request that arrives after a broadcast ended that epoch never
+//! joins it. Where no new copy can be had (budget, outage, timeout, a gateway that fails or answers with an unknown word, the
+//! bridge's own key refused) the old one is served and labelled, unless the caller forbids it.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -23,7 +23,7 @@ use super::freshness::{CacheDirectives, Decision, Forward, decide};
 use crate::cache::{Cache, CachedReply, Epoch, Freshness, Key, PlainKey};
 use crate::protocol::{Command, Meaning, Spec};
 
-/// How long a refresh behind a caller's back may take: nobody waits for it, so it only has to end.
+/// How long a refresh may take. No caller waits for it.
 const REFRESH_DEADLINE: Duration = Duration::from_secs(15);
 
 /// One read, as a caller asks it.
@@ -33,7 +33,7 @@ pub(super) struct Ask {
     pub(super) command: Command,
     /// What its reply is a copy of.
     pub(super) key: Key,
-    /// Whose turn it takes when the budget is short.
+    /// The caller's name, by which callers take turns when points are short.
     pub(super) turn: Arc<str>,
     pub(super) directives: CacheDirectives,
     /// When the caller must have an answer.
@@ -58,7 +58,7 @@ pub struct Status {
     pub ttl_s: Option<i64>,
     /// Why the request went forward.
     pub forward: Option<Forward>,
-    /// Shared a fetch that somebody else had begun.
+    /// Shared a fetch that another request had begun.
     pub collapsed: bool,
     /// The reply was kept.
     pub stored: bool,
@@ -119,9 +119,9 @@ impl Reader {
         }
     }
 
-    /// The answer to a read without wishes, where a fresh copy has it.
+    /// The answer to a read without cache directives, where a fresh copy has it.
     pub(super) fn lookup_fresh(&self, spec: &'static Spec, key: &PlainKey<'_>) -> Option<Served> {
-        // Without wishes a fresh copy is always served (`freshness`).
+        // Without cache directives a fresh copy is always served (`freshness`).
         self.cache.fresh(spec, key, Instant::now()).map(|(copy, left)| hit(copy, Freshness::Fresh { left }))
     }
 
@@ -131,7 +131,7 @@ impl Reader {
         let turn = stale.map_or_else(|| Requester::Caller(Arc::clone(&ask.turn)), |stale| Requester::Renewal { stale });
         let (fetch, collapsed) = self.join(ask, turn.clone(), ask.deadline);
         let result = awaited(&fetch, ask.deadline).await;
-        // Whoever began it may have been less patient than this caller: then one try of its own.
+        // The caller that began it may have had an earlier deadline: then one try of its own.
         let impatient =
             matches!(result, Err(Error::RateLimited { gateway: None, .. } | Error::Overloaded { .. } | Error::Timeout));
         if !(collapsed && impatient && stale.is_none() && Instant::now() < ask.deadline) {
@@ -172,15 +172,14 @@ impl Reader {
         Ok(Served { copy, status: Status { ttl_s: Some(ttl_s(freshness)), detail: Some(detail(&error)), ..status } })
     }
 
-    /// Fetches behind a caller's back, if the budget has points to spare.
+    /// Fetches while the caller is answered with the copy, if the budget has points to spare.
     fn refresh(self: &Arc<Self>, ask: &Ask, freshness: Freshness) {
         let stale = staleness(Some((freshness, Duration::ZERO)));
         self.join(ask, Requester::Refresh { stale }, Instant::now() + REFRESH_DEADLINE);
     }
 
     /// The fetch that answers `ask`: the one under way if its command is not written yet or was written in the epoch
-    /// in force, else a new one. Says whether it was under way. It waits in
-    /// this turn too.
+    /// in force, else a new one. Says whether it was under way. It then asks for points on behalf of this caller too.
     fn join(self: &Arc<Self>, ask: &Ask, turn: Requester, deadline: Instant) -> (Arc<Fetch>, bool) {
         let mut fetches = self.fetches();
         let current = self.cache.epoch(ask.spec, &ask.key);
@@ -201,7 +200,7 @@ impl Reader {
         entry.insert_entry(Arc::clone(&fetch));
         drop(fetches);
         let work = Arc::clone(self).run_fetch(Arc::clone(&fetch), ask.clone(), deadline, sender);
-        // On the thread that asks, where connections live too. Were it to end, so would those who wait.
+        // On the thread that asks, where connections run too. If it ended, so would its waiting callers.
         self.tasks.spawn(work.in_current_span());
         (fetch, false)
     }
@@ -228,7 +227,7 @@ impl Reader {
         let result = result.map(|body| CachedReply::new(body, written.0, written.1));
         match &result {
             Ok(copy) if self.cache.rule(ask.spec.name).is_some() => self.cache.keep(&ask.key, copy.clone()),
-            // What failed may work the next time, and of a word that nobody knows nobody can say more.
+            // What failed may work the next time, and so may what was answered with an unknown word.
             Err(Error::Refused(error)) if !matches!(error.meaning(), Meaning::Failed | Meaning::Other) => {
                 if error.meaning() == Meaning::PosPassword {
                     self.cache.delete(&ask.key);

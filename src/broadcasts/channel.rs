@@ -22,28 +22,28 @@ pub enum Since<'a> {
     After(&'a str),
 }
 
-/// Why nobody may listen now.
+/// Why a subscription is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// All places are taken; nobody who has one loses it.
-    #[error("as many listen as may")]
+    /// As many subscriptions are open as may be.
+    #[error("the limit of open subscriptions is reached")]
     Full,
-    /// Whoever asks listens as often as one may.
-    #[error("this token listens as often as one may")]
+    /// This token has as many at this instance as it may.
+    #[error("this token's limit of open subscriptions is reached")]
     Share,
     /// The bridge is going down.
     #[error("the bridge is shutting down")]
     Draining,
 }
 
-/// One instance's log and its listeners. Cheap to clone; all clones are one broadcasts.
+/// One instance's log and its listeners. Cheap to clone; all clones share one log.
 #[derive(Debug, Clone)]
 pub struct Broadcasts {
     pub(super) shared: Arc<Channel>,
 }
 
 impl Broadcasts {
-    /// An empty log that begins `epoch`, keeps up to `history` entries, and takes places from `limit`.
+    /// An empty log that begins `epoch`, keeps up to `history` entries, and counts its subscriptions in `limit`.
     #[must_use]
     pub fn new(epoch: Epoch, history: usize, limit: SubscriberLimit) -> Self {
         let log = Log::new(epoch, history);
@@ -52,9 +52,9 @@ impl Broadcasts {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Logs an event, unless the broadcasts is closed: then nobody is to hear of what the closing itself brings about. Returns at
-    /// once: listeners are woken by [`Broadcasts::announce`].
-    #[expect(clippy::must_use_candidate, reason = "few who publish care for the id")]
+    /// Logs an event, unless the log is closed: the gap that the shutdown itself causes is not logged. Returns at once:
+    /// subscriptions are woken by [`Broadcasts::announce`].
+    #[expect(clippy::must_use_candidate, reason = "most publishers do not need the id")]
     pub fn publish(&self, event: Event) -> Id {
         let mut state = self.shared.state();
         if state.closed {
@@ -66,7 +66,7 @@ impl Broadcasts {
         id
     }
 
-    /// The id of the newest entry: whoever resumes after it misses nothing from now on.
+    /// The id of the newest entry: resuming after it misses nothing from now on.
     #[must_use]
     pub fn cursor(&self) -> Id {
         self.shared.state().log.cursor()
@@ -97,7 +97,7 @@ impl Broadcasts {
         self.shared.limit.taken()
     }
 
-    /// Has everybody who waits look again at what it listens for.
+    /// Wakes every waiting subscription, so that it checks whether its caller may still listen.
     pub fn wake(&self) {
         self.shared.news.notify_one();
     }
@@ -108,8 +108,8 @@ impl Broadcasts {
         self.shared.news.notify_one();
     }
 
-    /// Wakes those who wait whenever something was logged, until the broadcasts is closed. A task of its own, since whoever
-    /// publishes must not wait until thousands are woken.
+    /// Wakes waiting subscriptions whenever something was logged, until the log is closed. Runs in a task of its own, since
+    /// a publisher must not wait until thousands are woken.
     pub async fn announce(&self) {
         loop {
             self.shared.news.notified().await;

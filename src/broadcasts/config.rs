@@ -4,7 +4,7 @@ use std::time::Duration;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// How many entries an instance's log holds for those who resume.
+    /// How many entries an instance's log holds to resume from.
     pub history: usize,
     /// How long a stream may be silent before it says that it is alive.
     pub heartbeat: Duration,

@@ -1,27 +1,26 @@
-//! A connection's word that a frame is a copy, which is worth nothing where the connection turns out to have been deaf.
-//! Pure.
+//! Which connections must prove that they were listening before a frame counts as a copy. Pure.
 //!
-//! Nobody can tell at once whether a connection that brings nothing has nothing to bring. What comes on it later, or how
-//! it ends, shows until when it has listened. Either any one of some connections is enough, since each saw all that there
-//! was, or all are needed, since together they did.
+//! A connection that brings nothing may have nothing to bring, or may be dead. What comes on it later, or how it ends,
+//! shows until when it was listening. Either any one of some witnesses is enough, since each saw every broadcast, or all are
+//! needed, since only together they did.
 
 use tokio::time::Instant;
 
-/// What a word is worth so far.
+/// Whether the witnesses were listening, as far as is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Testimony {
-    /// It has yet to be seen.
+    /// Not known yet.
     Pending,
-    /// Who gave it was listening.
+    /// They were.
     Confirmed,
-    /// Who gave it was not.
+    /// They were not.
     Void,
 }
 
-/// A word of some connections, about what came until an instant.
+/// The witnesses of one frame, about what came until an instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Corroboration {
-    /// Of whom it has yet to be seen whether they listened.
+    /// The connections of which it is not known yet whether they were listening.
     witnesses: Vec<u64>,
     all: bool,
     until: Instant,
@@ -43,12 +42,11 @@ impl Corroboration {
         self.until
     }
 
-    /// Whether nobody gives it.
     pub(super) fn has_no_witness(&self) -> bool {
         self.witnesses.is_empty()
     }
 
-    /// A connection was heard.
+    /// Something came on a connection.
     pub(super) fn heard(&mut self, link: u64, now: Instant) -> Testimony {
         if now < self.until || !self.witnesses.contains(&link) {
             return Testimony::Pending;

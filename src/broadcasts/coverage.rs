@@ -1,16 +1,16 @@
-//! When broadcasts were sure to be heard. Pure: comings and goings in, holes out.
+//! When broadcasts were certainly received. Pure: opened and closed connections in, gaps out.
 //!
-//! A connection hears what is broadcast after it opened, and is sure to have heard only what came before it was last
-//! heard itself, which may be long before its end is noticed. Shards differ by up to the skew in delivering, so the
-//! last skew of a connection does not count: what another shard delivered in it may have been still to come here.
+//! A connection receives what is broadcast after it opened, and has certainly received only what came before its last
+//! frame or pong, which may be long before its end is noticed. Shards differ by up to the skew in delivering, so the last skew
+//! of a connection does not count: what another shard delivered in it may still have been on its way here.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How many ended connections are remembered whose time is so far vouched for only by one that is still open. Beyond
-/// it the oldest is forgotten, which can only make a hole look larger.
+/// How many ended connections are remembered whose time is covered only by one that is still open. Beyond it the oldest
+/// is forgotten, which can only make a gap look larger.
 const MOST_ENDED: usize = 64;
 
 /// A time in which a broadcast may have been missed.
@@ -25,7 +25,7 @@ pub struct CoverageGap {
 #[derive(Debug)]
 pub(super) struct Coverage {
     skew: Duration,
-    /// Everything before it was heard for certain, or was told as a hole.
+    /// Everything before it was heard for certain, or was reported as a gap.
     settled: Instant,
     open: HashMap<u64, Instant>,
     /// From when to when connections heard that are over, where that lies beyond what is settled.
@@ -33,7 +33,7 @@ pub(super) struct Coverage {
 }
 
 impl Coverage {
-    /// Nothing is heard at first: all before the first connection is a hole.
+    /// Nothing is heard at first: all before the first connection is a gap.
     pub(super) fn new(skew: Duration, now: Instant) -> Self {
         Self { skew, settled: now, open: HashMap::new(), ended: VecDeque::new() }
     }
@@ -68,9 +68,9 @@ impl Coverage {
         self.settle()
     }
 
-    /// Settles as much as can be, and tells the holes. A hole that has no end yet is told when it has.
+    /// Settles as much as can be, and returns the gaps. A gap without an end yet is returned once it has one.
     fn settle(&mut self) -> Vec<CoverageGap> {
-        let mut holes = Vec::new();
+        let mut gaps = Vec::new();
         loop {
             while let Some(until) = self.ended.iter().filter(|(since, _)| *since <= self.settled).map(|one| one.1).max()
             {
@@ -78,11 +78,11 @@ impl Coverage {
                 self.ended.retain(|(_, until)| *until > self.settled);
             }
             if self.open.values().any(|since| *since <= self.settled) {
-                return holes;
+                return gaps;
             }
             let begun = self.open.values().chain(self.ended.iter().map(|(since, _)| since));
-            let Some(next) = begun.min().copied() else { return holes };
-            holes.push(CoverageGap { from: self.settled, to: next });
+            let Some(next) = begun.min().copied() else { return gaps };
+            gaps.push(CoverageGap { from: self.settled, to: next });
             self.settled = next;
         }
     }
@@ -102,19 +102,19 @@ mod tests {
             Self(start, Coverage::new(SKEW, start))
         }
 
-        fn told(&self, holes: &[CoverageGap]) -> Vec<(u64, u64)> {
+        fn seconds(&self, gaps: &[CoverageGap]) -> Vec<(u64, u64)> {
             let seconds = |at: Instant| (at - self.0).as_secs();
-            holes.iter().map(|hole| (seconds(hole.from), seconds(hole.to))).collect()
+            gaps.iter().map(|gap| (seconds(gap.from), seconds(gap.to))).collect()
         }
 
         fn open(&mut self, link: u64, at_s: u64) -> Vec<(u64, u64)> {
-            let holes = self.1.opened(link, self.0 + Duration::from_secs(at_s));
-            self.told(&holes)
+            let gaps = self.1.opened(link, self.0 + Duration::from_secs(at_s));
+            self.seconds(&gaps)
         }
 
         fn close(&mut self, link: u64, last_heard_s: u64) -> Vec<(u64, u64)> {
-            let holes = self.1.closed(link, self.0 + Duration::from_secs(last_heard_s));
-            self.told(&holes)
+            let gaps = self.1.closed(link, self.0 + Duration::from_secs(last_heard_s));
+            self.seconds(&gaps)
         }
     }
 

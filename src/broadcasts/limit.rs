@@ -1,19 +1,19 @@
-//! How many may listen: of all instances together, and of one token at one instance.
+//! How many subscriptions may be open: of all instances together, and of one token at one instance.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Places for those who listen, shared by the hubs of all instances. Cheap to clone; all clones count together.
+/// How many subscriptions may be open, of all instances together. Cheap to clone; all clones count together.
 #[derive(Debug, Clone)]
 pub struct SubscriberLimit {
     taken: Arc<AtomicUsize>,
     most: usize,
-    /// The most that one listener may have at one broadcasts.
+    /// The most that one token may have at one instance.
     pub(super) each: usize,
 }
 
 impl SubscriberLimit {
-    /// Room for `most`, of which everybody may have `each` at each broadcasts.
+    /// `most` in all, and `each` of one token at one instance.
     #[must_use]
     pub fn new(most: usize, each: usize) -> Self {
         Self { taken: Arc::default(), most, each }

@@ -23,7 +23,7 @@ impl Log {
         Self { epoch, history, entries: VecDeque::new(), bytes: 0, newest: 0 }
     }
 
-    /// Appends an event and lets go of what no longer fits; never of the newest, which nobody has heard yet.
+    /// Appends an event and drops the oldest entries beyond the bounds, but never the newest, which no subscription has read.
     pub(super) fn append(&mut self, event: Event) -> Id {
         self.newest += 1;
         let id = self.cursor();

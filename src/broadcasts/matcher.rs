@@ -1,16 +1,16 @@
-//! Many copies of a broadcast become one. Pure: frames, comings and goings, and instants in; what to log out.
+//! Which frames are copies of one broadcast. Pure: frames, opened and closed connections, and instants in; log entries out.
 //!
 //! Each connection brings a copy of every broadcast, in order, and shards differ by less than the skew; there is no id,
-//! and equal broadcasts are common. So it is counted: among equal broadcasts, the n-th that a connection brings is the
+//! and equal broadcasts are common. So they are counted: among equal broadcasts, the n-th that a connection brings is the
 //! n-th that there was, plus as many as it missed before it opened. A frame counted beyond what is known is new, one
-//! within it is a copy, and how many a connection missed is known as soon as it has been open for a skew.
+//! within it is a copy, and how many a connection missed is known once it has been open for a skew.
 //!
-//! Until then a frame may be either. It is held for one skew, in which whoever was connected all along brings the
-//! same if it is new. If somebody was and brought none, it was a copy. If nobody was, as when all have just opened, it
-//! was one too if all who ever brought the same are still there: the one who has brought the most has missed none that
-//! any of them brought, and each of its frames is an entry. Otherwise it is logged and marked. A connection that
-//! vouched and turns out to have been deaf takes its word back, and the frame is logged after all. So nothing is lost
-//! without a word, and a copy is logged unmarked only if shards differ by more than ten skews.
+//! Until then a frame may be either. It is held for one skew, in which a connection that was open all along brings the same
+//! if it is new. If such a connection brought none, the frame was a copy. If there was none, as when all have just opened, the
+//! frame was a copy too if every connection that ever brought the same is still open: the one that brought the most has
+//! missed none that any of them brought, and each of its frames is an entry. Otherwise the frame is logged and marked. If a
+//! witness turns out to have been dead, the frame is logged after all ([`super::corroboration`]). So nothing is lost
+//! unnoticed, and a copy is logged unmarked only if shards differ by more than ten skews.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -34,8 +34,7 @@ const MOST_PAYLOADS: usize = 16_384;
 /// What they may take together, in bytes.
 const MOST_BYTES: usize = 32 << 20;
 
-/// How many frames are held, and on how many a word is remembered that may be taken back. Beyond it the oldest is
-/// logged, marked.
+/// How many frames are held, and how many wait for their witnesses. Beyond it the oldest is logged, marked.
 const MOST_DOUBTFUL: usize = 4096;
 
 /// What is to be logged.
@@ -49,7 +48,7 @@ pub enum Decision {
     Unreadable(Timestamp),
 }
 
-/// What follows from a report.
+/// What follows from a connection's event.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Matched {
     /// Whether something may have been broadcast that was not before: heard, or missed.
@@ -87,7 +86,7 @@ impl Payload {
 /// Equal broadcasts, counted from 1.
 #[derive(Debug, Default)]
 struct Occurrences {
-    /// How many are so old that nobody brings them any more.
+    /// How many are so old that no connection brings them any more.
     forgiven: u64,
     /// The others.
     recent: VecDeque<Occurrence>,
@@ -179,7 +178,7 @@ impl Occurrences {
         }
     }
 
-    /// All who brought any, as long as all of them are there.
+    /// Every connection that brought any; none if one of them has closed.
     fn all_who_brought(&self) -> Vec<u64> {
         if self.deserted { Vec::new() } else { self.progress_by_link.keys().copied().collect() }
     }
@@ -201,7 +200,7 @@ struct Held {
     received_at: Timestamp,
 }
 
-/// A frame that is a copy, if a word is worth what it says.
+/// A frame that is a copy if its witnesses were listening.
 #[derive(Debug)]
 struct Vouched {
     payload: Arc<Payload>,
@@ -255,8 +254,8 @@ impl Matcher {
     /// A connection opened.
     pub fn opened(&mut self, link: u64, at: Instant) -> Matched {
         let mut outcome = self.tick(at);
-        let holes = self.coverage.opened(link, at);
-        outcome.missed(holes);
+        let gaps = self.coverage.opened(link, at);
+        outcome.missed(gaps);
         outcome
     }
 
@@ -270,9 +269,9 @@ impl Matcher {
                 Testimony::Pending => self.vouched.push_back(vouched),
             }
         }
-        let holes = self.coverage.closed(link, last_heard);
-        outcome.missed(holes);
-        // With nobody left something may be missed from now on, even though the hole is told only when it ends.
+        let gaps = self.coverage.closed(link, last_heard);
+        outcome.missed(gaps);
+        // Without an open connection something may be missed from now on, although the gap is reported only when it ends.
         outcome.news |= !self.coverage.has_open_link();
         let open = |other: &u64| self.coverage.since(*other).is_some();
         for occurrences in self.payloads.values_mut() {
@@ -391,7 +390,7 @@ impl Matcher {
         outcome
     }
 
-    /// Something equal to what is held was logged: what is now known to be a copy is let go.
+    /// Something equal to what is held was logged: held frames that are now known to be copies are dropped.
     fn settle_held(&mut self, outcome: &mut Matched, payload: &Arc<Payload>) {
         let Some(occurrences) = self.payloads.get_mut(payload).filter(|occurrences| occurrences.held > 0) else {
             return;
@@ -412,8 +411,8 @@ impl Matcher {
         }
     }
 
-    /// A frame counts as a copy of what a newcomer brought first; but it may be one that the newcomer missed, and then
-    /// the newcomer's is still to come on every other connection. They vouch for it.
+    /// A frame counts as a copy of what a new connection brought first; but it may be one that the new connection missed,
+    /// and then that one's is still to come on every other connection. Those are the witnesses.
     fn doubt(&mut self, outcome: &mut Matched, copy: Held, newest: Occurrence) {
         let Held { payload, link, received_at, .. } = copy;
         let Some(occurrences) = self.payloads.get(&payload) else { return };
@@ -453,7 +452,7 @@ impl Matcher {
         self.vouch(outcome, Vouched { payload, received_at, corroboration });
     }
 
-    /// Drops a frame on somebody's word, or logs it where nobody gives theirs.
+    /// Drops a frame if there are witnesses, or logs it if there are none.
     fn vouch(&mut self, outcome: &mut Matched, vouched: Vouched) {
         if vouched.corroboration.has_no_witness() {
             outcome.decisions.push(vouched.payload.broadcast(vouched.received_at, true));
@@ -491,9 +490,9 @@ impl Matcher {
 }
 
 impl Matched {
-    fn missed(&mut self, holes: Vec<CoverageGap>) {
-        self.news |= !holes.is_empty();
-        self.decisions.extend(holes.into_iter().map(Decision::Gap));
+    fn missed(&mut self, gaps: Vec<CoverageGap>) {
+        self.news |= !gaps.is_empty();
+        self.decisions.extend(gaps.into_iter().map(Decision::Gap));
     }
 }
 

@@ -1,12 +1,12 @@
-//! The broadcasts: one log of what an instance's gateway broadcast, and everybody who listens to it.
+//! The broadcasts: one log of what an instance's gateway broadcast, and its subscriptions.
 //!
-//! The forces: a broadcast has no id and no second chance at the gateway, so here each becomes one entry with an offset
-//! that a listener can resume after; thousands listen, so an entry is kept and encoded once and a listener is nothing
-//! but a position in the log; and a listener that does not keep up must cost the others nothing, so there is no queue
-//! of its own that could grow. What the log no longer holds is said, never skipped in silence.
+//! The gateway sends a broadcast once, without an id. Here each becomes one entry with an offset to resume after. With
+//! thousands of subscribers, an entry is kept and encoded once, and a subscription is a position in the log: it has no queue
+//! that could grow, and one that does not keep up costs the others nothing. A subscription is told about entries that the log
+//! no longer holds.
 //!
-//! Which copies are one broadcast is decided by [`matcher`], which knows no log; the log takes what is decided. This
-//! room knows neither sockets nor formats.
+//! [`matcher`] decides which frames are copies of one broadcast, [`relay`] takes connection events to the matcher, the cache
+//! and the log, [`Broadcasts`] is the log as others use it.
 
 mod channel;
 mod config;

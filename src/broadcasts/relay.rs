@@ -1,9 +1,9 @@
-//! What comes up from the gateway without being asked for: what it ends in the cache, and how it gets into the log.
+//! From a connection's event to the cache and the log.
 //!
-//! Everything happens at the very moment a connection reports, and in order, under one lock: [`Matcher`] decides what
-//! the report means, the cache's freshness ends, and only then is it logged, so that whoever refetches on an event gets
-//! the new state. `updatepos` that may be news ends freshness even while it is held for its log entry, and so does any
-//! time in which one may have been missed, and any message that may have been one and cannot be read.
+//! Everything happens as the connection reports it, in order, under one lock: [`Matcher`] decides what the event means, the
+//! cache is invalidated, and only then is the event logged, so that a client that reads again on an event gets the new state.
+//! An `updatepos` that may be new invalidates even while it is held for its log entry, and so does any time in which one may
+//! have been missed, and any message that may have been one and cannot be read.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,6 @@ use crate::gateway::{EventSink, LinkEvent};
 /// The broadcast that puts the catalogue out of date.
 const UPDATEPOS: &str = "updatepos";
 
-/// One instance's way up, from its connections to its log.
 #[derive(Debug)]
 pub struct Relay {
     instance: Arc<str>,
@@ -34,8 +33,7 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// A way up into `broadcasts`. Shards differ by less than `skew`, and a connection that hears nothing any more is closed
-    /// within `patience`.
+    /// Shards differ by less than `skew`, and a connection on which nothing comes any more is closed within `patience`.
     #[must_use]
     pub fn new(
         instance: &str,
@@ -48,7 +46,7 @@ impl Relay {
         Arc::new(Self { instance: Arc::from(instance), cache, broadcasts, matcher, held: Notify::new() })
     }
 
-    /// What the pool is to tell.
+    /// Where the pool reports connection events.
     #[must_use]
     pub fn event_sink(self: &Arc<Self>) -> EventSink {
         let relay = Arc::clone(self);
@@ -82,12 +80,12 @@ impl Relay {
         for decision in outcome.decisions {
             self.broadcasts.publish(match decision {
                 Decision::Broadcast(broadcast) => Event::Broadcast(broadcast),
-                Decision::Gap(hole) => {
-                    let (from, to) = (wall_clock(hole.from), wall_clock(hole.to));
-                    let gap = Gap { from, to, reason: Reason::NoConnection };
-                    tracing::info!(instance = &*self.instance, from = %gap.from, to = %gap.to,
+                Decision::Gap(gap) => {
+                    let (from, to) = (wall_clock(gap.from), wall_clock(gap.to));
+                    let entry = Gap { from, to, reason: Reason::NoConnection };
+                    tracing::info!(instance = &*self.instance, from = %entry.from, to = %entry.to,
                         "broadcasts may have been missed: no connection was sure to hear them");
-                    Event::Gap(gap)
+                    Event::Gap(entry)
                 }
                 Decision::Unreadable(at) => {
                     tracing::warn!(
@@ -117,7 +115,7 @@ impl Relay {
     }
 }
 
-/// When an instant was, by the clock on the wall.
+/// An instant by the wall clock.
 fn wall_clock(at: Instant) -> Timestamp {
     let ago = Instant::now().saturating_duration_since(at);
     Timestamp::now().checked_sub(ago).unwrap_or(Timestamp::UNIX_EPOCH)

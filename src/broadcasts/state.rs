@@ -16,14 +16,14 @@ pub(super) struct Channel {
     pub(super) limit: SubscriberLimit,
     pub(super) state: Mutex<State>,
     pub(super) listeners: AtomicU64,
-    /// Something was appended or the broadcasts was closed, and listeners are yet to be woken.
+    /// Something was appended or the log was closed, and subscriptions are yet to be woken.
     pub(super) news: Notify,
 }
 
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) log: Log,
-    /// Who has heard everything and is to be woken at the next entry. Each stands here at most once.
+    /// Subscriptions that have received everything, to be woken at the next entry.
     pub(super) waiting: HashMap<u64, Waker>,
     /// How often each listens.
     pub(super) callers: HashMap<Arc<str>, usize>,
@@ -55,7 +55,6 @@ impl State {
 
 impl Channel {
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        // What is done under this lock cannot panic half-way.
         self.state.lock()
     }
 }

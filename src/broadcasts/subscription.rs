@@ -1,4 +1,4 @@
-//! A listener: a position in the log, and a waker where it has heard everything.
+//! A subscription: a position in the log, and a waker once it has received everything.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -77,7 +77,7 @@ impl Subscription {
         poll_fn(|context| self.poll_next(context)).await
     }
 
-    /// As [`Subscription::next`], for those who are polled themselves.
+    /// As [`Subscription::next`], for use in a poll function.
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Item, End>> {
         if self.reset {
             self.reset = false;
@@ -95,7 +95,7 @@ impl Subscription {
         if next < oldest {
             let (from, to) = (state.log.id(next), state.log.id(oldest - 1));
             drop(state);
-            // Who has begun was here all along, and would find out by resuming.
+            // It has begun, so it was overtaken; it will be told of the loss when it resumes.
             if self.begun {
                 return Poll::Ready(Err(End::Overtaken));
             }
@@ -120,7 +120,7 @@ impl Drop for Subscription {
         state.leave(&self.listener);
         let waker = state.waiting.remove(&self.key);
         drop(state);
-        // Outside the lock: what a waker's end does is not this room's business.
+        // Outside the lock: dropping a waker may run foreign code.
         drop(waker);
     }
 }

@@ -1,4 +1,4 @@
-//! The broadcasts's promises: no hole, no repeat, what is lost is said, and a listener costs nobody else anything.
+//! What the log promises: no hole, no repeat, losses are reported, and a slow subscription costs the others nothing.
 
 use std::sync::Arc;
 

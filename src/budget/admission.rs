@@ -1,22 +1,20 @@
-//! One window and those who wait before it: decides who gets points, who waits, and who is sent away at once.
-//! Free of clocks and locks; a gate (`gate.rs`) puts both around it.
+//! One window and the asks that wait for it: grants points, lets wait, or denies at once.
+//! Free of clocks and locks; a gate (`gate.rs`) adds both.
 //!
-//! Points may be kept for a moment for a token that is expected back ([`Shares`]): then nobody who comes after it in the
-//! order of service is granted them, and whoever is first looks again when that moment is over.
+//! Points may be kept for a token that is expected to ask again ([`Shares`]): no ask that comes after it in the order of
+//! service is granted them meanwhile, and the first in the queue checks again when that time is over.
 //!
-//! Every change (an end, points given back, a closing, a newcomer, someone leaving) settles the queue in one pass in
-//! order of service: whoever can be granted now is granted; whoever cannot make his deadline even if all goes well is
-//! sent away with the instant at which he could have been served; the rest wait. Since nobody overtakes, only the
-//! first in the queue needs an alarm at the instant his points come free; the others need one at their deadline only.
-//! That way no timer task is needed, and a waiter that is dropped is just one that leaves.
+//! Every change (an end, points given back, a closing, a new ask, a dropped one) settles the queue in one pass in order of
+//! service: an ask that can be granted now is granted; one that cannot meet its deadline even in the best case is denied with
+//! the instant at which it could have been served; the rest wait. Since no ask overtakes another, only the first in the
+//! queue needs an alarm at the instant its points come free, and the others one at their deadline. No timer task is needed,
+//! and a waiter that is dropped just leaves the queue.
 //!
-//! While a command is in flight, the instant at which its points come free is no sooner than a hold from now, and so
-//! moves on with every look. An alarm that rings too early costs one more look; only one that would ring too late is
-//! worth a call. Were every move called, the first in the queue would call itself, and look without end on the very
-//! thread that has to hear the reply.
+//! While a command is in flight, the instant at which its points come free is no sooner than a hold from now, and so moves on
+//! with every check. An alarm that comes too early costs one more check, so only one that would come too late is moved.
+//! Otherwise the first in the queue would notify itself without end, on the thread that has to receive the reply.
 //!
-//! A fate once decided is kept until its waiter takes it or leaves, so that points granted to someone who is gone are
-//! given back and not lost.
+//! A decision is kept until its waiter takes it or leaves, so that points granted to a waiter that is gone are given back.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -45,18 +43,18 @@ pub(super) enum Resolution {
     },
 }
 
-/// What becomes of an ask at its arrival.
+/// The result of an ask at its arrival.
 #[derive(Debug)]
 pub(super) enum Entered {
     Decided(Resolution),
     Waits(Rank, Arc<Notify>),
 }
 
-/// What a waiter learns when it looks up.
+/// The result of a check by a waiter.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Check {
     Decided(Resolution),
-    /// Nothing yet. It must look again at this instant, or when it is called.
+    /// Undecided: check again at this instant, or when notified.
     AgainAt(Tick),
 }
 
@@ -65,9 +63,9 @@ pub(super) struct Admission {
     window: Window,
     queue: Queue,
     shares: Shares,
-    /// Fates that their waiters have not taken yet.
+    /// Decisions that their waiters have not taken yet.
     verdicts: BTreeMap<Rank, Resolution>,
-    /// Who was last told to look at the instant at which its points may be free, and at which.
+    /// The waiter that last got an alarm for the instant at which its points may be free, and that instant.
     told: Option<(Rank, Tick)>,
 }
 
@@ -102,7 +100,7 @@ impl Admission {
         }
     }
 
-    /// What has become of the waiter at `rank`. A verdict is told once.
+    /// Whether the waiter at `rank` is decided. A resolution is returned once.
     pub(super) fn check(&mut self, now: Tick, rank: Rank) -> Check {
         if let Some(verdict) = self.verdicts.remove(&rank) {
             return Check::Decided(verdict);
@@ -164,7 +162,7 @@ impl Admission {
             && self.window.closed_until(now).is_none()
     }
 
-    /// The window's future once everybody who goes before an ask of `class` is served.
+    /// The window's future once every ask that goes before one of `class` is served.
     pub(super) fn forecast_behind(&mut self, now: Tick, class: Class<'_>) -> Forecast {
         let mut forecast = self.window.forecast(now);
         for (_, waiter) in self.queue.iter().filter(|(rank, _)| rank.goes_before(class)) {
@@ -211,8 +209,8 @@ impl Admission {
         Resolution::Granted(grant)
     }
 
-    /// Decides whatever can be decided. Returns who is the first in the queue then, and the instant at which it can be
-    /// granted if all goes well.
+    /// Decides every ask that can be decided. Returns the first one left in the queue, and the instant at which it can be
+    /// granted in the best case.
     fn decide(&mut self, now: Tick) -> Option<(Rank, Tick)> {
         if self.queue.is_empty() {
             return None;
@@ -231,7 +229,7 @@ impl Admission {
         if refreshes.is_empty() {
             return first;
         }
-        // What is kept for somebody who is only expected to ask again is nothing to those for whom nobody may wait.
+        // Points kept for a token that is only expected to ask again are ignored for refreshes, for which no caller waits.
         let mut outlook = Outlook::new(&mut self.window, now);
         for next in order {
             match next {
@@ -287,7 +285,7 @@ impl Admission {
         None
     }
 
-    /// Has the first in the queue look, unless it will do so in time by itself.
+    /// Notifies the first in the queue, unless its alarm comes in time.
     fn call(&self, next: Option<(Rank, Tick)>) {
         let Some((first, at)) = next else { return };
         if self.told.is_none_or(|(told, alarm)| told != first || alarm > at)
@@ -298,16 +296,16 @@ impl Admission {
     }
 }
 
-/// What comes of those who are looked at in order of service.
+/// The forecast for the asks that are decided in order of service.
 struct Outlook {
     now: Tick,
-    /// As far as it is known now.
+    /// Counting only what is certain now.
     sure: Forecast,
-    /// With all who are expected later.
+    /// Counting every expected token too.
     whole: Forecast,
-    /// From when on somebody is expected before the one who is looked at.
+    /// From when on a token is expected before the ask that is decided.
     expected_from: Option<Tick>,
-    /// Until when points are kept at first for somebody before the one who is looked at.
+    /// The earliest end of the points kept before the ask that is decided.
     kept_until: Option<Tick>,
 }
 

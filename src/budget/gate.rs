@@ -1,8 +1,12 @@
-//! A admission with a lock and a clock: what its waiters wait at.
+//! An admission with a lock and a clock, and the permits it grants.
 //!
-//! The lock is a standard one, held for a pass through a short queue and never across an await. The clock is read
-//! under it, so that instants never go back. A waiter is a future that looks up whenever it is called or its alarm
-//! rings, and leaves when it is dropped, wherever that happens.
+//! The lock is a blocking one, held for a pass through a short queue and never across an await. The clock is read under it, so
+//! that instants never go back. A waiter is a future that checks whenever it is notified or its alarm is due, and leaves the
+//! queue when it is dropped.
+//!
+//! A permit is dropped wherever its command ends: in the exchange's task, in a queue that is emptied, in a caller that went
+//! away. Before bytes may leave, [`Permit::written`] must be called. Until then the points come back at once; from then on
+//! they cannot, since the gateway may have counted them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,9 +60,8 @@ impl Gate {
         Self { clock, admission: Mutex::new(Admission::new(Window::new(micros(hold)))) }
     }
 
-    /// Looks at or changes the admission, now.
+    /// Reads or changes the admission, now.
     pub(super) fn with<T>(&self, act: impl FnOnce(&mut Admission, Tick) -> T) -> T {
-        // A panic elsewhere cannot have left a count half made: every change is made by total functions.
         let mut admission = self.admission.lock();
         act(&mut admission, self.clock.now())
     }
@@ -152,7 +155,7 @@ impl Permit {
         self.written = true;
     }
 
-    /// It turned out that no byte can have left after all: the points come back.
+    /// No byte can have left: the points come back.
     pub fn never_written(mut self) {
         self.written = false;
     }
@@ -185,7 +188,7 @@ impl Drop for Permit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no points within the deadline; the next may be free in {retry_after:?}")]
 pub struct Denied {
-    /// When the same ask can be granted if nobody else comes; where commands in flight hold the points, the earliest
+    /// When the same ask can be granted if no other comes first; where commands in flight hold the points, the earliest
     /// that can be. Never zero.
     pub retry_after: Duration,
 }

@@ -1,8 +1,8 @@
 //! The budget of one instance: finds the window that a command is counted in, and answers asks for points.
 //!
-//! The commands of the configuration have their windows from the start, found without a lock. Any other name (the raw
-//! door lets callers invent them) gets one when it is first used; there may be [`MAX_OTHERS`] of those, and one that
-//! holds nothing makes room for another. They can therefore neither fill the memory nor shut out a known command.
+//! The commands of the configuration have their windows from the start, found without a lock. Any other name (callers may
+//! send any command by name) gets one when it is first used. There may be [`MAX_OTHERS`] of those, and one that holds nothing
+//! is replaced, so that they can neither fill the memory nor shut out a known command.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -14,10 +14,9 @@ use tokio::time::Instant;
 use super::admission::Admission;
 use super::config::{Config, CounterScope, Payments, is_payment};
 use super::gate::{Clock, Denied, Gate, Permit};
-use super::metrics::Metrics;
 use super::queue::Class;
 use super::spending::{ALL_COMMANDS, Spending};
-use super::status::WindowStatus;
+use super::waits::Waits;
 use super::window::{Price, Spent};
 use crate::clock::{secs_up, whole_ms};
 use crate::protocol::command::PAYITEMS;
@@ -50,6 +49,30 @@ pub struct Quota {
     pub more_in_secs: u64,
 }
 
+/// One window, for the status page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WindowStatus {
+    /// The command, or `*` where all commands share one window.
+    pub command: String,
+    /// Points that it may hold.
+    pub capacity_points: u64,
+    /// Points that it holds.
+    pub used_points: u64,
+    /// Those of them whose commands have not ended.
+    pub in_flight_points: u64,
+    /// Milliseconds for which a `ratelimit` of the gateway keeps it closed; 0 where it is open.
+    pub closed_for_ms: u64,
+    /// Whether it was closed by a `ratelimit` and no command was answered since: the next one is sent alone, and the
+    /// others wait for its answer.
+    pub probing: bool,
+    /// Payments that wait.
+    pub waiting_payments: usize,
+    /// Callers' asks that wait.
+    pub waiting_callers: usize,
+    /// Refreshes that wait.
+    pub waiting_refreshes: usize,
+}
+
 /// The budget of one instance. Cheap to clone; all clones are one ledger.
 #[derive(Debug, Clone)]
 pub struct Ledger {
@@ -65,7 +88,7 @@ struct LedgerState {
     /// The commands of the configuration, with their costs.
     known: HashMap<String, (Arc<Gate>, u32)>,
     others: Mutex<Others>,
-    metrics: Metrics,
+    waits: Waits,
 }
 
 #[derive(Debug)]
@@ -88,15 +111,15 @@ impl Ledger {
             .map(|(command, &cost)| (command.clone(), (whole.clone().unwrap_or_else(gate), cost)))
             .collect();
         let others = Mutex::new(Others { gates: HashMap::new(), full_until: None });
-        let metrics = Metrics::default();
-        Self { shared: Arc::new(LedgerState { config, clock, whole, known, others, metrics }) }
+        let waits = Waits::default();
+        Self { shared: Arc::new(LedgerState { config, clock, whole, known, others, waits }) }
     }
 
-    /// Waits for the points of `ask`, at most until its deadline. Who cannot have them by then is denied at once, or as
+    /// Waits for the points of `ask`, at most until its deadline. An ask that cannot have them by then is denied at once, or as
     /// soon as that becomes known. Dropping the future gives up the place in the queue.
     ///
     /// Payments are served first, then callers in turns, then refreshes, the longest stale first. A refresh therefore
-    /// never takes points that somebody waits for; one that asks with a deadline that has passed never waits either.
+    /// never takes points that another ask waits for; one that asks with a deadline that has passed never waits either.
     pub async fn acquire(&self, ask: Ask<'_>) -> Result<Permit, Denied> {
         let Some((gate, cost)) = self.gate(ask.command) else {
             return Err(Denied { retry_after: self.shared.config.hold() });
@@ -108,7 +131,7 @@ impl Ledger {
         };
         let asked = Instant::now();
         let outcome = gate.acquire(ask.class, Price { points: u64::from(cost), limit }, ask.deadline).await;
-        self.shared.metrics.record(ask.class, asked.elapsed(), outcome.is_err());
+        self.shared.waits.note(ask.class, asked.elapsed(), outcome.is_err());
         outcome
     }
 
@@ -119,7 +142,7 @@ impl Ledger {
     pub fn closed_by_gateway(&self, command: &str, retry_after: Option<Duration>) {
         let hold = self.shared.config.hold();
         let pause = retry_after.unwrap_or(hold).min(hold);
-        self.shared.metrics.closed.inc();
+        self.shared.waits.closed.count();
         if let Some((gate, _)) = self.gate(command) {
             gate.close_for(pause);
         }
@@ -198,9 +221,10 @@ impl Ledger {
         })
     }
 
+    /// How long points were waited for.
     #[must_use]
-    pub fn metrics(&self) -> &Metrics {
-        &self.shared.metrics
+    pub fn waits(&self) -> &Waits {
+        &self.shared.waits
     }
 
     /// What is spent, for [`Self::restore`] in a later process. Windows that hold nothing are left out.
@@ -333,8 +357,8 @@ impl Ledger {
 }
 
 impl Others {
-    /// Forgets idle windows where `command` would be one too many. One that somebody else is about to use is not idle:
-    /// whoever found it here holds it.
+    /// Removes idle windows where `command` would be one too many. A window that an ask is about to use is not idle: the ask
+    /// holds a reference to it.
     fn make_room(&mut self, command: &str) {
         if self.gates.len() >= MAX_OTHERS && !self.gates.contains_key(command) {
             self.gates.retain(|_, gate| Arc::strong_count(gate) > 1 || !gate.with(Admission::is_idle));

@@ -1,11 +1,11 @@
-//! Who waits for a window, and in which order they are served. Free of clocks and locks.
+//! The asks that wait for a window, and the order in which they are served. Free of clocks and locks.
 //!
-//! Money first: payments, then callers' reads, then refreshes. Payments are served as they came. Of callers the one goes
-//! first whose token was given least in the window ([`Shares`]), then the one who came first; within a token the order is
-//! theirs. Who is expected back has a place among them. Of refreshes the longest stale goes first. Nobody overtakes within
-//! this order, however little he asks for: a large ask would otherwise starve behind small ones.
+//! Payments first, then callers' reads, then refreshes. Payments are served in order of arrival. Of callers, the token that
+//! was given least in the window ([`Shares`]) goes first, then the one that came first; within a token the order is that of
+//! arrival. A token that is expected to ask again has a place among them. Of refreshes the longest stale goes first. No ask
+//! overtakes another within this order, however little it costs: a large ask would otherwise starve behind small ones.
 //!
-//! Each class has a bound of its own, so that no flood of one shuts out another; what does not fit is told so.
+//! Each class has a bound of its own, so that a flood of one does not shut out another; an ask beyond it is denied.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
@@ -33,15 +33,15 @@ pub enum Class<'a> {
     Payment,
     /// A caller waits for the answer. Callers take turns by this name, usually their token's.
     Caller(&'a str),
-    /// Nobody waits: a copy is to be renewed.
+    /// A copy is to be renewed, and no caller waits for it.
     Refresh {
         /// For how long the copy has been out of date; the longest goes first.
         staleness: Duration,
     },
 }
 
-/// A place in the queue: classes are served in ascending order, and so is everybody within them but callers, who are
-/// here in order of arrival. No two are equal.
+/// A place in the queue. Classes are served in ascending order, and so are the asks within a class, except callers', whose
+/// ranks are in order of arrival. No two are equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rank {
     Payment { arrival: u64 },
@@ -66,16 +66,16 @@ impl Rank {
 pub(super) struct Waiter {
     pub(super) price: Price,
     pub(super) deadline: Tick,
-    /// Called when its fate is decided, and when it should look again at when that may be.
+    /// Notified when it is decided, and when it should check again.
     pub(super) call: Arc<Notify>,
     pub(super) token: Option<Arc<str>>,
 }
 
-/// Who is to be served, in order.
+/// What is to be served next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
     Waiter(Rank),
-    /// Somebody who does not wait is expected.
+    /// A token that is expected to ask again.
     Expected(Claim),
 }
 
@@ -149,14 +149,14 @@ impl Queue {
         Some(waiter)
     }
 
-    /// Takes out an ask whose fate is decided, and has it look.
+    /// Takes out an ask that was decided, and notifies it.
     pub(super) fn decided(&mut self, rank: Rank) {
         if let Some(waiter) = self.remove(rank) {
             waiter.call.notify_one();
         }
     }
 
-    /// Payments and callers in the order in which they are to be served, and among the callers who is expected.
+    /// Payments and callers, waiting or expected, in the order in which they are to be served.
     pub(super) fn order(&self, shares: &Shares) -> Vec<Next> {
         let payments = self.waiters.keys().take_while(|rank| matches!(rank, Rank::Payment { .. }));
         let mut order: Vec<_> = payments.copied().map(Next::Waiter).collect();
@@ -165,7 +165,7 @@ impl Queue {
             Some(Reverse((shares.given(token), *first, Candidate::Waits(token))))
         });
         let expected = shares.claims().filter(|(token, _)| !self.tally.tokens.contains_key(*token)).map(
-            // Who was not denied gives way to whoever waits and was given as little.
+            // A token that was not denied comes after one that waits and was given as little.
             |(token, claim)| {
                 Reverse((shares.given(token), claim.denied.unwrap_or(u64::MAX), Candidate::Expected(token, claim)))
             },

@@ -1,21 +1,22 @@
-//! What each token was given in one window, and what is kept for whoever comes back. Pure.
+//! What each token was given in one window, and which points are kept for tokens that are expected to ask again. Pure.
 //!
-//! Whoever asks without pause has an ask waiting whenever points come free, and whoever asks now and then has not: in
-//! order of arrival the first gets everything. So callers are served by what they were given in the window, the least
-//! first; and two are expected back, for whom points are kept for a moment against whoever was given more:
+//! A caller that asks without pause has an ask waiting whenever points come free, and one that asks now and then has not: in
+//! order of arrival the first would get everything. So the token that was given least in the window goes first, and points
+//! are kept for a while, against tokens that were given more, for two:
 //!
-//! - who was denied, at the instant it was told. That is told in whole seconds, so it comes up to a second late;
-//! - who was given points, when these come free: it may ask once a window.
+//! - a token that was denied, from the instant it was told to come back. That is told in whole seconds, so it may come a
+//!   second late;
+//! - a token that was given points, when these come free: it may ask once a window.
 //!
-//! What it refuses to do: keep anything for longer than [`GRACE`], or against who was given less. So what nobody comes
-//! for is idle for that long, once a window and token.
+//! Nothing is kept for longer than [`GRACE`], or against a token that was given less. Points that are kept in vain are idle
+//! for that long, once a window and token.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::window::{Price, Tick};
 
-/// For how long points are kept for who is expected, in microseconds: 2 s, a second of rounding and one for the way.
+/// For how long points are kept for an expected token, in microseconds: 2 s, one for rounding and one for the network.
 pub(super) const GRACE: u64 = 2_000_000;
 
 /// Tokens that are remembered. What is given to others in the same window is not counted.
@@ -84,7 +85,7 @@ impl Shares {
         self.claims().any(|(known, claim)| claim.is_due(now) && token != Some(known))
     }
 
-    /// Who is expected.
+    /// The tokens that are expected to ask again.
     pub(super) fn claims(&self) -> impl Iterator<Item = (&Arc<str>, Claim)> {
         self.tokens.iter().filter_map(|(token, share)| Some((token, share.claim?)))
     }
@@ -114,7 +115,7 @@ impl Shares {
     pub(super) fn denied(&mut self, token: &Arc<str>, arrival: u64, price: Price, from: Tick) {
         let until = from.after(self.grace);
         if let Some(share) = self.share(token) {
-            // Who asks again before its time keeps its place among those denied.
+            // A token that asks again too early keeps its place among those denied.
             let denied = share.claim.and_then(|claim| claim.denied).unwrap_or(arrival);
             share.claim = Some(Claim { price, from, until, denied: Some(denied) });
         }

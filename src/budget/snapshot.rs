@@ -1,20 +1,19 @@
 //! What was spent, carried over a restart: a small file, written each second by a thread of its own and at the end, and
 //! counted at start.
 //!
-//! Without it a bridge that restarts would take its windows for empty while the gateway still counts what the earlier
-//! process sent. Nothing is written for a command: nobody who is served waits for this disk, and one that hangs holds
-//! up this thread alone. So after an end that was not in order the last second is missing, and how the file is read errs
-//! on the safe side:
+//! Without it a restarted bridge would take its windows for empty while the gateway still counts what the earlier process
+//! sent. No command waits for this disk, and a disk that hangs holds up this thread alone. So after an end that was not in
+//! order the last second is missing, and the file is read on the safe side:
 //!
 //! - *Written at an orderly end*, and the system says whether it has started again since: counted as it says.
 //! - *Anything else* (an end that was not in order, a file that cannot be read, no boot id): every window but the
 //!   payments' counts as full for one window. Reads are answered from copies meanwhile. Payments are counted from the
 //!   journal, which has each of them before its first byte leaves.
-//! - *Absent*: the first start here, so nothing was spent but what the journal knows.
+//! - *Absent*: the first start here, so only the journal's payments were spent.
 //!
-//! The start itself writes the file once, synced, before anything is sent, so that an orderly end which it replaces is
-//! never taken for its own. All later files replace it by renaming, in the folder as it was found at the start: one that
-//! is moved away is followed, and nothing is made in its file.
+//! The start writes the file once, synced, before anything is sent, so that an earlier orderly end is never taken for this
+//! process's. Later files replace it by renaming, in the folder as it was opened at the start: if that is moved, the file is
+//! written at its new place, and nothing is created at the old one.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -54,7 +53,7 @@ const UNFINISHED: &str = "spent.jsonl.new";
 /// Names this start of the machine.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// How a start found the file.
+/// The state of the file at start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     /// There was none: nothing is spent but the payments of the journal.
@@ -290,7 +289,7 @@ impl Writer {
         Ok(())
     }
 
-    /// A file that cannot be written stops nobody from selling: it is logged once, and tried again each second.
+    /// A file that cannot be written does not stop sales: the fault is logged once, and writing is tried again each second.
     fn say(&mut self, written: io::Result<()>) {
         match written {
             Ok(()) => self.failing = false,

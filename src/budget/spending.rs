@@ -1,12 +1,12 @@
-//! What was spent, as a file tells it: pure, free of clocks and disks.
+//! What was spent, as the snapshot file holds it. Pure, free of clocks and disks.
 //!
 //! A file is one line of JSON that says what every window held at one moment. It holds ages and not instants, because
-//! monotonic clocks start anew with a process. How long ago that moment was is told by the time since the machine
-//! started, which never steps, as long as it has not started again; only then by the wall clock.
+//! monotonic clocks start anew with a process. The time since that moment is measured by the machine's time since its start,
+//! which never steps; after a restart of the machine by the wall clock.
 //!
-//! Payments are dated by the wall clock, which may have been set since. So the file also says how far that clock was
-//! ahead of the machine's time while they were sent; where it was set meanwhile, the least of it, which makes them look
-//! younger than they are and never older.
+//! Payments are dated by the wall clock, which may have been set since. So the file also says by how much that clock was ahead
+//! of the machine's time while they were sent; where it was set meanwhile, the least of it, which makes payments look younger
+//! than they are and never older.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

@@ -7,9 +7,8 @@
 //! without end. Proof in one line: of all commands that the gateway counts in one of its windows, take the one granted
 //! last; at its grant every other one was still held here, so together they passed the bound here.
 //!
-//! What this refuses to do: refill like a token bucket (that lets through twice the capacity in one window), take back
-//! points that may have been counted, and read a clock. Instants are whole microseconds that never go back; one that
-//! does is read as the latest seen.
+//! It is not a token bucket, which lets through twice the capacity in one window. Points that may have been counted are
+//! never given back. Instants are whole microseconds that never go back; one that does is read as the latest seen.
 
 use std::collections::VecDeque;
 use std::iter;
@@ -23,7 +22,7 @@ const MAX_ENDED: usize = 4096;
 
 const MICROS_PER_MS: u64 = 1000;
 
-/// How soon whoever waits for the answer of a probe looks again, in microseconds: 100 ms. The answer itself calls sooner.
+/// How soon a waiter checks again while a probe is in flight, in microseconds: 100 ms. The answer itself notifies it sooner.
 const PROBE_LOOK: u64 = 100_000;
 
 /// An instant in whole microseconds since an origin of the caller's choosing.
@@ -349,7 +348,7 @@ impl Window {
 pub struct Forecast {
     hold: u64,
     used: u64,
-    /// No earlier than the last grant, since nobody overtakes.
+    /// No earlier than the last grant, since no ask overtakes another.
     at: Tick,
     /// Entries of `frees` that are freed by `at`.
     passed: usize,

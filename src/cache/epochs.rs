@@ -1,4 +1,4 @@
-//! When the freshness of copies was ended other than by age: epochs, and the instants at which they ended.
+//! When copies were invalidated: epochs, and the instants at which they ended.
 //!
 //! Free of clocks and locks. An epoch is a count, so two broadcasts at one instant are two; the instants are kept to
 //! say for how long a copy has been out of date.

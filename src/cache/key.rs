@@ -1,4 +1,4 @@
-//! What a copy is a copy of: keys that cannot collide, and passwords in them that are worth nothing elsewhere.
+//! What a cached reply answers: keys that cannot collide, with passwords as keyed hashes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,7 +16,7 @@ use sha2::Sha256;
 use crate::protocol::Parameters;
 use crate::protocol::command::{self, ParameterKind, Spec};
 
-/// What the hash of passwords is derived for, so that the same secret used elsewhere gives nothing away here.
+/// Separates this use of the instance's key from any other.
 const PURPOSE: &[u8] = b"concertpos-bridge: passwords of points of sale";
 
 /// A name in the command table. By this alias serde does not take it for something to borrow from its input.
@@ -137,7 +137,7 @@ impl TryFrom<StoredKey> for Key {
 }
 
 /// Hashes passwords of points of sale for keys. Its own key is derived from the instance's at the gateway: it is the
-/// same after a restart without being written anywhere, so whoever reads the copies on disk can try no passwords.
+/// same after a restart without being written anywhere, so passwords cannot be tried against the copies on disk.
 #[derive(Clone)]
 pub struct PasswordKey([u8; 32]);
 

@@ -21,7 +21,7 @@ use crate::protocol::{Body, GatewayError, Spec};
 /// enough that what was mended at the gateway works soon.
 const REFUSAL_REMEMBERED: Duration = Duration::from_secs(30);
 
-/// Refusals remembered at most; beyond it the oldest are forgotten and may cost points again.
+/// Refusals remembered at most; beyond it the oldest are forgotten and cost points again.
 const MAX_REFUSALS: u64 = 10_000;
 
 /// What a copy costs beside its body: key, entry and the cache's own bookkeeping.
@@ -93,7 +93,7 @@ impl Cache {
 
     fn end(&self, subject: Subject) {
         self.epochs().end(subject, Instant::now());
-        // After the end: whoever sees the old number and yet the new epoch only looks once more.
+        // After the epoch: a reader that sees the old number with the new epoch only checks once more.
         self.ended.fetch_add(1, Ordering::AcqRel);
     }
 

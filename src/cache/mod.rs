@@ -1,12 +1,11 @@
 //! Copies of replies: keys that cannot collide, freshness by age and by epoch, bounded in bytes.
 //!
-//! The forces: every command costs points, so a copy is worth keeping long after it was fresh, over a restart too
-//! ([`store`]); prices change only with the broadcast `updatepos`, which ends the freshness of everything it concerns
-//! at once, so each copy carries the epoch in which its command was written (`epochs`); and a point of sale may be
-//! guarded by a password, so the password is part of the key, as a keyed hash that is worth nothing to whoever reads
-//! the disk (`key`).
+//! Every command costs points, so a copy is kept long after it was fresh, also over a restart ([`store`]). Prices change only
+//! with the broadcast `updatepos`, which invalidates everything that it concerns at once, so each copy carries the epoch in
+//! which its command was written (`epochs`). A point of sale may be guarded by a password, so the password is part of the
+//! key, as a keyed hash that cannot be tried against the files on disk (`key`).
 //!
-//! This room keeps and judges copies. When to fetch, and who waits for whom, is decided above it.
+//! This room keeps copies and says how fresh they are. When to fetch is decided in `bridge`.
 
 mod changes;
 mod config;

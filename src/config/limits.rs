@@ -2,16 +2,17 @@
 
 use crate::budget::{Config, CounterScope, Payments};
 use crate::protocol::command;
-use crate::settings::{EnumSetting, Section};
+use crate::settings::{Choice, Section};
 
-impl EnumSetting for CounterScope {
+impl Choice for CounterScope {
     const ALL: &'static [(&'static str, Self)] = &[("command", Self::Command), ("instance", Self::Instance)];
 }
 
-impl EnumSetting for Payments {
+impl Choice for Payments {
     const ALL: &'static [(&'static str, Self)] = &[("count", Self::Count), ("ask", Self::Ask)];
 }
 
+/// Reads the section.
 pub(super) fn read(section: &mut Section<'_>) -> Config {
     let default = Config::default();
     let mut config = Config {
@@ -28,7 +29,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Config {
     let mut costs = section.section("cost");
     config.cost = command::TABLE.iter().map(|spec| (spec.name.to_owned(), costs.get(spec.name, spec.cost))).collect();
     for fault in config.faults() {
-        section.error(&fault.key, fault.message);
+        section.fault(&fault.key, fault.message);
     }
     config
 }

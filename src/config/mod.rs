@@ -1,8 +1,6 @@
 //! The whole configuration: gathers each room's section, and checks what concerns several of them.
 //!
-//! All errors are reported together. Secrets are shown as `(redacted)`.
-//!
-//! Entry point: [`Config::load`].
+//! Every fault is found before the first is told. Secrets are held as secrets and shown as `(redacted)`.
 
 mod auth;
 mod cache;
@@ -27,8 +25,9 @@ pub use telemetry::{LogFormat, Telemetry};
 use crate::gateway;
 use crate::http;
 use crate::http::auth::{AuthConfigError, Config as Auth, Mode};
-use crate::settings::{ConfigErrors, EffectiveConfig, Section, Settings};
+use crate::settings::{Faults, Printed, Section, Settings};
 
+/// Everything an operator can set.
 #[derive(Debug)]
 pub struct Config {
     /// Listeners and limits towards callers.
@@ -52,11 +51,12 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads `file`, if one is given, with `environment` over it. The second value has the origin of each setting.
+    /// Reads `file`, if one is given, with `environment` over it. The second value says what is in force and where it
+    /// came from.
     pub fn load(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Result<(Self, EffectiveConfig), ConfigErrors> {
+    ) -> Result<(Self, Printed), Faults> {
         let mut settings = Settings::load(file, environment)?;
         let mut root = settings.root();
         let mut server = Server::read(&mut root.section("server"));
@@ -77,20 +77,20 @@ impl Config {
             ..http::native::NativeConfig::default()
         };
         if auth.mode == Mode::None && !server.listen.ip().is_loopback() {
-            root.section("auth").error(
+            root.section("auth").fault(
                 "mode",
                 format_args!("may be \"none\" only on a loopback address, and server.listen is {}", server.listen),
             );
         }
         if server.shutdown_grace <= gateway.request_timeout {
             root.section("server")
-                .error("shutdown_grace", "must exceed gateway.request_timeout, so that a command under way can end");
+                .fault("shutdown_grace", "must exceed gateway.request_timeout, so that a command under way can end");
         }
         for refusal in http::auth::Auth::check(&auth, &accepted_gateway_keys(&instances)) {
             refused(&mut root.section("auth"), &refusal);
         }
         if cache.store.as_deref().is_some_and(|store| folders::is_same(store, payments.directory())) {
-            root.section("cache").error("store", "must be another folder than payments.journal");
+            root.section("cache").fault("store", "must be another folder than payments.journal");
         }
         let config = Self { server, gateway, instances, auth, limits, cache, events, payments, telemetry };
         settings.finish().map(|printed| (config, printed))
@@ -108,16 +108,16 @@ fn accepted_gateway_keys(instances: &BTreeMap<String, Instance>) -> BTreeMap<Str
     accepting.map(|(name, instance)| (name.clone(), instance.api_key.clone())).collect()
 }
 
-/// Reports why callers cannot be told apart. That nobody may call was reported when the section was read.
+/// Why callers cannot be told apart, at its place. That nobody could call was told when the section was read.
 fn refused(auth: &mut Section<'_>, refusal: &AuthConfigError) {
     let mut tokens = auth.section("tokens");
     match refusal {
         AuthConfigError::NoCaller => {}
         AuthConfigError::ReservedName(name) => {
-            tokens.section(name).error("", "has a name that the bridge uses itself; name it otherwise");
+            tokens.section(name).fault("", "has a name that the bridge uses itself; name it otherwise");
         }
         AuthConfigError::SharedDigest(other, name) => {
-            tokens.section(name).error("sha256", format_args!("holds a digest that auth.tokens.{other} has too"));
+            tokens.section(name).fault("sha256", format_args!("holds a digest that auth.tokens.{other} has too"));
         }
     }
 }

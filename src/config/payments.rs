@@ -5,17 +5,18 @@ use std::time::Duration;
 use super::folders;
 use crate::gateway;
 use crate::journal::{Config, Create};
-use crate::settings::{EnumSetting, Section};
+use crate::settings::{Choice, Section};
 
-impl EnumSetting for Create {
+impl Choice for Create {
     const ALL: &'static [(&'static str, Self)] = &[("if-empty", Self::IfEmpty), ("never", Self::Never)];
 }
 
+/// Reads the section.
 pub(super) fn read(section: &mut Section<'_>) -> Config {
     let default = Config::default();
     let journal = section.get("journal", default.directory().to_owned());
     if let Err(why) = folders::check(&journal) {
-        section.error("journal", why);
+        section.fault("journal", why);
     }
     for file in folders::files(&journal) {
         section.warn_of_readers("journal", &file);
@@ -25,7 +26,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Config {
     match Config::new(journal, keep) {
         Ok(config) => config.with_create(create),
         Err(fault) => {
-            section.error("journal", fault);
+            section.fault("journal", fault);
             default
         }
     }

@@ -2,22 +2,23 @@
 
 use std::fmt;
 
-use crate::settings::{EnumSetting, Section, url};
+use crate::settings::{Choice, Section, url};
 use crate::telemetry;
 
 pub use telemetry::LogFormat;
 
-impl EnumSetting for LogFormat {
+impl Choice for LogFormat {
     const ALL: &'static [(&'static str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
 }
 
-/// Log lines and traces.
+/// What the bridge tells.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Telemetry {
     /// The filter of log lines: a level, or targets with levels.
     pub log: String,
+    /// How they are written.
     pub log_format: LogFormat,
-    /// The collector that gets traces over OTLP.
+    /// The collector that is told traces over OTLP.
     pub otlp_endpoint: Option<String>,
 }
 
@@ -34,15 +35,16 @@ impl fmt::Debug for Telemetry {
 }
 
 impl Telemetry {
+    /// Reads the section.
     pub(super) fn read(section: &mut Section<'_>) -> Self {
         let log: String = section.get("log", "info".to_owned());
         if let Err(why) = telemetry::filter(&log) {
-            section.error("log", why);
+            section.fault("log", why);
         }
         let log_format = section.get("log_format", LogFormat::Text);
         let otlp_endpoint: Option<String> = section.optional("otlp_endpoint");
         if let Some(Err(why)) = otlp_endpoint.as_ref().map(|endpoint| url::check(endpoint, &["http", "https"])) {
-            section.error("otlp_endpoint", why);
+            section.fault("otlp_endpoint", why);
         }
         if otlp_endpoint.as_deref().is_some_and(url::names_a_user) {
             section.warn("otlp_endpoint", "holds a name and a password, which are not sent");

@@ -1,10 +1,10 @@
-//! Which connections to open and to give up. Pure: a picture of the pool in, a list of deeds out.
+//! Which connections to open and to close. Pure: a view of the pool in, a plan out.
 //!
-//! The forces: broadcasts come only where a connection is, so `min_links` stay open, on as many shards as there are;
-//! commands run one at a time on a link, so whoever waits is a reason to open another, up to `max_links`; and a
-//! gateway in trouble must not be stormed. A new connection is made before an old one is given up. Where no connection
-//! is wanted of a shard that failed, one is opened now and then all the same: an operator has to see when it is back, and
-//! the next one to need it should know too. It costs no points, and goes as every link does that nobody needs.
+//! Broadcasts come only over open connections, so `min_links` stay open, on as many shards as possible. A link carries one
+//! command at a time, so waiting commands are a reason to open another, up to `max_links`. A failing gateway must not be
+//! flooded with attempts. A new connection is opened before an old one is closed. A shard that failed is probed now and then
+//! even when no connection to it is needed, so that the status and the next caller know that it is back: a probe costs no
+//! points, and its link is closed once it has been idle.
 
 use std::time::Duration;
 

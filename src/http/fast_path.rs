@@ -87,25 +87,11 @@ fn is_plain(headers: &HeaderMap) -> bool {
 
 /// The read that a path as it is documented asks for.
 fn read(path: &str) -> Option<Read<'_>> {
-    let (instance, rest) = path.strip_prefix(INSTANCES)?.split_once('/')?;
-    let plain = |spec| Some(Read { instance, spec, pos_id: None });
-    match rest {
-        "config" => plain(&command::GETCONFIG),
-        "deposit" => plain(&command::GETDEPOSIT),
-        "license" => plain(&command::GETLICENSE),
-        "points-of-sale" => plain(&command::LISTPOS),
-        "version" => plain(&command::VERSION),
-        "status" => plain(&command::GETSTATUS),
-        _ => {
-            let (pos_id, list) = rest.strip_prefix("points-of-sale/")?.split_once('/')?;
-            let spec = match list {
-                "products" => &command::LISTPRODUCTS,
-                "payment-methods" => &command::LISTPM,
-                _ => return None,
-            };
-            Some(Read { instance, spec, pos_id: Some(integer::of_digits(pos_id).ok()?) })
-        }
-    }
+    let below = path.strip_prefix(INSTANCES)?;
+    let (instance, route) = below.split_at_checked(below.find('/')?)?;
+    let (spec, pos_id) = command::find_kept_read(route)?;
+    let pos_id = pos_id.map(integer::of_digits).transpose().ok()?;
+    Some(Read { instance, spec, pos_id })
 }
 
 #[cfg(test)]

@@ -176,7 +176,7 @@ pub static REGISTERDEVICE: Spec = Spec {
 };
 /// Checks the password of a point of sale. Its cost is not documented. The reply holds the password, so it is not kept.
 pub static VERIFYAUTH: Spec = Spec {
-    parameters: &[any("workplace", "pos_id", true), any("password", "password", true)],
+    parameters: &[any("password", "password", true), any("workplace", "pos_id", true)],
     route: Route { method: "POST", path: "/points-of-sale/{pos_id}/password-check" },
     ..read("verifyauth", ASSUMED_COST, "")
 };

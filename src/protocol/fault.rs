@@ -47,7 +47,7 @@ pub enum Meaning {
         /// How long the gateway asks to wait, where it said so.
         retry_after: Option<Duration>,
     },
-    /// The bridge's own key was refused: nothing a caller can mend.
+    /// The bridge's own key was refused; no caller can change that.
     Credentials,
     /// The instance does not exist at the gateway.
     UnknownInstance,
@@ -61,7 +61,7 @@ pub enum Meaning {
     MissingParameter,
     /// The command failed while it ran: it may have taken effect.
     Failed,
-    /// A word nobody has written down yet.
+    /// A word that is not documented.
     Other,
 }
 

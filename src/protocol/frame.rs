@@ -65,7 +65,7 @@ pub enum Frame {
 #[error("{why}")]
 pub struct Undecodable {
     why: Why,
-    /// Whether it may have been a broadcast: whoever keeps copies cannot know that it did not end them.
+    /// Whether it may have been a broadcast, such as one that invalidates copies.
     pub may_be_broadcast: bool,
 }
 

@@ -1,8 +1,8 @@
-//! The gateway's wire, free of IO: commands, frames, error words.
+//! The gateway's protocol, free of IO: commands, frames, error words.
 //!
 //! Everything here is total: no bytes from outside can panic it, and nothing in it waits. What the gateway sent is
-//! kept as the bytes that came, because prices must never pass through binary floating point and fields unknown to
-//! the bridge belong to the caller all the same.
+//! kept as the bytes that came, because prices must never pass through binary floating point, and fields unknown to
+//! the bridge are passed on to the caller.
 
 mod body;
 pub mod command;

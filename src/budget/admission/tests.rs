@@ -240,7 +240,7 @@ fn happening() -> impl Strategy<Value = Happening> {
     ]
 }
 
-/// A admission and its waiters, who look when they are called and when their alarm rings, and at no other time.
+/// An admission and its waiters, who look when they are called and when their alarm rings, and at no other time.
 struct Hall {
     admission: Admission,
     now: Tick,

@@ -17,7 +17,8 @@ use crate::http::auth::{Caller, Scope};
 use crate::http::request::integer;
 use crate::http::request::sale::Sale;
 use crate::journal;
-use crate::protocol::{Body, Command, Kind, Parameters, Spec, command};
+use crate::protocol::command::{self, Parameter, ParameterKind};
+use crate::protocol::{Body, Command, Kind, Parameters, Spec};
 
 #[derive(Debug)]
 pub(super) struct Executor {
@@ -48,11 +49,8 @@ impl Executor {
         let Some(spec) = command::find(&name) else { return self.raw(name, parameters).await };
         let reply = match spec.kind {
             Kind::Payment => self.pay(spec, parameters).await,
-            Kind::Upsert => self.ask(spec, require(parameters, &["UUID"])?).await,
-            // Its reply holds a password, so it is not cached.
-            Kind::Read if spec.name == command::VERIFYAUTH.name => {
-                self.ask(spec, require(parameters, &["password", "workplace"])?).await
-            }
+            Kind::Upsert => self.ask(spec, require(spec, parameters)?).await,
+            Kind::Read if spec.retention.is_none() => self.ask(spec, require(spec, parameters)?).await,
             Kind::Read | Kind::Raw => self.read(spec, &parameters).await,
         };
         reply.map(|body| (Cow::Borrowed(spec.reply_event), body))
@@ -116,10 +114,11 @@ fn given<'a>(parameters: &'a Parameters, name: &str) -> Option<&'a RawValue> {
     parameters.get(name).filter(|value| value.get() != "null")
 }
 
-/// An error if one of `names` is missing. The gateway would refuse such a command too, and charge points for it.
-fn require(parameters: Parameters, names: &[&str]) -> Result<Parameters, ErrorReply> {
-    match names.iter().find(|name| given(&parameters, name).is_none()) {
-        Some(missing) => Err(ErrorReply::missing(missing)),
+/// An error if a required parameter is missing. The gateway would refuse such a command too, and charge points for it.
+fn require(spec: &Spec, parameters: Parameters) -> Result<Parameters, ErrorReply> {
+    let mut required = spec.parameters.iter().filter(|parameter| parameter.required);
+    match required.find(|parameter| given(&parameters, parameter.name).is_none()) {
+        Some(missing) => Err(ErrorReply::missing(missing.name)),
         None => Ok(parameters),
     }
 }
@@ -133,21 +132,25 @@ fn pos_id(parameters: &Parameters) -> Result<i64, ErrorReply> {
 /// parameters that do not change the reply are left out.
 fn of_read(spec: &Spec, given_by_till: &Parameters) -> Result<Parameters, ErrorReply> {
     let mut parameters = Parameters::default();
-    let of_pos = [&command::LISTPM, &command::LISTPRODUCTS, &command::LISTTRANSACTIONS];
-    if !of_pos.iter().any(|of_pos| of_pos.name == spec.name) {
-        return Ok(parameters);
+    for Parameter { name, kind, required, .. } in spec.parameters {
+        let Some(value) = given(given_by_till, name) else {
+            if *required {
+                return Err(ErrorReply::missing(name));
+            }
+            continue;
+        };
+        let number = || integer::of_json(value.get()).map_err(|_| ErrorReply::missing(name));
+        parameters = match kind {
+            ParameterKind::Id => parameters.with(name, &number()?),
+            ParameterKind::Count => match number()? {
+                0 => return Err(ErrorReply::missing(name)),
+                count => parameters.with(name, &count),
+            },
+            ParameterKind::Secret => parameters.with(name, &spelled(value).ok_or(ErrorReply::PASSWORD)?),
+            ParameterKind::Any => parameters.with(name, &value),
+        };
     }
-    parameters = parameters.with("POSID", &pos_id(given_by_till)?);
-    if let Some(password) = given(given_by_till, "posPassword") {
-        parameters = parameters.with("posPassword", &spelled(password).ok_or(ErrorReply::PASSWORD)?);
-    }
-    match given(given_by_till, "Limit").filter(|_| spec.name == command::LISTTRANSACTIONS.name) {
-        None => Ok(parameters),
-        Some(limit) => match integer::of_json(limit.get()) {
-            Ok(limit) if limit > 0 => Ok(parameters.with("Limit", &limit)),
-            _ => Err(ErrorReply::missing("Limit")),
-        },
-    }
+    Ok(parameters)
 }
 
 /// What is sold, or the first parameter that is wrong. The parameters themselves go to the gateway as they came.
@@ -235,7 +238,10 @@ mod tests {
 
     #[test]
     fn a_parameter_of_null_is_missing() {
-        assert_eq!(require(parameters(r#"{"UUID":null}"#), &["UUID"]).unwrap_err(), ErrorReply::missing("UUID"));
-        assert!(require(parameters(r#"{"UUID":"x","workplace":null}"#), &["UUID"]).is_ok());
+        assert_eq!(
+            require(&command::REGISTERDEVICE, parameters(r#"{"UUID":null}"#)).unwrap_err(),
+            ErrorReply::missing("UUID")
+        );
+        assert!(require(&command::REGISTERDEVICE, parameters(r#"{"UUID":"x","workplace":null}"#)).is_ok());
     }
 }

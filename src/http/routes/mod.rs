@@ -35,13 +35,8 @@ pub fn configure(config: &mut ServiceConfig<'_>) {
 }
 
 fn instance(config: &mut ServiceConfig<'_>) {
+    catalogue::of_instance(config);
     config
-        .service(catalogue::getconfig)
-        .service(catalogue::getdeposit)
-        .service(catalogue::getlicense)
-        .service(catalogue::listpos)
-        .service(catalogue::version)
-        .service(catalogue::getstatus)
         .service(scope("/points-of-sale/{pos_id}").configure(point_of_sale))
         .service(devices::registerdevice)
         .service(events::stream_events)
@@ -53,10 +48,6 @@ fn instance(config: &mut ServiceConfig<'_>) {
 }
 
 fn point_of_sale(config: &mut ServiceConfig<'_>) {
-    config
-        .service(catalogue::listpm)
-        .service(catalogue::listproducts)
-        .service(transactions::listtransactions)
-        .service(payments::payitems)
-        .service(devices::verifyauth);
+    catalogue::of_point_of_sale(config);
+    config.service(transactions::listtransactions).service(payments::payitems).service(devices::verifyauth);
 }

@@ -21,7 +21,7 @@ const BILLION: u64 = 1_000_000_000;
 pub(super) struct NoNumber {
     negative: bool,
     word: &'static str,
-    /// As JSON: `null`, and white space that nobody else writes behind a value. A reader of JSON sees `null`;
+    /// As JSON: `null`, and a run of white space that no printer writes behind a value. A reader of JSON sees `null`;
     /// [`from_json`](super::from_json) sees what it stood for.
     pub(super) json: &'static str,
     /// As it is printed.

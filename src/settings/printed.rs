@@ -1,9 +1,9 @@
-//! The effective configuration and where each value came from, for `validate --print`.
+//! What is in force and where it came from, for `validate --print`.
 
 use std::collections::HashMap;
 use std::fmt;
 
-use super::error::{ConfigError, Origin};
+use super::fault::{Fault, Origin};
 
 /// One key that the program knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,24 +16,26 @@ pub struct Entry {
     pub origin: Origin,
 }
 
-/// Every key in the order in which it was read, and the warnings. Displays as one line a key; secrets are redacted before
-/// they get here.
+/// Every key that was read, in the order in which the rooms read them, and what is no fault and yet worth a look. Displays
+/// as one line a key; secrets are redacted before they get here.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EffectiveConfig {
+pub struct Printed {
     pub(super) entries: Vec<Entry>,
-    pub(super) warnings: Vec<ConfigError>,
+    pub(super) warnings: Vec<Fault>,
 }
 
-impl EffectiveConfig {
+impl Printed {
+    /// The keys in the order in which they were read.
     pub fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter()
     }
 
-    pub fn warnings(&self) -> impl Iterator<Item = &ConfigError> {
+    /// What the operator should look at, though it stops nothing.
+    pub fn warnings(&self) -> impl Iterator<Item = &Fault> {
         self.warnings.iter()
     }
 
-    /// The keys in both whose value differs from `earlier`. A changed secret is not among them.
+    /// The keys that both know and whose value is not what it was in `earlier`. Of secrets nothing can be told.
     #[must_use]
     pub fn changed_since(&self, earlier: &Self) -> Vec<&str> {
         let known: HashMap<_, _> = earlier.iter().map(|entry| (&entry.key, &entry.shown)).collect();
@@ -42,7 +44,7 @@ impl EffectiveConfig {
     }
 }
 
-impl fmt::Display for EffectiveConfig {
+impl fmt::Display for Printed {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let line = |entry: &Entry| match &entry.shown {
             Some(shown) => format!("{} = {shown}", entry.key),

@@ -1,18 +1,13 @@
-//! Metrics of one instance's reads: how they were answered.
-
-use std::fmt;
-
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::counter::Counter;
+//! How reads were answered, counted for whoever watches.
 
 use super::error::Error;
 use super::freshness::Forward;
 use super::read::Served;
-use crate::telemetry::metrics::Families;
+use crate::telemetry::meter::Counter;
 
 /// How a read was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answer {
+pub enum Answer {
     /// From a fresh copy.
     Hit,
     /// From an old copy that the caller allowed, while a new one is fetched.
@@ -34,7 +29,8 @@ enum Answer {
 }
 
 impl Answer {
-    const ALL: [(Self, &'static str); 9] = [
+    /// Every kind with its name.
+    pub const ALL: [(Self, &'static str); 9] = [
         (Self::Hit, "hit"),
         (Self::Stale, "stale"),
         (Self::Miss, "miss"),
@@ -64,27 +60,22 @@ impl Answer {
     }
 }
 
-/// What one instance counts.
+/// How the reads of one instance were answered.
 #[derive(Debug, Default)]
-pub struct Metrics([Counter; Answer::ALL.len()]);
+pub struct Answers([Counter; Answer::ALL.len()]);
 
-impl Metrics {
-    pub(super) fn answered(&self, outcome: &Result<Served, Error>) {
+impl Answers {
+    pub(super) fn note(&self, outcome: &Result<Served, Error>) {
         if let Some(counter) = self.0.get(Answer::of(outcome) as usize) {
-            counter.inc();
+            counter.count();
         }
     }
-}
 
-/// Shows the metrics of each instance.
-pub fn encode(page: &mut DescriptorEncoder<'_>, instances: &[(&str, &Metrics)]) -> fmt::Result {
-    let mut family = page.counter("cache_answers", "Reads, by how they were answered.")?;
-    for (instance, Metrics(counters)) in instances {
-        for ((_, answer), counter) in Answer::ALL.iter().zip(counters) {
-            counter.encode(family.encode_family(&[("pos_instance", *instance), ("answer", *answer)])?)?;
-        }
+    /// How many were answered so.
+    #[must_use]
+    pub fn of(&self, answer: Answer) -> u64 {
+        self.0.get(answer as usize).map_or(0, Counter::get)
     }
-    Ok(())
 }
 
 #[cfg(test)]

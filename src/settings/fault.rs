@@ -1,19 +1,20 @@
 //! Where a setting came from, and what is wrong with it.
 //!
-//! Errors are collected, sorted by place, and printed one a line. They name keys and places and never quote a value: it
-//! may be a secret in the wrong place.
+//! Whoever repairs a configuration wants every fault in one go and the line to look at. So faults are collected, sorted
+//! by place, and printed one a line. They name keys and places and never quote a value that was found: a value in the
+//! wrong place may be a secret.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where a setting came from. Errors are printed in this order.
+/// Where a setting in force came from. The order is the one in which faults are printed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
     /// A line, counted from 1, of the configuration file. Line 0 is the file as a whole.
     File(PathBuf, usize),
     /// A variable of the environment, under the name it has there.
     Environment(String),
-    /// It is not set.
+    /// Nobody set it.
     Default,
 }
 
@@ -30,7 +31,7 @@ impl fmt::Display for Origin {
 
 /// One thing wrong with the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ConfigError {
+pub struct Fault {
     /// Where to look. [`Origin::Default`] where something is missing and no place can be named.
     pub origin: Origin,
     /// The dotted name of the key or section, empty where the file as a whole is meant.
@@ -39,7 +40,7 @@ pub struct ConfigError {
     pub message: String,
 }
 
-impl fmt::Display for ConfigError {
+impl fmt::Display for Fault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.origin != Origin::Default {
             write!(formatter, "{}: ", self.origin)?;
@@ -51,65 +52,65 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// Everything wrong with a configuration: at least one error, sorted by place. Displays as one line each.
+/// Everything wrong with a configuration: at least one fault, sorted by place. Displays as one line a fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigErrors(Vec<ConfigError>);
+pub struct Faults(Vec<Fault>);
 
-impl ConfigErrors {
-    /// The given errors in order of place, each once; `None` if there are none.
+impl Faults {
+    /// The given faults in order of place, each once; `None` if there are none.
     #[must_use]
-    pub fn collect(mut errors: Vec<ConfigError>) -> Option<Self> {
-        errors.sort();
-        errors.dedup();
-        (!errors.is_empty()).then_some(Self(errors))
+    pub fn collect(mut faults: Vec<Fault>) -> Option<Self> {
+        faults.sort();
+        faults.dedup();
+        (!faults.is_empty()).then_some(Self(faults))
     }
 
-    /// The errors in order of place.
-    pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
+    /// The faults in order of place.
+    pub fn iter(&self) -> impl Iterator<Item = &Fault> {
         self.0.iter()
     }
 }
 
-impl From<ConfigError> for ConfigErrors {
-    fn from(error: ConfigError) -> Self {
-        Self(vec![error])
+impl From<Fault> for Faults {
+    fn from(fault: Fault) -> Self {
+        Self(vec![fault])
     }
 }
 
-impl fmt::Display for ConfigErrors {
+impl fmt::Display for Faults {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, error) in self.0.iter().enumerate() {
+        for (index, fault) in self.0.iter().enumerate() {
             if index > 0 {
                 formatter.write_str("\n")?;
             }
-            write!(formatter, "{error}")?;
+            write!(formatter, "{fault}")?;
         }
         Ok(())
     }
 }
 
-impl std::error::Error for ConfigErrors {}
+impl std::error::Error for Faults {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn error(origin: Origin, key: &str) -> ConfigError {
-        ConfigError { origin, key: key.into(), message: "is wrong".into() }
+    fn fault(origin: Origin, key: &str) -> Fault {
+        Fault { origin, key: key.into(), message: "is wrong".into() }
     }
 
     #[test]
-    fn errors_are_printed_one_a_line_in_order_of_place_and_once_each() {
+    fn faults_are_printed_one_a_line_in_order_of_place_and_once_each() {
         let file = |line| Origin::File("bridge.toml".into(), line);
-        let errors = ConfigErrors::collect(vec![
-            error(Origin::Default, "instances"),
-            error(Origin::Environment("BRIDGE_A__B".into()), "a.b"),
-            error(file(12), "d"),
-            error(file(2), "c"),
-            error(file(12), "d"),
+        let faults = Faults::collect(vec![
+            fault(Origin::Default, "instances"),
+            fault(Origin::Environment("BRIDGE_A__B".into()), "a.b"),
+            fault(file(12), "d"),
+            fault(file(2), "c"),
+            fault(file(12), "d"),
         ]);
         assert_eq!(
-            errors.unwrap().to_string(),
+            faults.unwrap().to_string(),
             "bridge.toml:2: c: is wrong\n\
              bridge.toml:12: d: is wrong\n\
              environment BRIDGE_A__B: a.b: is wrong\n\
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn no_error_makes_no_errors() {
-        assert_eq!(ConfigErrors::collect(Vec::new()), None);
+    fn no_fault_makes_no_faults() {
+        assert_eq!(Faults::collect(Vec::new()), None);
     }
 }
