@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use concertpos_bridge::config::Config;
-use concertpos_bridge::settings::Printed;
+use concertpos_bridge::settings::EffectiveConfig;
 
 fn environment(settings: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
     settings.iter().map(|(name, value)| (name.into(), value.into())).collect()
@@ -24,7 +24,7 @@ fn faults(path: Option<&Path>, settings: &[(&str, &str)]) -> String {
     Config::load(path, environment(settings)).expect_err("faults").to_string()
 }
 
-fn shown(printed: &Printed) -> BTreeMap<String, Option<String>> {
+fn shown(printed: &EffectiveConfig) -> BTreeMap<String, Option<String>> {
     printed.iter().map(|entry| (entry.key.clone(), entry.shown.clone())).collect()
 }
 

@@ -1,24 +1,6 @@
 //! The operator's guide says what each metric is for: one that is not in it helps nobody at three in the morning.
 
-const METRICS: &str = include_str!("../src/http/metrics.rs");
 const GUIDE: &str = include_str!("../docs/operating.md");
-
-/// What is named first in quotes after `opening`, wherever that is.
-fn named_after(opening: &str) -> impl Iterator<Item = &'static str> {
-    METRICS.split(opening).skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next())
-}
-
-#[test]
-fn every_metric_is_in_the_operators_guide() {
-    let direct = ["page.gauge(", "page.counter(", "page.histogram("].into_iter().flat_map(named_after);
-    // Families that differ only in one value are listed in a table.
-    let listed = named_after("(\n").chain(named_after("        (")).filter(|name| name.ends_with("_points"));
-    let names: Vec<&str> = direct.chain(listed).collect();
-    assert!(names.len() >= 30, "the source is no longer understood: {names:?}");
-    let missing: Vec<&&str> =
-        names.iter().filter(|name| !GUIDE.contains(&format!("`concertpos_bridge_{name}`"))).collect();
-    assert!(missing.is_empty(), "not in docs/operating.md: {missing:?}");
-}
 
 #[test]
 fn every_alert_is_in_the_operators_guide() {

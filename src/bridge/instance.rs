@@ -19,10 +19,10 @@ use super::dispatch::{Dispatch, Unfinished};
 use super::error::Error;
 use super::fair_acquire::{FairAcquire, Requester};
 use super::freshness::CacheDirectives;
+use super::metrics::Metrics;
 use super::pay::{Paid, Payments, Shown};
 use super::read::{Ask, Reader, Served};
-use super::status::{InstanceStatus, InstanceTally};
-use super::tally::Answers;
+use super::status::{InstanceMetrics, InstanceStatus};
 use crate::broadcasts::relay::Relay;
 use crate::broadcasts::{self, Broadcasts, Epoch, SubscriberLimit};
 use crate::budget::{Ledger, Quota, WindowStatus};
@@ -86,7 +86,7 @@ pub struct Instance {
     cache: Arc<Cache>,
     pub(super) payments: Arc<Payments>,
     passwords: PasswordKey,
-    answers: Answers,
+    metrics: Metrics,
     pay_max_wait: Duration,
     broadcasts: Broadcasts,
     /// Work that must outlive its caller runs here.
@@ -152,7 +152,7 @@ impl Instance {
             cache,
             payments: Arc::new(payments),
             passwords,
-            answers: Answers::default(),
+            metrics: Metrics::default(),
             pay_max_wait,
             broadcasts,
             runtime: Handle::current(),
@@ -211,7 +211,7 @@ impl Instance {
         let pos_id = key.pos_id.filter(|_| spec == &command::LISTTRANSACTIONS);
         let ask = Ask { spec, command, key, turn: Arc::from(turn), directives, deadline };
         let outcome = self.reader.read(ask).await;
-        self.answers.note(&outcome);
+        self.metrics.answered(&outcome);
         if let (Some(pos_id), Ok(served)) = (pos_id, &outcome) {
             self.payments.reconciliation.passed_by(pos_id, &served.copy.body);
         }
@@ -228,7 +228,7 @@ impl Instance {
     ) -> Option<Served> {
         let key = PlainKey { instance: &self.name, command: spec.name, pos_id };
         let served = Ok(self.reader.lookup_fresh(spec, &key).filter(|_| admitted())?);
-        self.answers.note(&served);
+        self.metrics.answered(&served);
         served.ok()
     }
 
@@ -362,10 +362,13 @@ impl Instance {
 
     /// What it has counted since the start.
     #[must_use]
-    pub fn tally(&self) -> InstanceTally<'_> {
-        let (gateway, waits) = (self.dispatch.pool.tally(), self.dispatch.ledger.waits());
-        let contradictions = self.payments.contradictions();
-        InstanceTally { gateway, waits, answers: &self.answers, contradictions }
+    pub fn metrics(&self) -> InstanceMetrics<'_> {
+        InstanceMetrics {
+            gateway: self.dispatch.pool.metrics(),
+            budget: self.dispatch.ledger.metrics(),
+            reads: &self.metrics,
+            contradictions: self.payments.contradictions(),
+        }
     }
 
     /// Keeps the licence fresh, so that no caller ever waits for it: it is asked for once at start and then by its own

@@ -6,11 +6,11 @@ pub mod error;
 mod fair_acquire;
 pub mod freshness;
 mod instance;
+pub mod metrics;
 mod pay;
 pub mod read;
 mod reconciliation;
 pub mod status;
-pub mod tally;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub use instance::{Context, Instance, Parts, Settings};
 pub use pay::Paid;
 pub use read::{Served, Status};
 pub use status::{BridgeStatus, InstanceStatus, PaymentCounts};
-use status::{CacheStatus, InstanceTally};
+use status::{CacheStatus, InstanceMetrics};
 
 use crate::cache::Cache;
 use crate::journal::{Journal, RecordState, State};
@@ -71,8 +71,8 @@ impl Bridge {
     }
 
     /// What each instance has counted, in order of name.
-    pub fn tallies(&self) -> impl Iterator<Item = (&str, InstanceTally<'_>)> {
-        self.instances().map(|instance| (&**instance.name(), instance.tally()))
+    pub fn metrics(&self) -> impl Iterator<Item = (&str, InstanceMetrics<'_>)> {
+        self.instances().map(|instance| (&**instance.name(), instance.metrics()))
     }
 
     /// Has every listener look again at whether it may listen.

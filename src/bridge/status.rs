@@ -1,8 +1,8 @@
 //! The bridge as its operator sees it: every instance's shards, links and budget, and what they share.
 
-use super::tally::Answers;
-use crate::budget::{Waits, WindowStatus};
-use crate::gateway::{ShardStatus, Tally};
+use super::metrics::Metrics;
+use crate::budget::{self, WindowStatus};
+use crate::gateway::{self, ShardStatus};
 use crate::journal::{RecordState, State};
 
 /// The bridge, or what a token sees of it that may not use all of its instances.
@@ -89,13 +89,10 @@ impl PaymentCounts {
 
 /// What one instance has counted since the start.
 #[derive(Debug, Clone, Copy)]
-pub struct InstanceTally<'a> {
-    /// Exchanges and connections.
-    pub gateway: &'a Tally,
-    /// Waits for points.
-    pub waits: &'a Waits,
-    /// How reads were answered.
-    pub answers: &'a Answers,
+pub struct InstanceMetrics<'a> {
+    pub gateway: &'a gateway::metrics::Metrics,
+    pub budget: &'a budget::metrics::Metrics,
+    pub reads: &'a Metrics,
     /// Words of the gateway that did not agree with the record of their payment.
     pub contradictions: u64,
 }

@@ -14,9 +14,10 @@ use tokio::time::Instant;
 use super::admission::Admission;
 use super::config::{Config, CounterScope, Payments, is_payment};
 use super::gate::{Clock, Denied, Gate, Permit};
+use super::metrics::Metrics;
 use super::queue::Class;
 use super::spending::{ALL_COMMANDS, Spending};
-use super::waits::Waits;
+use super::status::WindowStatus;
 use super::window::{Price, Spent};
 use crate::clock::{secs_up, whole_ms};
 use crate::protocol::command::PAYITEMS;
@@ -49,30 +50,6 @@ pub struct Quota {
     pub more_in_secs: u64,
 }
 
-/// One window, for the status page.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WindowStatus {
-    /// The command, or `*` where all commands share one window.
-    pub command: String,
-    /// Points that it may hold.
-    pub capacity_points: u64,
-    /// Points that it holds.
-    pub used_points: u64,
-    /// Those of them whose commands have not ended.
-    pub in_flight_points: u64,
-    /// Milliseconds for which a `ratelimit` of the gateway keeps it closed; 0 where it is open.
-    pub closed_for_ms: u64,
-    /// Whether it was closed by a `ratelimit` and no command was answered since: the next one is sent alone, and the
-    /// others wait for its answer.
-    pub probing: bool,
-    /// Payments that wait.
-    pub waiting_payments: usize,
-    /// Callers' asks that wait.
-    pub waiting_callers: usize,
-    /// Refreshes that wait.
-    pub waiting_refreshes: usize,
-}
-
 /// The budget of one instance. Cheap to clone; all clones are one ledger.
 #[derive(Debug, Clone)]
 pub struct Ledger {
@@ -88,7 +65,7 @@ struct LedgerState {
     /// The commands of the configuration, with their costs.
     known: HashMap<String, (Arc<Gate>, u32)>,
     others: Mutex<Others>,
-    waits: Waits,
+    metrics: Metrics,
 }
 
 #[derive(Debug)]
@@ -111,8 +88,8 @@ impl Ledger {
             .map(|(command, &cost)| (command.clone(), (whole.clone().unwrap_or_else(gate), cost)))
             .collect();
         let others = Mutex::new(Others { gates: HashMap::new(), full_until: None });
-        let waits = Waits::default();
-        Self { shared: Arc::new(LedgerState { config, clock, whole, known, others, waits }) }
+        let metrics = Metrics::default();
+        Self { shared: Arc::new(LedgerState { config, clock, whole, known, others, metrics }) }
     }
 
     /// Waits for the points of `ask`, at most until its deadline. An ask that cannot have them by then is denied at once, or as
@@ -131,7 +108,7 @@ impl Ledger {
         };
         let asked = Instant::now();
         let outcome = gate.acquire(ask.class, Price { points: u64::from(cost), limit }, ask.deadline).await;
-        self.shared.waits.note(ask.class, asked.elapsed(), outcome.is_err());
+        self.shared.metrics.record(ask.class, asked.elapsed(), outcome.is_err());
         outcome
     }
 
@@ -142,7 +119,7 @@ impl Ledger {
     pub fn closed_by_gateway(&self, command: &str, retry_after: Option<Duration>) {
         let hold = self.shared.config.hold();
         let pause = retry_after.unwrap_or(hold).min(hold);
-        self.shared.waits.closed.count();
+        self.shared.metrics.closed.inc();
         if let Some((gate, _)) = self.gate(command) {
             gate.close_for(pause);
         }
@@ -221,10 +198,9 @@ impl Ledger {
         })
     }
 
-    /// How long points were waited for.
     #[must_use]
-    pub fn waits(&self) -> &Waits {
-        &self.shared.waits
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
     }
 
     /// What is spent, for [`Self::restore`] in a later process. Windows that hold nothing are left out.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::settings::{Faults, Printed};
+use crate::settings::{ConfigErrors, EffectiveConfig};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 
@@ -26,7 +26,7 @@ pub(super) struct ConfigFile {
 pub(super) enum Failure {
     /// The configuration cannot be used.
     #[error("{0}")]
-    Configuration(Faults),
+    Configuration(ConfigErrors),
     /// Anything else.
     #[error("{0:#}")]
     Other(#[from] anyhow::Error),
@@ -42,7 +42,7 @@ pub(super) fn print(text: &str) -> io::Result<()> {
 }
 
 /// The configuration of `file` with the process's environment over it.
-pub(super) fn load(file: Option<&Path>) -> Result<(Config, Printed), Failure> {
+pub(super) fn load(file: Option<&Path>) -> Result<(Config, EffectiveConfig), Failure> {
     Config::load(file, std::env::vars_os()).map_err(Failure::Configuration)
 }
 

@@ -42,11 +42,11 @@ fn configured() -> anyhow::Result<SocketAddr> {
     let mut settings = Settings::load(None, std::env::vars_os())?;
     let mut root = settings.root();
     let mut server = root.section("server");
-    let before = server.faults();
+    let before = server.errors();
     let admin = server.optional("admin_listen");
     let listen = server.get("listen", SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)));
     anyhow::ensure!(
-        server.faults() == before,
+        server.errors() == before,
         "BRIDGE_SERVER__LISTEN or BRIDGE_SERVER__ADMIN_LISTEN is no address with a port"
     );
     Ok(admin.unwrap_or(listen))

@@ -37,7 +37,7 @@ enum Command {
     Demo(demo::Demo),
     /// Run the simulated gateway alone
     Simulate(simulate::Simulate),
-    /// Check a configuration and say every fault with its place
+    /// Check a configuration and report every error with its place
     Validate(validate::Validate),
     /// Print the OpenAPI document
     Openapi(openapi::Openapi),

@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::config::Config;
 use crate::gateway;
 use crate::reload::{self, Reload};
-use crate::settings::{Fault, Printed};
+use crate::settings::{ConfigError, EffectiveConfig};
 use crate::telemetry::{self, Traces};
 
 pub(super) fn run(file: Option<&Path>) -> Result<ExitCode, Failure> {
@@ -46,8 +46,8 @@ fn traces(config: &Config) -> anyhow::Result<Option<Traces>> {
     Ok(Some(Traces::to(endpoint, tls).map_err(|why| anyhow!("telemetry.otlp_endpoint: {why}"))?))
 }
 
-fn warn_of(printed: &Printed) {
-    for Fault { origin, key, message } in printed.warnings() {
+fn warn_of(printed: &EffectiveConfig) {
+    for ConfigError { origin, key, message } in printed.warnings() {
         tracing::warn!(setting = key, place = %origin, "{message}");
     }
 }
@@ -64,7 +64,7 @@ fn raise_open_files() {
 
 /// Rereads the configuration at each hangup, for as long as it is polled. `started` is the file and what was in force at
 /// the start.
-async fn reload_on(mut hangups: Signal, reload: Reload, started: (Option<PathBuf>, Printed)) {
+async fn reload_on(mut hangups: Signal, reload: Reload, started: (Option<PathBuf>, EffectiveConfig)) {
     let started = Arc::new(started);
     while hangups.recv().await.is_some() {
         let (reload, started) = (reload.clone(), Arc::clone(&started));

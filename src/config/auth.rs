@@ -6,13 +6,12 @@ use data_encoding::HEXLOWER_PERMISSIVE;
 
 use super::instances::Instance;
 use crate::http::auth::{CallerLimits, Config, EVERY_INSTANCE, Mode, Scope, Token};
-use crate::settings::{Choice, Section};
+use crate::settings::{EnumSetting, Section};
 
-impl Choice for Mode {
+impl EnumSetting for Mode {
     const ALL: &'static [(&'static str, Self)] = &[("tokens", Self::Tokens), ("none", Self::None)];
 }
 
-/// Reads the section.
 pub(super) fn read(section: &mut Section<'_>, instances: &BTreeMap<String, Instance>) -> Config {
     let mode = section.get("mode", Mode::Tokens);
     let mut tokens = section.section("tokens");
@@ -21,7 +20,7 @@ pub(super) fn read(section: &mut Section<'_>, instances: &BTreeMap<String, Insta
         names.into_iter().map(|name| (name.clone(), token(&mut tokens.section(&name), instances))).collect();
     let keys_accepted = instances.values().any(|instance| instance.accept_gateway_key);
     if mode == Mode::Tokens && tokens.is_empty() && !keys_accepted && !instances.is_empty() {
-        section.fault("", "lets nobody call: make a token (`concertpos-bridge token new`) or accept a gateway key");
+        section.error("", "lets nobody call: make a token (`concertpos-bridge token new`) or accept a gateway key");
     }
     let gateway_key = limits(&mut section.section("gateway_key"), CallerLimits::GATEWAY_KEY);
     Config { mode, tokens, gateway_key }
@@ -33,23 +32,23 @@ fn token(section: &mut Section<'_>, instances: &BTreeMap<String, Instance>) -> T
     for text in &digests {
         match digest(text) {
             Some(digest) => sha256.push(digest),
-            None => section.fault("sha256", "must hold SHA-256 digests of 64 hexadecimal digits"),
+            None => section.error("sha256", "must hold SHA-256 digests of 64 hexadecimal digits"),
         }
     }
     if digests.is_empty() {
-        section.fault("sha256", "is missing; `concertpos-bridge token new` prints it");
+        section.error("sha256", "is missing; `concertpos-bridge token new` prints it");
     }
     let reachable: Vec<String> = section.get("instances", Vec::new());
     if reachable.is_empty() {
-        section.fault("instances", "names no instance that the token may use");
+        section.error("instances", "names no instance that the token may use");
     }
     let reaches_all = reachable.iter().any(|name| name == EVERY_INSTANCE);
     if reaches_all && reachable.len() > 1 {
-        section.fault("instances", "names instances beside \"*\", which means all of them");
+        section.error("instances", "names instances beside \"*\", which means all of them");
     }
     for name in reachable.iter().filter(|_| !reaches_all) {
         if !instances.contains_key(name) {
-            section.fault("instances", format_args!("names `{name}`, which is not configured"));
+            section.error("instances", format_args!("names `{name}`, which is not configured"));
         }
     }
     let named: Vec<String> = section.get("scopes", Vec::new());
@@ -57,11 +56,11 @@ fn token(section: &mut Section<'_>, instances: &BTreeMap<String, Instance>) -> T
     for name in &named {
         match Scope::ALL.into_iter().find(|scope| scope.name() == name) {
             Some(scope) => drop(scopes.insert(scope)),
-            None => section.fault("scopes", format_args!("names `{name}`; there are {}", all_scopes())),
+            None => section.error("scopes", format_args!("names `{name}`; there are {}", all_scopes())),
         }
     }
     if named.is_empty() {
-        section.fault("scopes", format_args!("is missing; there are {}", all_scopes()));
+        section.error("scopes", format_args!("is missing; there are {}", all_scopes()));
     }
     let CallerLimits { max_in_flight, per_second } = limits(section, CallerLimits::TOKEN);
     Token { sha256, instances: reachable, scopes, max_in_flight, per_second }

@@ -17,14 +17,13 @@ const MIN_AGE: Duration = Duration::from_secs(5);
 /// Beside the journal.
 const STORE: &str = "data/cache";
 
-/// Reads the section.
 pub(super) fn read(section: &mut Section<'_>) -> Config {
     let max_size = section.get("max_size", MAX_SIZE).in_bytes();
     let min_age = section.get("min_age", MIN_AGE);
     let store = section.get("store", PathBuf::from(STORE));
     let store = Some(store).filter(|folder| !folder.as_os_str().is_empty());
     if let Some(Err(why)) = store.as_deref().map(folders::check) {
-        section.fault("store", why);
+        section.error("store", why);
     }
     let rule = |spec: &&Spec| {
         let Retention { fresh, stale } = spec.retention?;

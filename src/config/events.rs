@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::broadcasts::{Config, Native};
-use crate::settings::{Choice, Section};
+use crate::settings::{EnumSetting, Section};
 
 /// Less would fill a quiet network with signs of life.
 const LEAST_HEARTBEAT: Duration = Duration::from_secs(1);
@@ -11,11 +11,10 @@ const LEAST_HEARTBEAT: Duration = Duration::from_secs(1);
 /// Less is no time at all between two computers.
 const LEAST_SKEW: Duration = Duration::from_millis(50);
 
-impl Choice for Native {
+impl EnumSetting for Native {
     const ALL: &'static [(&'static str, Self)] = &[("after-key", Self::AfterKey), ("open", Self::Open)];
 }
 
-/// Reads the section.
 pub(super) fn read(section: &mut Section<'_>) -> Config {
     let default = Config::default();
     Config {

@@ -1,10 +1,10 @@
-//! Folders that the bridge makes or uses, looked at without touching them.
+//! Checks of folders that the bridge uses or will make, which change nothing.
 
 use std::path::{Component, Path, PathBuf, absolute};
 
-/// What is wrong with a folder that is there or will be made, as a clause that follows its key.
+/// What is wrong with a folder that exists or will be made, as a clause that follows its key.
 pub(super) fn check(folder: &Path) -> Result<(), String> {
-    // The nearest that is there decides whether the rest can be made.
+    // The nearest existing one decides whether the rest can be made.
     let Some(nearest) = folder.ancestors().find(|path| path.symlink_metadata().is_ok()) else { return Ok(()) };
     if nearest.is_dir() {
         return Ok(());
@@ -12,18 +12,18 @@ pub(super) fn check(folder: &Path) -> Result<(), String> {
     Err(format!("needs a folder, and {} is none", nearest.display()))
 }
 
-/// The files that are in a folder already.
+/// The files in a folder; none if it does not exist.
 pub(super) fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = folder.read_dir().into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).filter(|path| path.is_file()).collect()
 }
 
-/// Whether two paths lead to the same folder, be it there or not.
+/// Whether two paths lead to the same folder, existing or not.
 pub(super) fn is_same(one: &Path, other: &Path) -> bool {
     resolved(one) == resolved(other)
 }
 
-/// Without links and detours, as far as it is there.
+/// Without links and `..`, as far as the path exists.
 fn resolved(path: &Path) -> PathBuf {
     let mut resolved = PathBuf::new();
     for part in absolute(path).unwrap_or_else(|_| path.to_owned()).components() {

@@ -7,8 +7,7 @@ use secrecy::SecretString;
 
 use crate::settings::Section;
 
-/// Paths at the root that the gateway's own protocol shares with instances and shards; a name like one of them would
-/// be ambiguous.
+/// Paths at the root, which the native endpoint shares with instances and shards: such a name would be ambiguous.
 const ROOT_PATHS: [&str; 9] =
     ["v1", "livez", "readyz", "metrics", "openapi", "docs", "problems", "gateway", "dashboard"];
 
@@ -17,26 +16,24 @@ const ROOT_PATHS: [&str; 9] =
 pub struct Instance {
     /// Its name at the gateway.
     pub slug: String,
-    /// Its key at the gateway.
     pub api_key: SecretString,
     /// Whether callers may present that key as their token.
     pub accept_gateway_key: bool,
 }
 
-/// Reads every section under `instances`.
 pub(super) fn read(section: &mut Section<'_>, shards: &[String]) -> BTreeMap<String, Instance> {
     let names = section.names();
     if names.is_empty() {
-        section.fault("", "names no instance: set instances.NAME.api_key, or BRIDGE_INSTANCES__NAME__API_KEY");
+        section.error("", "names no instance: set instances.NAME.api_key, or BRIDGE_INSTANCES__NAME__API_KEY");
     }
     let mut instances = BTreeMap::new();
     for name in names {
         let mut one = section.section(&name);
         if !is_name(&name) {
-            one.fault("", "must be named with a-z, 0-9, - and _, beginning with a letter or a digit");
+            one.error("", "must be named with a-z, 0-9, - and _, beginning with a letter or a digit");
         }
         if shards.contains(&name) || ROOT_PATHS.contains(&name.as_str()) {
-            one.fault("", "is named like a shard or a path of the bridge; name it otherwise and set its slug");
+            one.error("", "is named like a shard or a path of the bridge; name it otherwise and set its slug");
         }
         let instance = Instance {
             slug: one.get("slug", name.clone()),
@@ -44,7 +41,7 @@ pub(super) fn read(section: &mut Section<'_>, shards: &[String]) -> BTreeMap<Str
             accept_gateway_key: one.get("accept_gateway_key", true),
         };
         if instance.slug.is_empty() {
-            one.fault("slug", "is empty");
+            one.error("slug", "is empty");
         }
         instances.insert(name, instance);
     }
@@ -52,7 +49,7 @@ pub(super) fn read(section: &mut Section<'_>, shards: &[String]) -> BTreeMap<Str
     instances
 }
 
-/// One instance of the gateway has one budget, one copy of each reply and one memory of its payments.
+/// Two names of one instance of the gateway would have two budgets and two records of its payments.
 fn refuse_shared_slugs(section: &mut Section<'_>, instances: &BTreeMap<String, Instance>) {
     let mut bearers: BTreeMap<&str, &str> = BTreeMap::new();
     for (name, Instance { slug, .. }) in instances {
@@ -60,14 +57,15 @@ fn refuse_shared_slugs(section: &mut Section<'_>, instances: &BTreeMap<String, I
             let message = format_args!(
                 "{slug:?} is the slug of instances.{first} already: the gateway has one instance of that name"
             );
-            section.section(name).fault("slug", message);
+            section.section(name).error("slug", message);
         } else {
             bearers.insert(slug, name);
         }
     }
 }
 
-/// Instances by their slugs, where those are not their names. A slug that is another's name tells nobody which is meant.
+/// Instances by their slugs, where those differ from their names. A slug that is also another's name is left out: it is
+/// ambiguous.
 pub(super) fn by_slug(instances: &BTreeMap<String, Instance>) -> BTreeMap<String, String> {
     instances
         .iter()
@@ -77,7 +75,7 @@ pub(super) fn by_slug(instances: &BTreeMap<String, Instance>) -> BTreeMap<String
 }
 
 fn api_key(section: &mut Section<'_>) -> SecretString {
-    let faults_before = section.faults();
+    let errors_before = section.errors();
     let given = section.secret("api_key");
     let file: Option<PathBuf> = section.optional("api_key_file");
     match (given, file) {
@@ -87,14 +85,14 @@ fn api_key(section: &mut Section<'_>) -> SecretString {
                 section.warn_of_readers("api_key_file", &path);
                 return text.trim().into();
             }
-            Ok(_) => section.fault("api_key_file", format_args!("{} is empty", path.display())),
-            Err(why) => section.fault("api_key_file", format_args!("{} cannot be read: {why}", path.display())),
+            Ok(_) => section.error("api_key_file", format_args!("{} is empty", path.display())),
+            Err(why) => section.error("api_key_file", format_args!("{} cannot be read: {why}", path.display())),
         },
-        (Some(_), Some(_)) => section.fault("api_key_file", "is set beside api_key; set one of them"),
-        (None, None) if section.faults() == faults_before => {
-            section.fault("api_key", "is missing; set it or api_key_file");
+        (Some(_), Some(_)) => section.error("api_key_file", "is set beside api_key; set one of them"),
+        (None, None) if section.errors() == errors_before => {
+            section.error("api_key", "is missing; set it or api_key_file");
         }
-        // It is there, and what is wrong with it has been said.
+        // It is set, and its error was reported.
         (None, None) => {}
     }
     SecretString::default()

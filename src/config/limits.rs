@@ -2,17 +2,16 @@
 
 use crate::budget::{Config, CounterScope, Payments};
 use crate::protocol::command;
-use crate::settings::{Choice, Section};
+use crate::settings::{EnumSetting, Section};
 
-impl Choice for CounterScope {
+impl EnumSetting for CounterScope {
     const ALL: &'static [(&'static str, Self)] = &[("command", Self::Command), ("instance", Self::Instance)];
 }
 
-impl Choice for Payments {
+impl EnumSetting for Payments {
     const ALL: &'static [(&'static str, Self)] = &[("count", Self::Count), ("ask", Self::Ask)];
 }
 
-/// Reads the section.
 pub(super) fn read(section: &mut Section<'_>) -> Config {
     let default = Config::default();
     let mut config = Config {
@@ -29,7 +28,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Config {
     let mut costs = section.section("cost");
     config.cost = command::TABLE.iter().map(|spec| (spec.name.to_owned(), costs.get(spec.name, spec.cost))).collect();
     for fault in config.faults() {
-        section.fault(&fault.key, fault.message);
+        section.error(&fault.key, fault.message);
     }
     config
 }

@@ -1,6 +1,8 @@
 //! The whole configuration: gathers each room's section, and checks what concerns several of them.
 //!
-//! Every fault is found before the first is told. Secrets are held as secrets and shown as `(redacted)`.
+//! All errors are reported together. Secrets are shown as `(redacted)`.
+//!
+//! Entry point: [`Config::load`].
 
 mod auth;
 mod cache;
@@ -25,9 +27,8 @@ pub use telemetry::{LogFormat, Telemetry};
 use crate::gateway;
 use crate::http;
 use crate::http::auth::{AuthConfigError, Config as Auth, Mode};
-use crate::settings::{Faults, Printed, Section, Settings};
+use crate::settings::{ConfigErrors, EffectiveConfig, Section, Settings};
 
-/// Everything an operator can set.
 #[derive(Debug)]
 pub struct Config {
     /// Listeners and limits towards callers.
@@ -51,12 +52,11 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads `file`, if one is given, with `environment` over it. The second value says what is in force and where it
-    /// came from.
+    /// Reads `file`, if one is given, with `environment` over it. The second value has the origin of each setting.
     pub fn load(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Result<(Self, Printed), Faults> {
+    ) -> Result<(Self, EffectiveConfig), ConfigErrors> {
         let mut settings = Settings::load(file, environment)?;
         let mut root = settings.root();
         let mut server = Server::read(&mut root.section("server"));
@@ -77,20 +77,20 @@ impl Config {
             ..http::native::NativeConfig::default()
         };
         if auth.mode == Mode::None && !server.listen.ip().is_loopback() {
-            root.section("auth").fault(
+            root.section("auth").error(
                 "mode",
                 format_args!("may be \"none\" only on a loopback address, and server.listen is {}", server.listen),
             );
         }
         if server.shutdown_grace <= gateway.request_timeout {
             root.section("server")
-                .fault("shutdown_grace", "must exceed gateway.request_timeout, so that a command under way can end");
+                .error("shutdown_grace", "must exceed gateway.request_timeout, so that a command under way can end");
         }
         for refusal in http::auth::Auth::check(&auth, &accepted_gateway_keys(&instances)) {
             refused(&mut root.section("auth"), &refusal);
         }
         if cache.store.as_deref().is_some_and(|store| folders::is_same(store, payments.directory())) {
-            root.section("cache").fault("store", "must be another folder than payments.journal");
+            root.section("cache").error("store", "must be another folder than payments.journal");
         }
         let config = Self { server, gateway, instances, auth, limits, cache, events, payments, telemetry };
         settings.finish().map(|printed| (config, printed))
@@ -108,16 +108,16 @@ fn accepted_gateway_keys(instances: &BTreeMap<String, Instance>) -> BTreeMap<Str
     accepting.map(|(name, instance)| (name.clone(), instance.api_key.clone())).collect()
 }
 
-/// Why callers cannot be told apart, at its place. That nobody could call was told when the section was read.
+/// Reports why callers cannot be told apart. That nobody may call was reported when the section was read.
 fn refused(auth: &mut Section<'_>, refusal: &AuthConfigError) {
     let mut tokens = auth.section("tokens");
     match refusal {
         AuthConfigError::NoCaller => {}
         AuthConfigError::ReservedName(name) => {
-            tokens.section(name).fault("", "has a name that the bridge uses itself; name it otherwise");
+            tokens.section(name).error("", "has a name that the bridge uses itself; name it otherwise");
         }
         AuthConfigError::SharedDigest(other, name) => {
-            tokens.section(name).fault("sha256", format_args!("holds a digest that auth.tokens.{other} has too"));
+            tokens.section(name).error("sha256", format_args!("holds a digest that auth.tokens.{other} has too"));
         }
     }
 }

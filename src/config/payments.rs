@@ -5,18 +5,17 @@ use std::time::Duration;
 use super::folders;
 use crate::gateway;
 use crate::journal::{Config, Create};
-use crate::settings::{Choice, Section};
+use crate::settings::{EnumSetting, Section};
 
-impl Choice for Create {
+impl EnumSetting for Create {
     const ALL: &'static [(&'static str, Self)] = &[("if-empty", Self::IfEmpty), ("never", Self::Never)];
 }
 
-/// Reads the section.
 pub(super) fn read(section: &mut Section<'_>) -> Config {
     let default = Config::default();
     let journal = section.get("journal", default.directory().to_owned());
     if let Err(why) = folders::check(&journal) {
-        section.fault("journal", why);
+        section.error("journal", why);
     }
     for file in folders::files(&journal) {
         section.warn_of_readers("journal", &file);
@@ -26,7 +25,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Config {
     match Config::new(journal, keep) {
         Ok(config) => config.with_create(create),
         Err(fault) => {
-            section.fault("journal", fault);
+            section.error("journal", fault);
             default
         }
     }

@@ -17,28 +17,25 @@ const MAX_BODY: Size = Size::mib(1);
 /// The smallest body limit that leaves room for a sale.
 const LEAST_BODY: Size = Size::bytes(1024);
 
-/// How an address that browsers know begins.
+/// Schemes of browsers.
 const WEB: [&str; 2] = ["http", "https"];
 
 /// Listeners and limits towards callers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
-    /// Where callers are served.
     pub listen: SocketAddr,
     /// Where metrics and probes are served without a token.
     pub admin_listen: Option<SocketAddr>,
     /// Certificate and key, where the bridge itself speaks TLS.
     pub tls: Option<Files>,
-    /// How long a stopping bridge serves on, not ready, so that balancers notice.
+    /// How long a stopping bridge goes on serving, not ready, so that load balancers notice.
     pub shutdown_delay: Duration,
-    /// How long a stopping bridge waits for what is under way.
+    /// How long a stopping bridge waits for requests in progress.
     pub shutdown_grace: Duration,
-    /// The HTTP room's settings.
     pub http: http::Config,
 }
 
 impl Server {
-    /// Reads the section.
     pub(super) fn read(section: &mut Section<'_>) -> Self {
         let default = http::Config::default();
         let listen = section.get("listen", SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)));
@@ -62,25 +59,25 @@ impl Server {
             .gone("h2c", "is gone: the bridge speaks HTTP/1.1 only, and a proxy HTTP/2 to callers (docs/operating.md)");
         if let Some(public_url) = &http.public_url {
             if let Err(why) = url::check(public_url, &WEB) {
-                section.fault("public_url", why);
+                section.error("public_url", why);
             } else if public_url.contains(['?', '#']) || url::names_a_user(public_url) {
-                section.fault("public_url", "must be a host and, if any, a port and a path, and nothing else");
+                section.error("public_url", "must be a host and, if any, a port and a path, and nothing else");
             }
         }
         for origin in http.cors_origins.iter().filter(|origin| !is_origin(origin)) {
-            section.fault(
+            section.error(
                 "cors_origins",
                 format_args!("`{}` is no origin, such as https://shop.example", url::redacted(origin)),
             );
         }
         if admin_listen.is_some_and(|admin| collide(listen, admin)) {
-            section.fault("admin_listen", "must differ from listen");
+            section.error("admin_listen", "must differ from listen");
         }
         Self { listen, admin_listen, tls, shutdown_delay, shutdown_grace, http }
     }
 }
 
-/// Whether a browser would spell an origin so: it compares the text.
+/// Whether a browser sends this origin in this spelling: origins are compared as text.
 fn is_origin(origin: &str) -> bool {
     url::check(origin, &WEB).is_ok()
         && url::after_authority(origin).is_empty()
@@ -88,7 +85,7 @@ fn is_origin(origin: &str) -> bool {
         && !origin.bytes().any(|byte| byte.is_ascii_uppercase())
 }
 
-/// Whether two listeners want the same port of the same address.
+/// Whether two listeners use the same port of the same address.
 fn collide(one: SocketAddr, other: SocketAddr) -> bool {
     let same_address = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() != 0 && one.port() == other.port() && same_address
@@ -102,17 +99,17 @@ fn tls(section: &mut Section<'_>) -> Option<Files> {
             section.warn_of_readers("key", &key);
             let files = Files { certificate, key };
             if let Err(why) = files.read() {
-                section.fault("certificate", format_args!("cannot be used: {why}"));
+                section.error("certificate", format_args!("cannot be used: {why}"));
             }
             Some(files)
         }
         (None, None) => None,
         (Some(_), None) => {
-            section.fault("key", "is missing beside the certificate");
+            section.error("key", "is missing beside the certificate");
             None
         }
         (None, Some(_)) => {
-            section.fault("certificate", "is missing beside the key");
+            section.error("certificate", "is missing beside the key");
             None
         }
     }
@@ -124,7 +121,7 @@ fn trusted_proxies(section: &mut Section<'_>) -> Vec<IpNet> {
     for name in &named {
         match parse_network(name) {
             Some(network) => networks.push(network),
-            None => section.fault("trusted_proxies", format_args!("`{name}` is no address and no network")),
+            None => section.error("trusted_proxies", format_args!("`{name}` is no address and no network")),
         }
     }
     networks

@@ -2,23 +2,22 @@
 
 use std::fmt;
 
-use crate::settings::{Choice, Section, url};
+use crate::settings::{EnumSetting, Section, url};
 use crate::telemetry;
 
 pub use telemetry::LogFormat;
 
-impl Choice for LogFormat {
+impl EnumSetting for LogFormat {
     const ALL: &'static [(&'static str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
 }
 
-/// What the bridge tells.
+/// Log lines and traces.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Telemetry {
     /// The filter of log lines: a level, or targets with levels.
     pub log: String,
-    /// How they are written.
     pub log_format: LogFormat,
-    /// The collector that is told traces over OTLP.
+    /// The collector that gets traces over OTLP.
     pub otlp_endpoint: Option<String>,
 }
 
@@ -35,16 +34,15 @@ impl fmt::Debug for Telemetry {
 }
 
 impl Telemetry {
-    /// Reads the section.
     pub(super) fn read(section: &mut Section<'_>) -> Self {
         let log: String = section.get("log", "info".to_owned());
         if let Err(why) = telemetry::filter(&log) {
-            section.fault("log", why);
+            section.error("log", why);
         }
         let log_format = section.get("log_format", LogFormat::Text);
         let otlp_endpoint: Option<String> = section.optional("otlp_endpoint");
         if let Some(Err(why)) = otlp_endpoint.as_ref().map(|endpoint| url::check(endpoint, &["http", "https"])) {
-            section.fault("otlp_endpoint", why);
+            section.error("otlp_endpoint", why);
         }
         if otlp_endpoint.as_deref().is_some_and(url::names_a_user) {
             section.warn("otlp_endpoint", "holds a name and a password, which are not sent");

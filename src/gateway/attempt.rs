@@ -71,8 +71,8 @@ impl Attempt {
         };
         self.stage = Stage::Serving { link, opened };
         tracing::info!(instance = pool.instance, shard = name, link, "link open");
-        if let Some(connections) = pool.tally.connections(index) {
-            connections.opened.count();
+        if let Some(connections) = pool.metrics.connections(index) {
+            connections.opened.inc();
         }
         let serving = Link::new(link, index, name.clone(), socket, Arc::clone(&pool));
         let (ended, proved) = serving.serve(inbox, stop).await;

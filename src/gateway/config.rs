@@ -7,12 +7,12 @@ use std::time::Duration;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::protocol::Format;
-use crate::settings::{Choice, Section, url};
+use crate::settings::{EnumSetting, Section, url};
 
 /// Nothing waits less than this: a shorter limit fails before a healthy gateway can answer.
 const LEAST_WAIT: Duration = Duration::from_millis(10);
 
-impl Choice for Format {
+impl EnumSetting for Format {
     const ALL: &'static [(&'static str, Self)] = &[("json", Self::Json), ("json5", Self::Json5)];
 }
 
@@ -112,37 +112,37 @@ impl Config {
         }
         // The shards' own faults are told below.
         if self.url_of("shard", "slug").contains(['{', '}']) {
-            section.fault("url", "may hold {shard}, {instance} and {format}, and no other place in braces");
+            section.error("url", "may hold {shard}, {instance} and {format}, and no other place in braces");
         } else if let Err(why) = url::check(&self.url_of("shard", "slug"), &["ws", "wss"]) {
-            section.fault("url", why);
+            section.error("url", why);
         }
         if !self.url.contains("{instance}") {
-            section.fault("url", "must contain {instance}");
+            section.error("url", "must contain {instance}");
         }
         if self.shards.len() > 1 && !self.url.contains("{shard}") {
-            section.fault("url", "must contain {shard} where there is more than one shard");
+            section.error("url", "must contain {shard} where there is more than one shard");
         }
         if self.shards.is_empty() {
-            section.fault("shards", "must name at least one shard");
+            section.error("shards", "must name at least one shard");
         }
         for (index, shard) in self.shards.iter().enumerate() {
             if shard.is_empty() || !shard.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte)) {
-                section.fault("shards", format_args!("`{shard}` is no name of a shard"));
+                section.error("shards", format_args!("`{shard}` is no name of a shard"));
             }
             if self.shards.iter().take(index).any(|earlier| earlier == shard) {
-                section.fault("shards", format_args!("names `{shard}` twice"));
+                section.error("shards", format_args!("names `{shard}` twice"));
             }
         }
         if self.max_links > MOST_LINKS {
-            section.fault("max_links", format_args!("must be at most {MOST_LINKS}"));
+            section.error("max_links", format_args!("must be at most {MOST_LINKS}"));
         }
         if self.max_links < self.min_links {
-            section.fault("max_links", "must be at least min_links");
+            section.error("max_links", "must be at least min_links");
         }
         if let Some(path) = &self.ca_file
             && let Err(why) = super::client_config(Some(path))
         {
-            section.fault("ca_file", format_args!("cannot be used: {why}"));
+            section.error("ca_file", format_args!("cannot be used: {why}"));
         }
     }
 

@@ -12,10 +12,10 @@ use super::config::Config;
 use super::dialer::Dialer;
 use super::error::{DialError, Ended};
 use super::events::EventSink;
+use super::metrics::Metrics;
 use super::reach::ReachAttempt;
 use super::socket::Socket;
 use super::state::{Entry, LinkId, State};
-use super::tally::Tally;
 
 /// One pool's settings, state and tasks.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(super) struct PoolContext {
     pub(super) config: Config,
     pub(super) instance: String,
     pub(super) events: EventSink,
-    pub(super) tally: Tally,
+    pub(super) metrics: Metrics,
     pub(super) slug: String,
     pub(super) dialer: Dialer,
     pub(super) state: Mutex<State>,
@@ -99,8 +99,8 @@ impl PoolContext {
             (state.shards.get_mut(index), ended)
         {
             tracing::warn!(instance = self.instance, shard = shard.name, link, why, "link lost");
-            if let Some(connections) = self.tally.connections(index) {
-                connections.lost.count();
+            if let Some(connections) = self.metrics.connections(index) {
+                connections.lost.inc();
             }
             shard.health.lost(now, proved, fastrand::f64());
             shard.last_fault = Some(why.clone());
@@ -136,8 +136,8 @@ impl PoolContext {
             }
             Err(why) => {
                 shard.dialling -= 1;
-                if let Some(connections) = self.tally.connections(index) {
-                    connections.failed.count();
+                if let Some(connections) = self.metrics.connections(index) {
+                    connections.failed.inc();
                 }
                 // The change is a warning, each further failure is logged at debug level.
                 if shard.is_good() {

@@ -26,9 +26,9 @@ use super::dialer::Dialer;
 use super::error::{Cause, DialError, Ended, Ending, Failure, LateFrames, Lost, NotSent, Refusal};
 use super::events::LinkEvent;
 use super::exchange::{Conclusion, Exchange, Pong, Step, Untrusted};
+use super::metrics::ExchangeOutcome;
 use super::socket::{self, Socket};
 use super::state::{Job, LinkId};
-use super::tally::Outcome;
 use crate::protocol::{Body, Frame, GatewayError, Kind, Meaning, Undecodable, frame};
 
 /// How long closing a connection may take.
@@ -324,7 +324,7 @@ impl Link {
                 Err(Ended::Spent)
             }
             Step::Up { message, parameters } => {
-                self.shared.tally.broadcast_frames.count();
+                self.shared.metrics.broadcast_frames.inc();
                 self.tell(&LinkEvent::Broadcast { link: self.id, at: self.last_heard, message, parameters });
                 Ok(())
             }
@@ -365,7 +365,7 @@ impl Link {
         let Some(waiter) = self.waiter.take() else { return false };
         let outcome = outcome(&waiter);
         let Waiter { command, written, answer, .. } = waiter;
-        self.shared.tally.ended(&command, Outcome::of(&outcome), written.elapsed());
+        self.shared.metrics.exchange_ended(&command, ExchangeOutcome::of(&outcome), written.elapsed());
         // A caller that went away needs no answer.
         let _ = answer.send(outcome);
         true

@@ -26,10 +26,10 @@ use super::error::{Failure, NotSent};
 use super::events::EventSink;
 use super::exchange::Expect;
 use super::link;
+use super::metrics::Metrics;
 use super::plan::plan;
 use super::runtimes::Runtimes;
 use super::state::{Given, Job, Phase, PoolStatus, Priority, State, Ticket};
-use super::tally::Tally;
 use crate::protocol::{Body, Command, command, frame};
 use crate::telemetry::traces;
 
@@ -46,12 +46,12 @@ impl Pool {
     #[must_use]
     pub fn new(config: Config, instance: &str, slug: &str, dialer: Dialer, events: EventSink) -> Self {
         let shards = config.shards.iter().map(|shard| (shard.clone(), config.key_of(shard, slug)));
-        let (state, tally) = (Mutex::new(State::new(shards, config.max_links)), Tally::new(&config.shards));
+        let (state, metrics) = (Mutex::new(State::new(shards, config.max_links)), Metrics::new(&config.shards));
         let shared = PoolContext {
             config,
             instance: instance.to_owned(),
             events,
-            tally,
+            metrics,
             slug: slug.to_owned(),
             dialer,
             state,
@@ -222,8 +222,8 @@ impl Pool {
 
     /// What the pool has counted.
     #[must_use]
-    pub fn tally(&self) -> &Tally {
-        &self.shared.tally
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
     }
 
     /// The pool as an operator sees it.

@@ -23,7 +23,6 @@ pub mod route_patterns;
 pub mod routes;
 pub mod server;
 pub mod state;
-pub mod tally;
 pub mod upgrade;
 pub mod views;
 

@@ -23,13 +23,13 @@ use super::config::Config;
 use super::connections::Connections;
 use super::listener::tls::Certificates;
 use super::listener::{self, ListenerLimits, Protocol};
+use super::metrics::Metrics;
 use super::middleware::{outermost, problem_details};
 use super::openapi::served::ServedDocument;
 use super::request::query_names::QueryNames;
 use super::routes::allowed_methods::AllowedMethods;
 use super::routes::fallback;
 use super::state::AppState;
-use super::tally::Tally;
 use super::{client, native, openapi, routes};
 use crate::bridge::Bridge;
 use crate::clock::secs_up;
@@ -123,7 +123,7 @@ pub fn state(bridge: Bridge, auth: Arc<Auth>, config: Config) -> AppState {
         native: native::NativeState::new(&config.native),
         allowed_methods: AllowedMethods::of(&document),
         query_names: QueryNames::of(&document),
-        tally: Tally::of(&document),
+        metrics: Metrics::of(&document),
         document: ServedDocument::new(&document),
         runtimes: Runtimes::default(),
         connections: Arc::new(connections),

@@ -9,12 +9,12 @@ use super::auth::Auth;
 use super::client;
 use super::config::Config;
 use super::connections::Connections;
+use super::metrics::Metrics;
 use super::native::NativeState;
 use super::openapi::served::ServedDocument;
 use super::problem::{Problem, table};
 use super::request::query_names::QueryNames;
 use super::routes::allowed_methods::AllowedMethods;
-use super::tally::Tally;
 use crate::bridge::Bridge;
 use crate::telemetry::runtimes::Runtimes;
 
@@ -29,7 +29,7 @@ pub struct AppState {
     pub allowed_methods: AllowedMethods,
     pub query_names: QueryNames,
     pub document: ServedDocument,
-    pub tally: Tally,
+    pub metrics: Metrics,
     pub runtimes: Runtimes,
     pub connections: Arc<Connections>,
     pub untrusted: client::Untrusted,

@@ -1,4 +1,4 @@
-//! The face of one section of the configuration, as the rooms see it.
+//! One section of the configuration, as the rooms read it.
 
 use std::fmt::Display;
 use std::os::unix::fs::PermissionsExt;
@@ -6,9 +6,9 @@ use std::path::Path;
 
 use secrecy::SecretString;
 
-use super::Settings;
-use super::fault::{Fault, Origin};
-use super::printed::Entry;
+use super::effective::Entry;
+use super::error::{ConfigError, Origin};
+use super::reading::Reading;
 use super::tree::Node;
 use super::url;
 use super::value::{Setting, Value};
@@ -19,24 +19,24 @@ const REDACTED: &str = "(redacted)";
 /// The bit of a file's mode that lets everybody read it.
 const READ_BY_OTHERS: u32 = 0o004;
 
-/// A section of the configuration, whether anything was set in it or not. Reading never fails: what is wrong is
-/// recorded, and the default stands in until [`Settings::finish`] refuses the whole.
+/// A section of the configuration, whether anything is set in it or not. Reading never fails: an error is recorded, and
+/// the default stands in until [`Settings::finish`](super::Settings::finish) refuses the whole.
 #[derive(Debug)]
 pub struct Section<'a> {
-    settings: &'a mut Settings,
+    reading: &'a mut Reading,
     path: Vec<String>,
 }
 
 impl<'a> Section<'a> {
-    pub(super) fn new(settings: &'a mut Settings, path: Vec<String>) -> Self {
-        if settings.known.sections.insert(path.clone())
-            && let Some(Node::Leaf(leaf)) = settings.tree.find(&path)
+    pub(super) fn new(reading: &'a mut Reading, path: Vec<String>) -> Self {
+        if reading.known.sections.insert(path.clone())
+            && let Some(Node::Leaf(leaf)) = reading.tree.find(&path)
         {
             let origin = leaf.origin.clone();
             let message = "is a section, and not a value".to_owned();
-            settings.faults.push(Fault { origin, key: path.join("."), message });
+            reading.errors.push(ConfigError { origin, key: path.join("."), message });
         }
-        Self { settings, path }
+        Self { reading, path }
     }
 }
 
@@ -44,13 +44,13 @@ impl Section<'_> {
     /// The section `name` under this one.
     pub fn section(&mut self, name: &str) -> Section<'_> {
         let path = self.path_to(name);
-        Section::new(self.settings, path)
+        Section::new(self.reading, path)
     }
 
-    /// The names of the sections that stand under this one, in order. For sections whose members the operator names.
+    /// The names of the sections under this one, in order. For sections whose members the operator names.
     pub fn names(&mut self) -> Vec<String> {
-        self.settings.known.open.insert(self.path.clone());
-        let entries = match self.settings.tree.find(&self.path) {
+        self.reading.known.open.insert(self.path.clone());
+        let entries = match self.reading.tree.find(&self.path) {
             Some(Node::Section(table)) => &table.entries,
             _ => return Vec::new(),
         };
@@ -58,7 +58,7 @@ impl Section<'_> {
         sections.map(|(name, _)| name.clone()).collect()
     }
 
-    /// The value of `key`, or `default` where it is not set or is at fault.
+    /// The value of `key`, or `default` where it is not set or is wrong.
     pub fn get<T: Setting>(&mut self, key: &'static str, default: T) -> T {
         let Some((value, origin)) = self.look(key) else {
             self.note(key, Some(default.show()), Origin::Default);
@@ -73,12 +73,12 @@ impl Section<'_> {
     pub fn at_least<T: Setting + PartialOrd + Copy>(&mut self, key: &'static str, default: T, least: &T) -> T {
         let value = self.get(key, default);
         if value < *least {
-            self.fault(key, format_args!("must be at least {}", least.show().trim_matches('"')));
+            self.error(key, format_args!("must be at least {}", least.show().trim_matches('"')));
         }
         value
     }
 
-    /// The value of `key`, or `None` where it is not set, is at fault, or is taken back by an empty variable.
+    /// The value of `key`, or `None` where it is not set, is wrong, or is taken back by an empty variable.
     pub fn optional<T: Setting>(&mut self, key: &'static str) -> Option<T> {
         let found = self.look(key).filter(|(value, _)| !value.is_blank());
         let Some((value, origin)) = found else {
@@ -90,14 +90,14 @@ impl Section<'_> {
         read
     }
 
-    /// A key that earlier versions had, and that is refused with the reason since it is gone.
+    /// Refuses a key of earlier versions, with the reason.
     pub fn gone(&mut self, key: &'static str, why: &str) {
         if self.look(key).is_some() {
-            self.fault(key, why);
+            self.error(key, why);
         }
     }
 
-    /// The secret `key`, without white space around it. Shown redacted, and never part of a fault.
+    /// The secret `key`, without white space around it. Shown redacted, and never part of an error.
     pub fn secret(&mut self, key: &'static str) -> Option<SecretString> {
         let found = self.look(key).filter(|(value, _)| !value.is_blank());
         let Some((value, origin)) = found else {
@@ -109,26 +109,26 @@ impl Section<'_> {
         }
         self.note(key, Some(REDACTED.to_owned()), origin);
         match value.text().map(str::trim) {
-            Some("") => self.fault(key, "is empty"),
+            Some("") => self.error(key, "is empty"),
             Some(text) => return Some(text.into()),
-            None => self.fault(key, "must be text in quotes"),
+            None => self.error(key, "must be text in quotes"),
         }
         None
     }
 
-    /// Records that a rule of the room is broken: `message` is a clause that follows the key. An empty `key` means the
-    /// section itself. The place is the key's, or the innermost section's around it that was spoken of.
-    pub fn fault(&mut self, key: &str, message: impl Display) {
+    /// Records an error: `message` is a clause that follows the key. An empty `key` means the section itself. The place
+    /// is the key's, or that of the innermost section around it that is set.
+    pub fn error(&mut self, key: &str, message: impl Display) {
         let path = if key.is_empty() { self.path.clone() } else { self.path_to(key) };
-        let origin = self.settings.tree.nearest_origin(&path);
-        self.settings.faults.push(Fault { origin, key: path.join("."), message: message.to_string() });
+        let origin = self.reading.tree.nearest_origin(&path);
+        self.reading.errors.push(ConfigError { origin, key: path.join("."), message: message.to_string() });
     }
 
-    /// As [`Section::fault`], for what is worth a look and stops nothing.
+    /// As [`Section::error`], for what does not stop the start.
     pub fn warn(&mut self, key: &str, message: impl Display) {
         let path = self.path_to(key);
-        let origin = self.settings.tree.nearest_origin(&path);
-        self.settings.warnings.push(Fault { origin, key: path.join("."), message: message.to_string() });
+        let origin = self.reading.tree.nearest_origin(&path);
+        self.reading.warnings.push(ConfigError { origin, key: path.join("."), message: message.to_string() });
     }
 
     /// Warns where `file`, which holds a secret, may be read by every user of the machine.
@@ -142,10 +142,10 @@ impl Section<'_> {
         }
     }
 
-    /// How many faults have been recorded so far, in this and all other sections.
+    /// How many errors have been recorded so far, in this and all other sections.
     #[must_use]
-    pub fn faults(&self) -> usize {
-        self.settings.faults.len()
+    pub fn errors(&self) -> usize {
+        self.reading.errors.len()
     }
 
     fn path_to(&self, name: &str) -> Vec<String> {
@@ -154,25 +154,25 @@ impl Section<'_> {
 
     fn look(&mut self, key: &str) -> Option<(Value, Origin)> {
         let path = self.path_to(key);
-        let found = match self.settings.tree.find(&path) {
+        let found = match self.reading.tree.find(&path) {
             Some(Node::Leaf(leaf)) => Some((leaf.value.clone(), leaf.origin.clone())),
             Some(Node::Section(_)) => {
-                self.fault(key, "is a value, and not a section");
+                self.error(key, "is a value, and not a section");
                 None
             }
             None => None,
         };
-        self.settings.known.keys.insert(path);
+        self.reading.known.keys.insert(path);
         found
     }
 
     fn read<T: Setting>(&mut self, key: &str, value: &Value) -> Option<T> {
-        T::read(value).map_err(|message| self.fault(key, message)).ok()
+        T::read(value).map_err(|message| self.error(key, message)).ok()
     }
 
     fn note(&mut self, key: &str, shown: Option<String>, origin: Origin) {
         let key = self.path_to(key).join(".");
-        let entries = &mut self.settings.printed;
+        let entries = &mut self.reading.entries;
         if entries.iter().all(|entry| entry.key != key) {
             let shown = shown.map(|shown| url::redacted(&shown));
             entries.push(Entry { key, shown, origin });

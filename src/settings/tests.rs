@@ -1,4 +1,4 @@
-//! The promises of the whole room: every fault with its place, the environment over the file, nothing ignored.
+//! Every error with its place, the environment over the file, nothing ignored.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -15,19 +15,21 @@ fn load(text: &str, variables: &[(&str, &str)]) -> Result<Settings, String> {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(text.as_bytes()).unwrap();
     let environment: Vec<_> = variables.iter().map(|(name, text)| (OsString::from(name), text.into())).collect();
-    Settings::load(Some(file.path()), environment).map_err(|faults| cut(&faults))
+    Settings::load(Some(file.path()), environment).map_err(|errors| cut(&errors))
 }
 
-fn cut(faults: &Faults) -> String {
-    let cut = |fault: &Fault| match &fault.origin {
-        Origin::File(_, line) => Fault { origin: Origin::File(PathBuf::from("bridge.toml"), *line), ..fault.clone() },
-        _ => fault.clone(),
+fn cut(errors: &ConfigErrors) -> String {
+    let cut = |error: &ConfigError| match &error.origin {
+        Origin::File(_, line) => {
+            ConfigError { origin: Origin::File(PathBuf::from("bridge.toml"), *line), ..error.clone() }
+        }
+        _ => error.clone(),
     };
-    let lines: Vec<_> = faults.iter().map(|fault| cut(fault).to_string()).collect();
+    let lines: Vec<_> = errors.iter().map(|error| cut(error).to_string()).collect();
     lines.join("\n")
 }
 
-fn faults(settings: Settings) -> String {
+fn errors(settings: Settings) -> String {
     cut(&settings.finish().expect_err("the settings were accepted"))
 }
 
@@ -60,7 +62,7 @@ fn what_is_not_set_is_the_default_and_what_the_environment_sets_wins_over_the_fi
 }
 
 #[test]
-fn every_fault_is_told_at_once_with_its_place() {
+fn every_error_is_reported_at_once_with_its_place() {
     let text = "[gateway]\nmin_links = \"two\"\nping = \"1s\"\n\n[gateway.url]\nx = 1\n\n[caches]\nfresh = 1\n";
     let mut settings = load(text, &[("BRIDGE_GATEWAY__MAX_LINKS", "-1")]).unwrap();
     let mut root = settings.root();
@@ -69,10 +71,10 @@ fn every_fault_is_told_at_once_with_its_place() {
     gateway.get("max_links", 8_u32);
     gateway.get("url", String::new());
     gateway.get("ping_interval", Duration::ZERO);
-    gateway.fault("shards", "must not be empty");
+    gateway.error("shards", "must not be empty");
     root.section("cache");
     assert_eq!(
-        faults(settings),
+        errors(settings),
         "bridge.toml:1: gateway.shards: must not be empty\n\
          bridge.toml:2: gateway.min_links: must be a whole number, not text\n\
          bridge.toml:3: gateway.ping: no such key; the nearest known is gateway.ping_interval\n\
@@ -93,8 +95,8 @@ fn an_unknown_key_is_refused_with_the_nearest_known_one() {
         let mut gateway = root.section("gateway");
         gateway.get("max_links", 0_u32);
         gateway.get("request_timeout", 0_u32);
-        let fault = faults(settings);
-        fault.rsplit(' ').next().unwrap().to_owned()
+        let error = errors(settings);
+        error.rsplit(' ').next().unwrap().to_owned()
     };
     assert_eq!(nearest("[server]\nlsiten = 1", &[]), "server.listen");
     assert_eq!(nearest("[server]\nmax_bodies = 1", &[]), "server.max_body");
@@ -115,7 +117,7 @@ fn every_error_of_the_grammar_is_told_with_its_line() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_one_fault_that_names_it() {
+fn a_file_that_cannot_be_read_is_one_error_that_names_it() {
     let missing = Path::new("/nonexistent/bridge.toml");
     let found = Settings::load(Some(missing), []).unwrap_err().to_string();
     assert!(found.starts_with("/nonexistent/bridge.toml: cannot be read: "), "{found}");
@@ -125,7 +127,7 @@ fn a_file_that_cannot_be_read_is_one_fault_that_names_it() {
 fn variables_of_other_programs_are_passed_over_and_ours_are_never_ignored() {
     let variables = [("BRIDGE_PORT", "tcp://10.0.0.1:80"), ("BRIDGE_PORT_80_TCP", "x"), ("OTHER__KEY", "x")];
     assert!(load("", &variables).unwrap().finish().is_ok());
-    let found = faults(load("", &[("BRIDGE_A__", "x"), ("BRIDGE_CI__TOKEN", "x")]).unwrap());
+    let found = errors(load("", &[("BRIDGE_A__", "x"), ("BRIDGE_CI__TOKEN", "x")]).unwrap());
     assert_eq!(
         found,
         "environment BRIDGE_A__: a.: a part of this name is empty; a setting is named BRIDGE_SECTION__KEY\n\
@@ -139,15 +141,15 @@ fn a_value_that_is_also_a_section_is_refused_from_either_side() {
     settings.root().section("a").get("b", 0_u32);
     settings.root().section("c").section("d").get("e", 0_u32);
     assert_eq!(
-        faults(settings),
+        errors(settings),
         "environment BRIDGE_A__B__C: a.b.c: a part of this name is set as a value elsewhere, and is not a section\n\
          environment BRIDGE_C__D: c.d: is set as a section elsewhere, and cannot be a value as well"
     );
-    let twice = faults(load("", &[("BRIDGE_A__B", "1"), ("BRIDGE_a__b", "2")]).unwrap());
+    let twice = errors(load("", &[("BRIDGE_A__B", "1"), ("BRIDGE_a__b", "2")]).unwrap());
     assert!(twice.contains("set twice"), "{twice}");
     let mut settings = load("a = 1", &[]).unwrap();
     settings.root().section("a").get("b", 0_u32);
-    assert_eq!(faults(settings), "bridge.toml:1: a: is a section, and not a value");
+    assert_eq!(errors(settings), "bridge.toml:1: a: is a section, and not a value");
 }
 
 #[test]
@@ -160,7 +162,7 @@ fn sections_named_by_the_operator_are_listed_and_a_value_among_them_is_refused()
     for name in ["alpha", "beta"] {
         instances.section(name).get("slug", String::new());
     }
-    assert_eq!(faults(settings), "bridge.toml:2: instances.stray: is a value and must be a section: [instances.stray]");
+    assert_eq!(errors(settings), "bridge.toml:2: instances.stray: is a value and must be a section: [instances.stray]");
 }
 
 #[test]
@@ -176,10 +178,10 @@ fn a_secret_is_seen_by_its_reader_and_by_nobody_else() {
     section.get("level", 0_u32);
     section.get("n", Duration::ZERO);
     assert!(!format!("{settings:?}").contains("hush"));
-    let shown = Printed { entries: settings.printed.clone(), warnings: Vec::new() }.to_string();
+    let shown = EffectiveConfig { entries: settings.0.entries.clone(), warnings: Vec::new() }.to_string();
     assert!(shown.contains("a.key = (redacted)"), "{shown}");
     assert!(!shown.contains("hush"), "{shown}");
-    let found = faults(settings);
+    let found = errors(settings);
     assert!(!found.contains("hush"), "{found}");
     assert!(found.contains("bridge.toml:3: a.other: must be text in quotes"), "{found}");
     assert!(found.contains("bridge.toml:4: a.empty: is empty"), "{found}");
@@ -204,7 +206,6 @@ fn every_type_reads_the_file_and_the_environment_alike() {
     both(&Value::Truth(true), "true", &true);
     both(&Value::Whole(5), " 5 ", &5_u64);
     both(&Value::Whole(5), "5", &5_usize);
-    both(&Value::Fraction(0.5), "0.5", &0.5_f64);
     both(&text("30d"), "30d", &Duration::from_hours(720));
     both(&text("a/b"), "a/b", &PathBuf::from("a/b"));
     both(&Value::List(vec![text("a"), text("b")]), "a, b", &vec!["a".to_owned(), "b".to_owned()]);

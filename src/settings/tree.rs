@@ -1,7 +1,7 @@
 //! The tree of what was set: the file's tables, and the environment laid over them.
 //!
-//! Every node remembers where it came from. Two sources may both speak of one key, and then the environment wins; what
-//! it may not do is turn a section into a value or a value into a section, since either would silently drop settings.
+//! Every node keeps its origin. Where both sources set a key, the environment wins; it must not turn a section into a
+//! value or a value into a section, since either would silently drop settings.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -9,11 +9,11 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
-use super::fault::{Fault, Faults, Origin};
+use super::error::{ConfigError, ConfigErrors, Origin};
 use super::value::Value;
 
-/// A variable is ours if it begins with this and has [`SEPARATOR`] in what follows. Kubernetes sets `BRIDGE_PORT` and
-/// its like for a Service named bridge: those are not.
+/// A variable is ours if it begins with this and contains [`SEPARATOR`] after it. Kubernetes sets `BRIDGE_PORT` and
+/// similar for a Service named bridge: those are not.
 const PREFIX: &str = "BRIDGE_";
 const SEPARATOR: &str = "__";
 
@@ -31,7 +31,7 @@ pub(super) struct Leaf {
     pub(super) origin: Origin,
 }
 
-/// A section: where it was first spoken of, and what is in it.
+/// A section: where it first occurs, and what is in it.
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) origin: Origin,
@@ -52,7 +52,7 @@ impl Table {
         Self { origin, entries: BTreeMap::new() }
     }
 
-    /// The node at `path`, if anything was said of it.
+    /// The node at `path`, if it is set.
     pub(super) fn find(&self, path: &[String]) -> Option<&Node> {
         let (last, sections) = path.split_last()?;
         let mut table = self;
@@ -63,7 +63,7 @@ impl Table {
         table.entries.get(last)
     }
 
-    /// Where to look for `path`, or, where nothing was said of it, for the innermost section around it.
+    /// The origin of `path` or, where it is not set, of the innermost section around it that is.
     pub(super) fn nearest_origin(&self, path: &[String]) -> Origin {
         let mut table = self;
         for name in path {
@@ -77,18 +77,18 @@ impl Table {
     }
 }
 
-/// Reads the text of a file. Every error of its grammar is a fault, not only the first.
-pub(super) fn parse(path: &Path, text: &str) -> Result<Table, Faults> {
+/// Reads the text of a file. Reports every syntax error, not only the first.
+pub(super) fn parse(path: &Path, text: &str) -> Result<Table, ConfigErrors> {
     let line_at = |offset: usize| 1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count();
     let place = |offset: usize| Origin::File(path.to_owned(), line_at(offset));
     let (document, errors) = DeTable::parse_recoverable(text);
-    let fault = |error: &toml::de::Error| Fault {
+    let described = |error: &toml::de::Error| ConfigError {
         origin: error.span().map_or(Origin::File(path.to_owned(), 0), |span| place(span.start)),
         key: String::new(),
         message: format!("this is not TOML: {}", error.message()),
     };
-    match Faults::collect(errors.iter().map(fault).collect()) {
-        Some(faults) => Err(faults),
+    match ConfigErrors::collect(errors.iter().map(described).collect()) {
+        Some(errors) => Err(errors),
         None => Ok(table(document.get_ref(), Origin::Default, &place)),
     }
 }
@@ -111,9 +111,7 @@ fn value(source: &DeValue<'_>) -> Value {
         DeValue::String(text) => Value::Text(text.clone().into_owned()),
         DeValue::Integer(number) => i128::from_str_radix(number.as_str(), number.radix())
             .map_or(Value::Foreign("a number beyond all bounds"), Value::Whole),
-        DeValue::Float(number) => {
-            number.as_str().parse().map_or(Value::Foreign("a number that cannot be read"), Value::Fraction)
-        }
+        DeValue::Float(_) => Value::Foreign("a number with a fraction"),
         DeValue::Boolean(truth) => Value::Truth(*truth),
         DeValue::Datetime(_) => Value::Foreign("a date or time"),
         DeValue::Array(items) => Value::List(items.iter().map(|item| value(item.get_ref())).collect()),
@@ -121,35 +119,35 @@ fn value(source: &DeValue<'_>) -> Value {
     }
 }
 
-/// Lays the environment over the file. Variables that are not ours are passed over; a variable of ours that cannot be
-/// used is a fault.
+/// Lays the environment over the file. Other programs' variables are ignored; a variable of ours that cannot be used is
+/// an error.
 pub(super) fn overlay(
     root: &mut Table,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
-    faults: &mut Vec<Fault>,
+    errors: &mut Vec<ConfigError>,
 ) {
     let mut ours: Vec<_> = environment.into_iter().filter_map(|(name, text)| Some((spelled(&name)?, text))).collect();
-    // The environment has no order of its own, and faults should not depend on the one it happens to come in.
+    // Environments have no order; errors must not depend on one.
     ours.sort();
     for (name, text) in ours {
         let path = path_of(&name);
-        let mut fault = |message: &str| {
-            faults.push(Fault {
+        let mut refuse = |message: &str| {
+            errors.push(ConfigError {
                 origin: Origin::Environment(name.clone()),
                 key: path.join("."),
                 message: message.to_owned(),
             });
         };
         if path.iter().any(String::is_empty) {
-            fault("a part of this name is empty; a setting is named BRIDGE_SECTION__KEY");
+            refuse("a part of this name is empty; a setting is named BRIDGE_SECTION__KEY");
             continue;
         }
         let Ok(text) = text.into_string() else {
-            fault("is not valid UTF-8");
+            refuse("is not valid UTF-8");
             continue;
         };
         if let Err(message) = set(root, &path, &name, text) {
-            fault(message);
+            refuse(message);
         }
     }
 }

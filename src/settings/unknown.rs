@@ -1,11 +1,11 @@
-//! What was set that nobody reads: misspelled, misplaced, or meant for another program.
+//! Keys and sections that are set and that no room reads: misspelled, misplaced, or meant for another program.
 //!
-//! A setting that is silently ignored is worse than one that is missing, for its author believes it is in force. So
-//! everything left over after all rooms have read is a fault, and the fault names the nearest name there is.
+//! Ignoring them silently would let the operator believe they are in force. Each is an error that names the nearest
+//! known name.
 
 use std::collections::BTreeSet;
 
-use super::fault::{Fault, Origin};
+use super::error::{ConfigError, Origin};
 use super::tree::{Node, Table, variable};
 
 /// The names that were asked for while the rooms read.
@@ -20,27 +20,27 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// A fault for each node of `tree` that no room asked for; a section that is unknown as a whole is one fault.
-    pub(super) fn left_over(&self, tree: &Table) -> Vec<Fault> {
-        let mut faults = Vec::new();
-        self.walk(tree, &mut Vec::new(), &mut faults);
-        faults
+    /// A error for each node of `tree` that no room asked for; a section that is unknown as a whole is one error.
+    pub(super) fn left_over(&self, tree: &Table) -> Vec<ConfigError> {
+        let mut errors = Vec::new();
+        self.walk(tree, &mut Vec::new(), &mut errors);
+        errors
     }
 
-    fn walk(&self, table: &Table, path: &mut Vec<String>, faults: &mut Vec<Fault>) {
+    fn walk(&self, table: &Table, path: &mut Vec<String>, errors: &mut Vec<ConfigError>) {
         for (name, node) in &table.entries {
             path.push(name.clone());
             match node {
-                Node::Section(inner) if self.sections.contains(path.as_slice()) => self.walk(inner, path, faults),
-                // A key that is a section, or a section that is a value, was a fault when it was read.
+                Node::Section(inner) if self.sections.contains(path.as_slice()) => self.walk(inner, path, errors),
+                // A key that is a section, or a section that is a value, was an error when it was read.
                 _ if self.keys.contains(path.as_slice()) || self.sections.contains(path.as_slice()) => {}
-                node => faults.push(self.fault(path, node)),
+                node => errors.push(self.error(path, node)),
             }
             path.pop();
         }
     }
 
-    fn fault(&self, path: &[String], node: &Node) -> Fault {
+    fn error(&self, path: &[String], node: &Node) -> ConfigError {
         let is_section = matches!(node, Node::Section(_));
         let parent = path.split_last().map_or(&[][..], |(_, parent)| parent);
         let spelled = |path: &[String]| match node.origin() {
@@ -56,7 +56,7 @@ impl Known {
                 None => what.to_owned(),
             }
         };
-        Fault { origin: node.origin().clone(), key: path.join("."), message }
+        ConfigError { origin: node.origin().clone(), key: path.join("."), message }
     }
 
     fn nearest(&self, path: &[String], is_section: bool) -> Option<&[String]> {

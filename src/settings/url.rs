@@ -1,7 +1,7 @@
-//! What can be said of a URL without asking the network, and how one is shown that may hold credentials.
+//! Checks of a URL that need no network, and URLs shown without their credentials.
 //!
-//! A URL with a port that does not exist is a valid string to most parsers and fails only when it is used, which for a
-//! gateway is long after the start. The checks here are made while the configuration is read.
+//! Most parsers accept a port that does not exist; the URL of a gateway would then fail long after the start. So it is
+//! checked while the configuration is read.
 
 use std::net::Ipv6Addr;
 
@@ -37,7 +37,7 @@ pub fn host_and_port(authority: &str) -> Option<(&str, Option<u16>)> {
     (is_host && is_whole).then_some((host, port))
 }
 
-/// What is wrong with a URL that has to begin with one of `schemes`, as a clause that follows its key.
+/// What is wrong with a URL that must begin with one of `schemes`, as a clause that follows its key.
 pub fn check(url: &str, schemes: &[&str]) -> Result<(), String> {
     let begins = |scheme: &&&str| url.split_once("://").is_some_and(|(given, _)| given == **scheme);
     if !schemes.iter().any(|scheme| begins(&scheme)) {

@@ -1,8 +1,8 @@
 //! Values as they stand in the configuration, and the types that can be read from them.
 //!
-//! A file says what type a value has; the environment knows only text. One [`Value`] carries both, and each type
-//! decides how it reads either, so that every key can be set from every source. What reading refuses, it refuses
-//! without quoting the value: somebody may have pasted a secret where a number belongs.
+//! A file gives a value a type; the environment has only text. One [`Value`] carries both, and each type reads either, so
+//! that every key can be set from every source. An error never quotes the value, as serde's errors do: it may be a secret
+//! in the wrong place.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -16,13 +16,11 @@ pub enum Value {
     Text(String),
     /// A whole number of the file.
     Whole(i128),
-    /// A number with a fraction, of the file.
-    Fraction(f64),
     /// `true` or `false` in the file.
     Truth(bool),
     /// An array of the file.
     List(Vec<Value>),
-    /// Something of the file that no setting is made of: a date, a table within an array.
+    /// Something of the file that no setting is made of: a number with a fraction, a date, a table within an array.
     Foreign(&'static str),
     /// Text of the environment, which may be meant as any of the above.
     Untyped(String),
@@ -47,7 +45,6 @@ impl Value {
         match self {
             Self::Text(_) | Self::Untyped(_) => "text",
             Self::Whole(_) => "a whole number",
-            Self::Fraction(_) => "a number with a fraction",
             Self::Truth(_) => "true or false",
             Self::List(_) => "a list",
             Self::Foreign(kind) => kind,
@@ -108,52 +105,21 @@ fn whole<T: TryFrom<i128>>(value: &Value, greatest: impl fmt::Display) -> Result
         .ok_or_else(|| format!("must be a whole number from 0 to {greatest}"))
 }
 
-impl Setting for u32 {
-    fn read(value: &Value) -> Result<Self, String> {
-        whole(value, Self::MAX)
-    }
+macro_rules! whole_numbers {
+    ($($number:ty),+) => {$(
+        impl Setting for $number {
+            fn read(value: &Value) -> Result<Self, String> {
+                whole(value, Self::MAX)
+            }
 
-    fn show(&self) -> String {
-        self.to_string()
-    }
+            fn show(&self) -> String {
+                self.to_string()
+            }
+        }
+    )+};
 }
 
-impl Setting for u64 {
-    fn read(value: &Value) -> Result<Self, String> {
-        whole(value, Self::MAX)
-    }
-
-    fn show(&self) -> String {
-        self.to_string()
-    }
-}
-
-impl Setting for usize {
-    fn read(value: &Value) -> Result<Self, String> {
-        whole(value, Self::MAX)
-    }
-
-    fn show(&self) -> String {
-        self.to_string()
-    }
-}
-
-impl Setting for f64 {
-    fn read(value: &Value) -> Result<Self, String> {
-        let number = match value {
-            // As text, because it is the spelling a person wrote, and every whole number has a nearest double.
-            Value::Whole(number) => number.to_string().parse().ok(),
-            Value::Fraction(number) => Some(*number),
-            Value::Untyped(text) => text.trim().parse().ok(),
-            other => return Err(format!("must be a number, not {}", other.kind())),
-        };
-        number.filter(|number: &Self| number.is_finite()).ok_or_else(|| "must be a finite number".to_owned())
-    }
-
-    fn show(&self) -> String {
-        format!("{self:?}")
-    }
-}
+whole_numbers!(u32, u64, usize);
 
 impl Setting for String {
     fn read(value: &Value) -> Result<Self, String> {
@@ -237,7 +203,7 @@ impl<T: Setting> Setting for Vec<T> {
 }
 
 /// A type of a few named values. Every such type is a [`Setting`].
-pub trait Choice: Copy + PartialEq + 'static {
+pub trait EnumSetting: Copy + PartialEq + 'static {
     /// Every value under the name it has in the configuration.
     const ALL: &'static [(&'static str, Self)];
 
@@ -247,7 +213,7 @@ pub trait Choice: Copy + PartialEq + 'static {
     }
 }
 
-impl<T: Choice> Setting for T {
+impl<T: EnumSetting> Setting for T {
     fn read(value: &Value) -> Result<Self, String> {
         let names: Vec<_> = Self::ALL.iter().map(|(name, _)| quoted(name)).collect();
         let wanted = names.join(" or ");

@@ -1,44 +1,43 @@
-//! What the bridge tells about itself: log lines on standard error, what rooms count for whoever scrapes it, and traces.
+//! Log lines on standard error, metrics for Prometheus, and traces for a collector.
+//!
+//! Entry points: [`filter`] and [`start`] for log lines, [`metrics`], [`traces`].
 
-pub mod exposition;
-pub mod meter;
+pub mod metrics;
 mod post;
 pub mod runtimes;
-pub mod trace_context;
 pub mod traces;
 
 use std::io::IsTerminal;
 
+use tracing::Subscriber;
 use tracing_subscriber::filter::{LevelFilter, ParseError, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
 pub use traces::Traces;
 
-/// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
-    /// For people.
     #[default]
     Text,
     /// One JSON object a line.
     Json,
 }
 
-/// What the web server tells of its own threads at the level `info`, which helps nobody who runs the bridge.
+/// Silences what the web server logs of its threads at the level `info`.
 const CHATTER: &str = "actix_server=warn";
 
 /// The target of the bridge's own lines.
 const OWN_TARGET: &str = env!("CARGO_CRATE_NAME");
 
-/// Why a text is no filter of log lines.
+/// Why a text is not a filter of log lines.
 #[derive(Debug, thiserror::Error)]
 pub enum FilterError {
-    /// Its grammar is wrong.
     #[error("is no filter: {0}")]
     Grammar(#[from] ParseError),
-    /// A word stands alone and is no level.
+    /// A word without `=` is not a level.
     #[error("must hold levels (off, error, warn, info, debug, trace) and targets with levels (hyper=warn)")]
     NoLevel,
     /// No line of the bridge would pass.
@@ -50,7 +49,7 @@ fn is_level(word: &str) -> bool {
     word.parse::<LevelFilter>().is_ok()
 }
 
-/// Whether a directive is about lines of the bridge, be it to hide them. One about spans may be.
+/// Whether a directive shows or hides lines of the bridge. One with a span may.
 fn reaches_the_bridge(directive: &str) -> bool {
     let target = directive.split_once('=').map_or("", |(target, _)| target);
     is_level(directive)
@@ -58,11 +57,11 @@ fn reaches_the_bridge(directive: &str) -> bool {
         || (!target.is_empty() && (target.starts_with(OWN_TARGET) || OWN_TARGET.starts_with(target)))
 }
 
-/// A filter from its text: a level, or targets with levels, as `tracing` reads them. Whoever wants to hear the web server's
-/// threads too asks for a level beyond `info`, or names `actix_server`.
+/// A filter from its text: a level, or targets with levels, as `tracing` reads them. The web server's threads are logged
+/// only at levels beyond `info`, or where the text names `actix_server`.
 pub fn filter(text: &str) -> Result<EnvFilter, FilterError> {
     let filter = EnvFilter::try_new(text)?;
-    // `tracing` takes a misspelt level for the name of a target, and hides everything else.
+    // `tracing` reads a misspelt level as the name of a target, and hides everything else.
     let directives = || text.split(',').map(str::trim);
     if directives().any(|directive| !directive.contains(['=', '[', ']', '{', '}']) && !is_level(directive)) {
         return Err(FilterError::NoLevel);
@@ -70,33 +69,33 @@ pub fn filter(text: &str) -> Result<EnvFilter, FilterError> {
     if !directives().any(reaches_the_bridge) {
         return Err(FilterError::Silent);
     }
-    let hears_it = filter.max_level_hint() == Some(LevelFilter::INFO) && !text.contains("actix_server");
-    Ok(if hears_it { filter.add_directive(CHATTER.parse()?) } else { filter })
+    let is_chatty = filter.max_level_hint() == Some(LevelFilter::INFO) && !text.contains("actix_server");
+    Ok(if is_chatty { filter.add_directive(CHATTER.parse()?) } else { filter })
 }
 
-/// Starts logging for the whole process, and traces where a collector is given. A second call changes nothing.
+/// Starts logging for the whole process, and traces where there is a collector. A second call changes nothing.
 pub fn start(filter: EnvFilter, format: LogFormat, traces: Option<&Traces>) {
-    let Some(traces) = traces else { return start_logging(filter, format) };
+    // Fails where logging was started before, which then stays in force.
+    let _ = match traces {
+        // A filter of everything is cheaper than one of each layer.
+        None => tracing_subscriber::registry().with(lines(format)).with(filter).try_init(),
+        Some(traces) => {
+            // Only the bridge's own spans: those of libraries may hold secrets.
+            let spans = filter_fn(|metadata| metadata.is_span() && metadata.target().starts_with(OWN_TARGET));
+            let exporter = tracing_opentelemetry::layer().with_tracer(traces.tracer());
+            let exporter = exporter.with_location(false).with_threads(false).with_filter(spans);
+            tracing_subscriber::registry().with(lines(format).with_filter(filter)).with(exporter).try_init()
+        }
+    };
+}
+
+fn lines<S: Subscriber + for<'span> LookupSpan<'span>>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync> {
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
     let lines = lines.with_ansi(std::io::stderr().is_terminal());
-    let lines = match format {
+    match format {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
-    };
-    // Only the bridge's own spans: what libraries trace may hold what passes through them.
-    let spans = filter_fn(|metadata| metadata.is_span() && metadata.target().starts_with(env!("CARGO_CRATE_NAME")));
-    let exporter = tracing_opentelemetry::layer().with_tracer(traces.tracer()).with_location(false).with_threads(false);
-    // Logging that was started before stays in force; nothing is lost.
-    let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).with(exporter.with_filter(spans)).try_init();
-}
-
-fn start_logging(filter: EnvFilter, format: LogFormat) {
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let lines = lines.with_target(false).with_ansi(std::io::stderr().is_terminal());
-    let _ = match format {
-        LogFormat::Text => lines.try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
-    };
+    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
 //! The runtimes of the process: one for what must finish, and one for each thread that serves callers. Their tasks are
-//! counted together, since a task that never ends is a leak wherever it lives.
+//! counted together: a task that never ends is a leak on any of them.
 
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
-/// The runtimes that are known. Cheap to clone; they are all the same ones.
+/// Cheap to clone; all clones are one list.
 #[derive(Debug, Clone, Default)]
 pub struct Runtimes(Arc<Mutex<Vec<Handle>>>);
 

@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 
 use super::rate_limit::HELD_BACK;
 use crate::http::client::network;
-use crate::telemetry::meter::Counter;
 
 /// Failures that an address may have at a time: a user's typing errors, or a few tills with an old key.
 const FORGIVEN: u32 = 20;
@@ -81,7 +81,7 @@ impl AuthThrottle {
 
     /// Counts a failed attempt. Returns whether it is the one that blocks the address.
     pub fn failed(&self, address: IpAddr, now: Instant) -> bool {
-        self.failures.count();
+        self.failures.inc();
         let mut expiry = self.expiry.lock();
         let mut network = network(address);
         if expiry.len() >= MAX_ADDRESSES && !expiry.contains_key(&network) {

@@ -175,7 +175,7 @@ impl Auth {
             // Looked up for a wrong credential too, so that the time it takes tells nothing.
             let was_accepted = self.accepted.contains(*credential.digest(), address);
             return outcome.ok().filter(|_| was_accepted).ok_or_else(|| {
-                self.throttle.blocked.count();
+                self.throttle.blocked.inc();
                 AuthError::Throttled { retry_after }
             });
         }

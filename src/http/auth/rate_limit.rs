@@ -15,10 +15,10 @@ use std::time::Duration;
 
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use prometheus_client::metrics::counter::Counter;
 
 use crate::clock::RETRY_SHORTLY;
 use crate::http::problem::{Problem, table};
-use crate::telemetry::meter::Counter;
 
 /// How long a refusal is delayed once there is a flood of them. A refusal costs as much as an answer from the cache, so a
 /// caller that ignores refusals could take the whole machine; a connection that waits for one sends nothing. Shorter than
@@ -117,7 +117,7 @@ impl CallerLimiter {
     }
 
     fn refuse(&self, retry_after: Duration) -> Limited {
-        self.refused.count();
+        self.refused.inc();
         Limited { retry_after, held_back: self.refusals.check().is_err().then_some(HELD_BACK) }
     }
 }

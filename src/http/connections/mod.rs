@@ -23,13 +23,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
 use tokio::time::{Instant, sleep};
 
 pub use bounded::{AHEAD, Bounded};
 pub use connection::{Connection, Request};
 pub use kept::Kept;
-
-use crate::telemetry::meter::Counter;
 
 /// In so many parts a second is divided at most, and the connections with it.
 const PARTS: u32 = 100;
@@ -104,15 +103,15 @@ impl Connections {
         let mut open = self.open();
         if open.strangers.len() + open.known.len() >= self.most {
             let Some(victim) = open.give_way(self.now()) else {
-                self.turned_away.count();
+                self.turned_away.inc();
                 return None;
             };
-            self.gave_way.count();
+            self.gave_way.inc();
             victim.end();
         } else if open.strangers.len() >= self.share()
             && let Some(victim) = open.oldest_stranger()
         {
-            self.gave_way.count();
+            self.gave_way.inc();
             victim.cut();
         }
         open.last += 1;
@@ -170,7 +169,7 @@ impl Connections {
             let connection = connection_of(entry);
             let overdue = connection.is_overdue(now, &self.patience) && connection.end();
             if overdue || connection.is_not_taken_in_time(now, &self.patience) && connection.cut() {
-                self.slow.count();
+                self.slow.inc();
                 *room -= 1;
             }
         }
@@ -202,7 +201,7 @@ impl Connections {
         }
         if open.callers.get(caller).is_some_and(|count| *count >= self.share()) {
             let Some(victim) = open.idle_of(caller, self.now()) else { return false };
-            self.gave_way.count();
+            self.gave_way.inc();
             victim.end();
         }
         if let Some(connection) = open.strangers.remove(&number) {

@@ -26,7 +26,7 @@ pub(super) struct Line<'a> {
 pub(super) fn record<B>(response: &ServiceResponse<B>, line: &Line<'_>) {
     let Some(state) = response.request().app_data::<Data<AppState>>() else { return };
     let status = response.status();
-    let route = state.tally.answered(response.request().path(), status.as_u16(), line.took);
+    let route = state.metrics.answered(response.request().path(), status.as_u16(), line.took);
     if let Some(span) = line.span.filter(|_| traces::are_wanted()) {
         traces::request_ended(span, line.method.as_str(), route, status.as_u16());
     }

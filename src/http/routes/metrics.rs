@@ -1,15 +1,27 @@
 //! Metrics for Prometheus. They name instances and callers, so they want the scope `operate` at every instance, or a
 //! listener that only the operator reaches.
+//!
+//! What the rooms counted, they show themselves; the rest is read from the state at this moment. Units are in the names.
+//! Labels come from the configuration, the table of commands or the routes, never from what a caller wrote, so their
+//! number is bounded.
+
+use std::fmt;
 
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::web::{Data, ServiceConfig};
 use actix_web::{HttpResponse, get};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
 
-use crate::http::auth::{Caller, Scope};
-use crate::http::metrics;
+use crate::bridge::metrics as bridge;
+use crate::bridge::status::BridgeStatus;
+use crate::budget::metrics as budget;
+use crate::gateway::metrics as gateway;
+use crate::http::auth::{Auth, Caller, Scope};
 use crate::http::problem::{Problem, table};
 use crate::http::state::AppState;
-use crate::telemetry::exposition::MEDIA_TYPE;
+use crate::telemetry::metrics::{CONTENT_TYPE, Families, page};
 
 /// Adds the metrics for callers with a token.
 pub fn configure(config: &mut ServiceConfig) -> &mut ServiceConfig {
@@ -23,16 +35,150 @@ async fn guarded(caller: Caller, shared: Data<AppState>) -> Result<HttpResponse,
     if !caller.may_reach_all(shared.bridge.names().iter().map(String::as_str)) {
         return Err(Problem::new(&table::FORBIDDEN).detail("Metrics want a token that may use every instance."));
     }
-    Ok(answer(&shared).await)
+    Ok(answer(shared).await)
 }
 
-/// The metrics for whoever reaches the operator's own listener.
+/// The metrics on the operator's own listener.
 #[get("/metrics")]
 pub(crate) async fn open(shared: Data<AppState>) -> HttpResponse {
-    answer(&shared).await
+    answer(shared).await
 }
 
-async fn answer(shared: &AppState) -> HttpResponse {
-    let text = metrics::text(shared).await;
-    HttpResponse::Ok().content_type(MEDIA_TYPE).insert_header((CACHE_CONTROL, "no-store")).body(text)
+async fn answer(shared: Data<AppState>) -> HttpResponse {
+    HttpResponse::Ok().content_type(CONTENT_TYPE).insert_header((CACHE_CONTROL, "no-store")).body(text(shared).await)
+}
+
+async fn text(shared: Data<AppState>) -> String {
+    let (status, tasks) = (shared.bridge.overview(|_| true).await, shared.runtimes.tasks());
+    page(Scrape { shared, status, tasks })
+}
+
+/// Everything at one moment.
+#[derive(Debug)]
+struct Scrape {
+    shared: Data<AppState>,
+    status: BridgeStatus,
+    tasks: usize,
+}
+
+impl Collector for Scrape {
+    fn encode(&self, mut page: DescriptorEncoder<'_>) -> fmt::Result {
+        let page = &mut page;
+        let Self { shared, status, tasks } = self;
+        process(page, status, *tasks)?;
+        shared.metrics.encode(page)?;
+        callers(page, &shared.auth)?;
+        connections(page, shared)?;
+        let counted: Vec<_> = shared.bridge.metrics().collect();
+        gateway::encode(page, &counted.iter().map(|(name, counted)| (*name, counted.gateway)).collect::<Vec<_>>())?;
+        budget::encode(page, &counted.iter().map(|(name, counted)| (*name, counted.budget)).collect::<Vec<_>>())?;
+        bridge::encode(page, &counted.iter().map(|(name, counted)| (*name, counted.reads)).collect::<Vec<_>>())?;
+        let mut family = page.counter(
+            "payment_contradictions",
+            "Words of the gateway that did not agree with the record of their payment.",
+        )?;
+        for (instance, counted) in &counted {
+            let counter = ConstCounter::new(counted.contradictions);
+            counter.encode(family.encode_family(&[("pos_instance", *instance)])?)?;
+        }
+        now(page, status)
+    }
+}
+
+fn process(page: &mut DescriptorEncoder<'_>, status: &BridgeStatus, tasks: usize) -> fmt::Result {
+    let mut family = page.gauge("build_info", "The running version.")?;
+    family.encode_family(&[("version", status.version)])?.encode_gauge(&1_u64)?;
+    page.gauge("uptime_seconds", "How long the bridge has been running.")?.encode_gauge(&status.uptime_seconds)?;
+    let draining = u32::from(status.state == "draining");
+    page.gauge("draining", "1 once the bridge was told to stop.")?.encode_gauge(&draining)?;
+    let subscribers = status.subscribers.unwrap_or_default();
+    page.gauge("subscribers", "Event streams that are open.")?.encode_gauge(&subscribers)?;
+    page.gauge("tasks", "Tasks that were begun and have not ended.")?.encode_gauge(&tasks)
+}
+
+fn callers(page: &mut DescriptorEncoder<'_>, auth: &Auth) -> fmt::Result {
+    let limiters = auth.limiters();
+    let mut family = page.gauge("requests_in_flight", "Requests in flight, by the caller's name.")?;
+    for (caller, limiters) in &limiters {
+        let in_flight: u64 = limiters.iter().map(|one| u64::from(one.in_flight())).sum();
+        family.encode_family(&[("caller", caller.as_str())])?.encode_gauge(&in_flight)?;
+    }
+    let mut family = page.counter("caller_limited", "Requests refused for the caller's own limits.")?;
+    for (caller, limiters) in &limiters {
+        let refused: u64 = limiters.iter().map(|one| one.refused()).sum();
+        ConstCounter::new(refused).encode(family.encode_family(&[("caller", caller.as_str())])?)?;
+    }
+    let throttle = auth.throttle();
+    let help = "Tokens that were not known, by whether they were looked at.";
+    let mut family = page.counter("authentication_failures", help)?;
+    for (looked_at, counter) in [("true", &throttle.failures), ("false", &throttle.blocked)] {
+        counter.encode(family.encode_family(&[("looked_at", looked_at)])?)?;
+    }
+    Ok(())
+}
+
+fn connections(page: &mut DescriptorEncoder<'_>, shared: &AppState) -> fmt::Result {
+    let (strangers, known) = shared.connections.count();
+    let help = "Connections of callers, by whether a caller was known on them.";
+    let mut family = page.gauge("caller_connections", help)?;
+    for (is_known, count) in [("false", strangers), ("true", known)] {
+        family.encode_family(&[("known", is_known)])?.encode_gauge(&count)?;
+    }
+    let help = "Connections of callers that the bridge ended or did not take.";
+    let mut family = page.counter("caller_connections_ended", help)?;
+    let ended = &shared.connections;
+    for (why, counter) in [("slow", &ended.slow), ("gave-way", &ended.gave_way), ("turned-away", &ended.turned_away)] {
+        counter.encode(family.encode_family(&[("why", why)])?)?;
+    }
+    let (keyless, keyed) = shared.native.count();
+    let help = "Connections that speak the gateway's protocol, by whether they showed a key.";
+    let mut family = page.gauge("native_connections", help)?;
+    for (key, count) in [("none", keyless), ("shown", keyed)] {
+        family.encode_family(&[("key", key)])?.encode_gauge(&count)?;
+    }
+    Ok(())
+}
+
+/// How things stand at this moment.
+fn now(page: &mut DescriptorEncoder<'_>, status: &BridgeStatus) -> fmt::Result {
+    let instances = || status.instances.iter().map(|one| (one.instance.as_str(), one));
+    let shards: Vec<_> =
+        instances().flat_map(|(name, one)| one.shards.iter().map(move |shard| (name, shard))).collect();
+    gateway::encode_shards(page, &shards)?;
+    let windows: Vec<_> = instances().map(|(name, one)| (name, one.budgets.as_slice())).collect();
+    budget::encode_windows(page, &windows)?;
+    let mut family = page.gauge("link_waiting", "Commands that wait for a link.")?;
+    for (instance, one) in instances() {
+        family.encode_family(&[("pos_instance", instance)])?.encode_gauge(&one.waiting)?;
+    }
+    if let Some(cache) = &status.cache {
+        page.gauge("cache_copies", "Copies of replies.")?.encode_gauge(&cache.copies)?;
+        page.gauge("cache_size_bytes", "What the copies take, roughly.")?.encode_gauge(&cache.bytes)?;
+    }
+    let available = u32::from(status.payments.is_some());
+    page.gauge("journal_available", "1 while payments can be recorded.")?.encode_gauge(&available)?;
+    let Some(payments) = &status.payments else { return Ok(()) };
+    let mut family = page.gauge("payments", "Payments on record, by state.")?;
+    for (state, count) in payments.by_state() {
+        family.encode_family(&[("state", state.name())])?.encode_gauge(&count)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::testing::{auth, bridge};
+    use crate::http::{Config, server};
+
+    const GUIDE: &str = include_str!("../../../docs/operating.md");
+
+    #[actix_web::test]
+    async fn every_metric_is_in_the_operators_guide() {
+        let text = text(Data::new(server::state(bridge(), auth(), Config::default()))).await;
+        let names: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+        assert!(names.len() >= 35, "{names:?}");
+        let missing: Vec<_> = names.iter().filter(|name| !GUIDE.contains(&format!("`{name}`"))).collect();
+        assert!(missing.is_empty(), "not in docs/operating.md: {missing:?}");
+    }
 }

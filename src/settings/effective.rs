@@ -1,9 +1,9 @@
-//! What is in force and where it came from, for `validate --print`.
+//! The effective configuration and where each value came from, for `validate --print`.
 
 use std::collections::HashMap;
 use std::fmt;
 
-use super::fault::{Fault, Origin};
+use super::error::{ConfigError, Origin};
 
 /// One key that the program knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,26 +16,24 @@ pub struct Entry {
     pub origin: Origin,
 }
 
-/// Every key that was read, in the order in which the rooms read them, and what is no fault and yet worth a look. Displays
-/// as one line a key; secrets are redacted before they get here.
+/// Every key in the order in which it was read, and the warnings. Displays as one line a key; secrets are redacted before
+/// they get here.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Printed {
+pub struct EffectiveConfig {
     pub(super) entries: Vec<Entry>,
-    pub(super) warnings: Vec<Fault>,
+    pub(super) warnings: Vec<ConfigError>,
 }
 
-impl Printed {
-    /// The keys in the order in which they were read.
+impl EffectiveConfig {
     pub fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter()
     }
 
-    /// What the operator should look at, though it stops nothing.
-    pub fn warnings(&self) -> impl Iterator<Item = &Fault> {
+    pub fn warnings(&self) -> impl Iterator<Item = &ConfigError> {
         self.warnings.iter()
     }
 
-    /// The keys that both know and whose value is not what it was in `earlier`. Of secrets nothing can be told.
+    /// The keys in both whose value differs from `earlier`. A changed secret is not among them.
     #[must_use]
     pub fn changed_since(&self, earlier: &Self) -> Vec<&str> {
         let known: HashMap<_, _> = earlier.iter().map(|entry| (&entry.key, &entry.shown)).collect();
@@ -44,7 +42,7 @@ impl Printed {
     }
 }
 
-impl fmt::Display for Printed {
+impl fmt::Display for EffectiveConfig {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let line = |entry: &Entry| match &entry.shown {
             Some(shown) => format!("{} = {shown}", entry.key),

@@ -1,20 +1,19 @@
 //! Where a setting came from, and what is wrong with it.
 //!
-//! Whoever repairs a configuration wants every fault in one go and the line to look at. So faults are collected, sorted
-//! by place, and printed one a line. They name keys and places and never quote a value that was found: a value in the
-//! wrong place may be a secret.
+//! Errors are collected, sorted by place, and printed one a line. They name keys and places and never quote a value: it
+//! may be a secret in the wrong place.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where a setting in force came from. The order is the one in which faults are printed.
+/// Where a setting came from. Errors are printed in this order.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
     /// A line, counted from 1, of the configuration file. Line 0 is the file as a whole.
     File(PathBuf, usize),
     /// A variable of the environment, under the name it has there.
     Environment(String),
-    /// Nobody set it.
+    /// It is not set.
     Default,
 }
 
@@ -31,7 +30,7 @@ impl fmt::Display for Origin {
 
 /// One thing wrong with the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Fault {
+pub struct ConfigError {
     /// Where to look. [`Origin::Default`] where something is missing and no place can be named.
     pub origin: Origin,
     /// The dotted name of the key or section, empty where the file as a whole is meant.
@@ -40,7 +39,7 @@ pub struct Fault {
     pub message: String,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ConfigError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.origin != Origin::Default {
             write!(formatter, "{}: ", self.origin)?;
@@ -52,65 +51,65 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Everything wrong with a configuration: at least one fault, sorted by place. Displays as one line a fault.
+/// Everything wrong with a configuration: at least one error, sorted by place. Displays as one line each.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Faults(Vec<Fault>);
+pub struct ConfigErrors(Vec<ConfigError>);
 
-impl Faults {
-    /// The given faults in order of place, each once; `None` if there are none.
+impl ConfigErrors {
+    /// The given errors in order of place, each once; `None` if there are none.
     #[must_use]
-    pub fn collect(mut faults: Vec<Fault>) -> Option<Self> {
-        faults.sort();
-        faults.dedup();
-        (!faults.is_empty()).then_some(Self(faults))
+    pub fn collect(mut errors: Vec<ConfigError>) -> Option<Self> {
+        errors.sort();
+        errors.dedup();
+        (!errors.is_empty()).then_some(Self(errors))
     }
 
-    /// The faults in order of place.
-    pub fn iter(&self) -> impl Iterator<Item = &Fault> {
+    /// The errors in order of place.
+    pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
         self.0.iter()
     }
 }
 
-impl From<Fault> for Faults {
-    fn from(fault: Fault) -> Self {
-        Self(vec![fault])
+impl From<ConfigError> for ConfigErrors {
+    fn from(error: ConfigError) -> Self {
+        Self(vec![error])
     }
 }
 
-impl fmt::Display for Faults {
+impl fmt::Display for ConfigErrors {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, fault) in self.0.iter().enumerate() {
+        for (index, error) in self.0.iter().enumerate() {
             if index > 0 {
                 formatter.write_str("\n")?;
             }
-            write!(formatter, "{fault}")?;
+            write!(formatter, "{error}")?;
         }
         Ok(())
     }
 }
 
-impl std::error::Error for Faults {}
+impl std::error::Error for ConfigErrors {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn fault(origin: Origin, key: &str) -> Fault {
-        Fault { origin, key: key.into(), message: "is wrong".into() }
+    fn error(origin: Origin, key: &str) -> ConfigError {
+        ConfigError { origin, key: key.into(), message: "is wrong".into() }
     }
 
     #[test]
-    fn faults_are_printed_one_a_line_in_order_of_place_and_once_each() {
+    fn errors_are_printed_one_a_line_in_order_of_place_and_once_each() {
         let file = |line| Origin::File("bridge.toml".into(), line);
-        let faults = Faults::collect(vec![
-            fault(Origin::Default, "instances"),
-            fault(Origin::Environment("BRIDGE_A__B".into()), "a.b"),
-            fault(file(12), "d"),
-            fault(file(2), "c"),
-            fault(file(12), "d"),
+        let errors = ConfigErrors::collect(vec![
+            error(Origin::Default, "instances"),
+            error(Origin::Environment("BRIDGE_A__B".into()), "a.b"),
+            error(file(12), "d"),
+            error(file(2), "c"),
+            error(file(12), "d"),
         ]);
         assert_eq!(
-            faults.unwrap().to_string(),
+            errors.unwrap().to_string(),
             "bridge.toml:2: c: is wrong\n\
              bridge.toml:12: d: is wrong\n\
              environment BRIDGE_A__B: a.b: is wrong\n\
@@ -119,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn no_fault_makes_no_faults() {
-        assert_eq!(Faults::collect(Vec::new()), None);
+    fn no_error_makes_no_errors() {
+        assert_eq!(ConfigErrors::collect(Vec::new()), None);
     }
 }

@@ -1,13 +1,18 @@
-//! How reads were answered, counted for whoever watches.
+//! Metrics of one instance's reads: how they were answered.
+
+use std::fmt;
+
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::Counter;
 
 use super::error::Error;
 use super::freshness::Forward;
 use super::read::Served;
-use crate::telemetry::meter::Counter;
+use crate::telemetry::metrics::Families;
 
 /// How a read was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
+enum Answer {
     /// From a fresh copy.
     Hit,
     /// From an old copy that the caller allowed, while a new one is fetched.
@@ -29,8 +34,7 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// Every kind with its name.
-    pub const ALL: [(Self, &'static str); 9] = [
+    const ALL: [(Self, &'static str); 9] = [
         (Self::Hit, "hit"),
         (Self::Stale, "stale"),
         (Self::Miss, "miss"),
@@ -60,22 +64,27 @@ impl Answer {
     }
 }
 
-/// How the reads of one instance were answered.
+/// What one instance counts.
 #[derive(Debug, Default)]
-pub struct Answers([Counter; Answer::ALL.len()]);
+pub struct Metrics([Counter; Answer::ALL.len()]);
 
-impl Answers {
-    pub(super) fn note(&self, outcome: &Result<Served, Error>) {
+impl Metrics {
+    pub(super) fn answered(&self, outcome: &Result<Served, Error>) {
         if let Some(counter) = self.0.get(Answer::of(outcome) as usize) {
-            counter.count();
+            counter.inc();
         }
     }
+}
 
-    /// How many were answered so.
-    #[must_use]
-    pub fn of(&self, answer: Answer) -> u64 {
-        self.0.get(answer as usize).map_or(0, Counter::get)
+/// Shows the metrics of each instance.
+pub fn encode(page: &mut DescriptorEncoder<'_>, instances: &[(&str, &Metrics)]) -> fmt::Result {
+    let mut family = page.counter("cache_answers", "Reads, by how they were answered.")?;
+    for (instance, Metrics(counters)) in instances {
+        for ((_, answer), counter) in Answer::ALL.iter().zip(counters) {
+            counter.encode(family.encode_family(&[("pos_instance", *instance), ("answer", *answer)])?)?;
+        }
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,0 +1,24 @@
+//! The state of a reading, which all sections share.
+
+use super::effective::Entry;
+use super::error::ConfigError;
+use super::tree::Table;
+use super::unknown::Known;
+
+#[derive(Debug)]
+pub(super) struct Reading {
+    /// What was set.
+    pub(super) tree: Table,
+    /// The names that were asked for.
+    pub(super) known: Known,
+    /// What was read, in order.
+    pub(super) entries: Vec<Entry>,
+    pub(super) errors: Vec<ConfigError>,
+    pub(super) warnings: Vec<ConfigError>,
+}
+
+impl Reading {
+    pub(super) fn new(tree: Table, errors: Vec<ConfigError>) -> Self {
+        Self { tree, known: Known::default(), entries: Vec::new(), errors, warnings: Vec::new() }
+    }
+}
