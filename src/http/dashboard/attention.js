@@ -67,7 +67,7 @@ export function showFigures(status) {
   say(byId("figure-booked"), counts ? String(counts.booked) : "–");
   say(byId("figure-booked-note"), counts ? `${counts.settled} settled by hand` : "");
   say(byId("figure-copies"), status.cache ? String(status.cache.copies) : "–");
-  say(byId("figure-copies-note"), status.cache ? `of replies, ${bytes(status.cache.bytes)}` : "");
+  say(byId("figure-copies-note"), status.cache ? bytes(status.cache.bytes) : "");
   say(byId("figure-subscribers"), status.whole ? String(status.subscribers) : "–");
 }
 

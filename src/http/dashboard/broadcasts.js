@@ -25,20 +25,20 @@ function words(message, parameters) {
 }
 
 function onEvent({ event, data }) {
-  let told;
+  let entry;
   try {
-    told = JSON.parse(data);
+    entry = JSON.parse(data);
   } catch {
     return;
   }
   if (event === "message") {
     heard += 1;
     say(byId("stream-words"), LISTENING);
-    const content = words(told.message, told.parameters);
-    if (told.maybe_duplicate) content.push(el("span", { className: "badge-note" }, "perhaps a duplicate"));
-    add(told.received_at, ...content);
+    const content = words(entry.message, entry.parameters);
+    if (entry.maybe_duplicate) content.push(el("span", { className: "badge-note" }, "perhaps a duplicate"));
+    add(entry.received_at, ...content);
   } else if (event === "gap") {
-    add(Date.now(), el("span", { className: "muted" }, "Broadcasts may be missing here: "), foreign(REASONS[told.reason] ?? told.reason ?? "no reason is given"));
+    add(Date.now(), el("span", { className: "muted" }, "Broadcasts may be missing here: "), foreign(REASONS[entry.reason] ?? entry.reason ?? "no reason is given"));
   } else if (event === "reset") {
     add(Date.now(), el("span", { className: "muted" }, "The bridge began a new log; broadcasts may be missing."));
   } else if (event === "overloaded") {
