@@ -37,7 +37,7 @@ fn key(number: usize) -> Key {
 async fn pay(journal: &Journal, number: usize) {
     let pos_id = i64::try_from(number % 20).unwrap();
     let sale = Sale { pos_id, payment_method: "1".into(), products: vec![(1, 2), (3, 1)] };
-    let Reserve::Fresh(reservation) = journal.reserve(key(number), sale) else { return };
+    let Reserve::Fresh(reservation) = journal.reserve(key(number), sale).await else { return };
     let dispatched = journal.dispatch(reservation).await.unwrap();
     let is_lost = number % 10_000 == 7;
     let outcome = if is_lost { Outcome::Unknown(None) } else { Outcome::Booked(Body::items(2)) };
@@ -71,7 +71,15 @@ impl Asked {
             journal.close().await;
         }
         let journal = Journal::open(config).unwrap();
-        let middle = journal.find(key(payments / 2)).await.unwrap().map(|record| record.id);
+        let Key { instance, caller, idempotency_key } = key(payments / 2);
+        let by_key = Filter {
+            instance,
+            caller: Some(caller),
+            idempotency_key: Some(idempotency_key),
+            limit: 1,
+            ..Filter::default()
+        };
+        let middle = journal.list(by_key).await.unwrap().records.first().map(Listed::id);
         Self { journal, start_ms: median(starts), middle }
     }
 

@@ -103,7 +103,7 @@ async fn record(journal: Journal, name: usize) -> u32 {
     let (begun, mut count) = (Instant::now(), 0);
     while begun.elapsed() < SLICE {
         count += 1;
-        let Reserve::Fresh(reservation) = journal.reserve(key(name, count), sale()) else { panic!("a new key") };
+        let Reserve::Fresh(reservation) = journal.reserve(key(name, count), sale()).await else { panic!("a new key") };
         let dispatched = journal.dispatch(reservation).await.unwrap();
         journal.finish(dispatched, Outcome::Booked(Body::items(1))).await.unwrap();
     }

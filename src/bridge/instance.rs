@@ -295,7 +295,7 @@ impl Instance {
 
     /// The record of a payment of this instance.
     pub async fn payment(&self, id: RecordId) -> Result<Listed, Error> {
-        let found = self.payments.journal.look_up(&self.name, id).await?;
+        let found = self.payments.journal.find(&self.name, id).await?;
         found.filter(|found| found.key().instance == *self.name).ok_or(Error::UnknownPayment)
     }
 

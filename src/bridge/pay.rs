@@ -96,14 +96,14 @@ impl Payments {
         (write_by, shown): (Instant, Shown),
     ) -> Result<Paid, Error> {
         let pos_id = sale.pos_id;
-        match self.journal.reserve_soon(key.clone(), sale.clone()).await {
+        match self.journal.reserve(key.clone(), sale.clone()).await {
             Reserve::Fresh(reservation) => {
                 // Refused, its key is free again.
                 may_begin?;
                 let begun = Arc::clone(&self).begin(reservation, pos_id, &command, (write_by, shown)).await;
                 match begun {
                     // A late reply took the key since it was reserved.
-                    Err(Begun::KeyTaken) => Self::recorded(self.journal.reserve_soon(key, sale).await),
+                    Err(Begun::KeyTaken) => Self::recorded(self.journal.reserve(key, sale).await),
                     Err(Begun::Failed(error)) => Err(error),
                     Ok(paid) => Ok(paid),
                 }

@@ -26,7 +26,7 @@ pub(super) fn run(flags: &Validate) -> Result<ExitCode, Failure> {
     for warning in printed.warnings() {
         eprintln!("warning: {warning}");
     }
-    config.payments.inspect().map_err(anyhow::Error::from)?;
+    crate::journal::inspect(&config.payments).map_err(anyhow::Error::from)?;
     if flags.print {
         print(&printed.to_string()).map_err(anyhow::Error::from)?;
     }

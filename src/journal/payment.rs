@@ -1,31 +1,31 @@
-//! A payment in the hands of the one who makes it: first a reserved key, then a durable promise to tell its outcome.
+//! A payment in the hands of the task that makes it: first a reserved key, then the duty to tell its outcome.
 //!
-//! Both are guards, because the one who holds them may be cancelled at any await. A dropped [`Reservation`] was never
-//! recorded and frees its key. A dropped [`Dispatched`] was recorded and may have been written, so it becomes unknown;
-//! unless nobody ever got it, since the caller of `dispatch` had left, and then it was certainly never written.
+//! Both are guards, because that task may be cancelled at any await. A dropped [`Reservation`] was never recorded and frees
+//! its key. A dropped [`Dispatched`] was recorded and may have been written, so it becomes unknown; unless it never left
+//! the store, because the caller of `dispatch` had gone, and then it was certainly never written.
 
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use futures_util::future::BoxFuture;
 
+use super::apply::{Applied, Apply};
 use super::error::JournalError;
 use super::id::RecordId;
 use super::in_flight::HeldKey;
 use super::record::{Outcome, Record, Release};
 use super::state_machine::Event;
-use super::write_queue::{Applied, Job, WriteQueue};
 
 /// A key that is this payment's alone. Nothing is recorded yet, and nothing may be sent. Dropping it frees the key.
 #[derive(Debug)]
 #[must_use = "a dropped reservation frees its key"]
 pub struct Reservation {
     record: Box<Record>,
-    live: HeldKey,
+    held: HeldKey,
 }
 
 impl Reservation {
-    pub(super) fn new(record: Box<Record>, live: HeldKey) -> Self {
-        Self { record, live }
+    pub(super) fn new(record: Box<Record>, held: HeldKey) -> Self {
+        Self { record, held }
     }
 
     /// The payment's id.
@@ -34,40 +34,36 @@ impl Reservation {
         self.record.id
     }
 
-    /// Notes the newest transaction of the point of sale before the dispatch, for evidence to be told from what was
-    /// there before.
+    /// Notes the newest transaction of the point of sale before the dispatch, so that reconciliation can tell later ones
+    /// from what was there before.
     pub fn note_newest_transaction(&mut self, transaction_id: i64) {
         self.record.newest_transaction_before = Some(transaction_id);
     }
 
-    pub(super) fn hand_in(
-        self,
-        queue: &WriteQueue,
-    ) -> Result<oneshot::Receiver<Result<Dispatched, JournalError>>, JournalError> {
-        let (reply, heard) = oneshot::channel();
-        queue.hand_in(Job::Dispatch { record: self.record, live: self.live, reply })?;
-        Ok(heard)
+    pub(super) fn into_parts(self) -> (Box<Record>, HeldKey) {
+        (self.record, self.held)
     }
 }
 
-/// A payment that is recorded as on its way: it may now be written, once. Whoever holds it owes its outcome to
+/// A payment that is recorded as on its way: it may now be written, once. Its holder owes the outcome to
 /// [`finish`](super::Journal::finish). Dropped instead, the payment becomes unknown.
 #[derive(Debug)]
 #[must_use = "a dropped payment becomes unknown"]
 pub struct Dispatched {
     id: RecordId,
-    queue: Arc<WriteQueue>,
+    store: Arc<dyn Apply>,
     /// Present until the outcome is handed in.
-    live: Option<HeldKey>,
+    held: Option<HeldKey>,
     may_be_written: bool,
 }
 
 impl Dispatched {
-    pub(super) fn new(id: RecordId, live: HeldKey, queue: Arc<WriteQueue>) -> Self {
-        Self { id, queue, live: Some(live), may_be_written: false }
+    /// Dropped before [`handed_over`](Self::handed_over), the payment is released.
+    pub(super) fn new(id: RecordId, held: HeldKey, store: Arc<dyn Apply>) -> Self {
+        Self { id, store, held: Some(held), may_be_written: false }
     }
 
-    /// Only now has somebody got it who can write.
+    /// From now on it may be written.
     pub(super) fn handed_over(mut self) -> Self {
         self.may_be_written = true;
         self
@@ -79,27 +75,18 @@ impl Dispatched {
         self.id
     }
 
-    /// Gives the payment up, where it is certain that no byte of it left: the key becomes free once that is recorded.
-    /// Does not wait for it, so it can be used where nothing can be awaited.
-    pub fn never_written(mut self) {
-        self.may_be_written = false;
-    }
-
-    /// Hands the outcome in at once; the receiver hears when it is durable.
-    pub(super) fn conclude(
-        mut self,
-        outcome: Outcome,
-    ) -> Result<oneshot::Receiver<Result<Applied, JournalError>>, JournalError> {
-        let live = self.live.take();
-        self.queue.apply(self.id, Event::Outcome(outcome), live)
+    /// Hands the outcome in before this returns; the future ends when it is durable.
+    pub(super) fn conclude(mut self, outcome: Outcome) -> BoxFuture<'static, Result<Applied, JournalError>> {
+        let held = self.held.take();
+        self.store.apply(self.id, Event::Outcome(outcome), held)
     }
 }
 
 impl Drop for Dispatched {
     fn drop(&mut self) {
-        let Some(live) = self.live.take() else { return };
+        let Some(held) = self.held.take() else { return };
         let outcome =
             if self.may_be_written { Outcome::Unknown(None) } else { Outcome::Released(Release::NeverWritten) };
-        self.queue.leave(self.id, outcome, live);
+        drop(self.store.apply(self.id, Event::Outcome(outcome), Some(held)));
     }
 }

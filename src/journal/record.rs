@@ -64,6 +64,66 @@ impl fmt::Display for State {
     }
 }
 
+/// Where a record is listed and counted: under the state of its payment, or as one that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RecordState {
+    /// Its payment's state.
+    Payment(State),
+    /// The record is damaged, or was written by a later release.
+    Unreadable,
+}
+
+impl From<State> for RecordState {
+    fn from(state: State) -> Self {
+        Self::Payment(state)
+    }
+}
+
+impl RecordState {
+    /// Every state, in their order.
+    pub const ALL: [Self; 7] = [
+        Self::Payment(State::Reserved),
+        Self::Payment(State::Dispatching),
+        Self::Payment(State::Booked),
+        Self::Payment(State::Released),
+        Self::Payment(State::Unknown),
+        Self::Payment(State::Settled),
+        Self::Unreadable,
+    ];
+
+    /// The state's name in lower case, as in JSON and in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Payment(state) => state.name(),
+            Self::Unreadable => "unreadable",
+        }
+    }
+
+    /// The number that stands for it on disk; never changed and never used again.
+    pub(super) fn code(self) -> u8 {
+        match self {
+            Self::Payment(State::Reserved) => 0,
+            Self::Payment(State::Dispatching) => 1,
+            Self::Payment(State::Booked) => 2,
+            Self::Payment(State::Released) => 3,
+            Self::Payment(State::Unknown) => 4,
+            Self::Payment(State::Settled) => 5,
+            Self::Unreadable => 6,
+        }
+    }
+
+    pub(super) fn of_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.code() == code)
+    }
+}
+
+impl fmt::Display for RecordState {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
 /// Why a payment was certainly not booked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -386,5 +446,18 @@ impl Record {
             Standing::Unknown(_) => Answer::Unknown,
             Standing::Booked(_) | Standing::Released(_) | Standing::Settled(_) => Answer::Replay,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_pinned_because_they_are_on_disk() {
+        let codes = RecordState::ALL.map(RecordState::code);
+        assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6]);
+        assert!(RecordState::ALL.into_iter().all(|state| RecordState::of_code(state.code()) == Some(state)));
+        assert_eq!(RecordState::of_code(7), None);
     }
 }

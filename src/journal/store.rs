@@ -1,243 +1,25 @@
-//! What is on disk: tables of a redb file, written in one transaction a batch and read beside it.
+//! Where payment records are kept, at the level of records: what every store promises, whatever it is made of.
 //!
-//! Every commit is redb's *quick repair* kind: two syncs instead of one, for two reasons. A restart after a crash then
-//! takes a millisecond whatever the size of the file; and a commit whose sync failed can be recovered from without a
-//! restart, because the header comes to name the new pages only after they were synced, so what a reopened file shows
-//! was on disk before, but for the header itself, which the next commit writes again. Batches share the two syncs.
+//! A store keeps, finds and expires records. What may follow what is decided in `state_machine` and `attempts`, outside of
+//! every store, so that all decide alike. One suite of tests (`tests/suite.rs`) holds every store to this contract.
 //!
-//! Records are under their id, spelled as `encoding` has it. Beside them: the current record of each key, the ids whose outcome is open, the
-//! ended ones by the journal's age at their end, and a count of each state, so that nothing on the way of a payment
-//! walks a table.
+//! Durable means that the next start finds it. What a store reads is never older than what it has answered as durable.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use redb::{
-    Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition,
-    TableError, TableHandle, WriteTransaction,
-};
+use futures_util::future::BoxFuture;
 
-use super::encoding::{self, decode, encode};
-use super::error::OpenError;
+use super::apply::Apply;
+use super::error::JournalError;
 use super::id::RecordId;
-use super::index::{
-    BY_CALLER, BY_STATE, CURRENT, CallerEntry, CallerKey, CurrentEntry, CurrentKey, Entry, RecordState, StateEntry,
-    StateKey, current_id, entry_of, ids_in,
-};
-use super::record::{Record, Recovered, Standing, State, Times};
+use super::in_flight::HeldKey;
+use super::listing::{Filter, Listed, Page};
+use super::payment::Dispatched;
+use super::record::{Record, RecordState};
 use super::sale::{Fingerprint, Key};
 
-/// What this release writes. An older one is brought up to it at open; a newer one is refused.
-pub(super) const FORMAT: u64 = 2;
-
-pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("concertpos-bridge/journal");
-pub(super) const RECORDS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("records");
-const ENDED: TableDefinition<'_, (u64, u128), ()> = TableDefinition::new("ended");
-pub(super) const COUNTS: TableDefinition<'_, &str, u64> = TableDefinition::new("counts");
-/// Of the records that could not be read: the code of the state in which each was last written, and its bytes, once a
-/// readable record has taken its place.
-const UNREADABLE: TableDefinition<'_, u128, (u8, &[u8])> = TableDefinition::new("unreadable");
-
-/// Why a record cannot be read that an index names.
-pub(super) const MISSING: &str = "its record is missing";
-
-/// Records whose sizes are looked at, at either end.
-const SAMPLED: usize = 64;
-/// What a record's entries in the other tables take, about.
-const ENTRIES_BYTES: u64 = 384;
-
-const FORMAT_KEY: &str = "format";
-const AGE_KEY: &str = "age_ms";
-/// The most by which the time in an id was after, and before, the time of its record, in milliseconds.
-const ID_LEAD_KEY: &str = "id_lead_ms";
-const ID_LAG_KEY: &str = "id_lag_ms";
-/// The newest id that was ever given out here, in two halves: its record may have expired.
-const NEWEST_KEYS: [&str; 2] = ["newest_id_high", "newest_id_low"];
-
-/// The table that says whether a key was used.
-pub(super) fn keys() -> &'static str {
-    CURRENT.name()
-}
-
-/// Whether a table has few pages, however many payments there are.
-pub(super) fn is_small(table: &str) -> bool {
-    [META.name(), COUNTS.name()].contains(&table)
-}
-
-/// Why something could not be read or written.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum StoreError {
-    /// Nothing is shown: the journal recovers from a fault, or was closed.
-    #[error("the journal is not open")]
-    Closed,
-    /// The storage failed. Everything after it fails too, until the file is opened again.
-    #[error(transparent)]
-    Storage(Box<redb::Error>),
-    /// What is open is no longer at its path: whatever is written there, no start would find it.
-    #[error(transparent)]
-    Moved(Box<OpenError>),
-    /// The storage works, and this record cannot be understood.
-    #[error("record {id}: {reason}")]
-    Damaged { id: RecordId, reason: String },
-    /// Nobody waits for the listing any more.
-    #[error("nobody waits for this listing")]
-    Abandoned,
-}
-
-impl From<OpenError> for StoreError {
-    fn from(error: OpenError) -> Self {
-        Self::Moved(Box::new(error))
-    }
-}
-
-impl<E: Into<redb::Error> + StorageFault> From<E> for StoreError {
-    fn from(error: E) -> Self {
-        Self::Storage(Box::new(error.into()))
-    }
-}
-
-/// The errors of redb that are faults of the storage here.
-trait StorageFault {}
-impl StorageFault for redb::TransactionError {}
-impl StorageFault for redb::TableError {}
-impl StorageFault for redb::StorageError {}
-impl StorageFault for redb::CommitError {}
-impl StorageFault for redb::CompactionError {}
-
-/// What everybody but the writer sees: the state after the last commit, while the journal is in order.
-///
-/// The writer puts it here, because beginning to read may wait for redb, which holds a lock while it syncs a growing
-/// file: a hanging disk would then hold up whoever asks. Looking at what is here waits for nobody.
-#[derive(Debug, Default)]
-pub(super) struct View {
-    last: RwLock<Option<Arc<Snapshot>>>,
-    commits: AtomicU64,
-    condemned: AtomicBool,
-    /// By instance, how often the gateway contradicted the record of a payment, since the start.
-    contradictions: Mutex<BTreeMap<String, u64>>,
-}
-
-impl View {
-    /// Shows a newer state, or none. Who looks at an older one goes on doing so.
-    pub(super) fn show(&self, snapshot: Option<Snapshot>) {
-        let before = {
-            let mut last = self.last.write().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *last, snapshot.map(Arc::new))
-        };
-        drop(before);
-    }
-
-    /// A commit is on disk.
-    pub(super) fn committed(&self) {
-        self.commits.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn contradictions(&self, instance: &str) -> u64 {
-        let contradictions = self.contradictions.lock().unwrap_or_else(PoisonError::into_inner);
-        contradictions.get(instance).copied().unwrap_or_default()
-    }
-
-    fn contradicted(&self, instance: &str) {
-        let mut contradictions = self.contradictions.lock().unwrap_or_else(PoisonError::into_inner);
-        *contradictions.entry(instance.to_owned()).or_default() += 1;
-    }
-
-    pub(super) fn commits(&self) -> u64 {
-        self.commits.load(Ordering::Relaxed)
-    }
-
-    /// The file was found to be damaged: what it does not know may have been sold.
-    pub(super) fn condemn(&self) {
-        self.condemned.store(true, Ordering::SeqCst);
-    }
-
-    pub(super) fn is_condemned(&self) -> bool {
-        self.condemned.load(Ordering::SeqCst)
-    }
-
-    pub(super) fn is_shown(&self) -> bool {
-        self.last.read().unwrap_or_else(PoisonError::into_inner).is_some()
-    }
-
-    /// Looks at one consistent state.
-    pub(super) fn look<T>(&self, look: impl FnOnce(&Snapshot) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let last = self.last.read().unwrap_or_else(PoisonError::into_inner).clone();
-        look(&*last.ok_or(StoreError::Closed)?)
-    }
-}
-
-/// Does `work` in one transaction. `Ok` means that it is on disk, and only then the log tells of it; on an error nothing
-/// of it is reported, though after a failed sync a reopened file may show it.
-pub(super) fn commit<T>(
-    database: &Database,
-    view: &View,
-    work: impl FnOnce(&mut Batch<'_>) -> Result<T, StoreError>,
-) -> Result<T, StoreError> {
-    let mut transaction = database.begin_write()?;
-    transaction.set_quick_repair(true);
-    let mut batch = Batch::begin(&transaction)?;
-    let done = work(&mut batch)?;
-    let news = std::mem::take(&mut batch.news);
-    drop(batch);
-    transaction.commit()?;
-    for news in news {
-        news.tell(view);
-    }
-    Ok(done)
-}
-
-/// Makes the tables of an empty file.
-pub(super) fn initialise(database: &Database) -> Result<(), StoreError> {
-    commit(database, &View::default(), |batch| {
-        batch.set_format()?;
-        Ok(())
-    })
-}
-
-/// The format a file says it has; none if it is no journal.
-pub(super) fn format(database: &Database) -> Result<Option<u64>, StoreError> {
-    match database.begin_read()?.open_table(META) {
-        Ok(meta) => Ok(meta.get(FORMAT_KEY)?.map(|format| format.value())),
-        Err(TableError::Storage(error)) => Err(error.into()),
-        Err(_) => Ok(None),
-    }
-}
-
-/// About how many bytes the journal's records and their keys take, by the sizes of some at either end.
-pub(super) fn estimated_bytes(database: &Database) -> Result<u64, StoreError> {
-    let transaction = database.begin_read()?;
-    let records = transaction.open_table(RECORDS)?;
-    let (mut bytes, mut count) = (0_u64, 0_u64);
-    let ends = records.iter()?.take(SAMPLED).chain(records.iter()?.rev().take(SAMPLED));
-    for entry in ends {
-        bytes = bytes.saturating_add(entry?.1.value().len() as u64);
-        count += 1;
-    }
-    Ok(bytes.checked_div(count).unwrap_or(0).saturating_add(ENTRIES_BYTES).saturating_mul(records.len()?))
-}
-
-/// One consistent state, to be read.
-pub(super) struct Snapshot {
-    pub(super) records: ReadOnlyTable<u128, &'static [u8]>,
-    pub(super) current: ReadOnlyTable<CurrentKey, CurrentEntry>,
-    pub(super) by_state: ReadOnlyTable<StateKey, StateEntry>,
-    pub(super) by_caller: ReadOnlyTable<CallerKey, CallerEntry>,
-    unreadable: ReadOnlyTable<u128, (u8, &'static [u8])>,
-    counts: ReadOnlyTable<&'static str, u64>,
-    pub(super) id_lead_ms: i64,
-    pub(super) id_lag_ms: i64,
-    newest_id: RecordId,
-}
-
-impl fmt::Debug for Snapshot {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Snapshot")
-    }
-}
-
 /// The record that decides what a request with its key gets.
+#[derive(Debug)]
 pub(super) enum Current {
     /// It can be read.
     Record(Box<Record>),
@@ -245,405 +27,47 @@ pub(super) enum Current {
     Unreadable(RecordId, Option<Fingerprint>),
 }
 
-impl Snapshot {
-    /// The state after the last commit.
-    pub(super) fn of(database: &Database) -> Result<Self, StoreError> {
-        let transaction = database.begin_read()?;
-        let meta = transaction.open_table(META)?;
-        let milliseconds = |name| -> Result<i64, StoreError> {
-            Ok(meta.get(name)?.map_or(0, |stored| i64::try_from(stored.value()).unwrap_or(i64::MAX)))
-        };
-        Ok(Self {
-            records: transaction.open_table(RECORDS)?,
-            current: transaction.open_table(CURRENT)?,
-            by_state: transaction.open_table(BY_STATE)?,
-            by_caller: transaction.open_table(BY_CALLER)?,
-            unreadable: transaction.open_table(UNREADABLE)?,
-            counts: transaction.open_table(COUNTS)?,
-            id_lead_ms: milliseconds(ID_LEAD_KEY)?,
-            id_lag_ms: milliseconds(ID_LAG_KEY)?,
-            newest_id: newest_id(&meta)?,
-        })
-    }
+/// What a read is answered with. Dropping it ends the read.
+pub(super) type Reading<'s, T> = BoxFuture<'s, Result<T, JournalError>>;
 
-    pub(super) fn get(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
-        get(&self.records, id)
-    }
+/// A store of payment records.
+///
+/// Futures may be dropped at any await. Reads have no deadline of their own, that is the caller's; what they occupy in the
+/// store is bounded.
+pub(super) trait Store: Apply {
+    /// The latest attempt under a key.
+    fn current(&self, key: Key) -> Reading<'_, Option<Current>>;
 
-    /// The record that decides what a request with `key` gets.
-    pub(super) fn current(&self, key: &Key) -> Result<Option<Current>, StoreError> {
-        let Some((id, fingerprint)) = current_id(&self.current, key)? else { return Ok(None) };
-        match get(&self.records, id) {
-            Ok(Some(record)) => Ok(Some(Current::Record(Box::new(record)))),
-            // A key without its record must not look free.
-            Ok(None) | Err(StoreError::Damaged { .. }) => Ok(Some(Current::Unreadable(id, fingerprint))),
-            Err(fault) => Err(fault),
-        }
-    }
+    /// Records a payment as on its way, unless another holds its key; durable when the future ends, and only then may a
+    /// byte of it leave. Handed in before this returns. If the future is dropped, or fails after the record became
+    /// durable, the payment is released, for no byte of it left. `held` goes on in the answer.
+    fn dispatch(&self, reserved: Box<Record>, held: HeldKey) -> BoxFuture<'static, Result<Dispatched, JournalError>>;
 
-    /// Shows records to `wanted`, newest first, until it has seen enough. What cannot be read is left out.
-    pub(super) fn newest_while(&self, mut wanted: impl FnMut(&Record) -> bool) -> Result<(), StoreError> {
-        for entry in self.records.iter()?.rev() {
-            let (id, stored) = entry?;
-            if decode(id.value().into(), stored.value()).is_ok_and(|record| !wanted(&record)) {
-                break;
-            }
-        }
-        Ok(())
-    }
+    /// The record of this id.
+    fn get(&self, id: RecordId) -> Reading<'_, Option<Record>>;
 
-    /// The greatest id that was ever on record.
-    pub(super) fn newest(&self) -> Result<Option<RecordId>, StoreError> {
-        let last = self.records.last()?.map(|(id, _)| id.value().into());
-        Ok(last.max(Some(self.newest_id).filter(|newest| newest.as_u128() > 0)))
-    }
+    /// The record of this id, or what is known of it where it is of this instance and cannot be read.
+    fn find(&self, instance: &str, id: RecordId) -> Reading<'_, Option<Listed>>;
 
-    /// The state in which a record was last written that cannot be read.
-    pub(super) fn last_state(&self, id: RecordId) -> Result<Option<State>, StoreError> {
-        let was = self.unreadable.get(id.as_u128())?.and_then(|was| RecordState::of_code(was.value().0));
-        Ok(was.and_then(|was| if let RecordState::Payment(state) = was { Some(state) } else { None }))
-    }
+    /// Records, newest first, a page at a time. Too many at once are refused as [`JournalError::Overloaded`].
+    fn list(&self, filter: Filter) -> Reading<'_, Page>;
 
-    pub(super) fn count(&self, state: RecordState) -> Result<u64, StoreError> {
-        Ok(self.counts.get(state.name())?.map_or(0, |count| count.value()))
-    }
-}
+    /// How many records are in each state.
+    fn counts(&self) -> Reading<'_, BTreeMap<RecordState, u64>>;
 
-/// One transaction, to be written.
-pub(super) struct Batch<'t> {
-    pub(super) meta: Table<'t, &'static str, u64>,
-    pub(super) records: Table<'t, u128, &'static [u8]>,
-    pub(super) current: Table<'t, CurrentKey, CurrentEntry>,
-    pub(super) by_state: Table<'t, StateKey, StateEntry>,
-    by_caller: Table<'t, CallerKey, CallerEntry>,
-    ended: Table<'t, (u64, u128), ()>,
-    unreadable: Table<'t, u128, (u8, &'static [u8])>,
-    counts: Table<'t, &'static str, u64>,
-    /// What the log is told once all of this is on disk.
-    pub(super) news: Vec<News>,
-}
+    /// Each payment that the gateway may have counted since `since_ms` by the wall clock, with its instance and the end of
+    /// its exchange. Only at a start, before callers are served: it may block.
+    fn sent_since(&self, since_ms: i64) -> Result<Vec<(String, i64)>, JournalError>;
 
-/// What became of a payment.
-pub(super) enum News {
-    /// It went from one state to another.
-    Moved {
-        /// The payment.
-        id: RecordId,
-        /// Where it was.
-        from: RecordState,
-        /// Where it is.
-        to: RecordState,
-    },
-    /// The gateway says something that does not agree with its record.
-    Contradicted {
-        /// The payment.
-        id: RecordId,
-        /// Its instance.
-        instance: String,
-        /// Where it stands.
-        state: RecordState,
-    },
-    /// The gateway's reply was too long to be kept whole.
-    Shortened {
-        /// The payment.
-        id: RecordId,
-        /// How long it was.
-        bytes: u64,
-    },
-    /// Its record cannot be read.
-    Unreadable {
-        /// The payment.
-        id: RecordId,
-        /// The state in which it was last written.
-        was: RecordState,
-        /// Why.
-        reason: String,
-    },
-}
+    /// How often the gateway contradicted the record of a payment of this instance since the store was opened.
+    fn contradictions(&self, instance: &str) -> u64;
 
-impl News {
-    fn tell(self, view: &View) {
-        match self {
-            Self::Moved { id, from, to } => tracing::info!(payment = %id, %from, %to, "payment"),
-            Self::Contradicted { id, instance, state } => {
-                view.contradicted(&instance);
-                tracing::error!(instance, payment = %id, %state, "the gateway contradicts the record of a payment");
-            }
-            Self::Shortened { id, bytes } => {
-                tracing::warn!(payment = %id, bytes, "the reply to a payment is too long to be kept whole");
-            }
-            Self::Unreadable { id, was, reason } => {
-                tracing::error!(payment = %id, %was, reason,
-                    "the record of a payment cannot be read: its key stays taken until somebody settles it");
-            }
-        }
-    }
-}
+    /// Commits since the store was opened.
+    fn commits(&self) -> u64;
 
-impl<'t> Batch<'t> {
-    pub(super) fn begin(transaction: &'t WriteTransaction) -> Result<Self, StoreError> {
-        Ok(Self {
-            meta: transaction.open_table(META)?,
-            records: transaction.open_table(RECORDS)?,
-            current: transaction.open_table(CURRENT)?,
-            by_state: transaction.open_table(BY_STATE)?,
-            by_caller: transaction.open_table(BY_CALLER)?,
-            ended: transaction.open_table(ENDED)?,
-            unreadable: transaction.open_table(UNREADABLE)?,
-            counts: transaction.open_table(COUNTS)?,
-            news: Vec::new(),
-        })
-    }
+    /// Whether payments can be recorded, as far as is known.
+    fn is_available(&self) -> bool;
 
-    pub(super) fn get(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
-        get(&self.records, id)
-    }
-
-    pub(super) fn current(&self, key: &Key) -> Result<Option<Record>, StoreError> {
-        let Some((id, _)) = current_id(&self.current, key)? else { return Ok(None) };
-        match self.get(id)? {
-            Some(record) => Ok(Some(record)),
-            // A key without its record must not look free.
-            None => Err(StoreError::Damaged { id, reason: MISSING.into() }),
-        }
-    }
-
-    /// The journal's stored age.
-    pub(super) fn age_ms(&self) -> Result<u64, StoreError> {
-        Ok(self.meta.get(AGE_KEY)?.map_or(0, |age| age.value()))
-    }
-
-    pub(super) fn set_age_ms(&mut self, age_ms: u64) -> Result<(), StoreError> {
-        self.meta.insert(AGE_KEY, age_ms)?;
-        Ok(())
-    }
-
-    /// The ids in a state, of every instance.
-    pub(super) fn ids_in(&self, state: RecordState) -> Result<Vec<RecordId>, StoreError> {
-        ids_in(&self.by_state, state)
-    }
-
-    /// Adds a record and makes it the current one of its key.
-    pub(super) fn insert(&mut self, record: &Record, age_ms: u64) -> Result<(), StoreError> {
-        self.put(None, record, age_ms)?;
-        if newest_id(&self.meta)? < record.id {
-            let id = record.id.as_u128();
-            for (name, half) in NEWEST_KEYS.into_iter().zip([id >> 64, id & u128::from(u64::MAX)]) {
-                self.meta.insert(name, u64::try_from(half).unwrap_or(u64::MAX))?;
-            }
-        }
-        self.note_clock(record.id, record.times.created_ms)?;
-        self.make_current(&record.key, record.id, Some(record.fingerprint))
-    }
-
-    /// Makes a record the one that decides what a request with its key gets.
-    pub(super) fn make_current(
-        &mut self,
-        key: &Key,
-        id: RecordId,
-        fingerprint: Option<Fingerprint>,
-    ) -> Result<(), StoreError> {
-        let Key { instance, caller, idempotency_key } = key;
-        let fingerprint = fingerprint.unwrap_or(Fingerprint::UNKNOWN);
-        let key = (instance.as_str(), idempotency_key.as_str(), caller.as_str());
-        self.current.insert(key, (id.as_u128(), fingerprint.bytes()))?;
-        Ok(())
-    }
-
-    /// Notes how far the time in an id is from the time of its record, for listings between two times.
-    pub(super) fn note_clock(&mut self, id: RecordId, created_ms: i64) -> Result<(), StoreError> {
-        let lead_ms = id.time_ms().saturating_sub(created_ms);
-        for (name, ms) in [(ID_LEAD_KEY, lead_ms), (ID_LAG_KEY, lead_ms.saturating_neg())] {
-            let known = self.meta.get(name)?.map_or(0, |known| known.value());
-            match u64::try_from(ms) {
-                Ok(ms) if ms > known => drop(self.meta.insert(name, ms)?),
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes a record that was in state `before`, at the journal's present age.
-    pub(super) fn put(&mut self, before: Option<RecordState>, record: &Record, age_ms: u64) -> Result<(), StoreError> {
-        let id = record.id.as_u128();
-        self.records.insert(id, encode(record)?.as_slice())?;
-        let state = record.state();
-        if before == Some(state.into()) {
-            return Ok(());
-        }
-        self.list_under(before, state.into(), record.id, &Entry::of(record))?;
-        if state.has_ended() {
-            self.ended.insert((age_ms, id), ())?;
-        }
-        Ok(())
-    }
-
-    /// Lists and counts a record under `state`, and no longer under the one before.
-    pub(super) fn list_under(
-        &mut self,
-        before: Option<RecordState>,
-        state: RecordState,
-        id: RecordId,
-        entry: &Entry,
-    ) -> Result<(), StoreError> {
-        if let Some(before) = before {
-            self.unlist(before, id, &entry.key)?;
-        }
-        let (instance, caller, id) = (entry.key.instance.as_str(), entry.key.caller.as_str(), id.as_u128());
-        self.by_state.insert((state.code(), instance, id), entry.by_state())?;
-        self.by_caller.insert((instance, caller, state.code(), id), (entry.pos_id, entry.created_ms))?;
-        self.count(state, u64::saturating_add)
-    }
-
-    fn unlist(&mut self, state: RecordState, id: RecordId, key: &Key) -> Result<(), StoreError> {
-        let (instance, caller, id) = (key.instance.as_str(), key.caller.as_str(), id.as_u128());
-        self.by_caller.remove((instance, caller, state.code(), id))?;
-        let was_listed = self.by_state.remove((state.code(), instance, id))?.is_some();
-        if was_listed { self.count(state, u64::saturating_sub) } else { Ok(()) }
-    }
-
-    /// Lists a record as unreadable, if it cannot be read and any index knows it. It never expires.
-    pub(super) fn mark_unreadable(&mut self, id: RecordId) -> Result<(), StoreError> {
-        let reason = match self.get(id) {
-            Ok(Some(_)) => return Ok(()),
-            Ok(None) => MISSING.to_owned(),
-            Err(StoreError::Damaged { reason, .. }) => reason,
-            Err(fault) => return Err(fault),
-        };
-        match entry_of(&self.by_state, id)? {
-            Some((was @ RecordState::Payment(_), entry)) => {
-                self.list_under(Some(was), RecordState::Unreadable, id, &entry)?;
-                self.unreadable.insert(id.as_u128(), (was.code(), [].as_slice()))?;
-                self.news.push(News::Unreadable { id, was, reason });
-                Ok(())
-            }
-            Some((RecordState::Unreadable, _)) | None => Ok(()),
-        }
-    }
-
-    /// Lists those again under their own state that were unreadable and are not any more: after a change of release.
-    pub(super) fn unmark_readable(&mut self, age_ms: u64) -> Result<(), StoreError> {
-        for id in self.ids_in(RecordState::Unreadable)? {
-            match self.get(id) {
-                Ok(Some(record)) => {
-                    self.put(Some(RecordState::Unreadable), &record, age_ms)?;
-                    self.unreadable.remove(id.as_u128())?;
-                }
-                Ok(None) | Err(StoreError::Damaged { .. }) => {}
-                Err(fault) => return Err(fault),
-            }
-        }
-        Ok(())
-    }
-
-    /// What a record that cannot be read is taken for when its payment is decided: one of unknown outcome, at the revision
-    /// that [`Unreadable`](super::Unreadable) is settled by. Also where it is listed.
-    pub(super) fn remade(&self, id: RecordId) -> Result<Option<(RecordState, Record)>, StoreError> {
-        let Some((state, entry)) = entry_of(&self.by_state, id)? else { return Ok(None) };
-        let reason = match self.get(id) {
-            Ok(_) => MISSING.to_owned(),
-            Err(StoreError::Damaged { reason, .. }) => reason,
-            Err(fault) => return Err(fault),
-        };
-        let stored = self.records.get(id.as_u128())?;
-        let remains = stored.and_then(|stored| encoding::remains(stored.value())).filter(|one| one.key == entry.key);
-        let current = current_id(&self.current, &entry.key)?.filter(|(current, _)| *current == id);
-        let recovered = Recovered { reason, sale_known: remains.is_some() };
-        let mut record = Record::recovered(id, entry.key, entry.pos_id, entry.created_ms, recovered);
-        record.standing = Standing::Unknown(None);
-        if let Some(remains) = remains {
-            record.fingerprint = remains.sale.fingerprint();
-            (record.sale, record.previous) = (remains.sale, remains.previous);
-            record.times = Times { ended_ms: None, ..remains.times };
-        }
-        if let Some((_, Some(fingerprint))) = current {
-            record.fingerprint = fingerprint;
-        }
-        Ok(Some((state, record)))
-    }
-
-    /// Keeps the bytes of a record that cannot be read, before another is written in its place.
-    pub(super) fn keep_bytes(&mut self, id: RecordId, listed: RecordState) -> Result<(), StoreError> {
-        let id = id.as_u128();
-        let was = self.unreadable.get(id)?.map_or(listed.code(), |known| known.value().0);
-        if let Some(stored) = self.records.get(id)? {
-            self.unreadable.insert(id, (was, stored.value()))?;
-        }
-        Ok(())
-    }
-
-    /// Forgets at most `limit` records that ended at `horizon_ms` of the journal's age or before; says how many.
-    pub(super) fn expire(&mut self, horizon_ms: u64, limit: usize) -> Result<usize, StoreError> {
-        let due: Vec<(u64, u128)> = self
-            .ended
-            .range(..=(horizon_ms, u128::MAX))?
-            .take(limit)
-            .map(|entry| Ok(entry?.0.value()))
-            .collect::<Result<_, StoreError>>()?;
-        for (age_ms, id) in &due {
-            match self.get((*id).into()) {
-                // It ended again since: a late reply took back its refusal. It is due by its later end.
-                Ok(Some(record)) if record.ended_age_ms.is_some_and(|later_ms| later_ms != *age_ms) => {}
-                Ok(Some(record)) => self.forget(&record)?,
-                Ok(None) => {}
-                // What became of it is not known, so it stays: better than freeing the wrong key.
-                Err(StoreError::Damaged { id, .. }) => self.mark_unreadable(id)?,
-                Err(fault) => return Err(fault),
-            }
-            self.ended.remove((*age_ms, *id))?;
-        }
-        Ok(due.len())
-    }
-
-    fn forget(&mut self, record: &Record) -> Result<(), StoreError> {
-        let Key { instance, caller, idempotency_key } = &record.key;
-        let key = (instance.as_str(), idempotency_key.as_str(), caller.as_str());
-        let id = record.id.as_u128();
-        let is_current = self.current.get(key)?.is_some_and(|current| current.value().0 == id);
-        if is_current {
-            self.current.remove(key)?;
-        }
-        self.records.remove(id)?;
-        self.unreadable.remove(id)?;
-        self.unlist(record.state().into(), record.id, &record.key)
-    }
-
-    pub(super) fn count(&mut self, state: RecordState, step: fn(u64, u64) -> u64) -> Result<(), StoreError> {
-        let count = self.counts.get(state.name())?.map_or(0, |count| count.value());
-        self.counts.insert(state.name(), step(count, 1))?;
-        Ok(())
-    }
-
-    /// Begins to count from nothing.
-    pub(super) fn reset_counts(&mut self) -> Result<(), StoreError> {
-        for state in RecordState::ALL {
-            self.counts.insert(state.name(), 0)?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn set_format(&mut self) -> Result<(), StoreError> {
-        self.meta.insert(FORMAT_KEY, FORMAT)?;
-        Ok(())
-    }
-}
-
-fn newest_id(meta: &impl ReadableTable<&'static str, u64>) -> Result<RecordId, StoreError> {
-    let [high, low] = NEWEST_KEYS;
-    let half = |name| -> Result<u128, StoreError> { Ok(meta.get(name)?.map_or(0, |half| u128::from(half.value()))) };
-    Ok(RecordId::from((half(high)? << 64) | half(low)?))
-}
-
-fn get(records: &impl ReadableTable<u128, &'static [u8]>, id: RecordId) -> Result<Option<Record>, StoreError> {
-    let stored = records.get(id.as_u128())?;
-    let record = stored.map(|stored| decode(id, stored.value())).transpose();
-    record.map_err(|reason| StoreError::Damaged { id, reason })
-}
-
-/// The bytes kept of a record that could not be read.
-#[cfg(test)]
-pub(super) fn kept_bytes(disk: &super::tests::disk::Disk, id: RecordId) -> Vec<u8> {
-    let database = redb::Builder::new().create_with_backend(disk.clone()).unwrap();
-    let kept = database.begin_read().unwrap().open_table(UNREADABLE).unwrap();
-    kept.get(id.as_u128()).unwrap().unwrap().value().1.to_vec()
+    /// Takes nothing more, makes durable what was handed in, and lets go of what it is kept on.
+    fn close(&self) -> BoxFuture<'_, ()>;
 }

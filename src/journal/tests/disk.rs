@@ -6,8 +6,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use redb::StorageBackend;
 
-use crate::journal::OpenError;
-use crate::journal::directory::{CACHE_BYTES, Medium};
+use crate::journal::embedded::medium::{CACHE_BYTES, Medium};
+use crate::journal::error::OpenError;
 
 /// The smallest piece that is written whole.
 const SECTOR: usize = 512;

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use tokio::runtime::Builder as Runtime;
 
 use super::*;
-use crate::journal::{Filter, RecordState};
+use crate::journal::RecordState;
 
 #[derive(Debug, Clone)]
 struct Payment {
@@ -58,7 +58,7 @@ fn filters() -> impl Strategy<Value = Filter> {
     )
 }
 
-fn is_wanted(filter: &Filter, record: &Record) -> bool {
+pub(super) fn is_wanted(filter: &Filter, record: &Record) -> bool {
     let created_ms = record.times.created_ms;
     record.key.instance == filter.instance
         && filter.caller.as_ref().is_none_or(|caller| *caller == record.key.caller)
@@ -73,7 +73,7 @@ async fn make(journal: &Journal, payment: &Payment) -> Option<Record> {
     let key =
         Key { instance: payment.instance.into(), caller: payment.caller.into(), idempotency_key: payment.name.into() };
     let sale = Sale { pos_id: payment.pos_id, ..sale(1) };
-    let Reserve::Fresh(reservation) = journal.reserve(key, sale) else { return None };
+    let Reserve::Fresh(reservation) = journal.reserve(key, sale).await else { return None };
     let dispatched = journal.dispatch(reservation).await.unwrap();
     Some(journal.finish(dispatched, outcome(payment.outcome)).await.unwrap())
 }
@@ -92,6 +92,26 @@ async fn all_pages(journal: &Journal, mut filter: Filter) -> Vec<Record> {
     }
 }
 
+async fn compare<P: Place>(payments: &[Payment], filters: &[Filter], restarts: bool) {
+    let (place, clock) = (P::default(), Arc::new(HandClock::default()));
+    let mut journal = open(&place, &clock);
+    let mut made = Vec::new();
+    for (number, payment) in payments.iter().enumerate() {
+        clock.step_wall(payment.step_ms);
+        made.splice(0..0, make(&journal, payment).await);
+        if restarts && number == 5 {
+            journal.close().await;
+            journal = open(&place, &clock);
+        }
+    }
+    assert!(made.is_sorted_by(|newer, older| newer.id > older.id), "ids grow");
+    for filter in filters {
+        let wanted: Vec<_> = made.iter().filter(|record| is_wanted(filter, record)).map(|one| one.id).collect();
+        let listed = all_pages(&journal, filter.clone()).await;
+        assert_eq!(listed.iter().map(|record| record.id).collect::<Vec<_>>(), wanted, "{filter:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
@@ -102,25 +122,8 @@ proptest! {
         restarts in any::<bool>(),
     ) {
         let runtime = Runtime::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let (disk, clock) = (Disk::default(), Arc::new(HandClock::default()));
-            let mut journal = open(&disk, &clock);
-            let mut made = Vec::new();
-            for (number, payment) in payments.iter().enumerate() {
-                clock.step_wall(payment.step_ms);
-                made.splice(0..0, make(&journal, payment).await);
-                if restarts && number == 5 {
-                    journal.close().await;
-                    journal = open(&disk, &clock);
-                }
-            }
-            assert!(made.is_sorted_by(|newer, older| newer.id > older.id), "ids grow");
-            for filter in filters {
-                let wanted: Vec<_> = made.iter().filter(|record| is_wanted(&filter, record)).map(|one| one.id).collect();
-                let listed = all_pages(&journal, filter.clone()).await;
-                assert_eq!(listed.iter().map(|record| record.id).collect::<Vec<_>>(), wanted, "{filter:?}");
-            }
-        });
+        runtime.block_on(compare::<Disk>(&payments, &filters, restarts));
+        runtime.block_on(compare::<Memory>(&payments, &filters, restarts));
     }
 }
 
@@ -161,7 +164,8 @@ async fn a_listing_by_state_or_key_reads_little_however_many_records_there_are()
 #[tokio::test]
 async fn a_listing_that_nobody_waits_for_ends() {
     let disk = Disk::default();
-    let journal = many(&disk).await;
+    many(&disk).await.close().await;
+    let (store, journal) = open_embedded(&disk);
     disk.hold_reads();
     let filter = Filter { instance: "demo".into(), limit: 3000, ..Filter::default() };
     {
@@ -171,7 +175,7 @@ async fn a_listing_that_nobody_waits_for_ends() {
     }
     let before = disk.reads();
     disk.release_reads();
-    until("it gives its place back", || journal.0.scans.are_idle()).await;
+    until("it gives its place back", || store.scans.are_idle()).await;
     let reads = disk.reads() - before;
     assert!(reads < 60, "{reads} reads after its caller had gone");
     assert_eq!(all_pages(&journal, filter).await.len(), 2001);

@@ -1,17 +1,20 @@
 //! The journal as a whole: on a simulated disk that fails and crashes as told, and on real files.
 
 pub(crate) mod disk;
+mod embedded;
 mod faults;
 mod listing;
+mod memory;
 mod model;
 mod moved;
 mod opening;
-mod payments;
 mod power;
+mod suite;
 mod unreadable;
 mod upgrade;
 mod verification;
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,14 +24,18 @@ use serde_json::value::RawValue;
 use tokio::task;
 
 use super::clock::{Clock, SystemClock};
-use super::store;
+use super::embedded::medium::Medium;
+use super::embedded::store::EmbeddedStore;
+use super::embedded::tables;
 use super::{
-    Candidate, Config, Dispatched, Journal, JournalError, Key, Lookup, Outcome, Record, RecordId, Release, Reservation,
+    Candidate, Config, Dispatched, Filter, Journal, JournalError, Key, Lookup, OpenError, Outcome, Record, RecordId,
+    Release, Reservation,
 };
 use super::{Reserve, Sale, State, Verdict};
 use crate::journal::record::Finding;
 use crate::protocol::{Body, GatewayError};
-use disk::Disk;
+use disk::{Disk, Failure};
+use memory::Memory;
 
 const KEEP: Duration = Config::LEAST_KEEP;
 const INSTANT: Duration = Duration::from_millis(1);
@@ -60,19 +67,86 @@ impl Clock for HandClock {
     }
 }
 
-fn open(disk: &Disk, clock: &Arc<HandClock>) -> Journal {
-    Journal::open_on(disk.clone(), KEEP, Arc::clone(clock) as Arc<dyn Clock>).unwrap()
+/// What a journal is kept on, and what outlives it.
+trait Place: fmt::Debug + Default + Sized {
+    fn open(&self, clock: Arc<dyn Clock>) -> Journal;
+
+    /// What a crash now leaves.
+    fn after_crash(&self, seed: u64) -> Self;
+
+    /// Lets commits hang until they are let go.
+    fn hold_commits(&self);
+
+    fn release_commits(&self);
+
+    fn has_held_commit(&self) -> bool;
+
+    /// Fails after some more operations, where the place can fail.
+    fn fail_after(&self, _: Failure, _: u32) {}
+
+    fn heal(&self) {}
+}
+
+impl Place for Disk {
+    fn open(&self, clock: Arc<dyn Clock>) -> Journal {
+        open_on(self.clone(), clock).unwrap()
+    }
+
+    fn after_crash(&self, seed: u64) -> Self {
+        self.after_crash(seed)
+    }
+
+    fn hold_commits(&self) {
+        self.hold_syncs();
+    }
+
+    fn release_commits(&self) {
+        self.release_syncs();
+    }
+
+    fn has_held_commit(&self) -> bool {
+        self.has_hanging_sync()
+    }
+
+    fn fail_after(&self, failure: Failure, operations: u32) {
+        self.fail_after(failure, operations);
+    }
+
+    fn heal(&self) {
+        self.heal();
+    }
+}
+
+fn open(place: &impl Place, clock: &Arc<HandClock>) -> Journal {
+    place.open(Arc::<HandClock>::clone(clock))
+}
+
+fn open_on(medium: impl Medium, clock: Arc<dyn Clock>) -> Result<Journal, OpenError> {
+    let (store, newest) = EmbeddedStore::open_on(medium, KEEP, Arc::clone(&clock))?;
+    Ok(Journal::over(Arc::new(store), newest, clock))
+}
+
+/// A journal, and its store for what only the embedded one has.
+fn open_embedded(disk: &Disk) -> (Arc<EmbeddedStore>, Journal) {
+    let clock: Arc<dyn Clock> = Arc::new(HandClock::default());
+    let (store, newest) = EmbeddedStore::open_on(disk.clone(), KEEP, Arc::clone(&clock)).unwrap();
+    let store = Arc::new(store);
+    (Arc::clone(&store), Journal::over(store, newest, clock))
+}
+
+fn on_new<P: Place>() -> (P, Journal) {
+    let place = P::default();
+    let journal = open(&place, &Arc::default());
+    (place, journal)
 }
 
 /// A journal on a simulated disk, with the machine's own clock, for tests of those who pay.
 pub(crate) fn on_disk(disk: &Disk) -> Journal {
-    Journal::open_on(disk.clone(), KEEP, Arc::new(SystemClock::default())).unwrap()
+    open_on(disk.clone(), Arc::new(SystemClock::default())).unwrap()
 }
 
 fn on_new_disk() -> (Disk, Journal) {
-    let disk = Disk::default();
-    let journal = open(&disk, &Arc::default());
-    (disk, journal)
+    on_new()
 }
 
 fn key(name: &str) -> Key {
@@ -99,15 +173,15 @@ fn verdict(outcome: Finding) -> Verdict {
     Verdict { outcome, reason: "counted the till".into(), by: "ops".into() }
 }
 
-fn reserve(journal: &Journal, name: &str) -> Reservation {
-    match journal.reserve(key(name), sale(1)) {
+async fn reserve(journal: &Journal, name: &str) -> Reservation {
+    match journal.reserve(key(name), sale(1)).await {
         Reserve::Fresh(reservation) => reservation,
         other => panic!("{name} should be free: {other:?}"),
     }
 }
 
 async fn dispatch(journal: &Journal, name: &str) -> Dispatched {
-    journal.dispatch(reserve(journal, name)).await.unwrap()
+    journal.dispatch(reserve(journal, name).await).await.unwrap()
 }
 
 async fn pay(journal: &Journal, name: &str, outcome: Outcome) -> Record {
@@ -119,7 +193,7 @@ async fn pay(journal: &Journal, name: &str, outcome: Outcome) -> Record {
 fn overwrite(disk: &Disk, id: RecordId, stored: Option<&[u8]>) {
     let database = Builder::new().create_with_backend(disk.clone()).unwrap();
     let transaction = database.begin_write().unwrap();
-    let mut records = transaction.open_table(store::RECORDS).unwrap();
+    let mut records = transaction.open_table(tables::RECORDS).unwrap();
     match stored {
         Some(stored) => drop(records.insert(id.as_u128(), stored).unwrap()),
         None => drop(records.remove(id.as_u128()).unwrap()),
@@ -131,8 +205,21 @@ fn overwrite(disk: &Disk, id: RecordId, stored: Option<&[u8]>) {
 /// What is stored of a record, in a journal that is closed.
 fn stored(disk: &Disk, id: RecordId) -> Vec<u8> {
     let database = Builder::new().create_with_backend(disk.clone()).unwrap();
-    let records = database.begin_read().unwrap().open_table(store::RECORDS).unwrap();
+    let records = database.begin_read().unwrap().open_table(tables::RECORDS).unwrap();
     records.get(id.as_u128()).unwrap().unwrap().value().to_vec()
+}
+
+/// The latest attempt under a key.
+async fn current(journal: &Journal, name: &str) -> Result<Option<Record>, JournalError> {
+    let Key { instance, caller, idempotency_key } = key(name);
+    let filter = Filter {
+        instance,
+        caller: Some(caller),
+        idempotency_key: Some(idempotency_key),
+        limit: 1,
+        ..Filter::default()
+    };
+    Ok(journal.list(filter).await?.readable().pop())
 }
 
 async fn state(journal: &Journal, id: RecordId) -> Option<State> {
@@ -151,7 +238,7 @@ async fn settled_down(journal: &Journal) -> Result<(), JournalError> {
 pub(crate) async fn filled(payments: usize) -> Disk {
     let (disk, journal) = on_new_disk();
     let names: Vec<_> = (0..payments).map(|number| number.to_string()).collect();
-    for names in names.chunks(1000) {
+    for names in names.chunks(100) {
         futures_util::future::join_all(names.iter().map(|name| pay(&journal, name, booked()))).await;
     }
     journal.close().await;

@@ -8,7 +8,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::disk::Failure;
 use super::*;
-use crate::journal::{Filter, Late};
+use crate::journal::Late;
 
 const KEYS: usize = 3;
 
@@ -22,7 +22,6 @@ enum Step {
     Dispatch(usize),
     Finish(usize, Told),
     Leave(usize),
-    NeverWritten(usize),
     Late(usize, Told),
     Settle(usize, Finding),
     Run {
@@ -78,7 +77,6 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => key.clone().prop_map(Step::Dispatch),
         5 => (key.clone(), told.clone()).prop_map(|(key, told)| Step::Finish(key, told)),
         1 => key.clone().prop_map(Step::Leave),
-        1 => key.clone().prop_map(Step::NeverWritten),
         2 => (key.clone(), told).prop_map(|(key, told)| Step::Late(key, told)),
         2 => (key, finding).prop_map(|(key, finding)| Step::Settle(key, finding)),
         2 => (1..90_000u64, any::<i32>()).prop_map(|(ms, wall)| Step::Run { ms, wall_ms: i64::from(wall) * 1_000_000 }),
@@ -108,9 +106,9 @@ enum Held {
     Dispatched(Dispatched),
 }
 
-struct Life {
+struct Life<P> {
     runtime: Runtime,
-    disk: Disk,
+    place: P,
     clock: Arc<HandClock>,
     journal: Journal,
     attempts: [Option<Attempt>; KEYS],
@@ -120,13 +118,13 @@ struct Life {
     crash_on_fault: Option<u64>,
 }
 
-impl Life {
+impl<P: Place> Life<P> {
     fn new() -> Self {
-        let (disk, clock) = (Disk::default(), Arc::new(HandClock::default()));
+        let (place, clock) = (P::default(), Arc::new(HandClock::default()));
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        let journal = open(&disk, &clock);
+        let journal = open(&place, &clock);
         let (attempts, held) = Default::default();
-        Self { runtime, disk, clock, journal, attempts, held, ran_ms: 0, crash_on_fault: None }
+        Self { runtime, place, clock, journal, attempts, held, ran_ms: 0, crash_on_fault: None }
     }
 
     fn key(at: usize) -> Key {
@@ -157,19 +155,11 @@ impl Life {
                     self.told(key, id, Told::Nothing, written);
                 }
             }
-            Step::NeverWritten(key) => {
-                if let Some(dispatched) = self.take_dispatched(key) {
-                    let id = dispatched.id();
-                    dispatched.never_written();
-                    let written = self.settle_down();
-                    self.told(key, id, Told::NeverWritten, written);
-                }
-            }
             Step::Late(key, told) => self.late(key, told),
             Step::Settle(key, finding) => self.settle(key, finding),
             Step::Run { ms, wall_ms } => self.run(ms, wall_ms),
             Step::Break { failure, after, crash } => {
-                self.disk.fail_after(failure, after);
+                self.place.fail_after(failure, after);
                 self.crash_on_fault = crash;
             }
             Step::Crash(seed) => self.crash(seed),
@@ -192,7 +182,7 @@ impl Life {
     }
 
     fn reserve(&mut self, key: usize, amount: u64) {
-        let reserved = self.journal.reserve(Self::key(key), sale(amount));
+        let reserved = self.runtime.block_on(self.journal.reserve(Self::key(key), sale(amount)));
         let held = self.held[key].as_ref().map(|(_, held)| *held);
         let expected = match (&self.attempts[key], held) {
             (Some(attempt), _) if !attempt.is_free => match attempt.state {
@@ -326,9 +316,9 @@ impl Life {
     }
 
     fn crash(&mut self, seed: u64) {
-        self.disk = self.disk.after_crash(seed);
+        self.place = self.place.after_crash(seed);
         // What the old process still holds goes to a disk that nobody reads any more.
-        self.journal = open(&self.disk, &self.clock);
+        self.journal = open(&self.place, &self.clock);
         self.held = Default::default();
         for key in 0..KEYS {
             if self.attempts[key].as_ref().is_some_and(|attempt| attempt.state == State::Dispatching) {
@@ -349,7 +339,7 @@ impl Life {
 
     fn heal(&mut self) {
         self.crash_on_fault = None;
-        self.disk.heal();
+        self.place.heal();
         self.runtime.block_on(until("the journal recovers", || self.journal.is_available()));
     }
 
@@ -372,7 +362,7 @@ impl Life {
 
     fn check(&self) {
         for key in 0..KEYS {
-            let found = self.runtime.block_on(self.journal.find(Self::key(key))).unwrap();
+            let found = self.runtime.block_on(current(&self.journal, &key.to_string())).unwrap();
             let found = found.map(|record| (record.id, record.state(), record.frees_its_key()));
             let expected = self.attempts[key].as_ref().map(|attempt| (attempt.id, attempt.state, attempt.is_free));
             assert_eq!(found, expected, "key {key}");
@@ -396,15 +386,24 @@ impl Life {
     }
 }
 
+fn live<P: Place>(steps: Vec<Step>) {
+    let mut life = Life::<P>::new();
+    for step in steps {
+        life.step(step);
+        life.check();
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens_the_journal_answers_as_the_model_does(steps in steps()) {
-        let mut life = Life::new();
-        for step in steps {
-            life.step(step);
-            life.check();
-        }
+        live::<Disk>(steps);
+    }
+
+    #[test]
+    fn and_so_does_one_in_memory(steps in steps()) {
+        live::<Memory>(steps);
     }
 }

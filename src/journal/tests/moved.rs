@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::*;
-use crate::journal::OpenError;
 
 const FILE: &str = "payments.redb";
 
@@ -36,7 +35,7 @@ impl Running {
     }
 
     async fn refuses(&self, name: &str) {
-        match self.journal.reserve(key(name), sale(1)) {
+        match self.journal.reserve(key(name), sale(1)).await {
             Reserve::Unavailable(JournalError::Unavailable) => {}
             Reserve::Fresh(reservation) => {
                 let dispatched = self.journal.dispatch(reservation).await.map(|_| ());
@@ -74,7 +73,7 @@ async fn a_journal_that_is_moved_sends_nothing_and_goes_on_once_it_is_put_back()
     running.journal.close().await;
     let again = Journal::open(&config(&running.folder())).unwrap();
     for name in ["before", "under way", "the file", "the folder"] {
-        assert!(matches!(again.reserve(key(name), sale(1)), Reserve::Replay(_)), "{name}");
+        assert!(matches!(again.reserve(key(name), sale(1)).await, Reserve::Replay(_)), "{name}");
     }
 }
 
@@ -86,13 +85,13 @@ async fn an_outcome_that_comes_while_the_journal_is_away_is_recorded_once_it_is_
     assert_eq!(running.journal.finish(dispatched, booked()).await, Err(JournalError::Unavailable));
     fs::rename(running.aside(), running.path(FILE)).unwrap();
     running.recovers().await;
-    assert!(matches!(running.journal.reserve(key("a"), sale(1)), Reserve::Replay(_)));
+    assert!(matches!(running.journal.reserve(key("a"), sale(1)).await, Reserve::Replay(_)));
 }
 
 #[tokio::test]
 async fn a_journal_that_is_moved_during_a_commit_lets_nothing_of_it_be_sent_and_frees_the_key() {
     let (disk, journal) = on_new_disk();
-    let reservation = reserve(&journal, "a");
+    let reservation = reserve(&journal, "a").await;
     disk.move_after(1);
     assert_eq!(journal.dispatch(reservation).await.map(|_| ()), Err(JournalError::Unavailable));
     disk.put_back();
@@ -145,7 +144,7 @@ async fn without_its_lock_file_a_journal_takes_the_lock_anew_and_a_second_opener
     let second = || Journal::open(&config(&running.folder())).map(drop);
     assert!(matches!(second(), Err(OpenError::InUse { .. })));
     // The first one's lock is on a file that has no name: a payment notices, unless the journal did so by itself.
-    if let Reserve::Fresh(reservation) = running.journal.reserve(key("first"), sale(1)) {
+    if let Reserve::Fresh(reservation) = running.journal.reserve(key("first"), sale(1)).await {
         drop(running.journal.dispatch(reservation).await);
     }
     running.recovers().await;

@@ -9,11 +9,14 @@ use tempfile::TempDir;
 
 use super::disk::Failure;
 use super::*;
-use crate::journal::directory::{Directory, Medium};
-use crate::journal::opening;
+use crate::journal::attempts::{Change, Changes};
+use crate::journal::embedded::directory::Directory;
+use crate::journal::embedded::opening;
+use crate::journal::embedded::tables;
+use crate::journal::inspect;
+use crate::journal::news::Contradictions;
 use crate::journal::state_machine::Event;
-use crate::journal::store;
-use crate::journal::{Create, InvalidConfig, OpenError};
+use crate::journal::{Create, InvalidConfig};
 
 const FILE: &str = "payments.redb";
 
@@ -115,12 +118,12 @@ async fn a_journal_of_a_later_format_is_refused_in_words_that_lose_nothing_and_l
     let file = directory.path().join(FILE);
     let database = Database::open(&file).unwrap();
     let transaction = database.begin_write().unwrap();
-    transaction.open_table(store::META).unwrap().insert("format", store::FORMAT + 1).unwrap();
+    transaction.open_table(tables::META).unwrap().insert("format", tables::FORMAT + 1).unwrap();
     transaction.commit().unwrap();
     drop(database);
     let bytes = fs::read(&file).unwrap();
     let refusal = refusal(directory.path());
-    assert!(matches!(refusal, OpenError::Format { found, .. } if found == store::FORMAT + 1));
+    assert!(matches!(refusal, OpenError::Format { found, .. } if found == tables::FORMAT + 1));
     let words = refusal.to_string();
     for part in [file.to_str().unwrap(), "format 3", "up to format 2", "a later one", "Leave the file where it is"] {
         assert!(words.contains(part), "{part} in {words}");
@@ -177,7 +180,7 @@ fn names(directory: &Path) -> Vec<String> {
 /// What `validate` and a start refuse alike, making nothing.
 fn refused_alike(config: &Config) -> OpenError {
     let before = names(config.directory());
-    let inspected = config.inspect().expect_err("validate should refuse it");
+    let inspected = inspect(config).expect_err("validate should refuse it");
     let refusal = Journal::open(config).expect_err("a start should refuse it");
     assert_eq!(inspected.to_string(), refusal.to_string());
     assert_eq!(names(config.directory()), before, "something was made or removed");
@@ -208,7 +211,7 @@ async fn a_journal_that_lost_its_file_opens_again_once_it_is_put_back() {
     fs::rename(&file, &aside).unwrap();
     assert!(matches!(refused_alike(&config(directory.path())), OpenError::Missing { .. }));
     fs::rename(&aside, &file).unwrap();
-    config(directory.path()).inspect().unwrap();
+    inspect(&config(directory.path())).unwrap();
     Journal::open(&config(directory.path())).unwrap();
 }
 
@@ -246,7 +249,7 @@ async fn never_makes_no_journal_and_opens_one_that_is_there() {
     assert!(names(directory.path()).is_empty());
     let there = closed_journal().await;
     let config = config(there.path()).with_create(Create::Never);
-    config.inspect().unwrap();
+    inspect(&config).unwrap();
     Journal::open(&config).unwrap();
 }
 
@@ -265,7 +268,7 @@ async fn whatever_the_disk_refuses_at_a_start_is_never_called_damage() {
             let disk = Disk::holding(bytes.clone());
             disk.without_cache();
             disk.fail_after(failure, point);
-            let opened = Journal::open_on(disk.clone(), KEEP, Arc::new(HandClock::default()));
+            let opened = open_on(disk.clone(), Arc::new(HandClock::default()));
             if !disk.has_failed() {
                 opened.unwrap();
                 break;
@@ -302,7 +305,9 @@ async fn mostly_free() -> (Disk, Arc<HandClock>, Record) {
     let journal = open(&disk, &clock);
     let lost = pay(&journal, "lost", Outcome::Unknown(None)).await;
     let names: Vec<_> = (0..1000).map(|number| format!("{number:0200}")).collect();
-    futures_util::future::join_all(names.iter().map(|name| pay(&journal, name, booked()))).await;
+    for names in names.chunks(100) {
+        futures_util::future::join_all(names.iter().map(|name| pay(&journal, name, booked()))).await;
+    }
     clock.run(KEEP);
     while journal.counts().await.unwrap()[&State::Booked.into()] > 0 {
         settled_down(&journal).await.unwrap();
@@ -390,13 +395,15 @@ fn written(payments: usize) -> TempDir {
     let mut left = payments;
     while left > 0 {
         let now = left.min(20_000);
-        let filling = store::commit(&database, &store::View::default(), |batch| {
+        let filling = tables::commit(&database, &Contradictions::default(), |batch| {
             for number in left - now..left {
                 let mut record = Record::reserved(RecordId::fresh(), key(&number.to_string()), sale(1), 0);
                 for event in [Event::Dispatch, Event::Outcome(booked())] {
                     record.apply(&event, 0).unwrap();
                 }
-                batch.insert(&record, 0)?;
+                let current = Some(record.id);
+                let records = vec![Change { before: None, record, replaces_unreadable: false }];
+                batch.write(&Changes { records, current, news: Vec::new() }, 0)?;
             }
             Ok(())
         });
@@ -416,7 +423,7 @@ fn a_start_of_a_million_payments_takes_at_most_twice_that_of_a_thousand() {
             .map(|_| {
                 let begun = std::time::Instant::now();
                 let place = Directory::claim(directory.path(), Create::Never).unwrap();
-                let journal = Journal::open_on(place, KEEP, Arc::new(SystemClock::default())).unwrap();
+                let journal = open_on(place, Arc::new(SystemClock::default())).unwrap();
                 let took = begun.elapsed();
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 runtime.block_on(journal.close());

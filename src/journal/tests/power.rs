@@ -67,7 +67,7 @@ async fn whenever_the_power_fails_what_was_told_is_true() {
         // Of each payment the last that was told.
         let last: std::collections::BTreeMap<_, _> = told.map(|told| (&told.name, told.what)).collect();
         for (name, what) in last {
-            let reserved = journal.reserve(key(name), sale(1));
+            let reserved = journal.reserve(key(name), sale(1)).await;
             let is_true = match what {
                 // It may have been recorded, and then nobody was told yet.
                 What::Sent => {

@@ -1,7 +1,7 @@
 //! A record that cannot be read, because it is damaged or a later release wrote it, costs only itself.
 
 use super::*;
-use crate::journal::{Filter, Late, Listed, Page, RecordState, Rejection, Unreadable};
+use crate::journal::{Late, Listed, Page, RecordState, Rejection, Unreadable};
 
 /// A record as a later release might write it: JSON, and in no state that this one knows.
 fn later(stored: &[u8]) -> Vec<u8> {
@@ -20,7 +20,7 @@ async fn list(journal: &Journal, state: Option<RecordState>) -> Vec<(RecordId, b
 }
 
 async fn look_up(journal: &Journal, id: RecordId) -> Unreadable {
-    match journal.look_up("demo", id).await.unwrap() {
+    match journal.find("demo", id).await.unwrap() {
         Some(Listed::Unreadable(unreadable)) => *unreadable,
         other => panic!("it should be unreadable: {other:?}"),
     }
@@ -76,10 +76,13 @@ async fn it_is_listed_as_unreadable_and_everything_else_goes_on() {
 async fn its_key_stays_taken_and_tells_the_same_sale_from_another() {
     let (_, journal, records) = with(&[("b", booked()), ("r", refused())], damage).await;
     for (name, record) in [("b", &records[0]), ("r", &records[1])] {
-        assert!(matches!(journal.reserve(key(name), sale(1)), Reserve::Unreadable(id) if id == record.id), "{name}");
-        assert!(matches!(journal.reserve(key(name), sale(2)), Reserve::Reused), "{name}");
+        assert!(
+            matches!(journal.reserve(key(name), sale(1)).await, Reserve::Unreadable(id) if id == record.id),
+            "{name}"
+        );
+        assert!(matches!(journal.reserve(key(name), sale(2)).await, Reserve::Reused), "{name}");
     }
-    drop(reserve(&journal, "other"));
+    drop(reserve(&journal, "other").await);
 }
 
 #[tokio::test]
@@ -91,8 +94,8 @@ async fn a_person_settles_it_as_it_was_seen_and_its_bytes_are_kept() {
     let settled = journal.settle(b, Unreadable::REVISION, verdict(Finding::Booked)).await.unwrap();
     assert_eq!((settled.state(), &settled.key, settled.revision), (State::Settled, &key("b"), 1));
     assert!(settled.recovered.is_some_and(|recovered| !recovered.sale_known && !recovered.reason.is_empty()));
-    assert!(matches!(journal.reserve(key("b"), sale(1)), Reserve::Replay(_)));
-    assert!(matches!(journal.reserve(key("b"), sale(2)), Reserve::Reused));
+    assert!(matches!(journal.reserve(key("b"), sale(1)).await, Reserve::Replay(_)));
+    assert!(matches!(journal.reserve(key("b"), sale(2)).await, Reserve::Reused));
     journal.settle(n, Unreadable::REVISION, verdict(Finding::NotBooked)).await.unwrap();
     pay(&journal, "n", booked()).await;
     let counts = journal.counts().await.unwrap();
@@ -100,7 +103,7 @@ async fn a_person_settles_it_as_it_was_seen_and_its_bytes_are_kept() {
     assert_eq!(counts, [0, 2, 1]);
     assert_eq!(list(&journal, Some(State::Settled.into())).await, [(n, true), (b, true)]);
     journal.close().await;
-    assert_eq!(store::kept_bytes(&disk, b), DAMAGED);
+    assert_eq!(tables::kept_bytes(&disk, b), DAMAGED);
 }
 
 #[tokio::test]
@@ -136,9 +139,9 @@ async fn what_a_later_release_wrote_keeps_its_sale_when_it_is_settled_and_reads_
 async fn the_late_reply_decides_it_and_a_late_refusal_does_not() {
     let (_, journal, records) = with(&[("a", Outcome::Unknown(None)), ("b", booked())], damage).await;
     assert_eq!(journal.late(records[1].id, refused()).await.map(|_| ()), Err(JournalError::Damaged));
-    assert!(matches!(journal.reserve(key("b"), sale(1)), Reserve::Unreadable(_)), "a refusal frees nothing");
+    assert!(matches!(journal.reserve(key("b"), sale(1)).await, Reserve::Unreadable(_)), "a refusal frees nothing");
     assert!(matches!(journal.late(records[0].id, booked()).await, Ok(Late::Changed(_))));
-    assert!(matches!(journal.reserve(key("a"), sale(1)), Reserve::Replay(record) if record.reply().is_some()));
+    assert!(matches!(journal.reserve(key("a"), sale(1)).await, Reserve::Replay(record) if record.reply().is_some()));
 }
 
 #[tokio::test]
@@ -166,16 +169,19 @@ async fn it_never_expires_and_once_settled_it_is_kept_from_then_on() {
     journal.settle(record.id, 0, verdict(Finding::Booked)).await.unwrap();
     clock.run(KEEP.saturating_sub(INSTANT));
     settled_down(&journal).await.unwrap();
-    assert!(matches!(journal.reserve(key("a"), sale(1)), Reserve::Replay(_)), "kept for so long after its settlement");
+    assert!(
+        matches!(journal.reserve(key("a"), sale(1)).await, Reserve::Replay(_)),
+        "kept for so long after its settlement"
+    );
     clock.run(INSTANT);
     settled_down(&journal).await.unwrap();
-    drop(reserve(&journal, "a"));
+    drop(reserve(&journal, "a").await);
     let unsettled = pay(&journal, "b", booked()).await;
     journal.close().await;
     damage(&disk, unsettled.id);
     let journal = open(&disk, &clock);
     clock.run(10 * KEEP);
     settled_down(&journal).await.unwrap();
-    assert!(matches!(journal.reserve(key("b"), sale(1)), Reserve::Unreadable(_)));
+    assert!(matches!(journal.reserve(key("b"), sale(1)).await, Reserve::Unreadable(_)));
     assert_eq!(list(&journal, None).await, [(unsettled.id, false)]);
 }

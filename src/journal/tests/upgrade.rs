@@ -6,8 +6,8 @@ use flate2::read::GzDecoder;
 use redb::TableDefinition;
 
 use super::*;
+use crate::journal::RecordState;
 use crate::journal::tests::disk::Failure;
-use crate::journal::{Filter, RecordState};
 
 fn first_format() -> Disk {
     let mut bytes = Vec::new();
@@ -55,12 +55,12 @@ async fn its_records_keep_their_keys_and_are_listed_by_everything() {
     let counts = journal.counts().await.unwrap();
     let counts = RecordState::ALL.map(|state| counts[&state]);
     assert_eq!(counts, [0, 0, 2, 1, 2, 1, 0]);
-    assert!(matches!(journal.reserve(key_of_till("booked"), of_one(2)), Reserve::Replay(_)));
-    assert!(matches!(journal.reserve(key_of_till("booked"), of_one(1)), Reserve::Reused));
-    assert!(matches!(journal.reserve(key_of_till("again"), of_one(1)), Reserve::Replay(_)));
-    assert!(matches!(journal.reserve(key_of_till("unknown"), of_one(1)), Reserve::Unknown(_)));
-    assert!(matches!(journal.reserve(key_of_till("way"), of_one(1)), Reserve::Unknown(_)));
-    assert!(matches!(journal.reserve(key_of_till("settled"), of_one(1)), Reserve::Fresh(_)));
+    assert!(matches!(journal.reserve(key_of_till("booked"), of_one(2)).await, Reserve::Replay(_)));
+    assert!(matches!(journal.reserve(key_of_till("booked"), of_one(1)).await, Reserve::Reused));
+    assert!(matches!(journal.reserve(key_of_till("again"), of_one(1)).await, Reserve::Replay(_)));
+    assert!(matches!(journal.reserve(key_of_till("unknown"), of_one(1)).await, Reserve::Unknown(_)));
+    assert!(matches!(journal.reserve(key_of_till("way"), of_one(1)).await, Reserve::Unknown(_)));
+    assert!(matches!(journal.reserve(key_of_till("settled"), of_one(1)).await, Reserve::Fresh(_)));
 }
 
 /// At every operation of the disk in turn: the start is refused, or the journal is whole; and so it is after a power cut.
@@ -70,13 +70,13 @@ async fn wherever_it_is_cut_off_the_next_start_finds_every_key() {
         for point in 0.. {
             let disk = first_format();
             disk.fail_after(failure, point);
-            let opened = Journal::open_on(disk.clone(), KEEP, Arc::new(HandClock::default()));
+            let opened = open_on(disk.clone(), Arc::new(HandClock::default()));
             let has_failed = disk.has_failed();
             drop(opened);
             let after = open(&disk.after_crash(u64::from(point)), &Arc::default());
             assert_eq!(found(&after, Filter::default()).await.len(), 6, "{failure:?} at {point}");
             for (name, amount) in [("booked", 2), ("again", 1)] {
-                let reserved = after.reserve(key_of_till(name), of_one(amount));
+                let reserved = after.reserve(key_of_till(name), of_one(amount)).await;
                 assert!(matches!(reserved, Reserve::Replay(_)), "{failure:?} at {point}: {name}: {reserved:?}");
             }
             if !has_failed {
@@ -103,13 +103,13 @@ async fn a_record_that_cannot_be_read_keeps_its_key_there_too() {
     overwrite(&disk, ids[1], None);
     let journal = open(&disk, &Arc::default());
     for (name, id, amount) in [("booked", ids[0], 2), ("unknown", ids[1], 1)] {
-        let reserved = journal.reserve(key_of_till(name), of_one(amount));
+        let reserved = journal.reserve(key_of_till(name), of_one(amount)).await;
         assert!(matches!(reserved, Reserve::Unreadable(found) if found == id), "{name}: {reserved:?}");
     }
     assert_eq!(journal.counts().await.unwrap()[&RecordState::Unreadable], 2);
     let unreadable = Filter { state: Some(RecordState::Unreadable), ..Filter::default() };
     assert_eq!(found(&journal, unreadable).await, [], "none of them can be read");
     journal.settle(ids[0], 0, verdict(Finding::Booked)).await.unwrap();
-    let reserved = journal.reserve(key_of_till("booked"), of_one(2));
+    let reserved = journal.reserve(key_of_till("booked"), of_one(2)).await;
     assert!(matches!(reserved, Reserve::Replay(_)), "nothing says which sale it was: {reserved:?}");
 }

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use super::*;
-use crate::journal::pages::{Header, Progress, Verifier};
-use crate::journal::verification::{Pin, verify_on};
-use crate::journal::write_queue::Job;
-use crate::journal::{OpenError, opening, store};
+use crate::journal::embedded::pages::{Header, Progress, Verifier};
+use crate::journal::embedded::verification::verify_on;
+use crate::journal::embedded::write_queue::{Job, Pin};
+use crate::journal::embedded::{opening, tables};
 
 /// The first page is the header's.
 const HEADER: usize = 4096;
@@ -17,7 +17,7 @@ fn walk(disk: &Disk) -> Verifier {
     let mut verifier = Verifier::default();
     let header = Header::read(disk).unwrap().unwrap();
     verifier.verify_beside_data(disk, &header, |_| false).unwrap();
-    assert_eq!(verifier.verify_data(disk, &header, store::keys(), u64::MAX).unwrap(), Progress::Done);
+    assert_eq!(verifier.verify_data(disk, &header, tables::keys(), u64::MAX).unwrap(), Progress::Done);
     verifier
 }
 
@@ -80,25 +80,25 @@ async fn what_is_too_large_to_be_read_at_the_start_is_refused_where_its_tables_c
 async fn damage_found_while_it_runs_ends_new_payments_and_nothing_else() {
     let disk = filled(1000).await;
     disk.unchecked();
-    let journal = open(&disk, &Arc::default());
+    let (store, journal) = open_embedded(&disk);
     let under_way = dispatch(&journal, "under way").await;
     let bytes = disk.bytes();
     let text = br#""idempotency_key":"117""#;
     let places = bytes.windows(text.len()).enumerate().filter(|(_, at)| at == text).map(|(at, _)| at);
     places.for_each(|at| disk.flip(at, 1));
-    journal.verify_in_background(PathBuf::from("a simulated disk")).unwrap();
+    store.verify_in_background(PathBuf::from("a simulated disk")).unwrap();
     until("the damage is found", || !journal.is_available()).await;
-    assert!(matches!(journal.reserve(key("new"), sale(1)), Reserve::Unavailable(JournalError::Unavailable)));
-    assert!(matches!(journal.reserve(key("900"), sale(1)), Reserve::Replay(_)));
+    assert!(matches!(journal.reserve(key("new"), sale(1)).await, Reserve::Unavailable(JournalError::Unavailable)));
+    assert!(matches!(journal.reserve(key("900"), sale(1)).await, Reserve::Replay(_)));
     journal.finish(under_way, booked()).await.unwrap();
-    assert!(matches!(journal.reserve(key("under way"), sale(1)), Reserve::Replay(_)));
+    assert!(matches!(journal.reserve(key("under way"), sale(1)).await, Reserve::Replay(_)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn payments_under_way_never_look_like_damage() {
     let disk = filled(100).await;
-    let journal = open(&disk, &Arc::default());
-    let (queue, ended) = (Arc::clone(&journal.0.queue), Arc::new(AtomicBool::new(false)));
+    let (store, journal) = open_embedded(&disk);
+    let (queue, ended) = (store.queue(), Arc::new(AtomicBool::new(false)));
     let paying = Arc::clone(&ended);
     let walks = task::spawn_blocking(move || {
         let (mut walks, mut verifier) = (0, Verifier::default());
@@ -106,7 +106,7 @@ async fn payments_under_way_never_look_like_damage() {
             let (reply, pin) = tokio::sync::oneshot::channel();
             queue.hand_in(Job::Pin(reply)).unwrap();
             let Pin { header, backend, _held } = pin.blocking_recv().unwrap();
-            let progress = verifier.verify_data(&*backend, &header, store::keys(), 32 << 10).unwrap();
+            let progress = verifier.verify_data(&*backend, &header, tables::keys(), 32 << 10).unwrap();
             assert!(verifier.damages.is_empty(), "{:?}", verifier.damages);
             if progress == Progress::Done {
                 walks += 1;

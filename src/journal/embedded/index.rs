@@ -4,113 +4,52 @@
 //! its key, its point of sale and its time. Every record has exactly one entry in each of [`BY_STATE`] and
 //! [`BY_CALLER`], under the same state; that of the latest attempt under a key is in [`CURRENT`].
 
-use std::fmt;
 use std::ops::Bound;
 
 use redb::{ReadableTable, TableDefinition};
 
-use super::id::RecordId;
-use super::record::{Record, State};
-use super::sale::{Fingerprint, Key};
-use super::store::StoreError;
+use super::error::StoreError;
+use crate::journal::id::RecordId;
+use crate::journal::record::{Record, RecordState};
+use crate::journal::sale::{Fingerprint, Key};
 
 /// State, instance and id; caller, key, point of sale and time of creation in milliseconds.
-pub(super) type StateKey = (u8, &'static str, u128);
+pub(crate) type StateKey = (u8, &'static str, u128);
 /// See [`StateKey`].
-pub(super) type StateEntry = (&'static str, &'static str, i64, i64);
+pub(crate) type StateEntry = (&'static str, &'static str, i64, i64);
 /// Instance, caller, state and id; point of sale and time of creation in milliseconds.
-pub(super) type CallerKey = (&'static str, &'static str, u8, u128);
+pub(crate) type CallerKey = (&'static str, &'static str, u8, u128);
 /// See [`CallerKey`].
-pub(super) type CallerEntry = (i64, i64);
+pub(crate) type CallerEntry = (i64, i64);
 /// Instance, idempotency key and caller.
-pub(super) type CurrentKey = (&'static str, &'static str, &'static str);
+pub(crate) type CurrentKey = (&'static str, &'static str, &'static str);
 /// The latest attempt under a key, and the fingerprint of its sale.
-pub(super) type CurrentEntry = (u128, &'static [u8; 32]);
+pub(crate) type CurrentEntry = (u128, &'static [u8; 32]);
 
-pub(super) const BY_STATE: TableDefinition<'_, StateKey, StateEntry> = TableDefinition::new("records by state");
-pub(super) const BY_CALLER: TableDefinition<'_, CallerKey, CallerEntry> = TableDefinition::new("records by caller");
-pub(super) const CURRENT: TableDefinition<'_, CurrentKey, CurrentEntry> = TableDefinition::new("records by key");
-
-/// Where a record is listed and counted: under the state of its payment, or as one that cannot be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum RecordState {
-    /// Its payment's state.
-    Payment(State),
-    /// The record is damaged, or was written by a later release.
-    Unreadable,
-}
-
-impl From<State> for RecordState {
-    fn from(state: State) -> Self {
-        Self::Payment(state)
-    }
-}
-
-impl RecordState {
-    /// Every state, in their order.
-    pub const ALL: [Self; 7] = [
-        Self::Payment(State::Reserved),
-        Self::Payment(State::Dispatching),
-        Self::Payment(State::Booked),
-        Self::Payment(State::Released),
-        Self::Payment(State::Unknown),
-        Self::Payment(State::Settled),
-        Self::Unreadable,
-    ];
-
-    /// The state's name in lower case, as in JSON and in metrics.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Payment(state) => state.name(),
-            Self::Unreadable => "unreadable",
-        }
-    }
-
-    /// The number that stands for it on disk; never changed and never used again.
-    pub(super) fn code(self) -> u8 {
-        match self {
-            Self::Payment(State::Reserved) => 0,
-            Self::Payment(State::Dispatching) => 1,
-            Self::Payment(State::Booked) => 2,
-            Self::Payment(State::Released) => 3,
-            Self::Payment(State::Unknown) => 4,
-            Self::Payment(State::Settled) => 5,
-            Self::Unreadable => 6,
-        }
-    }
-
-    pub(super) fn of_code(code: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.code() == code)
-    }
-}
-
-impl fmt::Display for RecordState {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.name())
-    }
-}
+pub(crate) const BY_STATE: TableDefinition<'_, StateKey, StateEntry> = TableDefinition::new("records by state");
+pub(crate) const BY_CALLER: TableDefinition<'_, CallerKey, CallerEntry> = TableDefinition::new("records by caller");
+pub(crate) const CURRENT: TableDefinition<'_, CurrentKey, CurrentEntry> = TableDefinition::new("records by key");
 
 /// What the indexes say of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) key: Key,
-    pub(super) pos_id: i64,
-    pub(super) created_ms: i64,
+pub(crate) struct Entry {
+    pub(crate) key: Key,
+    pub(crate) pos_id: i64,
+    pub(crate) created_ms: i64,
 }
 
 impl Entry {
-    pub(super) fn of(record: &Record) -> Self {
+    pub(crate) fn of(record: &Record) -> Self {
         Self { key: record.key.clone(), pos_id: record.sale.pos_id, created_ms: record.times.created_ms }
     }
 
-    pub(super) fn by_state(&self) -> (&str, &str, i64, i64) {
+    pub(crate) fn by_state(&self) -> (&str, &str, i64, i64) {
         (self.key.caller.as_str(), self.key.idempotency_key.as_str(), self.pos_id, self.created_ms)
     }
 }
 
 /// The entry of a record whose instance and state are known.
-pub(super) fn entry_at(
+pub(crate) fn entry_at(
     by_state: &impl ReadableTable<StateKey, StateEntry>,
     state: RecordState,
     instance: &str,
@@ -124,7 +63,7 @@ pub(super) fn entry_at(
 }
 
 /// The entry of a record of which only the id is known, for one that cannot be read: a look for each state and instance.
-pub(super) fn entry_of(
+pub(crate) fn entry_of(
     by_state: &impl ReadableTable<StateKey, StateEntry>,
     id: RecordId,
 ) -> Result<Option<(RecordState, Entry)>, StoreError> {
@@ -156,7 +95,7 @@ fn instance_after(
 }
 
 /// All ids in `state`, of every instance.
-pub(super) fn ids_in(
+pub(crate) fn ids_in(
     by_state: &impl ReadableTable<StateKey, StateEntry>,
     state: RecordState,
 ) -> Result<Vec<RecordId>, StoreError> {
@@ -166,7 +105,7 @@ pub(super) fn ids_in(
 }
 
 /// The latest attempt under a key: its id, and the fingerprint of its sale where that is known.
-pub(super) fn current_id(
+pub(crate) fn current_id(
     current: &impl ReadableTable<CurrentKey, CurrentEntry>,
     key: &Key,
 ) -> Result<Option<(RecordId, Option<Fingerprint>)>, StoreError> {
@@ -176,17 +115,4 @@ pub(super) fn current_id(
         let (id, fingerprint) = found.value();
         (id.into(), Fingerprint::of_bytes(*fingerprint))
     }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn codes_are_pinned_because_they_are_on_disk() {
-        let codes = RecordState::ALL.map(RecordState::code);
-        assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6]);
-        assert!(RecordState::ALL.into_iter().all(|state| RecordState::of_code(state.code()) == Some(state)));
-        assert_eq!(RecordState::of_code(7), None);
-    }
 }

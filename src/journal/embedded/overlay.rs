@@ -1,23 +1,25 @@
-//! A store seen through a writes of glass: everything is read from the real thing, nothing is written to it.
+//! A file opened without writing to it: reads come from the file, writes stay in memory.
 //!
-//! Opening a redb file writes to it, before it is known whether the file is a journal at all, or a sound one. So the
-//! journal is first opened, recovered and checked on this overlay, which keeps all writes in memory, and only what
-//! passed is opened for real. What is refused is left byte for byte as it was found. Memory stays small: recovery
-//! writes a few pages, whatever the size of the file.
+//! Opening a redb file writes to it, before it is known whether the file is a journal at all, or a sound one. So the journal
+//! is first opened, recovered and checked on this overlay, and only what passed is opened for real: a file that is refused
+//! is left byte for byte as it was found. Memory stays small, since recovery writes a few pages, whatever the size of the
+//! file. `redb`'s own `open_read_only` takes the place of neither: it refuses every file that needs recovery, which is every
+//! file after a kill, and cannot check a file's pages.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Bound;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use redb::{BackendError, StorageBackend};
 
 /// The unit of copying: redb's page.
 const PAGE: usize = 4096;
 
-/// Reads from `base` what was not written since, and never writes to it. Locks are the base's own.
+/// Reads from `base` what was not written since, and never writes to it. Locks are those of the base.
 #[derive(Debug)]
-pub(super) struct Overlay<B> {
+pub(crate) struct Overlay<B> {
     base: B,
     writes: Mutex<Writes>,
     failure: Failure,
@@ -25,12 +27,12 @@ pub(super) struct Overlay<B> {
 
 /// The first read that the disk refused.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Failure(Arc<Mutex<Option<io::Error>>>);
+pub(crate) struct Failure(Arc<Mutex<Option<io::Error>>>);
 
 impl Failure {
     /// What the disk said; none if it gave everything that was asked for.
-    pub(super) fn take(&self) -> Option<io::Error> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    pub(crate) fn take(&self) -> Option<io::Error> {
+        self.0.lock().take()
     }
 
     /// Notes a refusal. That a file ends early is no fault of the disk.
@@ -39,7 +41,7 @@ impl Failure {
             && fault.kind() != io::ErrorKind::UnexpectedEof
         {
             let said = fault.raw_os_error().map_or_else(|| fault.kind().into(), io::Error::from_raw_os_error);
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(said);
+            self.0.lock().get_or_insert(said);
         }
         read
     }
@@ -54,19 +56,19 @@ struct Writes {
 }
 
 impl<B: StorageBackend> Overlay<B> {
-    pub(super) fn over(base: B) -> io::Result<Self> {
+    pub(crate) fn over(base: B) -> io::Result<Self> {
         let len = base.len()?;
         let writes = Mutex::new(Writes { len, base_len: len, written: BTreeMap::new() });
         Ok(Self { base, writes, failure: Failure::default() })
     }
 
     /// Where it is noted that the base could not be read.
-    pub(super) fn failure(&self) -> Failure {
+    pub(crate) fn failure(&self) -> Failure {
         self.failure.clone()
     }
 
     fn writes(&self) -> MutexGuard<'_, Writes> {
-        self.writes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.writes.lock()
     }
 
     fn read_base(&self, writes: &Writes, offset: u64, out: &mut [u8]) -> io::Result<()> {

@@ -6,10 +6,12 @@
 use redb::{Database, ReadableTable, TableDefinition};
 
 use super::encoding;
-use super::id::RecordId;
-use super::index::{Entry, RecordState, entry_at};
-use super::sale::{Fingerprint, Key};
-use super::store::{Batch, StoreError, format};
+use super::error::StoreError;
+use super::index::{Entry, entry_at};
+use super::tables::{Batch, format};
+use crate::journal::id::RecordId;
+use crate::journal::record::RecordState;
+use crate::journal::sale::{Fingerprint, Key};
 
 /// The first format: no index but these two.
 const FIRST: u64 = 1;
@@ -20,7 +22,7 @@ const OPEN_OF_FIRST: TableDefinition<'_, u128, ()> = TableDefinition::new("open"
 const AT_ONCE: usize = 1000;
 
 /// Brings the journal to the present format, if it has an earlier one.
-pub(super) fn upgrade(database: &Database) -> Result<(), StoreError> {
+pub(crate) fn upgrade(database: &Database) -> Result<(), StoreError> {
     if format(database)? != Some(FIRST) {
         return Ok(());
     }

@@ -1,27 +1,23 @@
-//! Opening what is found at the journal's path: first in rehearsal, touching nothing, then for real; and naming what went
-//! wrong for what it is.
-//!
-//! A file is called damaged only where its bytes are wrong, never because a disk refused to read or write: whoever reads
-//! "damaged" moves the file away, and with it goes what keeps payments from being sent twice.
+//! Opening what is found at the journal's path: first on an overlay that keeps all writes in memory, then for real.
 
-use std::io::{self, ErrorKind};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 
 use redb::{Builder, Database, StorageBackend};
 
-use super::directory::Medium;
-use super::error::OpenError;
+use super::error::{StoreError, misread, refused};
+use super::medium::Medium;
 use super::overlay::Overlay;
 use super::pages::{Header, Verifier};
-use super::store::{self, FORMAT, StoreError};
+use super::tables::{self, FORMAT};
 use super::upgrade::upgrade;
+use crate::journal::error::OpenError;
 
 /// A file smaller than this is not worth compacting.
-pub(super) const COMPACTED_BYTES: u64 = 16 << 20;
+pub(crate) const COMPACTED_BYTES: u64 = 16 << 20;
 
 /// What the writer needs of the place: whatever it is kept on.
-pub(super) trait Home: Send {
+pub(crate) trait Home: Send {
     /// Opens the file anew.
     fn open(&self) -> Result<Database, OpenError>;
 
@@ -52,7 +48,7 @@ impl<M: Medium> Home for M {
 }
 
 /// Opens the journal on `medium`.
-pub(super) fn open(medium: &impl Medium) -> Result<Database, OpenError> {
+pub(crate) fn open(medium: &impl Medium) -> Result<Database, OpenError> {
     let path = medium.path();
     let len = medium.backend()?.len().map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
     if len == 0 {
@@ -70,9 +66,9 @@ pub(super) fn open(medium: &impl Medium) -> Result<Database, OpenError> {
 }
 
 /// Makes an empty journal.
-pub(super) fn make(backend: impl StorageBackend, path: &Path, cache_bytes: usize) -> Result<Database, OpenError> {
+pub(crate) fn make(backend: impl StorageBackend, path: &Path, cache_bytes: usize) -> Result<Database, OpenError> {
     let database = builder(cache_bytes).create_with_backend(backend).map_err(|error| refused(error, path))?;
-    store::initialise(&database).map_err(|fault| misread(fault, path))?;
+    tables::initialise(&database).map_err(|fault| misread(fault, path))?;
     Ok(database)
 }
 
@@ -85,7 +81,7 @@ fn look_at_the_least(medium: &impl Medium) -> Result<(), OpenError> {
     // Any other header is redb's to judge, and to repair.
     let Ok(header) = Header::read(&backend).map_err(failed)? else { return Ok(()) };
     let mut verifier = Verifier::default();
-    verifier.verify_beside_data(&backend, &header, store::is_small).map_err(failed)?;
+    verifier.verify_beside_data(&backend, &header, tables::is_small).map_err(failed)?;
     match verifier.damages.first() {
         Some(damage) => Err(OpenError::Damaged { path: path.to_owned(), reason: damage.to_string() }),
         None => Ok(()),
@@ -93,7 +89,7 @@ fn look_at_the_least(medium: &impl Medium) -> Result<(), OpenError> {
 }
 
 /// Recovers and checks the journal with all writes kept in memory, and looks at what that gives.
-pub(super) fn rehearse<T>(
+pub(crate) fn rehearse<T>(
     medium: &impl Medium,
     checked: bool,
     look: impl FnOnce(&Database) -> Result<T, StoreError>,
@@ -106,7 +102,7 @@ pub(super) fn rehearse<T>(
     let rehearsed = panic::catch_unwind(AssertUnwindSafe(|| {
         let database = builder(medium.cache_bytes()).set_check_integrity_on_open(checked).create_with_backend(overlay);
         let database = database.map_err(|error| refused(error, path))?;
-        match store::format(&database).map_err(|fault| misread(fault, path))? {
+        match tables::format(&database).map_err(|fault| misread(fault, path))? {
             Some(1..=FORMAT) => look(&database).map_err(|fault| misread(fault, path)),
             Some(found) => Err(OpenError::Format { path: path.to_owned(), found, known: FORMAT }),
             None => Err(OpenError::Foreign { path: path.to_owned() }),
@@ -125,7 +121,7 @@ pub(super) fn rehearse<T>(
 /// Opens the journal at start: as [`open`], and gives the space of expired records back where most of a file of at
 /// least `floor_bytes` is free. Only then, since compacting takes the file whole; and where the disk does not let it,
 /// the journal goes on as it is.
-pub(super) fn open_compact(medium: &impl Medium, floor_bytes: u64) -> Result<Database, OpenError> {
+pub(crate) fn open_compact(medium: &impl Medium, floor_bytes: u64) -> Result<Database, OpenError> {
     let mut database = open(medium)?;
     let len = medium.backend()?.len().unwrap_or(0);
     if len < floor_bytes {
@@ -145,7 +141,7 @@ pub(super) fn open_compact(medium: &impl Medium, floor_bytes: u64) -> Result<Dat
 
 fn compact(database: &mut Database, len: u64) -> Result<(), StoreError> {
     // What it holds is estimated first, since measuring it reads all of it.
-    if store::estimated_bytes(database)?.saturating_mul(3) > len {
+    if tables::estimated_bytes(database)?.saturating_mul(3) > len {
         return Ok(());
     }
     let transaction = database.begin_write()?;
@@ -162,33 +158,4 @@ fn builder(cache_bytes: usize) -> Builder {
     let mut builder = Builder::new();
     builder.set_cache_size(cache_bytes);
     builder
-}
-
-/// Names what redb says.
-pub(super) fn refused(error: impl Into<redb::Error>, path: &Path) -> OpenError {
-    let path = path.to_owned();
-    match error.into() {
-        redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => OpenError::InUse { path },
-        redb::Error::UpgradeRequired(_) => OpenError::Foreign { path },
-        redb::Error::Corrupted(reason) => OpenError::Damaged { path, reason },
-        // So redb says that it is no file of its own.
-        redb::Error::Io(error) if error.kind() == ErrorKind::InvalidData => OpenError::Foreign { path },
-        redb::Error::Io(error) if error.kind() == ErrorKind::UnexpectedEof => {
-            OpenError::Damaged { path, reason: "the file ends early".into() }
-        }
-        redb::Error::Io(source) => OpenError::Io { path, source },
-        error => OpenError::Io { path, source: io::Error::other(error) },
-    }
-}
-
-/// Names what the store says.
-pub(super) fn misread(fault: StoreError, path: &Path) -> OpenError {
-    match fault {
-        StoreError::Storage(error) => refused(*error, path),
-        StoreError::Moved(error) => *error,
-        fault @ StoreError::Damaged { .. } => OpenError::Damaged { path: path.to_owned(), reason: fault.to_string() },
-        fault @ (StoreError::Closed | StoreError::Abandoned) => {
-            OpenError::Io { path: path.to_owned(), source: io::Error::other(fault) }
-        }
-    }
 }

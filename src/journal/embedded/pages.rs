@@ -4,7 +4,7 @@
 //! none of them when it reads: a bit that flips on the disk is believed. So the trees are walked here, as redb's file
 //! format 3 has them (`docs/design.md` in its sources), and every page is compared with its checksum before anything in
 //! it is trusted. Only bytes are looked at, and nothing is written. What is walked must not change meanwhile: a file that
-//! nobody has open, or the pages of a commit that a [`Snapshot`](super::store::Snapshot) holds.
+//! nobody has open, or the pages of a commit that a [`Snapshot`](super::tables::Snapshot) holds.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -44,8 +44,8 @@ impl Node {
 
 /// A table's tree. Widths are none where they differ from entry to entry.
 #[derive(Debug, Clone)]
-pub(super) struct Tree {
-    pub(super) name: String,
+pub(crate) struct Tree {
+    pub(crate) name: String,
     root: Option<Node>,
     key_width: Option<usize>,
     value_width: Option<usize>,
@@ -53,7 +53,7 @@ pub(super) struct Tree {
 
 /// Bytes that are not what was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Damage {
+pub(crate) struct Damage {
     table: String,
     offset: u64,
     len: u64,
@@ -69,7 +69,7 @@ impl fmt::Display for Damage {
 
 /// What the header says of the last commit, and where pages lie.
 #[derive(Debug, Clone)]
-pub(super) struct Header {
+pub(crate) struct Header {
     page_bytes: u64,
     region_header_bytes: u64,
     region_bytes: u64,
@@ -79,7 +79,7 @@ pub(super) struct Header {
 
 /// Why a header leads to no pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unusable {
+pub(crate) enum Unusable {
     /// No file of redb's, or of another format.
     Unknown,
     /// The last commit was not one of the kind that needs no repair: redb has to look first.
@@ -90,7 +90,7 @@ pub(super) enum Unusable {
 
 impl Header {
     /// Reads the header. Nobody may be committing.
-    pub(super) fn read(backend: &dyn StorageBackend) -> io::Result<Result<Self, Unusable>> {
+    pub(crate) fn read(backend: &dyn StorageBackend) -> io::Result<Result<Self, Unusable>> {
         let mut bytes = [0; HEADER_BYTES];
         match backend.read(0, &mut bytes) {
             Ok(()) => Ok(Self::parse(&bytes)),
@@ -144,7 +144,7 @@ impl Header {
 
 /// How far a verification came with what it was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(crate) enum Progress {
     /// Everything was compared.
     Done,
     /// It may be gone on with, on the same commit or on a later one.
@@ -154,11 +154,11 @@ pub(super) enum Progress {
 /// A verification under way. It remembers the pages that it has been through, with all below them, so that it can go on
 /// with a later commit, of which most is the same: some megabytes for a million payments, as long as it goes on.
 #[derive(Debug, Default)]
-pub(super) struct Verifier {
+pub(crate) struct Verifier {
     seen: HashSet<u64>,
-    pub(super) damages: Vec<Damage>,
-    pub(super) pages: u64,
-    pub(super) bytes: u64,
+    pub(crate) damages: Vec<Damage>,
+    pub(crate) pages: u64,
+    pub(crate) bytes: u64,
 }
 
 /// One step of a walk: a page to look at, or a branch all of whose pages were.
@@ -170,7 +170,7 @@ enum Step {
 impl Verifier {
     /// Compares pages of the journal's own tables, about `budget` bytes of them, those of the table `first` before all
     /// others.
-    pub(super) fn verify_data(
+    pub(crate) fn verify_data(
         &mut self,
         backend: &dyn StorageBackend,
         header: &Header,
@@ -184,7 +184,7 @@ impl Verifier {
 
     /// Compares the pages by which redb knows which others are free, and of the journal's tables those that `wanted`
     /// picks. No commit may happen meanwhile.
-    pub(super) fn verify_beside_data(
+    pub(crate) fn verify_beside_data(
         &mut self,
         backend: &dyn StorageBackend,
         header: &Header,

@@ -5,36 +5,36 @@
 
 use serde::Deserialize;
 
-use super::id::RecordId;
-use super::record::{Record, Times};
-use super::sale::{Key, Sale};
-use super::store::StoreError;
+use super::error::StoreError;
+use crate::journal::id::RecordId;
+use crate::journal::record::{Record, Times};
+use crate::journal::sale::{Key, Sale};
 
 /// The bytes to store under the record's id.
-pub(super) fn encode(record: &Record) -> Result<Vec<u8>, StoreError> {
+pub(crate) fn encode(record: &Record) -> Result<Vec<u8>, StoreError> {
     serde_json::to_vec(record).map_err(|error| StoreError::Damaged { id: record.id, reason: error.to_string() })
 }
 
 /// The record that was stored under `id`, or why it cannot be read.
-pub(super) fn decode(id: RecordId, stored: &[u8]) -> Result<Record, String> {
+pub(crate) fn decode(id: RecordId, stored: &[u8]) -> Result<Record, String> {
     let record: Record = serde_json::from_slice(stored).map_err(|error| error.to_string())?;
     if record.id == id { Ok(record) } else { Err("the record of another payment is in its place".into()) }
 }
 
 /// What can be read of a record that cannot be read whole.
 #[derive(Debug, Deserialize)]
-pub(super) struct Remains {
+pub(crate) struct Remains {
     /// What was sold.
-    pub(super) sale: Sale,
+    pub(crate) sale: Sale,
     /// The attempt before it.
-    pub(super) previous: Option<RecordId>,
+    pub(crate) previous: Option<RecordId>,
     /// When it changed.
-    pub(super) times: Times,
+    pub(crate) times: Times,
     /// Whose it is.
-    pub(super) key: Key,
+    pub(crate) key: Key,
 }
 
 /// Parts that every release spells alike, of a record that a later one wrote.
-pub(super) fn remains(stored: &[u8]) -> Option<Remains> {
+pub(crate) fn remains(stored: &[u8]) -> Option<Remains> {
     serde_json::from_slice(stored).ok()
 }

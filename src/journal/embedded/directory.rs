@@ -11,53 +11,21 @@ use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use redb::StorageBackend;
+use parking_lot::{Mutex, MutexGuard};
 use redb::backends::FileBackend;
 
-use super::Create;
-use super::error::OpenError;
+use super::error::refused;
+use super::medium::{CACHE_BYTES, Medium};
 use super::opening;
+use crate::journal::config::{Config, Create};
+use crate::journal::error::OpenError;
 
 const FILE: &str = "payments.redb";
 const UNFINISHED: &str = "payments.redb.new";
 const LOCK: &str = "lock";
 /// Made by the file system itself in the root of a disk.
 const LOST_AND_FOUND: &str = "lost+found";
-
-/// Pages kept in memory by redb, which fills this however little is asked for. Only recent records are; what is not here
-/// is in the system's own cache of files.
-pub(super) const CACHE_BYTES: usize = 4 << 20;
-/// Up to this size every page is checked at open; reading more than this would hold up a start noticeably.
-const CHECKED_BYTES: u64 = 64 << 20;
-
-/// Something a journal can be kept on. Opened anew after every fault.
-pub(super) trait Medium: Send + 'static {
-    /// What redb reads and writes.
-    type Backend: StorageBackend;
-
-    /// Opens it: after the first time, only what was opened then. Every lock is free again once the backend is closed.
-    fn backend(&self) -> Result<Self::Backend, OpenError>;
-
-    /// Names it in errors.
-    fn path(&self) -> &Path;
-
-    /// Whether a start would find what is open.
-    fn check(&self) -> Result<(), OpenError> {
-        Ok(())
-    }
-
-    /// How much of it is kept in memory.
-    fn cache_bytes(&self) -> usize {
-        CACHE_BYTES
-    }
-
-    /// Up to which size every page is checked at open.
-    fn checked_bytes(&self) -> u64 {
-        CHECKED_BYTES
-    }
-}
 
 /// Which file it is, whatever it is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +42,7 @@ impl Identity {
 
 /// A directory, held against other processes until dropped.
 #[derive(Debug)]
-pub(super) struct Directory {
+pub(crate) struct Directory {
     file: PathBuf,
     /// The file that was opened first; none before.
     opened: Mutex<Option<Identity>>,
@@ -83,7 +51,7 @@ pub(super) struct Directory {
 
 impl Directory {
     /// Takes the directory, making it and an empty journal where there is none and `create` allows it.
-    pub(super) fn claim(directory: &Path, create: Create) -> Result<Self, OpenError> {
+    pub(crate) fn claim(directory: &Path, create: Create) -> Result<Self, OpenError> {
         refuse_dangling_links(directory)?;
         let held = Lock::take_existing(directory)?;
         let lock = match (look(directory, create)?, held) {
@@ -95,11 +63,11 @@ impl Directory {
     }
 
     fn opened(&self) -> MutexGuard<'_, Option<Identity>> {
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+        self.opened.lock()
     }
 
     fn lock(&self) -> MutexGuard<'_, Lock> {
-        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lock.lock()
     }
 
     /// The lock file may have been deleted, and then anybody could take it anew: this process does, or is refused.
@@ -143,7 +111,7 @@ impl Medium for Directory {
             return Err(OpenError::Foreign { path: self.file.clone() });
         }
         *self.opened() = Some(Identity::of(&found));
-        FileBackend::new(file).map_err(|error| opening::refused(error, &self.file))
+        FileBackend::new(file).map_err(|error| refused(error, &self.file))
     }
 
     fn path(&self) -> &Path {
@@ -212,10 +180,10 @@ enum Found {
     Nothing,
 }
 
-/// Refuses what a start would refuse, as far as that can be told without opening or making anything.
-pub(super) fn inspect(directory: &Path, create: Create) -> Result<(), OpenError> {
-    refuse_dangling_links(directory)?;
-    look(directory, create).map(|_| ())
+/// Refuses what a start would refuse for what is missing, and makes nothing. Reads the disk.
+pub fn inspect(config: &Config) -> Result<(), OpenError> {
+    refuse_dangling_links(config.directory())?;
+    look(config.directory(), config.create()).map(|_| ())
 }
 
 /// A link whose target is missing is a disk that is not mounted: what is made in its place would be another journal.
@@ -279,8 +247,8 @@ fn make_file(directory: &Path, unfinished: &Path) -> Result<(), OpenError> {
     let path = directory.join(FILE);
     let failed = |source| OpenError::Io { path: path.clone(), source };
     let file = owned(OpenOptions::new().read(true).write(true).create(true).truncate(true), unfinished);
-    let backend = FileBackend::new(file.map_err(failed)?).map_err(|error| opening::refused(error, &path))?;
-    opening::make(backend, &path, CACHE_BYTES)?.close().map_err(|error| opening::refused(error, &path))?;
+    let backend = FileBackend::new(file.map_err(failed)?).map_err(|error| refused(error, &path))?;
+    opening::make(backend, &path, CACHE_BYTES)?.close().map_err(|error| refused(error, &path))?;
     fs::rename(unfinished, &path).map_err(failed)?;
     // The names too must outlive a power cut: a journal that vanished would let every key through again.
     for directory in directory.ancestors().take(2).filter(|directory| !directory.as_os_str().is_empty()) {

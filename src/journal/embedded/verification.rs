@@ -8,28 +8,28 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use redb::{
-    Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend,
-};
+use parking_lot::{Condvar, Mutex};
+use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 use tokio::sync::oneshot;
 
-use super::directory::{Directory, Medium};
+use super::directory::Directory;
 use super::encoding;
-use super::error::OpenError;
-use super::id::RecordId;
-use super::index::{
-    BY_STATE, CURRENT, CurrentEntry, CurrentKey, RecordState, StateEntry, StateKey, current_id, entry_at,
-};
+use super::error::StoreError;
+use super::index::{BY_STATE, CURRENT, CurrentEntry, CurrentKey, StateEntry, StateKey, current_id, entry_at};
+use super::medium::Medium;
 use super::opening;
 use super::pages::{Header, Progress, Unusable, Verifier};
-use super::record::Record;
-use super::store::{self, Snapshot, StoreError, View};
-use super::write_queue::{Job, WriteQueue};
-use super::{Config, Create};
+use super::tables;
+use super::view::View;
+use super::write_queue::{Job, Pin, WriteQueue};
+use crate::journal::config::Create;
+use crate::journal::error::OpenError;
+use crate::journal::id::RecordId;
+use crate::journal::record::{Record, RecordState};
 
 /// Compared at a time.
 const SLICE_BYTES: u64 = 8 << 20;
@@ -42,45 +42,37 @@ const AGAIN: Duration = Duration::from_hours(24);
 /// Faults of records told of one journal; more tell nothing new.
 const MAX_FAULTS: usize = 100;
 
-/// The pages of the last commit: as long as this is held, redb does not write to them.
-#[derive(Debug)]
-pub(super) struct Pin {
-    pub(super) _held: Snapshot,
-    pub(super) header: Header,
-    pub(super) backend: Box<dyn StorageBackend>,
-}
-
 /// Ends the thread.
 #[derive(Debug, Default)]
-pub(super) struct Stop {
+pub(crate) struct Stop {
     stopped: Mutex<bool>,
     changed: Condvar,
 }
 
 impl Stop {
-    pub(super) fn stop(&self) {
-        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    pub(crate) fn stop(&self) {
+        *self.stopped.lock() = true;
         self.changed.notify_all();
     }
 
     /// Waits; whether it was stopped.
     fn within(&self, patience: Duration) -> bool {
-        let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.changed.wait_timeout_while(stopped, patience, |stopped| !*stopped);
-        *waited.unwrap_or_else(PoisonError::into_inner).0
+        let mut stopped = self.stopped.lock();
+        self.changed.wait_while_for(&mut stopped, |stopped| !*stopped, patience);
+        *stopped
     }
 }
 
 /// What the thread needs.
-pub(super) struct Background {
-    pub(super) path: PathBuf,
-    pub(super) view: Arc<View>,
-    pub(super) queue: Arc<WriteQueue>,
-    pub(super) stop: Arc<Stop>,
+pub(crate) struct Background {
+    pub(crate) path: PathBuf,
+    pub(crate) view: Arc<View>,
+    pub(crate) queue: Arc<WriteQueue>,
+    pub(crate) stop: Arc<Stop>,
 }
 
 impl Background {
-    pub(super) fn start(self) -> io::Result<JoinHandle<()>> {
+    pub(crate) fn start(self) -> io::Result<JoinHandle<()>> {
         thread::Builder::new().name("journal-verify".into()).spawn(move || self.run())
     }
 
@@ -99,7 +91,7 @@ impl Background {
         loop {
             let slice = Instant::now();
             // Keys first: one that is not found sells again.
-            let go_on = |pin: Pin| verifier.verify_data(&*pin.backend, &pin.header, store::keys(), SLICE_BYTES);
+            let go_on = |pin: Pin| verifier.verify_data(&*pin.backend, &pin.header, tables::keys(), SLICE_BYTES);
             let progress = self.pin().and_then(go_on);
             for damage in verifier.damages.iter().skip(told) {
                 self.view.condemn();
@@ -150,11 +142,10 @@ pub struct Verification {
 
 /// Reads the journal in `directory` whole. It must be closed; nothing is written to it.
 pub fn verify(directory: &Path) -> Result<Verification, OpenError> {
-    let config = Config { directory: directory.to_owned(), ..Config::default() }.with_create(Create::Never);
-    verify_on(&Directory::claim(&config.directory, config.create)?)
+    verify_on(&Directory::claim(directory, Create::Never)?)
 }
 
-pub(super) fn verify_on(medium: &impl Medium) -> Result<Verification, OpenError> {
+pub(crate) fn verify_on(medium: &impl Medium) -> Result<Verification, OpenError> {
     let path = medium.path();
     let failed = |source| OpenError::Io { path: path.to_owned(), source };
     let backend = medium.backend()?;
@@ -162,7 +153,7 @@ pub(super) fn verify_on(medium: &impl Medium) -> Result<Verification, OpenError>
     match Header::read(&backend).map_err(failed)? {
         Ok(header) => {
             verifier.verify_beside_data(&backend, &header, |_| false).map_err(failed)?;
-            verifier.verify_data(&backend, &header, store::keys(), u64::MAX).map_err(failed)?;
+            verifier.verify_data(&backend, &header, tables::keys(), u64::MAX).map_err(failed)?;
         }
         Err(Unusable::Unknown) => return Err(OpenError::Foreign { path: path.to_owned() }),
         // redb has to repair it, and says by itself what it cannot.
@@ -194,8 +185,8 @@ fn cross_check(database: &Database, faults: &mut Vec<String>) -> Result<u64, Sto
         }
     };
     let transaction = database.begin_read()?;
-    let records = transaction.open_table(store::RECORDS)?;
-    let is_indexed = store::format(database)? == Some(store::FORMAT);
+    let records = transaction.open_table(tables::RECORDS)?;
+    let is_indexed = tables::format(database)? == Some(tables::FORMAT);
     let indexes = is_indexed.then(|| Indexes::open(&transaction)).transpose()?;
     for entry in records.iter()? {
         let (id, stored) = entry?;
@@ -223,7 +214,7 @@ impl Indexes {
         Ok(Self {
             by_state: transaction.open_table(BY_STATE)?,
             current: transaction.open_table(CURRENT)?,
-            counts: transaction.open_table(store::COUNTS)?,
+            counts: transaction.open_table(tables::COUNTS)?,
         })
     }
 
