@@ -3,7 +3,7 @@
 //! What may be repeated goes to another shard when a link breaks under it or is silent, for as long as its deadline
 //! allows, and pays again; each try is given a share of the time that is left, so that there is some for the next. A
 //! reply that was not understood is not asked for again: the next would be like it. What may not be repeated is written
-//! once: before the write every failure is tried again elsewhere, after it none is.
+//! once: a link that goes away before the write is replaced, and after it nothing is tried again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,11 +43,22 @@ pub(super) struct Dispatch {
     pub(super) shutdown: Shutdown,
 }
 
+/// How a command that must not be repeated waits for points and a link.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Once<'a> {
+    pub(super) class: Class<'a>,
+    pub(super) priority: Priority,
+    /// Nothing is written after it.
+    pub(super) write_by: Instant,
+}
+
 /// Why a command that must not be repeated did not end with its reply.
 #[derive(Debug)]
 pub(super) enum Unfinished {
-    /// It did nothing: never written, or refused.
-    Nothing(Error),
+    /// No byte of it left.
+    NotWritten(Error),
+    /// The gateway refused it.
+    Refused(Refusal),
     /// It was written, and its outcome is not known.
     Unknown(Lost),
 }
@@ -121,26 +132,43 @@ impl Dispatch {
         Ok((permit, lease))
     }
 
-    /// A raw command, which must not be repeated: waits until `deadline` for a link, is written once, and runs to its end.
-    pub(super) async fn once(&self, command: &Command, turn: &str, deadline: Instant) -> Result<Body, Unfinished> {
-        self.begin().map_err(Unfinished::Nothing)?;
+    /// Points and a link for a command that must not be repeated, in that order.
+    pub(super) async fn way_once(&self, command: &Command, once: Once<'_>) -> Result<(Permit, Lease), Error> {
+        let ask = Ask { command: &command.name, class: once.class, deadline: once.write_by };
+        let permit = self.ledger.acquire(ask).await?;
+        let lease = self.pool.checkout(once.priority, once.write_by, None).await?;
+        Ok((permit, lease))
+    }
+
+    /// Writes a command that must not be repeated, at most once, and waits for its end. A link that goes away before the
+    /// write is replaced; after the write nothing is tried again. `too_late` is the error where the time is over before the
+    /// first write.
+    pub(super) async fn write_once(
+        &self,
+        command: &Command,
+        mut way: (Permit, Lease),
+        once: Once<'_>,
+        mut too_late: Error,
+    ) -> Result<Body, Unfinished> {
         loop {
-            let ask = Ask { command: &command.name, class: Class::Caller(turn), deadline };
-            let mut permit = self.ledger.acquire(ask).await.map_err(|denied| Unfinished::Nothing(denied.into()))?;
-            let lease = self.pool.checkout(Priority::Ordinary, deadline, None).await;
-            let lease = lease.map_err(|why| Unfinished::Nothing(why.into()))?;
+            if Instant::now() > once.write_by {
+                // Permit and lease go back unused.
+                let instance = self.pool.instance();
+                tracing::warn!(instance, command = %command.name, %too_late, "a command was not written in time");
+                return Err(Unfinished::NotWritten(too_late));
+            }
+            let (mut permit, lease) = way;
             permit.written();
             let outcome = self.exchange(lease, command).await;
             self.account(command, permit, &outcome);
             match outcome {
-                Ok(body) => return Ok(body),
-                Err(Failure::NotSent(NotSent::LinkGone)) => {}
-                Err(Failure::NotSent(why)) => return Err(Unfinished::Nothing(why.into())),
-                Err(Failure::Refused(refusal)) => {
-                    return Err(Unfinished::Nothing(self.refused(command, refusal.error)));
-                }
+                Ok(reply) => return Ok(reply),
+                Err(Failure::Refused(refusal)) => return Err(Unfinished::Refused(refusal)),
                 Err(Failure::Unknown(lost)) => return Err(Unfinished::Unknown(lost)),
+                Err(Failure::NotSent(why @ NotSent::LinkGone)) => too_late = why.into(),
+                Err(Failure::NotSent(why)) => return Err(Unfinished::NotWritten(why.into())),
             }
+            way = self.way_once(command, once).await.map_err(Unfinished::NotWritten)?;
         }
     }
 
@@ -160,7 +188,7 @@ impl Dispatch {
             return outcome;
         }
         tokio::spawn(async move {
-            // What comes of it concerns nobody any more.
+            // Its outcome is no longer needed.
             let _ = exchange.await;
             permit.ended();
         });
@@ -199,7 +227,7 @@ impl Dispatch {
                 tracing::warn!(instance, command = %command.name, ?retry_after, ?closed_for,
                     "the gateway's limit was reached");
             }
-            // No caller can mend that, and whoever can reads the log.
+            // Not for a caller to mend: for the operator, who reads the log.
             Meaning::Credentials | Meaning::License => {
                 tracing::warn!(instance, command = %command.name, gateway = error.error,
                     "the gateway refuses the key or the licence of the instance");
@@ -209,7 +237,7 @@ impl Dispatch {
     }
 
     /// What the gateway's refusal, which was accounted for, means for the caller. How long to wait is what the ledger
-    /// holds, so that whoever comes back then is let in.
+    /// holds, so that a caller that comes back then is let in.
     pub(super) fn refused(&self, command: &Command, error: GatewayError) -> Error {
         match error.meaning() {
             Meaning::RateLimit { .. } => {

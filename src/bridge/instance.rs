@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use super::dispatch::{Dispatch, Unfinished};
+use super::dispatch::{Dispatch, Once, Unfinished};
 use super::error::Error;
 use super::fair_acquire::{FairAcquire, Requester};
 use super::freshness::CacheDirectives;
@@ -25,10 +25,10 @@ use super::read::{Ask, Reader, Served};
 use super::status::{InstanceMetrics, InstanceStatus};
 use crate::broadcasts::relay::Relay;
 use crate::broadcasts::{self, Broadcasts, Epoch, SubscriberLimit};
-use crate::budget::{Ledger, Quota, WindowStatus};
+use crate::budget::{Class, Ledger, Quota, WindowStatus};
 use crate::cache::{Cache, Key as CopyKey, PasswordKey, PlainKey};
 use crate::clock::RETRY_SHORTLY;
-use crate::gateway::{self, Cause, Dialer, Pool, Runtimes};
+use crate::gateway::{self, Cause, Dialer, Pool, Priority, Runtimes};
 use crate::journal::{Filter, Journal, Key, Listed, Page, Record, RecordId, Sale, Verdict};
 use crate::protocol::{Body, Command, Parameters, Spec, command};
 use crate::shutdown::Shutdown;
@@ -213,7 +213,7 @@ impl Instance {
         let outcome = self.reader.read(ask).await;
         self.metrics.answered(&outcome);
         if let (Some(pos_id), Ok(served)) = (pos_id, &outcome) {
-            self.payments.reconciliation.passed_by(pos_id, &served.copy.body);
+            self.payments.reconciliation.note_reply(pos_id, &served.copy.body);
         }
         outcome
     }
@@ -246,9 +246,14 @@ impl Instance {
         let (dispatch, turn) = (Arc::clone(&self.dispatch), turn.to_owned());
         let write_by = deadline.min(Instant::now() + self.pay_max_wait);
         let work = async move {
-            match dispatch.once(&command, &turn, write_by).await {
+            dispatch.begin()?;
+            let once = Once { class: Class::Caller(&turn), priority: Priority::Ordinary, write_by };
+            let way = dispatch.way_once(&command, once).await?;
+            let too_late = Error::Overloaded { retry_after: RETRY_SHORTLY };
+            match dispatch.write_once(&command, way, once, too_late).await {
                 Ok(body) => Ok(body),
-                Err(Unfinished::Nothing(error)) => Err(error),
+                Err(Unfinished::NotWritten(error)) => Err(error),
+                Err(Unfinished::Refused(refusal)) => Err(dispatch.refused(&command, refusal.error)),
                 Err(Unfinished::Unknown(lost)) => {
                     let gateway = if let Cause::Word(error) = lost.cause { Some(error) } else { None };
                     Err(Error::OutcomeUnknown { gateway, payment: None })

@@ -1,30 +1,31 @@
 //! Payments: journal, link, journal.
 //!
 //! The order holds the promise: the key is reserved in memory, points and a link are had, the record is made durable,
-//! and only then the command is written, once; its outcome is durable before anybody is told. Everything runs in a task
-//! of the bridge's own, so that a caller who goes away changes nothing.
+//! and only then the command is written, once; its outcome is durable before the caller is answered. All of it runs in a
+//! task of the bridge's own, so that a caller's disconnection changes nothing.
 //!
-//! Nothing is written after the instant until which the payment may wait, however long the disk took: whoever was told
-//! by then that nothing was sent must be right for ever. So a payment about to be written shows itself first
-//! ([`Shown`]), and looks at the clock after that; whoever looks in vain after that instant knows that it never will be.
+//! Nothing is written after the deadline for writing, however long the disk took: a caller that was told by then that
+//! nothing was sent must never be proven wrong. So a payment about to be written first publishes its id ([`Shown`]), and then
+//! checks the clock: where no id is published at the deadline, nothing will be written.
 //!
 //! The gateway may book what it refused or failed to answer, at once or much later. So the link of such a payment is
 //! listened to after its caller was answered, and a reply that comes on it goes to the payment's record.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::dispatch::Dispatch;
+use super::dispatch::{Dispatch, Once, Unfinished};
 use super::error::Error;
 use super::reconciliation::Reconciliation;
-use crate::budget::{Ask, Class, Permit};
+use crate::budget::Class;
 use crate::cache::Cache;
 use crate::clock::RETRY_SHORTLY;
-use crate::gateway::{Cause, Ending, Failure, LateFrames, Lease, Lost, NotSent, Priority, Refusal};
+use crate::gateway::{Cause, Ending, LateFrames, Lost, Priority, Refusal};
 use crate::journal::{
     Dispatched, Journal, JournalError, Key, Late, Outcome, Record, RecordId, Release, Reservation, Reserve, Sale,
     Verdict,
@@ -42,16 +43,6 @@ pub struct Paid {
 
 /// Where a payment shows itself before it is written: its record exists by then.
 pub(super) type Shown = Arc<OnceLock<RecordId>>;
-
-/// Why a payment that was recorded did not end with its reply.
-enum Unwritten {
-    /// No byte of it left.
-    Never(Error),
-    /// The gateway refused it.
-    Refused(Refusal),
-    /// It was written, and its outcome is not known.
-    Lost(Lost),
-}
 
 /// The payments of one instance.
 #[derive(Debug)]
@@ -134,7 +125,8 @@ impl Payments {
         (write_by, shown): (Instant, Shown),
     ) -> Result<Paid, Begun> {
         // Until the record is durable a dropped reservation frees the key, and a dropped lease and permit go back.
-        let way = self.way(command, write_by).await?;
+        let once = Once { class: Class::Payment, priority: Priority::Payment, write_by };
+        let way = self.dispatch.way_once(command, once).await?;
         if let Some(newest) = self.reconciliation.newest_before(pos_id) {
             reservation.note_newest_transaction(newest);
         }
@@ -146,61 +138,29 @@ impl Payments {
         let id = dispatched.id();
         // In this order, see the top of this file.
         let _ = shown.set(id);
-        let paid = match self.write(command, way, write_by).await {
+        // What may have taken too long by now is making the record durable.
+        let too_late = Error::JournalUnavailable { retry_after: RETRY_SHORTLY };
+        let paid = match self.dispatch.write_once(command, way, once, too_late).await {
             Ok(reply) => {
                 self.cache.sold(&self.instance, pos_id);
                 self.booked(dispatched, reply).await
             }
-            Err(Unwritten::Never(error)) => {
+            Err(Unfinished::NotWritten(error)) => {
                 self.ended_in_nothing(dispatched, Outcome::Released(Release::NeverWritten), error).await
             }
-            Err(Unwritten::Refused(Refusal { error, late })) => {
+            Err(Unfinished::Refused(Refusal { error, late })) => {
                 let release = Outcome::Released(Release::Refused(error.clone()));
                 let listening = late.map(|late| (late, self.listen(id)));
                 let told = self.ended_in_nothing(dispatched, release, self.dispatch.refused(command, error)).await;
                 self.hear_late_frames(id, pos_id, listening);
                 told
             }
-            Err(Unwritten::Lost(lost)) => {
+            Err(Unfinished::Unknown(lost)) => {
                 self.cache.sold(&self.instance, pos_id);
                 self.lost(dispatched, pos_id, lost).await
             }
         };
         Ok(paid?)
-    }
-
-    /// Writes once, if that can be done by `write_by`.
-    async fn write(&self, command: &Command, way: (Permit, Lease), write_by: Instant) -> Result<Body, Unwritten> {
-        let (mut permit, mut lease) = way;
-        // What takes its time here: first making the record durable, then finding another link.
-        let mut too_late = Error::JournalUnavailable { retry_after: RETRY_SHORTLY };
-        loop {
-            if Instant::now() > write_by {
-                // Permit and lease go back unused.
-                tracing::warn!(instance = %self.instance, %too_late, "a payment was not written in time");
-                return Err(Unwritten::Never(too_late));
-            }
-            permit.written();
-            let outcome = self.dispatch.exchange(lease, command).await;
-            self.dispatch.account(command, permit, &outcome);
-            match outcome {
-                Ok(reply) => return Ok(reply),
-                Err(Failure::Refused(refusal)) => return Err(Unwritten::Refused(refusal)),
-                Err(Failure::Unknown(lost)) => return Err(Unwritten::Lost(lost)),
-                // Its link went away before the write: another may carry it, under the same record.
-                Err(Failure::NotSent(why @ NotSent::LinkGone)) => too_late = why.into(),
-                Err(Failure::NotSent(why)) => return Err(Unwritten::Never(why.into())),
-            }
-            (permit, lease) = self.way(command, write_by).await.map_err(Unwritten::Never)?;
-        }
-    }
-
-    /// Points and a link, in that order.
-    async fn way(&self, command: &Command, deadline: Instant) -> Result<(Permit, Lease), Error> {
-        let ask = Ask { command: &command.name, class: Class::Payment, deadline };
-        let permit = self.dispatch.ledger.acquire(ask).await?;
-        let lease = self.dispatch.pool.checkout(Priority::Payment, deadline, None).await?;
-        Ok((permit, lease))
     }
 
     async fn booked(&self, dispatched: Dispatched, reply: Body) -> Result<Paid, Error> {
@@ -237,7 +197,7 @@ impl Payments {
         let said = gateway.as_ref().map(|said| said.error.as_str());
         tracing::warn!(instance = %self.instance, payment = %id, gateway = said,
             "the outcome of a payment is unknown");
-        // Before anybody can see that it is unknown: who settles it has to find what is listened to.
+        // Before the record says unknown: a settlement must find what is listened to, to end it.
         let listening = lost.late.map(|late| (late, self.listen(id)));
         // A record that cannot be written stays `dispatching`, and a restart makes that unknown: the same answer.
         let _ = self.journal.finish(dispatched, Outcome::Unknown(gateway.clone())).await;
@@ -255,7 +215,7 @@ impl Payments {
         listening: Option<(LateFrames, CancellationToken)>,
     ) {
         let Some((mut late, stop)) = listening else {
-            // Its connection is gone. Nobody waits for this to be recorded; a restart says the same.
+            // Its connection is gone. Not awaited: a restart would record the same.
             drop(self.journal.not_heard_any_more(id));
             return;
         };
@@ -278,7 +238,7 @@ impl Payments {
     }
 
     fn listening(&self) -> MutexGuard<'_, HashMap<RecordId, CancellationToken>> {
-        self.listening.lock().unwrap_or_else(PoisonError::into_inner)
+        self.listening.lock()
     }
 
     /// A frame that came for a payment after its caller was answered.

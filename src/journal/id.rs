@@ -6,8 +6,8 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -17,7 +17,7 @@ use uuid::Uuid;
 pub struct RecordId(Uuid);
 
 impl RecordId {
-    /// An id nobody else has, by the machine's clock alone.
+    /// A unique id, by the machine's clock alone.
     #[must_use]
     pub fn fresh() -> Self {
         Self(Uuid::now_v7())
@@ -64,7 +64,7 @@ impl Ids {
 
     /// An id greater than every one before it, made at `wall_ms` by a clock that may have stepped back.
     pub(super) fn next(&self, wall_ms: i64) -> RecordId {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock();
         let now = u128::try_from(wall_ms).unwrap_or_default().min(MAX_TIME_MS);
         let by_clock = (now << TAIL_BITS) | (fastrand::u128(..) >> (u128::BITS - TAIL_BITS));
         // A random step, so that one id does not tell the next.

@@ -48,7 +48,7 @@ impl News {
             }
             Self::Unreadable { id, was, reason } => {
                 tracing::error!(payment = %id, %was, reason,
-                    "the record of a payment cannot be read: its key stays taken until somebody settles it");
+                    "the record of a payment cannot be read: its key stays taken until an operator settles it");
             }
         }
     }

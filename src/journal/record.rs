@@ -315,7 +315,7 @@ pub struct Record {
     pub newest_transaction_before: Option<i64>,
     /// Transactions that may be this payment while its outcome is not known; each once.
     pub evidence: Vec<Candidate>,
-    /// How they were looked for; none while nobody has.
+    /// How they were looked for; none before the first lookup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub search: Option<Search>,
     /// What the gateway said and does not agree with this record.
@@ -440,7 +440,7 @@ impl Record {
     pub fn answer(&self, fingerprint: &Fingerprint) -> Answer {
         match &self.standing {
             _ if self.frees_its_key() => Answer::Free,
-            // Of a sale that can no longer be read nobody can say that this is another one.
+            // A sale that can no longer be read cannot be told from another.
             _ if self.fingerprint != *fingerprint && self.fingerprint != Fingerprint::UNKNOWN => Answer::Reused,
             Standing::Reserved | Standing::Dispatching => Answer::InProgress,
             Standing::Unknown(_) => Answer::Unknown,

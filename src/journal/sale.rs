@@ -37,7 +37,7 @@ impl Key {
         Self { instance: instance.to_owned(), caller: caller.to_owned(), idempotency_key }
     }
 
-    /// Whether nobody can repeat the sale under this key.
+    /// Whether the key was made up by the bridge, so that no caller can repeat the sale under it.
     #[must_use]
     pub fn is_of_till(&self) -> bool {
         self.idempotency_key.starts_with(OF_TILL)

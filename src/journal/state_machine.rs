@@ -44,7 +44,7 @@ pub enum Event {
     Contradicted(Contradiction),
     /// Its connection was given up: no late reply will be heard.
     NotHeardAnyMore,
-    /// The bridge came up and finds the record: nobody waits for the reply any more.
+    /// A start finds the record: its reply is no longer listened for.
     Restart,
     /// A person decides, having seen the given revision.
     Settle {
@@ -53,7 +53,7 @@ pub enum Event {
         /// The decision.
         verdict: Verdict,
     },
-    /// Somebody looked for what tells about an unknown outcome.
+    /// The gateway's transactions were searched for an unknown outcome.
     Evidence(Lookup),
 }
 
@@ -66,7 +66,7 @@ pub enum Effect {
     Noted,
     /// The event told nothing new.
     Unchanged,
-    /// The event contradicts a decided outcome: noted in the record, nothing else changed. Somebody must be told.
+    /// The event contradicts a decided outcome: noted in the record, nothing else changed. An operator must be told.
     Contradicted,
 }
 
@@ -114,7 +114,7 @@ impl Record {
             Event::Evidence(look) => match self.state() {
                 State::Reserved | State::Dispatching => Err(Rejection::Impossible(self.state())),
                 State::Unknown => Ok(self.attach(look, now_ms)),
-                // It is decided: what was found meanwhile tells nobody anything.
+                // It is decided: what was found meanwhile no longer matters.
                 State::Booked | State::Released | State::Settled => Ok(Effect::Unchanged),
             },
         }
@@ -239,7 +239,7 @@ impl Record {
     /// Adds the transactions of a lookup, each once.
     ///
     /// The revision moves with what a person decides by: a transaction that is new to the record, one more payment that
-    /// could explain it, and whether the lookup was complete. So nobody settles a payment without having seen what was
+    /// could explain it, and whether the lookup was complete. So no person settles a payment without having seen what was
     /// found. A lookup without news leaves the revision, so that it does not void a decision. The number of payments that
     /// could explain a transaction never falls: a later lookup may have missed some, and none of them becomes impossible.
     fn attach(&mut self, lookup: &Lookup, now_ms: i64) -> Effect {

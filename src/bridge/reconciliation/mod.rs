@@ -1,20 +1,19 @@
-//! Reconciliation about payments of unknown outcome: asks the gateway what it has booked, and keeps what matches with the
-//! record.
+//! Reconciliation of payments of unknown outcome: asks the gateway for its transactions and keeps those that match with the
+//! record, for the person who has to settle it.
 //!
-//! The forces: whoever has to settle such a payment wants to know what the gateway says, and money must not wait for
-//! curiosity. So everything here is asked as a refresh, the lowest class, with points and links that nobody waits for,
-//! in one task an instance, one task at a time; a payment only leaves word and goes on. It never decides: a
-//! transaction that matches may be another till's.
+//! No payment waits for it: everything is asked as a refresh, the lowest class, one command at a time for each instance. It
+//! decides nothing: a transaction that matches may be another till's.
 //!
-//! What to ask when is in `schedule`, what matches in `matching`, what is kept and how it moves a record's revision in
-//! [`crate::journal::evidence`].
+//! Entry points: [`Reconciliation::gather`] runs it, [`Reconciliation::lost`] adds a payment. `schedule` says what to ask when,
+//! `matching` what matches; what is kept, and how that moves a record's revision, is in `journal/state_machine.rs`.
 
 mod matching;
 mod schedule;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
@@ -27,45 +26,45 @@ use super::fair_acquire::{FairAcquire, Requester};
 use crate::journal::{Filter, Journal, JournalError, Page, Record, RecordId, RecordState, State};
 use crate::protocol::{Body, Command, Parameters, command};
 
-/// Transactions of one look: more than one point of sale books in a few minutes.
-const LOOK_LIMIT: usize = 100;
+/// Transactions of one lookup: more than one point of sale books in a few minutes.
+const LOOKUP_LIMIT: usize = 100;
 
-/// How long one task may wait for a link and its reply. Nobody waits for it, and a drain waits no longer than this.
+/// How long one task may wait for a link and its reply. A drain waits no longer than this for it.
 const TASK_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Payments that are read from the journal at a time, to be compared with what was found.
 const PAGE: usize = 1000;
 
-/// The most pages read for one look: at a hundred payments a minute those of three hours. Where that does not reach
-/// back to before the payment, the look is not complete.
-const MOST_PAGES: usize = 20;
+/// The most pages read for one lookup: at a hundred payments a minute those of three hours. Where that does not reach
+/// back to before the payment, the lookup is not complete.
+const MAX_PAGES: usize = 20;
 
 /// Unknown payments of an earlier run that evidence is still gathered for, newest first.
-const MOST_RESUMED: usize = 500;
+const MAX_RESUMED: usize = 500;
 
-/// The longest reply in which the newest transaction is looked for when it passes by: the 200 latest of a point of
-/// sale. Longer ones are not worth the time of the caller who asked for them.
-const MOST_READ: usize = 64 * 1024;
+/// The longest reply to a caller in which the newest transaction is looked for: about the 200 latest of a point of sale. The
+/// caller waits while it is read.
+const MAX_READ: usize = 64 * 1024;
 
-/// The evidence of one instance.
+/// The reconciliation of one instance.
 #[derive(Debug)]
 pub(super) struct Reconciliation {
     dispatch: Arc<Dispatch>,
     journal: Journal,
     instance: Arc<str>,
     schedule: Mutex<Schedule>,
-    /// Something new is to be done.
-    came: Notify,
+    /// The schedule has changed.
+    changed: Notify,
 }
 
 impl Reconciliation {
     pub(super) fn new(dispatch: Arc<Dispatch>, journal: Journal, instance: Arc<str>) -> Self {
-        Self { dispatch, journal, instance, schedule: Mutex::default(), came: Notify::new() }
+        Self { dispatch, journal, instance, schedule: Mutex::default(), changed: Notify::new() }
     }
 
-    /// A reply to `listtransactions` passed by.
-    pub(super) fn passed_by(&self, pos_id: i64, reply: &Body) {
-        if reply.as_str().len() <= MOST_READ
+    /// Notes the newest transaction in a reply to `listtransactions`, whoever asked for it.
+    pub(super) fn note_reply(&self, pos_id: i64, reply: &Body) {
+        if reply.as_str().len() <= MAX_READ
             && let Some(newest) = matching::newest(reply)
         {
             self.schedule().seen(pos_id, newest, Instant::now());
@@ -80,7 +79,7 @@ impl Reconciliation {
         let asks = schedule.sells(pos_id, Instant::now());
         drop(schedule);
         if asks {
-            self.came.notify_one();
+            self.changed.notify_one();
         }
         newest
     }
@@ -88,10 +87,10 @@ impl Reconciliation {
     /// The outcome of a payment is not known.
     pub(super) fn lost(&self, id: RecordId, pos_id: i64) {
         self.schedule().lost(id, pos_id, 0, Instant::now());
-        self.came.notify_one();
+        self.changed.notify_one();
     }
 
-    /// Does the tasks for as long as it is polled, beginning with what an earlier run left unknown.
+    /// Does the tasks of the schedule for as long as it is polled, beginning with what an earlier run left unknown.
     ///
     /// Dropped at any await it loses nothing but the task under way, whose command ends in a task of its own.
     pub(super) async fn gather(&self, runtime: &Handle, tasks: &TaskTracker) {
@@ -99,24 +98,24 @@ impl Reconciliation {
         loop {
             let task = self.schedule().next(Instant::now());
             match task {
-                Task::Lookup { pos_id, ids } => self.look(pos_id, ids, (runtime, tasks)).await,
+                Task::Lookup { pos_id, ids } => self.look_up(pos_id, ids, (runtime, tasks)).await,
                 Task::Newest { pos_id } if self.is_idle() => {
                     if let Some(reply) = self.ask(pos_id, 1, (runtime, tasks)).await {
-                        self.passed_by(pos_id, &reply);
+                        self.note_reply(pos_id, &reply);
                     }
                 }
                 Task::Newest { .. } => {}
                 Task::Wait(until) => tokio::select! {
-                    () = self.came.notified() => {}
+                    () = self.changed.notified() => {}
                     () = sleep_until(until) => {}
                 },
-                Task::Idle => self.came.notified().await,
+                Task::Idle => self.changed.notified().await,
             }
         }
     }
 
     async fn resume(&self) {
-        match self.records(Some(State::Unknown), None, MOST_RESUMED).await {
+        match self.records(Some(State::Unknown), None, MAX_RESUMED).await {
             Ok(unknown) => {
                 let mut schedule = self.schedule();
                 for record in unknown.readable() {
@@ -145,19 +144,19 @@ impl Reconciliation {
             let deadline = Instant::now() + TASK_DEADLINE;
             dispatch.repeatable(&command, &turns, deadline, || ()).await
         };
-        // In a task, so that a drain does not take the command's points off the books too early.
+        // In a task, so that a drain does not give the command's points back too early.
         let asked = tasks.spawn_on(work, runtime).await;
         match asked {
             Ok(Ok(reply)) => Some(reply),
             Ok(Err(why)) => {
-                tracing::debug!(instance = %self.instance, pos_id, %why, "no transactions to be had");
+                tracing::debug!(instance = %self.instance, pos_id, %why, "no transactions from the gateway");
                 None
             }
             Err(_) => None,
         }
     }
 
-    async fn look(&self, pos_id: i64, ids: Vec<RecordId>, place: (&Handle, &TaskTracker)) {
+    async fn look_up(&self, pos_id: i64, ids: Vec<RecordId>, place: (&Handle, &TaskTracker)) {
         let mut open = Vec::with_capacity(ids.len());
         for id in ids {
             match self.journal.get(id).await {
@@ -171,7 +170,7 @@ impl Reconciliation {
         if open.is_empty() {
             return;
         }
-        let reply = self.ask(pos_id, LOOK_LIMIT, place).await;
+        let reply = self.ask(pos_id, LOOKUP_LIMIT, place).await;
         let others = self.others(pos_id, &open).await;
         for record in open {
             let id = record.id;
@@ -183,15 +182,15 @@ impl Reconciliation {
             if attached { schedule.looked(id, Instant::now()) } else { schedule.missed(id, Instant::now()) }
         }
         if let Some(reply) = reply {
-            self.passed_by(pos_id, &reply);
+            self.note_reply(pos_id, &reply);
         }
     }
 
     /// Whether the record now holds what the reply tells.
     async fn attach(&self, record: Record, reply: &Body, others: &Others) -> bool {
-        let Some(look) = matching::look(&record, reply, LOOK_LIMIT, others) else { return false };
-        let (found, complete) = (look.candidates.len(), look.complete);
-        match self.journal.attach_evidence(record.id, look).await {
+        let Some(lookup) = matching::look(&record, reply, LOOKUP_LIMIT, others) else { return false };
+        let (found, complete) = (lookup.candidates.len(), lookup.complete);
+        match self.journal.attach_evidence(record.id, lookup).await {
             Ok(_) => {
                 tracing::info!(instance = %self.instance, payment = %record.id, found, complete,
                     "looked for a payment of unknown outcome among the gateway's transactions");
@@ -207,7 +206,7 @@ impl Reconciliation {
     /// The payments at a point of sale that may explain what is found for those that are `open`.
     async fn others(&self, pos_id: i64, open: &[Record]) -> Result<Others, JournalError> {
         let (mut others, mut before) = (Others::default(), None);
-        for _ in 0..MOST_PAGES {
+        for _ in 0..MAX_PAGES {
             let page = self.records(None, before, PAGE).await?;
             before = page.next;
             if page.has_unreadable(pos_id) {
@@ -236,6 +235,6 @@ impl Reconciliation {
     }
 
     fn schedule(&self) -> MutexGuard<'_, Schedule> {
-        self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
+        self.schedule.lock()
     }
 }

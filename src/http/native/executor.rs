@@ -15,7 +15,7 @@ use super::frame::{Request, spelled};
 use crate::bridge::{Bridge, CacheDirectives, Error, Instance};
 use crate::http::auth::{Caller, Scope};
 use crate::http::request::integer;
-use crate::http::request::sale::Sale;
+use crate::http::request::sale;
 use crate::journal;
 use crate::protocol::command::{self, Parameter, ParameterKind};
 use crate::protocol::{Body, Command, Kind, Parameters, Spec};
@@ -155,15 +155,9 @@ fn of_read(spec: &Spec, given_by_till: &Parameters) -> Result<Parameters, ErrorR
 
 /// What is sold, or the first parameter that is wrong. The parameters themselves go to the gateway as they came.
 fn sale(parameters: &Parameters) -> Result<journal::Sale, ErrorReply> {
-    let pos_id = pos_id(parameters)?;
-    let sale = Sale::read(parameters).map_err(|faults| {
+    sale::read(pos_id(parameters)?, parameters).map_err(|faults| {
         let of_method = faults.iter().any(|fault| fault.pointer == "/PaymentMethod");
         ErrorReply::missing(if of_method { "PaymentMethod" } else { "Products" })
-    })?;
-    Ok(journal::Sale {
-        pos_id,
-        payment_method: sale.payment_method.to_string(),
-        products: sale.amounts.into_iter().map(|(id, amount)| (id, amount.unsigned_abs())).collect(),
     })
 }
 

@@ -1,8 +1,7 @@
 //! What a payment's body says is sold.
 //!
 //! The body goes to the gateway exactly as it was spelled; what is read here decides only whether it may go at all.
-//! Every fault is found at once and pointed at, since a cashier's program that must be told five times is a queue of
-//! people waiting.
+//! All faults are found at once and pointed at.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,40 +9,34 @@ use serde_json::value::RawValue;
 
 use crate::http::problem::FieldError;
 use crate::http::request::integer;
+use crate::journal::Sale;
 use crate::protocol::Parameters;
 
 /// Products of one sale. A till sends its whole list, and a festival's is some hundred long; a record is kept of each.
-pub const MOST_PRODUCTS: usize = 1000;
+pub const MAX_PRODUCTS: usize = 1000;
 
-/// Faults told at once: whoever makes more of them has one fault in the program.
-const MOST_FAULTS: usize = 100;
+/// Faults told at once. More of them have one cause in the caller's program.
+const MAX_FAULTS: usize = 100;
 
-/// A sale as the gateway will book it: only what has an amount.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sale {
-    /// The payment method's id.
-    pub payment_method: i64,
-    /// How many of each product id; never 0.
-    pub amounts: BTreeMap<i64, i64>,
-}
-
-impl Sale {
-    /// Reads a sale out of the body of a payment, or says everything that is wrong with it.
-    pub fn read(body: &Parameters) -> Result<Self, Vec<FieldError>> {
-        let mut faults = Vec::new();
-        let payment_method = whole(body, "PaymentMethod", "", &mut faults);
-        let amounts = amounts(body, &mut faults);
-        match payment_method {
-            Some(payment_method) if faults.is_empty() => Ok(Self { payment_method, amounts }),
-            _ => {
-                faults.truncate(MOST_FAULTS);
-                Err(faults)
-            }
+/// Reads what is sold at a point of sale out of the body of a payment, or says everything that is wrong with it. Products
+/// without an amount are left out.
+pub fn read(pos_id: i64, body: &Parameters) -> Result<Sale, Vec<FieldError>> {
+    let mut faults = Vec::new();
+    let payment_method = whole(body, "PaymentMethod", "", &mut faults);
+    let amounts = amounts(body, &mut faults);
+    match payment_method {
+        Some(payment_method) if faults.is_empty() => {
+            let products = amounts.into_iter().collect();
+            Ok(Sale { pos_id, payment_method: payment_method.to_string(), products })
+        }
+        _ => {
+            faults.truncate(MAX_FAULTS);
+            Err(faults)
         }
     }
 }
 
-fn amounts(body: &Parameters, faults: &mut Vec<FieldError>) -> BTreeMap<i64, i64> {
+fn amounts(body: &Parameters, faults: &mut Vec<FieldError>) -> BTreeMap<i64, u64> {
     let mut amounts = BTreeMap::new();
     let Some(products) = body.get("Products") else {
         faults.push(FieldError::new("/Products", "is missing"));
@@ -53,8 +46,8 @@ fn amounts(body: &Parameters, faults: &mut Vec<FieldError>) -> BTreeMap<i64, i64
         faults.push(FieldError::new("/Products", "must be an array of products"));
         return amounts;
     };
-    if products.len() > MOST_PRODUCTS {
-        faults.push(FieldError::new("/Products", format!("must not hold more than {MOST_PRODUCTS} products")));
+    if products.len() > MAX_PRODUCTS {
+        faults.push(FieldError::new("/Products", format!("must not hold more than {MAX_PRODUCTS} products")));
         return amounts;
     }
     let before = faults.len();
@@ -65,7 +58,7 @@ fn amounts(body: &Parameters, faults: &mut Vec<FieldError>) -> BTreeMap<i64, i64
         if let Some(first) = first_seen.insert(id, index) {
             faults.push(FieldError::new(format!("{pointer}/ID"), format!("is the product of /Products/{first} again")));
         }
-        if amount > 0 {
+        if let Ok(amount @ 1..) = u64::try_from(amount) {
             amounts.insert(id, amount);
         }
     }
@@ -107,7 +100,7 @@ mod tests {
     use super::*;
 
     fn read(body: &str) -> Result<Sale, Vec<FieldError>> {
-        Sale::read(&Parameters::parse(body.as_bytes()).unwrap())
+        super::read(3, &Parameters::parse(body.as_bytes()).unwrap())
     }
 
     fn pointers(body: &str) -> Vec<String> {
@@ -117,7 +110,7 @@ mod tests {
     #[test]
     fn only_what_has_an_amount_is_sold_and_spelling_does_not_matter() {
         let plain = read(r#"{"PaymentMethod":1,"Products":[{"ID":1,"Amount":2}]}"#).unwrap();
-        assert_eq!(plain, Sale { payment_method: 1, amounts: BTreeMap::from([(1, 2)]) });
+        assert_eq!(plain, Sale { pos_id: 3, payment_method: "1".into(), products: vec![(1, 2)] });
         let till = r#"{"PaymentMethod":"1","note":"x","Products":[
             {"ID":"1","Amount":2.0,"ProductName":"Beer","Price":3.50},{"ID":2,"Amount":0}]}"#;
         assert_eq!(read(till).unwrap(), plain);
@@ -156,11 +149,11 @@ mod tests {
         let body = |count: usize, product: &str| {
             format!(r#"{{"PaymentMethod":1,"Products":[{}]}}"#, vec![product; count].join(","))
         };
-        assert_eq!(pointers(&body(MOST_PRODUCTS + 1, r#"{"ID":1,"Amount":1}"#)), ["/Products"]);
-        assert_eq!(pointers(&body(MOST_PRODUCTS, "7")).len(), MOST_FAULTS);
-        let most: Vec<_> = (0..MOST_PRODUCTS).map(|id| format!(r#"{{"ID":{id},"Amount":1}}"#)).collect();
+        assert_eq!(pointers(&body(MAX_PRODUCTS + 1, r#"{"ID":1,"Amount":1}"#)), ["/Products"]);
+        assert_eq!(pointers(&body(MAX_PRODUCTS, "7")).len(), MAX_FAULTS);
+        let most: Vec<_> = (0..MAX_PRODUCTS).map(|id| format!(r#"{{"ID":{id},"Amount":1}}"#)).collect();
         let most = format!(r#"{{"PaymentMethod":1,"Products":[{}]}}"#, most.join(","));
-        assert_eq!(read(&most).unwrap().amounts.len(), MOST_PRODUCTS);
+        assert_eq!(read(&most).unwrap().products.len(), MAX_PRODUCTS);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::http::extract::Call;
 use crate::http::problem::{FieldError, Problem, table};
 use crate::http::request::body::Empty;
 use crate::http::request::idempotency_key::IdempotencyKey;
-use crate::http::request::sale::Sale;
+use crate::http::request::sale;
 use crate::http::response::reply;
 use crate::http::views::gateway_bodies;
 use crate::journal;
@@ -53,12 +53,7 @@ pub(super) async fn payitems(call: Call, payload: web::Payload) -> Result<HttpRe
     // The key is asked for first: a program that forgets it is told so at its very first try.
     let key = IdempotencyKey::of(call.request().headers())?;
     let body = call.object(payload, Empty::Refused).await?;
-    let sale = Sale::read(&body).map_err(faulty)?;
-    let sale = journal::Sale {
-        pos_id: call.pos_id()?,
-        payment_method: sale.payment_method.to_string(),
-        products: sale.amounts.into_iter().map(|(id, amount)| (id, amount.unsigned_abs())).collect(),
-    };
+    let sale = sale::read(call.pos_id()?, &body).map_err(faulty)?;
     let key = journal::Key {
         instance: call.instance().to_owned(),
         caller: call.caller().name().to_owned(),

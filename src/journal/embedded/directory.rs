@@ -4,7 +4,7 @@
 //! emptied or repaired over, and a journal is made only where nothing says that there was one. One process has it at a
 //! time, by a lock on the directory that lasts as long as the journal and by redb's own on the file. While it runs, a
 //! commit counts only if the path still names the file that was opened, and the lock file is the one that is locked:
-//! a record in a file that no start will find protects nobody. Records name sales: the directory and the file are
+//! a record in a file that no start will find prevents no second booking. Records name sales: the directory and the file are
 //! their owner's alone.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
@@ -70,7 +70,7 @@ impl Directory {
         self.lock.lock()
     }
 
-    /// The lock file may have been deleted, and then anybody could take it anew: this process does, or is refused.
+    /// The lock file may have been deleted, and then another process could take it anew: this one does so first, or is refused.
     fn hold_lock(&self) -> Result<(), OpenError> {
         let mut lock = self.lock();
         if lock.check().is_err()
@@ -155,7 +155,7 @@ impl Lock {
         })?;
         let identity = Identity::of(&file.metadata().map_err(failed)?);
         let lock = Self { path: lock_path(directory), identity, _file: file };
-        // Whoever deletes the file between its opening and its locking leaves a lock that keeps nobody out.
+        // A file that was deleted between its opening and its locking is a lock that keeps no other process out.
         lock.check().map(|()| lock)
     }
 

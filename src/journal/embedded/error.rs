@@ -24,8 +24,8 @@ pub(crate) enum StoreError {
     /// The storage works, and this record cannot be understood.
     #[error("record {id}: {reason}")]
     Damaged { id: RecordId, reason: String },
-    /// Nobody waits for the listing any more.
-    #[error("nobody waits for this listing")]
+    /// The caller of the listing has gone.
+    #[error("the caller of this listing has gone")]
     Abandoned,
 }
 

@@ -24,7 +24,7 @@ pub(crate) trait Home: Send {
     /// Whether a start would find what is open.
     fn check(&self) -> Result<(), OpenError>;
 
-    /// Opens the file once more to read its pages, with what its header says now. Nobody may be committing.
+    /// Opens the file once more to read its pages, with what its header says now. No commit may be under way.
     fn pages(&self) -> Result<(Header, Box<dyn StorageBackend>), OpenError>;
 }
 

@@ -3,8 +3,7 @@
 //! Opening a redb file writes to it, before it is known whether the file is a journal at all, or a sound one. So the journal
 //! is first opened, recovered and checked on this overlay, and only what passed is opened for real: a file that is refused
 //! is left byte for byte as it was found. Memory stays small, since recovery writes a few pages, whatever the size of the
-//! file. `redb`'s own `open_read_only` takes the place of neither: it refuses every file that needs recovery, which is every
-//! file after a kill, and cannot check a file's pages.
+//! file. redb's own `open_read_only` cannot check a file's pages, and refuses a file that needs repair.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -4,7 +4,7 @@
 //! none of them when it reads: a bit that flips on the disk is believed. So the trees are walked here, as redb's file
 //! format 3 has them (`docs/design.md` in its sources), and every page is compared with its checksum before anything in
 //! it is trusted. Only bytes are looked at, and nothing is written. What is walked must not change meanwhile: a file that
-//! nobody has open, or the pages of a commit that a [`Snapshot`](super::tables::Snapshot) holds.
+//! no process has open, or the pages of a commit that a [`Snapshot`](super::tables::Snapshot) holds.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -89,7 +89,7 @@ pub(crate) enum Unusable {
 }
 
 impl Header {
-    /// Reads the header. Nobody may be committing.
+    /// Reads the header. No commit may be under way.
     pub(crate) fn read(backend: &dyn StorageBackend) -> io::Result<Result<Self, Unusable>> {
         let mut bytes = [0; HEADER_BYTES];
         match backend.read(0, &mut bytes) {

@@ -38,7 +38,7 @@ const ADMITTED: usize = 64;
 /// How long one waits for its turn.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
-/// Whether anybody still waits for a listing, and how long it may go on.
+/// Whether the caller of a listing still waits, and how long the listing may go on.
 #[derive(Debug)]
 pub(crate) struct Scan {
     abandoned: Arc<AtomicBool>,

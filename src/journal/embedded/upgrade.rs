@@ -89,7 +89,7 @@ fn index_key(batch: &mut Batch<'_>, key: Key, id: RecordId) -> Result<(), StoreE
     if fingerprint.is_some() || entry_at(&batch.by_state, RecordState::Unreadable, &key.instance, id)?.is_some() {
         return Ok(());
     }
-    tracing::error!(payment = %id, "the record of a payment cannot be read: its key stays taken until somebody settles it");
+    tracing::error!(payment = %id, "the record of a payment cannot be read: its key stays taken until an operator settles it");
     let entry = Entry { key, pos_id: 0, created_ms: id.time_ms() };
     batch.list_under(None, RecordState::Unreadable, id, &entry)
 }

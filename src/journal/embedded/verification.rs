@@ -37,7 +37,7 @@ const SLICE_BYTES: u64 = 8 << 20;
 const SLICE_TIME: Duration = Duration::from_millis(250);
 /// The wait after a time in which the journal was out of order or the disk refused.
 const RETRY: Duration = Duration::from_secs(10);
-/// A journal that runs for long is verified this often: disks lose bits while nobody reads them.
+/// A journal that runs for long is verified this often: disks lose bits unnoticed.
 const AGAIN: Duration = Duration::from_hours(24);
 /// Faults of records told of one journal; more tell nothing new.
 const MAX_FAULTS: usize = 100;

@@ -22,7 +22,7 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// Shows a newer state, or none. Who looks at an older one goes on doing so.
+    /// Shows a newer state, or none. A read under way goes on with the older one.
     pub(crate) fn show(&self, snapshot: Option<Snapshot>) {
         let before = {
             let mut last = self.last.write();

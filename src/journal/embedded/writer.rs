@@ -157,10 +157,10 @@ impl Writer {
         }
     }
 
-    /// Answers those who verify; the other jobs are left. Here no commit is under way.
+    /// Answers the verification; the other jobs are left. Here no commit is under way.
     fn hand_out_pins(&self, jobs: Vec<Job>) -> Vec<Job> {
         let pin = |reply: oneshot::Sender<Pin>| match self.pin() {
-            // Who hears nothing asks again later.
+            // The verification asks again later.
             Err(fault) => tracing::debug!(%fault, "the payment journal cannot be verified now"),
             Ok(pin) => drop(reply.send(pin)),
         };
@@ -191,7 +191,7 @@ impl Writer {
     /// Refuses the jobs of a commit that failed, and everything from now on until the file is in order again.
     fn fail(&mut self, fault: &StoreError, jobs: Vec<Job>) {
         tracing::error!(%fault, "the payment journal cannot be written: no payment is sent");
-        // First, so that who hears of the fault finds the journal out of order.
+        // First, so that a caller that is refused finds the journal out of order.
         self.view.show(None);
         self.refuse(jobs, Attempted::Yes);
         self.recover();
@@ -224,7 +224,7 @@ impl Writer {
         }
     }
 
-    /// Commits, and shows the new state: before anybody hears of it, so that who repeats a request finds its record.
+    /// Commits and shows the new state before any job is answered, so that a repeated request finds its record.
     fn commit<T>(&self, work: impl FnOnce(&mut Batch<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let database = self.database.as_ref().ok_or(StoreError::Closed)?;
         self.home.check()?;
@@ -241,7 +241,7 @@ impl Writer {
             Job::Dispatch { record, held, reply } => {
                 let queue: Arc<dyn Apply> = Arc::<WriteQueue>::clone(&self.queue);
                 let dispatched = done.map(|_| Dispatched::new(record.id, held, queue));
-                // If nobody waits any more, what comes back is dropped and hands in that it was never written.
+                // If its caller has gone, it is dropped, which hands in that it was never written.
                 drop(reply.send(dispatched));
             }
             Job::Apply { id, event, held, reply } => {
@@ -251,7 +251,7 @@ impl Writer {
                 if let Err(Err(error)) = reply.send(done)
                     && matches!(event, Event::Outcome(_))
                 {
-                    tracing::error!(%id, %error, "an outcome that nobody waited for could not be recorded");
+                    tracing::error!(%id, %error, "the outcome of a payment could not be recorded");
                 }
             }
             Job::Unreadable { .. } | Job::Probe | Job::Pin(_) => {}
@@ -335,7 +335,7 @@ enum Attempted {
     No,
 }
 
-/// Leaves nobody waiting, however the thread ends.
+/// Ends every wait, however the thread ends.
 struct End {
     view: Arc<View>,
     queue: Arc<WriteQueue>,
