@@ -321,11 +321,13 @@ impl Instance {
     }
 
     /// Opens a command that the gateway closed, and says how its budget stands; none where there is no such command.
+    #[must_use]
     pub fn open_budget(&self, command: &str) -> Option<WindowStatus> {
         self.dispatch.ledger.open(command)
     }
 
     /// Its broadcasts, to listen to.
+    #[must_use]
     pub fn broadcasts(&self) -> &Broadcasts {
         &self.broadcasts
     }

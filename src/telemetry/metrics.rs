@@ -121,14 +121,20 @@ mod tests {
             "0.0001", "0.00025", "0.0005", "0.001", "0.0025", "0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5",
             "1", "2.5", "5", "10",
         ];
-        let mut expected = format!("# HELP {series} Wait.\n# TYPE {series} histogram\n");
-        for (bound, count) in bounds.iter().zip(counts) {
-            expected += &format!("{series}_bucket{{{labels},le=\"{bound}\"}} {count}\n");
-        }
-        expected += &format!("{series}_bucket{{{labels},le=\"+Inf\"}} 6\n{series}_sum{{{labels}}} 20.000502\n");
-        expected += &format!("{series}_count{{{labels}}} 6\n");
-        expected += "# HELP concertpos_bridge_things_total Things.\n# TYPE concertpos_bridge_things_total counter\n";
-        expected += "concertpos_bridge_things_total 3\n";
+        let buckets: Vec<_> = bounds
+            .iter()
+            .zip(counts)
+            .map(|(bound, count)| format!("{series}_bucket{{{labels},le=\"{bound}\"}} {count}\n"))
+            .collect();
+        let expected = [
+            &format!("# HELP {series} Wait.\n# TYPE {series} histogram\n"),
+            buckets.concat().as_str(),
+            &format!("{series}_bucket{{{labels},le=\"+Inf\"}} 6\n{series}_sum{{{labels}}} 20.000502\n"),
+            &format!("{series}_count{{{labels}}} 6\n"),
+            "# HELP concertpos_bridge_things_total Things.\n# TYPE concertpos_bridge_things_total counter\n",
+            "concertpos_bridge_things_total 3\n",
+        ]
+        .concat();
         assert_eq!(text, expected);
     }
 }

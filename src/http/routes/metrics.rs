@@ -78,8 +78,8 @@ impl Collector for Scrape {
             "Words of the gateway that did not agree with the record of their payment.",
         )?;
         for (instance, counted) in &counted {
-            let counter = ConstCounter::new(counted.contradictions);
-            counter.encode(family.encode_family(&[("pos_instance", *instance)])?)?;
+            let contradictions = ConstCounter::new(counted.contradictions);
+            contradictions.encode(family.encode_family(&[("pos_instance", *instance)])?)?;
         }
         now(page, status)
     }
