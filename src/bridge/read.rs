@@ -216,7 +216,7 @@ impl Reader {
         let mut written = (Instant::now(), Epoch::FORMER);
         let mut api_key = self.dispatch.api_key_number();
         let note_write = || {
-            // A command written again on another shard is as new as its last writing; those who joined after its first
+            // A command written again on another shard is as new as its last writing; callers that joined after its first
             // writing joined in the same epoch, or not at all.
             written = (Instant::now(), self.cache.epoch(ask.spec, &ask.key));
             let _ = fetch.epoch.set(written.1);

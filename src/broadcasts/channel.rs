@@ -72,8 +72,8 @@ impl Broadcasts {
         self.shared.state().log.cursor()
     }
 
-    /// Begins to listen. What is logged from this moment on is heard, and before it what the log still holds after
-    /// `since`: no hole, no repeat. `listener` is who asks, by which its places are counted.
+    /// Begins a subscription to what the log still holds after `since` and to everything that is logged from this moment on,
+    /// without hole or repeat. `listener` names the token whose subscriptions are counted.
     pub fn subscribe(&self, listener: &str, since: Since<'_>) -> Result<Subscription, Refused> {
         let permit = self.shared.limit.take().ok_or(Refused::Full)?;
         let mut state = self.shared.state();
@@ -102,7 +102,7 @@ impl Broadcasts {
         self.shared.news.notify_one();
     }
 
-    /// Ends every subscription once it has heard what is logged, refuses new ones, and logs nothing more.
+    /// Ends every subscription once it has received what is logged, refuses new ones, and logs nothing more.
     pub fn close(&self) {
         self.shared.state().closed = true;
         self.shared.news.notify_one();

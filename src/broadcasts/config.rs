@@ -14,11 +14,10 @@ pub struct Config {
     pub max_subscribers: usize,
     /// How many of them one token may have at one instance.
     pub max_listeners: usize,
-    /// When a native connection hears broadcasts.
+    /// When a native connection receives broadcasts.
     pub native: Native,
 }
 
-/// When a native connection hears broadcasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Native {
     /// Once it has shown a key.

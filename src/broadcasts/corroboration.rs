@@ -55,7 +55,7 @@ impl Corroboration {
         if self.all && !self.witnesses.is_empty() { Testimony::Pending } else { Testimony::Confirmed }
     }
 
-    /// A connection is over, and was last heard at `last_heard`.
+    /// A connection is over; the last frame or pong on it came at `last_heard`.
     pub(super) fn closed(&mut self, link: u64, last_heard: Instant) -> Testimony {
         if last_heard >= self.until || !self.witnesses.contains(&link) {
             return self.heard(link, last_heard);

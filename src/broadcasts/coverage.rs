@@ -25,15 +25,15 @@ pub struct CoverageGap {
 #[derive(Debug)]
 pub(super) struct Coverage {
     skew: Duration,
-    /// Everything before it was heard for certain, or was reported as a gap.
+    /// Everything before it was certainly received, or was reported as a gap.
     settled: Instant,
     open: HashMap<u64, Instant>,
-    /// From when to when connections heard that are over, where that lies beyond what is settled.
+    /// From when to when closed connections received, where that lies beyond what is settled.
     ended: VecDeque<(Instant, Instant)>,
 }
 
 impl Coverage {
-    /// Nothing is heard at first: all before the first connection is a gap.
+    /// Everything before the first connection is a gap.
     pub(super) fn new(skew: Duration, now: Instant) -> Self {
         Self { skew, settled: now, open: HashMap::new(), ended: VecDeque::new() }
     }

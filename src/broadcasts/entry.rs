@@ -77,7 +77,7 @@ pub struct Broadcast {
 /// Why broadcasts may be missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// No connection was sure to hear them.
+    /// No connection was certain to receive them.
     NoConnection,
     /// A message came that may have been one, and could not be read.
     Unreadable,

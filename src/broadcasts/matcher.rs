@@ -51,7 +51,7 @@ pub enum Decision {
 /// What follows from a connection's event.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Matched {
-    /// Whether something may have been broadcast that was not before: heard, or missed.
+    /// Whether there may have been a new broadcast, received or missed.
     pub news: bool,
     /// What is to be logged, in order.
     pub decisions: Vec<Decision>,
@@ -97,13 +97,13 @@ struct Occurrences {
     held: usize,
 }
 
-/// When one of equal broadcasts was first heard.
+/// When one of equal broadcasts first came.
 #[derive(Debug, Clone, Copy)]
 struct Occurrence {
     at: Instant,
-    /// When it may have been heard already: it may be one that was held then, and what is held now be this one.
+    /// When it may have come already: it may be one that was held then, and what is held now may be this one.
     earliest: Instant,
-    /// Whether it was heard on a connection that had just opened, and so may not be the next, but one after it.
+    /// Whether it came on a connection that had just opened, and so may not be the next, but one after it.
     by_newcomer: bool,
 }
 
@@ -141,7 +141,7 @@ impl Occurrences {
         let heard = |before: &dyn Fn(&Occurrence) -> bool| {
             self.forgiven + self.recent.iter().rposition(before).map_or(0, |last| last as u64 + 1)
         };
-        // Occurrence heard a skew before it opened, an occurrence was delivered on its shard before it was there; a skew
+        // An occurrence that first came a skew before the connection opened was delivered on its shard before that; one that came a skew
         // after, it was not.
         let missed = || (heard(&|first| first.at + skew <= since), heard(&|first| first.earliest < since + skew));
         let progress = self.progress_by_link.entry(link).or_insert_with(|| {
@@ -227,7 +227,7 @@ pub struct Matcher {
 }
 
 impl Matcher {
-    /// Shards differ by less than `skew` in delivering a broadcast, and a connection that hears nothing any more is
+    /// Shards differ by less than `skew` in delivering a broadcast, and a connection on which nothing comes any more is
     /// closed within `patience`.
     #[must_use]
     pub fn new(skew: Duration, patience: Duration, now: Instant) -> Self {
@@ -259,7 +259,7 @@ impl Matcher {
         outcome
     }
 
-    /// A connection is over, and was last heard at `last_heard`.
+    /// A connection is over; the last frame or pong on it came at `last_heard`.
     pub fn closed(&mut self, link: u64, last_heard: Instant) -> Matched {
         let mut outcome = Matched::default();
         for mut vouched in std::mem::take(&mut self.vouched) {
@@ -307,7 +307,7 @@ impl Matcher {
     fn brought(&mut self, link: u64, at: Instant, payload: Payload, received_at: Timestamp) -> Matched {
         let mut outcome = self.tick(at);
         let (now, skew) = (self.now, self.skew);
-        // A witness that is heard after the fact has listened until then.
+        // A witness on which something comes after the fact was listening until then.
         self.vouched.retain_mut(|vouched| vouched.corroboration.heard(link, now) != Testimony::Confirmed);
         let since = self.coverage.since(link).unwrap_or(now);
         let payload = Arc::new(payload);

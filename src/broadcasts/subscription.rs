@@ -27,10 +27,10 @@ pub enum Item {
 /// Why a subscription is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum End {
-    /// It was so slow that the log has let go of what it would hear next. It may resume, and will be told.
+    /// It was so slow that the log no longer holds its next entry. It may resume, and is told what it lost.
     #[error("the listener was too slow")]
     Overtaken,
-    /// The bridge is going down. Everything logged before was heard.
+    /// The bridge is shutting down. Everything logged before was received.
     #[error("the bridge is shutting down")]
     Draining,
 }
@@ -60,13 +60,13 @@ impl Subscription {
         Self { shared, key, listener, cursor, reset, begun: false, _permit: permit }
     }
 
-    /// Everything up to and including this id was heard, or is not asked for.
+    /// Everything up to and including this id was received, or is not asked for.
     #[must_use]
     pub fn cursor(&self) -> Id {
         self.cursor
     }
 
-    /// Whether the first thing heard will be [`Item::Reset`].
+    /// Whether the first item will be [`Item::Reset`].
     #[must_use]
     pub fn is_reset(&self) -> bool {
         self.reset

@@ -43,7 +43,7 @@ pub struct Quota {
     pub requests: u64,
     /// Seconds of window and guard, rounded up: `w`.
     pub window_secs: u64,
-    /// Requests that could be granted now, after those who wait already: `r`.
+    /// Requests that could be granted now, after those that wait already: `r`.
     pub remaining: u64,
     /// Seconds until there could be one more than `remaining`, rounded up, and 0 where there never are: `t`. A lower
     /// bound where it depends on commands in flight.
@@ -147,7 +147,7 @@ impl Ledger {
         Some(self.status_of(name.to_owned(), gate))
     }
 
-    /// What a caller who asks for `command` now can count on.
+    /// The quota of a caller that asks for `command` now.
     #[must_use]
     pub fn budget(&self, command: &str) -> Quota {
         let config = &self.shared.config;

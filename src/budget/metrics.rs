@@ -1,4 +1,4 @@
-//! Metrics of one instance's budget: how long points were waited for, how often in vain, and how the windows stand.
+//! Metrics of one instance's budget: how long asks waited for points, how many were denied, and how the windows stand.
 
 use std::fmt;
 use std::sync::OnceLock;

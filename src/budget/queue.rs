@@ -26,7 +26,7 @@ pub(super) const MAX_PER_TOKEN: usize = 64;
 /// Refreshes that wait at one window.
 pub(super) const MAX_REFRESHES: usize = 256;
 
-/// On whose behalf points are asked for. Decides who goes first.
+/// On whose behalf points are asked for. Decides the order of service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class<'a> {
     /// A sale. Goes first, and may use the points kept for payments.

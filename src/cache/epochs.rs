@@ -68,7 +68,7 @@ impl Era {
 /// What ends the freshness of a key's copies.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Subject {
-    /// What `updatepos` concerns, and every hole in what could be heard.
+    /// What `updatepos` concerns; ended too when one may have been missed.
     Catalogue(Arc<str>),
     /// The sales of a point of sale.
     Sales(Arc<str>, i64),

@@ -52,7 +52,7 @@ pub enum Freshness {
         /// For how long it has been stale.
         by: Duration,
     },
-    /// Ended by a broadcast, a payment, a hole in what could be heard, or a restart: to be replaced before it is
+    /// By a broadcast, a payment, a time in which broadcasts may have been missed, or a restart: to be replaced before it is
     /// used, and served only where no new one can be had.
     Invalidated {
         /// For how long it has been stale: since it was ended, where that was before it aged. Where the instant is not

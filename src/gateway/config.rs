@@ -77,7 +77,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// How long a link can hear nothing before it is closed, whatever it is doing.
+    /// How long nothing can come on a link before it is closed, whatever it is doing.
     #[must_use]
     pub fn longest_silence(&self) -> Duration {
         // A command waits for its reply in silence, a late one for longer, and an idle link for its next ping; then each

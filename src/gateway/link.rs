@@ -173,7 +173,7 @@ impl Link {
         self.shared.replan();
         let ended = loop {
             let overdue = sleep_until(self.due.1);
-            // In this order: what has come is heard before a deadline is called missed and before anything is written,
+            // In this order: what has come is handled before a deadline counts as missed and before anything is written,
             // so that a frame of an earlier command, or the end of the connection, never meets a new one.
             let went_on = tokio::select! {
                 biased;

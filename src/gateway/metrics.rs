@@ -1,7 +1,7 @@
 //! Metrics of one pool: exchanges by command and outcome, and what became of its connections.
 //!
 //! A command's series begin with its first exchange, all outcomes at once, so that a rate sees the first failure. Commands
-//! that callers invent share one label, so that nobody can fill the memory of the bridge or of Prometheus.
+//! that callers invent share one label, so that callers cannot fill the memory of the bridge or of Prometheus.
 
 use std::fmt;
 use std::sync::OnceLock;

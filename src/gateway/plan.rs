@@ -55,12 +55,12 @@ pub struct View {
 
 impl View {
     /// Links that may be open while nothing moves. One of several is always left to payments; a payment that waits for the
-    /// only one opens a second, which then goes as every link does that nobody needs.
+    /// only one opens a second, which is closed once it has been idle.
     fn ceiling(&self) -> usize {
         self.max_links.max(2)
     }
 
-    /// Links wanted for what is under way and for those who wait.
+    /// Links wanted for commands under way and waiting.
     fn wanted(&self) -> usize {
         let all = (self.busy + self.waiting).min(self.max_links);
         let payments = if self.payments > 0 { (self.busy + self.payments).min(self.ceiling()) } else { 0 };

@@ -479,7 +479,7 @@ pub struct ShardStatus {
     pub shard: String,
     /// Whether the last attempt to connect succeeded.
     pub good: bool,
-    /// Whether a connection was lost and none has been opened since: without links, nobody knows whether it is there.
+    /// Whether a connection was lost and none has been opened since, so that it is not known whether it can be reached.
     pub in_doubt: bool,
     /// Taken out by hand.
     pub cordoned: bool,

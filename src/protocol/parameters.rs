@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 pub struct Parameters(Vec<(String, Box<RawValue>)>);
 
 impl Parameters {
-    /// Reads a JSON object. The error is a sentence for the caller who sent it.
+    /// Reads a JSON object. The error is a sentence for the caller that sent it.
     pub fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(json)
     }

@@ -75,6 +75,21 @@ async fn a_restart_begins_with_the_last_copies_and_calls_none_of_them_fresh() {
 }
 
 #[tokio::test]
+async fn a_file_that_an_earlier_release_named_otherwise_is_renamed_so_that_its_copy_is_replaced_by_the_next() {
+    let folder = tempdir().unwrap();
+    let before = cache(folder.path());
+    let products = key("listproducts", Some(7));
+    put(&before, &products, r#"{"Price":1}"#, Duration::ZERO);
+    stop(folder.path(), &before).await;
+    let [named] = files(folder.path()).try_into().unwrap();
+    fs::rename(&named, folder.path().join("otherwise.copy")).unwrap();
+
+    let after = cache(folder.path());
+    assert_eq!(Store::open(folder.path()).unwrap().load(&after), 1);
+    assert_eq!(files(folder.path()), [named]);
+}
+
+#[tokio::test]
 async fn a_deleted_copy_does_not_come_back() {
     let folder = tempdir().unwrap();
     let before = cache(folder.path());
