@@ -7,7 +7,6 @@ use std::task::Waker;
 
 use futures_util::task::AtomicWaker;
 
-use super::bounded::AHEAD;
 use super::{Connections, Patience};
 
 /// No head has begun, or nothing waits to be taken.
@@ -25,10 +24,10 @@ pub struct Connection {
     busy_at: AtomicU32,
     /// The second since which the peer has not taken all that is written.
     untaken_since: AtomicU32,
-    /// Bytes of an upgraded connection that were read and are part of no message that was looked at yet.
-    held: AtomicU32,
-    /// It holds as much of that as it may, and nothing more is read.
-    full: AtomicBool,
+    /// What was read of an upgraded connection has been dealt with, and more may come.
+    more: AtomicBool,
+    /// Nothing that comes on an upgraded connection is looked at any more.
+    unread: AtomicBool,
     /// A request has come on it.
     begun: AtomicBool,
     /// A request on it came from somebody known.
@@ -58,8 +57,8 @@ impl Connection {
             head_since: AtomicU32::new(NEVER),
             busy_at: AtomicU32::new(now),
             untaken_since: AtomicU32::new(NEVER),
-            held: AtomicU32::new(0),
-            full: AtomicBool::new(false),
+            more: AtomicBool::new(false),
+            unread: AtomicBool::new(false),
             begun: AtomicBool::new(false),
             known: AtomicBool::new(false),
             upgraded: AtomicBool::new(false),
@@ -100,17 +99,18 @@ impl Connection {
         self.reader.wake();
     }
 
-    /// So many bytes of an upgraded connection have been looked at and are held no more.
-    pub fn releases(&self, bytes: usize) {
-        if !self.is_known() {
-            let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-            // Bytes that came together with the head were not counted when they were read.
-            let less = |held: u32| Some(held.saturating_sub(bytes));
-            _ = self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
-            if self.full.swap(false, Ordering::AcqRel) {
-                self.reader.wake();
-            }
+    /// All that was read of an upgraded connection has been dealt with. Until a token was accepted, nothing more is read
+    /// before that.
+    pub fn asks_for_more(&self) {
+        if !self.is_known() && !self.more.swap(true, Ordering::AcqRel) {
+            self.reader.wake();
         }
+    }
+
+    /// Nothing that comes on an upgraded connection is looked at from here on.
+    pub fn asks_for_nothing(&self) {
+        self.unread.store(true, Ordering::Release);
+        self.reader.wake();
     }
 
     /// Ends it without waiting for what is still to be written.
@@ -121,20 +121,20 @@ impl Connection {
         news
     }
 
-    /// So many bytes of an upgraded connection were read.
-    pub(super) fn holds(&self, bytes: usize) {
-        self.held.fetch_add(u32::try_from(bytes).unwrap_or(u32::MAX), Ordering::AcqRel);
+    /// Whether an upgraded connection is to be read; `reader` is woken when it is.
+    pub(super) fn is_to_be_read(&self, reader: &Waker) -> bool {
+        self.reader.register(reader);
+        self.more.load(Ordering::Acquire)
     }
 
-    /// How much more an upgraded connection may hold; nothing where it is full, and then `reader` is woken when there is
-    /// room again.
-    pub(super) fn room(&self, reader: &Waker) -> Option<usize> {
-        let room = || AHEAD.checked_sub(self.held.load(Ordering::Acquire) as usize).filter(|room| *room > 0);
-        room().or_else(|| {
-            self.reader.register(reader);
-            self.full.store(true, Ordering::Release);
-            room()
-        })
+    /// An upgraded connection was read, and is not to be read again before that has been dealt with.
+    pub(super) fn was_read(&self) {
+        self.more.store(false, Ordering::Release);
+    }
+
+    /// Whether nobody looks at what comes on an upgraded connection.
+    pub(super) fn is_unread(&self) -> bool {
+        self.unread.load(Ordering::Acquire)
     }
 
     pub(super) fn is_known(&self) -> bool {

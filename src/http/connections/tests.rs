@@ -1,4 +1,7 @@
-use std::task::Waker;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 
 use super::*;
 
@@ -167,4 +170,67 @@ fn who_takes_nothing_of_what_is_written_is_cut_in_time_and_who_takes_it_is_not()
     assert_eq!([&slow, &till, &lively].map(|one| one.is_cut()), [true, true, false]);
     assert_eq!(register.slow.get(), 2);
     drop(requests);
+}
+
+/// What is read now of a stranger's stream; nothing where it has to wait.
+fn read_now(stream: &mut Bounded<tokio::io::DuplexStream>) -> Option<String> {
+    let (mut space, mut context) = (vec![0; 64 * 1024], Context::from_waker(Waker::noop()));
+    let mut buffer = ReadBuf::new(&mut space);
+    match Pin::new(stream).poll_read(&mut context, &mut buffer) {
+        Poll::Ready(read) => read.map(|()| String::from_utf8(buffer.filled().to_vec()).unwrap()).ok(),
+        Poll::Pending => None,
+    }
+}
+
+#[tokio::test]
+async fn of_all_that_a_stranger_sends_the_server_gets_one_head_at_a_time() {
+    let connection = register(9).enter().unwrap();
+    let (mut peer, ours) = tokio::io::duplex(64 * 1024);
+    let mut stream = Bounded::new(ours, Arc::clone(&connection));
+    let sent = ["GET /1 HTTP/1.1\r\n\r\n", "GET /2 HTTP/1.1\nX: y\n\n", "POST / HTTP/1.1\r\n\r\n"];
+    let body = "a\r\n\r\nb\r\n\r\n".repeat(2000);
+    peer.write_all((sent.concat() + &body).as_bytes()).await.unwrap();
+    for head in &sent[..2] {
+        assert_eq!(read_now(&mut stream).as_deref(), Some(*head));
+        assert_eq!(read_now(&mut stream), None, "others have their turn");
+        let request = connection.request();
+        assert_eq!(read_now(&mut stream), None, "it is under way");
+        drop(request);
+    }
+    assert_eq!(read_now(&mut stream).as_deref(), Some(sent[2]));
+    let _request = connection.request();
+    assert_eq!(read_now(&mut stream), None);
+    assert!(connection.is_of("one"));
+    let mut rest = String::new();
+    while let Some(more) = read_now(&mut stream) {
+        rest += &more;
+    }
+    assert!(rest == body, "it comes whole once it is known whose it is: {} of {}", rest.len(), body.len());
+}
+
+#[tokio::test]
+async fn of_another_protocol_a_stranger_s_next_piece_is_read_when_the_last_one_has_been_dealt_with() {
+    let connection = register(9).enter().unwrap();
+    let (mut peer, ours) = tokio::io::duplex(512 * 1024);
+    let mut stream = Bounded::new(ours, Arc::clone(&connection));
+    let head = "GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n";
+    peer.write_all((head.to_owned() + &"x".repeat(400_000)).as_bytes()).await.unwrap();
+    assert_eq!(read_now(&mut stream).as_deref(), Some(head));
+    let _request = connection.request();
+    connection.upgrade();
+    for _ in 0..20 {
+        assert_eq!(read_now(&mut stream), None);
+        connection.asks_for_more();
+        let piece = read_now(&mut stream).unwrap();
+        assert!(!piece.is_empty() && piece.len() <= 1024, "{}", piece.len());
+    }
+    assert_eq!(read_now(&mut stream), None);
+    connection.asks_for_nothing();
+    for _ in 0..100 {
+        match read_now(&mut stream) {
+            None => {}
+            Some(end) => return assert_eq!(end, ""),
+        }
+    }
+    panic!("what nobody looks at is read without end");
 }

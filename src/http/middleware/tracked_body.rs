@@ -16,13 +16,16 @@ const PIECE: usize = 64 * 1024;
 const ANONYMOUS_PIECE: usize = 8 * 1024;
 
 /// An answer's body, with what lasts until it has ended. It is given out in pieces, since the server copies each piece
-/// whole and keeps it until the caller has taken it.
+/// whole and keeps it until the caller has taken it. It also writes for as long as a socket takes more, which may be a
+/// megabyte, so callers without a token get one piece a turn.
 #[derive(Debug)]
 pub struct TrackedBody {
     body: BoxBody,
     /// What of a chunk is still to be given out; boxed, since most answers are one piece.
     rest: Option<Box<Bytes>>,
     piece: usize,
+    /// Other connections have their turn before the next piece.
+    yields: bool,
     _permit: Option<RequestPermit>,
     _in_progress: Option<RequestInProgress>,
 }
@@ -35,7 +38,7 @@ impl TrackedBody {
         in_progress: Option<RequestInProgress>,
     ) -> Self {
         let piece = if is_known { PIECE } else { ANONYMOUS_PIECE };
-        Self { body, rest: None, piece, _permit: permit, _in_progress: in_progress }
+        Self { body, rest: None, piece, yields: false, _permit: permit, _in_progress: in_progress }
     }
 
     /// No body at all.
@@ -52,6 +55,10 @@ impl MessageBody for TrackedBody {
     }
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        if std::mem::take(&mut self.yields) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let piece = self.piece;
         let mut rest = match self.rest.take() {
             Some(rest) => rest,
@@ -62,6 +69,32 @@ impl MessageBody for TrackedBody {
         };
         let first = rest.split_to(piece.min(rest.len()));
         self.rest = Some(rest).filter(|rest| !rest.is_empty());
+        self.yields = piece == ANONYMOUS_PIECE && self.rest.is_some();
         Poll::Ready(Some(Ok(first)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    #[test]
+    fn a_caller_without_a_token_gets_one_piece_a_turn_and_all_of_them() {
+        for (is_known, pieces) in [(false, 10), (true, 2)] {
+            let body = Bytes::from(vec![b'x'; 10 * ANONYMOUS_PIECE]).boxed();
+            let mut body = TrackedBody::new(body, is_known, None, None);
+            let (mut context, mut lengths, mut turns) = (Context::from_waker(Waker::noop()), Vec::new(), 1);
+            loop {
+                match Pin::new(&mut body).poll_next(&mut context) {
+                    Poll::Ready(Some(piece)) => lengths.push(piece.unwrap().len()),
+                    Poll::Ready(None) => break,
+                    Poll::Pending => turns += 1,
+                }
+            }
+            assert_eq!((lengths.len(), lengths.iter().sum()), (pieces, 10 * ANONYMOUS_PIECE));
+            assert_eq!(turns, if is_known { 1 } else { pieces });
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! Messages of a native connection, out of the bytes that come. What can be read without a socket is pure: [`Decoder`].
 //!
 //! A frame is judged by its header, before any of it is taken in: one that would make its message longer than it may be
-//! ends the connection at once, and nothing is reserved for what was only announced. Fragments are put together as they
-//! come, so that many small ones hold no more than one large one. The library's own reader does neither.
+//! ends the connection at once, and no more than 16 KiB is reserved for what was only announced. Fragments are put together
+//! as they come, so that many small ones hold no more than one large one. The library's own reader does neither.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -96,18 +96,13 @@ pub(super) struct Decoder {
     announced: usize,
     /// The control frame that has begun.
     control: Vec<u8>,
-    /// Bytes that are held no more and were not told yet.
-    released: usize,
 }
 
 impl Decoder {
     /// More has come.
-    pub(super) fn feed(&mut self, bytes: Bytes) {
-        if self.unread.is_empty() {
-            self.unread = BytesMut::from(bytes);
-        } else {
-            self.unread.extend_from_slice(&bytes);
-        }
+    pub(super) fn feed(&mut self, bytes: &[u8]) {
+        // Copied: they may be a small part of a buffer that would be kept for them.
+        self.unread.extend_from_slice(bytes);
     }
 
     /// The next whole message of at most `most` bytes, if it has come.
@@ -130,20 +125,14 @@ impl Decoder {
             self.coming = None;
             if let Some(kind) = control {
                 let payload = std::mem::take(&mut self.control);
-                self.released += payload.len();
                 return whole(kind, payload).map(Some);
             }
             if last {
-                self.released += std::mem::take(&mut self.announced);
+                self.announced = 0;
                 let (kind, payload) = (self.kind.take(), std::mem::take(&mut self.message));
                 return whole(kind.ok_or(Broken::Protocol)?, payload).map(Some);
             }
         }
-    }
-
-    /// How many bytes are held no more since this was last asked.
-    pub(super) fn released(&mut self) -> usize {
-        std::mem::take(&mut self.released)
     }
 
     /// Judges a frame by what it announces.
@@ -165,10 +154,12 @@ impl Decoder {
             if self.announced > most {
                 return Err(Broken::TooLarge);
             }
+            // Growing in small steps would leave as much again unused behind it.
+            let room = if header.kind.is_some() { length } else { most };
+            self.message.reserve(room.min(KEYLESS_MESSAGE).saturating_sub(self.message.len()));
         }
         let left = usize::try_from(header.length).map_err(|_| Broken::TooLarge)?;
         self.unread.advance(header.size);
-        self.released += header.size;
         self.coming = Some(Coming { last: header.last, control, left, mask: header.mask });
         Ok(())
     }
@@ -259,26 +250,32 @@ impl Reader {
 
     fn poll_next(&mut self, context: &mut Context<'_>, most: usize) -> Poll<Option<Result<Message, Broken>>> {
         loop {
-            let next = self.decoder.next(most);
-            let released = self.decoder.released();
-            if let (Some(connection), 1..) = (&self.connection, released) {
-                connection.releases(released);
-            }
-            match next {
+            match self.decoder.next(most) {
                 Ok(Some(message)) => return Poll::Ready(Some(Ok(message))),
                 Ok(None) => {}
                 Err(broken) => return Poll::Ready(Some(Err(broken))),
             }
             if let Poll::Ready(more) = self.payload.poll_next_unpin(context) {
                 match more {
-                    Some(Ok(bytes)) => self.decoder.feed(bytes),
+                    Some(Ok(bytes)) => self.decoder.feed(&bytes),
                     Some(Err(_)) => return Poll::Ready(Some(Err(Broken::Connection))),
                     None => return Poll::Ready(None),
                 }
                 continue;
             }
+            if let Some(connection) = &self.connection {
+                connection.asks_for_more();
+            }
             ready!(Pin::new(&mut self.end).poll_next(context));
             return Poll::Ready(None);
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if let Some(connection) = &self.connection {
+            connection.asks_for_nothing();
         }
     }
 }
@@ -316,7 +313,7 @@ mod tests {
     fn read(bytes: &[u8], piece: usize) -> Result<Vec<Message>, Broken> {
         let (mut decoder, mut messages) = (Decoder::default(), Vec::new());
         for part in bytes.chunks(piece) {
-            decoder.feed(Bytes::copy_from_slice(part));
+            decoder.feed(part);
             while let Some(message) = decoder.next(MOST)? {
                 messages.push(message);
             }
@@ -333,7 +330,7 @@ mod tests {
         huge.extend((1_u64 << 30).to_be_bytes());
         huge.extend([0; 4]);
         let mut decoder = Decoder::default();
-        decoder.feed(huge.into());
+        decoder.feed(&huge);
         assert_eq!(decoder.next(MOST), Err(Broken::TooLarge));
         assert!(decoder.message.capacity() == 0 && decoder.unread.capacity() < 64);
         let longest = u64::MAX.to_be_bytes();
@@ -350,13 +347,13 @@ mod tests {
         let fifth = part(Data::Continue, true);
         assert_eq!(read(&[begun, fourth, fifth[..8].to_vec()].concat(), 100), Err(Broken::TooLarge));
         let mut decoder = Decoder::default();
-        decoder.feed(frame(false, OpCode::Data(Data::Text), b"x").into());
+        decoder.feed(&frame(false, OpCode::Data(Data::Text), b"x"));
         for _ in 1..MOST {
-            decoder.feed(frame(false, OpCode::Data(Data::Continue), b"x").into());
+            decoder.feed(&frame(false, OpCode::Data(Data::Continue), b"x"));
             assert_eq!(decoder.next(MOST), Ok(None));
         }
         assert!(decoder.message.capacity() <= 2 * MOST && decoder.unread.capacity() <= MOST);
-        decoder.feed(frame(true, OpCode::Data(Data::Continue), b"x").into());
+        decoder.feed(&frame(true, OpCode::Data(Data::Continue), b"x"));
         assert_eq!(decoder.next(MOST), Err(Broken::TooLarge));
     }
 
@@ -385,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn control_frames_come_between_fragments_and_all_that_was_held_is_released() {
+    fn control_frames_come_between_fragments() {
         let bytes = [
             frame(false, OpCode::Data(Data::Binary), "nä".as_bytes()),
             frame(true, OpCode::Control(Control::Ping), b"p"),
@@ -395,11 +392,10 @@ mod tests {
         ]
         .concat();
         let mut decoder = Decoder::default();
-        decoder.feed(bytes.clone().into());
-        let (mut messages, mut released) = (Vec::new(), 0);
+        decoder.feed(&bytes);
+        let mut messages = Vec::new();
         while let Ok(Some(message)) = decoder.next(MOST) {
             messages.push(message);
-            released += decoder.released();
         }
         let close = CloseReason { code: CloseCode::Normal, description: Some("b".to_owned()) };
         let expected = [
@@ -409,7 +405,6 @@ mod tests {
             Message::Close(Some(close)),
         ];
         assert_eq!(messages, expected);
-        assert_eq!(released, bytes.len());
     }
 
     proptest! {
@@ -432,7 +427,7 @@ mod tests {
         #[test]
         fn no_bytes_panic_it_and_what_it_holds_is_bounded(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
             let mut decoder = Decoder::default();
-            decoder.feed(bytes.into());
+            decoder.feed(&bytes);
             while let Ok(Some(_)) = decoder.next(64) {}
             prop_assert!(decoder.message.len() <= 64 && decoder.control.len() <= 125);
         }

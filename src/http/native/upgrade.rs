@@ -60,11 +60,11 @@ pub(super) async fn answer(
     let (response, socket, end) = handshake(&request)?;
     let connection = request.conn_data::<Arc<Connection>>().cloned();
     if let Some(connection) = &connection {
-        connection.upgrade();
         let owner = info.listener.as_ref().map(Caller::name).or(is_open.then_some(ANYONE));
         if owner.is_some_and(|owner| !connection.is_of(owner)) {
             return Err(Problem::new(&table::CALLER_LIMITED).retry_after(RETRY_SHORTLY));
         }
+        connection.upgrade();
     }
     let reader = Reader::new(payload.into_inner(), connection.clone(), end);
     rt::spawn(Session::new(state.into_inner(), socket, reader, connection, info, slot).run());

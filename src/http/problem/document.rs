@@ -143,6 +143,8 @@ impl Problem {
         };
         let mut response = HttpResponse::build(self.status_code());
         response.content_type(MEDIA_TYPE).insert_header((header::CACHE_CONTROL, "no-store"));
+        // A compressor takes some hundred kilobytes, and anybody is refused as often as it likes.
+        response.insert_header((header::CONTENT_ENCODING, "identity"));
         if let Some(seconds) = retry_after {
             response.insert_header((header::RETRY_AFTER, *seconds));
         }

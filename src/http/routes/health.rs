@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use actix_web::http::header::CACHE_CONTROL;
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_ENCODING};
 use actix_web::web::{Data, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, get};
 
@@ -43,5 +43,11 @@ async fn readyz(request: HttpRequest, shared: Data<AppState>) -> Result<HttpResp
 }
 
 fn well(status: &'static str) -> HttpResponse {
-    HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(serde_json::json!({ "status": status }))
+    // Not worth compressing.
+    let plain = (CONTENT_ENCODING, "identity");
+    let mut response = HttpResponse::Ok();
+    response
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .insert_header(plain)
+        .json(serde_json::json!({ "status": status }))
 }
