@@ -15,7 +15,7 @@ mod parts;
 
 use std::hint::black_box;
 
-use concertpos_bridge::journal::record::Record;
+use concertpos_bridge::internals::journal::record::Record;
 use gungraun::{library_benchmark, library_benchmark_group, main};
 
 /// So many operations are counted; `benches/report/counts.py` reads it here.

@@ -11,10 +11,10 @@ mod support;
 use std::path::Path;
 use std::time::Instant;
 
-use concertpos_bridge::journal::{
+use concertpos_bridge::internals::journal::{
     Config, Filter, Journal, Key, Listed, Outcome, Page, RecordId, RecordState, Reserve, Sale, State,
 };
-use concertpos_bridge::protocol::Body;
+use concertpos_bridge::internals::protocol::Body;
 use futures_util::future::join_all;
 use support::{Aim, Report, Row, median};
 

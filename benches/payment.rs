@@ -12,8 +12,8 @@ mod support;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use concertpos_bridge::journal::{Config, Journal, Key, Outcome, Record, RecordId, Reserve, Sale};
-use concertpos_bridge::protocol::Body;
+use concertpos_bridge::internals::journal::{Config, Journal, Key, Outcome, Record, RecordId, Reserve, Sale};
+use concertpos_bridge::internals::protocol::Body;
 use futures_util::future::join_all;
 use redb::{Database, TableDefinition};
 use support::{Aim, Bare, Caller, KEY, Report, Row, Scene, median_micros};

@@ -1,18 +1,20 @@
 //! ConcertPOS bridge: HTTP for a point-of-sale system whose only interface is a WebSocket gateway.
 
-pub mod app;
-pub mod bridge;
-pub mod broadcasts;
-pub mod budget;
-pub mod cache;
+mod app;
+mod bridge;
+mod broadcasts;
+mod budget;
+mod cache;
 pub mod cli;
-pub mod clock;
-pub mod config;
-pub mod gateway;
-pub mod http;
-pub mod journal;
-pub mod protocol;
-pub mod reload;
-pub mod settings;
-pub mod shutdown;
-pub mod telemetry;
+mod clock;
+mod config;
+mod gateway;
+mod http;
+#[doc(hidden)]
+pub mod internals;
+mod journal;
+mod protocol;
+mod reload;
+mod settings;
+mod shutdown;
+mod telemetry;

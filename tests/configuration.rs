@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use concertpos_bridge::config::Config;
-use concertpos_bridge::settings::EffectiveConfig;
+use concertpos_bridge::internals::config::Config;
+use concertpos_bridge::internals::settings::EffectiveConfig;
 
 fn environment(settings: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
     settings.iter().map(|(name, value)| (name.into(), value.into())).collect()

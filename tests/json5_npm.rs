@@ -19,7 +19,7 @@ use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use concertpos_bridge::protocol::json5::{from_json, to_json};
+use concertpos_bridge::internals::protocol::json5::{from_json, to_json};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};

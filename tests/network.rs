@@ -29,7 +29,9 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use calls::{Book, Call, Caller, GOODBYE, Shared, TICK, Told, config, wrong};
-use concertpos_bridge::gateway::{self, Dialer, EventSink, LinkEvent, NotSent, Pool, Priority, Runtimes, ShardStatus};
+use concertpos_bridge::internals::gateway::{
+    self, Dialer, EventSink, LinkEvent, NotSent, Pool, Priority, Runtimes, ShardStatus,
+};
 use concertpos_simulator::Counts;
 use fastrand::Rng;
 use plan::{Plan, TROUBLE_MS};

@@ -7,10 +7,10 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use concertpos_bridge::http::openapi::{document, json, yaml};
-use concertpos_bridge::http::problem::table;
-use concertpos_bridge::journal::RecordState;
-use concertpos_bridge::protocol::command;
+use concertpos_bridge::internals::http::openapi::{document, json, yaml};
+use concertpos_bridge::internals::http::problem::table;
+use concertpos_bridge::internals::journal::RecordState;
+use concertpos_bridge::internals::protocol::command;
 use serde_json::Value;
 
 #[track_caller]

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use std::process::Output;
 
-use concertpos_bridge::http::problem::{Problem, table};
+use concertpos_bridge::internals::http::problem::{Problem, table};
 use concertpos_simulator::{Action, Config, Fault};
 use serde_json::json;
 use support::{World, problem, together};

@@ -15,7 +15,7 @@ use std::process::ChildStderr;
 use std::time::Duration;
 
 use collector::{Collector, Span};
-use concertpos_bridge::config::Config;
+use concertpos_bridge::internals::config::Config;
 use data_encoding::HEXLOWER;
 use futures_util::{SinkExt, StreamExt};
 use reqwest::Client;

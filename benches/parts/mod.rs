@@ -11,17 +11,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use concertpos_bridge::broadcasts::matcher::Matcher;
-use concertpos_bridge::broadcasts::{self, Id};
-use concertpos_bridge::budget::window::{Price, Tick, Wait, Window};
-use concertpos_bridge::cache::{self, Cache, CachedReply, PasswordKey, PlainKey};
-use concertpos_bridge::http::response::sse::Block;
-use concertpos_bridge::journal::record::Record;
-use concertpos_bridge::journal::state_machine::Event;
-use concertpos_bridge::journal::{self, Fingerprint, Outcome, RecordId, Sale};
-use concertpos_bridge::protocol::Retention;
-use concertpos_bridge::protocol::frame::{Frame, Undecodable};
-use concertpos_bridge::protocol::{Body, Command, Format, Parameters, command, frame, json5};
+use concertpos_bridge::internals::broadcasts::matcher::Matcher;
+use concertpos_bridge::internals::broadcasts::{self, Id};
+use concertpos_bridge::internals::budget::window::{Price, Tick, Wait, Window};
+use concertpos_bridge::internals::cache::{self, Cache, CachedReply, PasswordKey, PlainKey};
+use concertpos_bridge::internals::http::response::sse::Block;
+use concertpos_bridge::internals::journal::record::Record;
+use concertpos_bridge::internals::journal::state_machine::Event;
+use concertpos_bridge::internals::journal::{self, Fingerprint, Outcome, RecordId, Sale};
+use concertpos_bridge::internals::protocol::Retention;
+use concertpos_bridge::internals::protocol::frame::{Frame, Undecodable};
+use concertpos_bridge::internals::protocol::{Body, Command, Format, Parameters, command, frame, json5};
 use tokio::time::Instant;
 
 /// As many products as a busy point of sale has.

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use concertpos_bridge::broadcasts::{Epoch, Id};
-use concertpos_bridge::http::response::sse::{Block, HEARTBEAT, Name};
+use concertpos_bridge::internals::broadcasts::{Epoch, Id};
+use concertpos_bridge::internals::http::response::sse::{Block, HEARTBEAT, Name};
 
 /// What a reader makes of one event.
 #[derive(Debug, PartialEq, Eq)]

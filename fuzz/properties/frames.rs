@@ -2,9 +2,9 @@
 //!
 //! The first byte chooses the format, the rest is the message.
 
-use concertpos_bridge::protocol::Body;
-use concertpos_bridge::protocol::frame::{Format, Frame, decode};
-use concertpos_bridge::protocol::json5::{from_json, to_json};
+use concertpos_bridge::internals::protocol::Body;
+use concertpos_bridge::internals::protocol::frame::{Format, Frame, decode};
+use concertpos_bridge::internals::protocol::json5::{from_json, to_json};
 use serde_json::value::RawValue;
 
 pub(crate) fn check(data: &[u8]) {

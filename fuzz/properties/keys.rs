@@ -1,6 +1,6 @@
 //! Idempotency keys: every text is one key or none, and both its spellings are the same one.
 
-use concertpos_bridge::http::request::idempotency_key::IdempotencyKey;
+use concertpos_bridge::internals::http::request::idempotency_key::IdempotencyKey;
 
 pub(crate) fn check(data: &[u8]) {
     let text = String::from_utf8_lossy(data);

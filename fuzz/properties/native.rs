@@ -2,8 +2,8 @@
 //!
 //! The first byte chooses the format, the rest is the message.
 
-use concertpos_bridge::http::native::rehearse;
-use concertpos_bridge::protocol::frame::{Format, Frame, decode};
+use concertpos_bridge::internals::http::native::rehearse;
+use concertpos_bridge::internals::protocol::frame::{Format, Frame, decode};
 use serde_json::value::RawValue;
 
 pub(crate) fn check(data: &[u8]) {
@@ -32,6 +32,6 @@ pub(crate) fn check(data: &[u8]) {
 
 /// The names of an object's members, in their order.
 fn names(object: &str) -> Vec<String> {
-    let members = concertpos_bridge::protocol::Parameters::parse(object.as_bytes());
+    let members = concertpos_bridge::internals::protocol::Parameters::parse(object.as_bytes());
     members.map(|members| members.iter().map(|(name, _)| name.to_owned()).collect()).unwrap_or_default()
 }

@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use concertpos_bridge::config::Config;
+use concertpos_bridge::internals::config::Config;
 use secrecy::ExposeSecret;
 
 /// Words that stand in every print, and of which a secret may be made.

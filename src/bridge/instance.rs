@@ -349,12 +349,6 @@ impl Instance {
         self.dispatch.pool.cordon(shard, cordoned)
     }
 
-    /// Whether nothing new is taken any more.
-    #[must_use]
-    pub fn refuses_new(&self) -> bool {
-        self.shutdown.refuses_new()
-    }
-
     #[must_use]
     pub fn status(&self) -> InstanceStatus {
         let pool = self.dispatch.pool.status();

@@ -20,10 +20,12 @@ use tokio::time::Instant;
 
 pub use error::Error;
 pub use freshness::CacheDirectives;
-pub use instance::{Context, Instance, Parts, Settings};
+#[cfg(test)]
+pub use instance::Parts;
+pub use instance::{Context, Instance, Settings};
 pub use pay::Paid;
 pub use read::{Served, Status};
-pub use status::{BridgeStatus, InstanceStatus, PaymentCounts};
+pub use status::{BridgeStatus, PaymentCounts};
 use status::{CacheStatus, InstanceMetrics};
 
 use crate::cache::Cache;

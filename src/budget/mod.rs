@@ -26,9 +26,9 @@ pub mod spending;
 mod status;
 pub mod window;
 
-pub use config::{Config, CounterScope, InvalidSetting, Payments};
+pub use config::{Config, CounterScope, Payments};
 pub use gate::{Denied, Permit};
 pub use ledger::{Ask, Ledger, Quota};
 pub use queue::Class;
-pub use spending::{Sent, Spending};
+pub use spending::Sent;
 pub use status::WindowStatus;

@@ -22,7 +22,7 @@ use secrecy::SecretString;
 
 pub use instances::Instance;
 pub use server::Server;
-pub use telemetry::{LogFormat, Telemetry};
+pub use telemetry::Telemetry;
 
 use crate::gateway;
 use crate::http;

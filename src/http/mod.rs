@@ -32,4 +32,4 @@ mod testing;
 mod tests;
 
 pub use config::Config;
-pub use server::{Listeners, Parts, Servers, run, workers};
+pub use server::{run, workers};

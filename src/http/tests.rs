@@ -13,8 +13,9 @@ use uuid::Uuid;
 
 use super::auth::{self, Auth, Mode, Scope};
 use super::problem::{MEDIA_TYPE, table};
+use super::server::Parts;
 use super::testing::{Answer, allowed, ask, ask_with, auth, bridge};
-use super::{Config, Parts, openapi, run};
+use super::{Config, openapi, run};
 
 const PRODUCTS: &str = "/v1/instances/demo/points-of-sale/1/products";
 const PAYMENTS: &str = "/v1/instances/demo/points-of-sale/1/payments";
@@ -507,7 +508,7 @@ async fn answers_are_compressed_for_those_who_can_read_them() {
 fn serve(config: Config) -> (std::net::SocketAddr, super::server::ServerHandle) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let listeners = super::Listeners { callers: listener, admin: None };
+    let listeners = super::server::Listeners { callers: listener, admin: None };
     let server =
         run(listeners, Parts { bridge: bridge(), auth: auth(), config, certificates: None }, || ()).unwrap().callers;
     let handle = server.handle();

@@ -33,17 +33,16 @@ mod store;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use config::{Config, Create, InvalidConfig};
+pub use config::{Config, Create};
 pub use embedded::directory::inspect;
-pub use embedded::verification::{Verification, verify};
+pub use embedded::verification::verify;
 pub use error::{JournalError, OpenError};
 pub use handle::{Journal, Late, Reserve};
 pub use id::RecordId;
 pub use listing::{Filter, Listed, Page, Unreadable};
 pub use payment::{Dispatched, Reservation};
 pub use record::{
-    Answer, Candidate, Discrepancy, Finding, Lookup, Outcome, Record, RecordState, Recovered, Release, Search, State,
-    Verdict,
+    Candidate, Discrepancy, Finding, Lookup, Outcome, Record, RecordState, Release, Search, State, Verdict,
 };
 pub use sale::{Fingerprint, Key, Sale};
 pub use state_machine::Rejection;

@@ -26,11 +26,11 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
-pub use effective::{EffectiveConfig, Entry};
+pub use effective::EffectiveConfig;
 pub use error::{ConfigError, ConfigErrors, Origin};
 pub use section::Section;
 pub use size::Size;
-pub use value::{EnumSetting, Setting, Value};
+pub use value::EnumSetting;
 
 use reading::Reading;
 use tree::Table;

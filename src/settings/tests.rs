@@ -8,6 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use secrecy::ExposeSecret;
 
+use super::value::{Setting, Value};
 use super::*;
 
 /// Settings from the text of a file and variables, with the file's path cut from what they print.

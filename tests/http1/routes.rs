@@ -1,6 +1,6 @@
 //! Every path with every method, and paths that mean to be others.
 
-use concertpos_bridge::http::openapi::document;
+use concertpos_bridge::internals::http::openapi::document;
 use serde_json::Value;
 
 use crate::support::KEY;

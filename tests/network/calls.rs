@@ -7,8 +7,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use concertpos_bridge::gateway::{Cause, Config, Ending, Failure, LateFrames, Lost, Pool, Priority, Refusal};
-use concertpos_bridge::protocol::{Body, Command, Parameters, command};
+use concertpos_bridge::internals::gateway::{
+    Cause, Config, Ending, Failure, LateFrames, Lost, Pool, Priority, Refusal,
+};
+use concertpos_bridge::internals::protocol::{Body, Command, Parameters, command};
 use fastrand::Rng;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};

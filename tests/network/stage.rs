@@ -15,8 +15,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use concertpos_bridge::gateway::Dial;
-use concertpos_bridge::gateway::dialer::Stream;
+use concertpos_bridge::internals::gateway::Dial;
+use concertpos_bridge::internals::gateway::dialer::Stream;
 use concertpos_simulator::{Config, Simulator};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use turmoil::net::{TcpListener, TcpStream};

@@ -17,9 +17,9 @@ pub(crate) mod program;
 use std::future::Future;
 use std::time::Duration;
 
-use concertpos_bridge::app::App;
-use concertpos_bridge::config::Config;
-use concertpos_bridge::shutdown::Shutdown;
+use concertpos_bridge::internals::app::App;
+use concertpos_bridge::internals::config::Config;
+use concertpos_bridge::internals::shutdown::Shutdown;
 use concertpos_simulator::{self as simulator, Simulator};
 use serde_json::Value;
 use tokio::task::JoinHandle;

@@ -31,9 +31,9 @@ use tokio::time::Instant;
 
 use accepted_credentials::AcceptedCredentials;
 use auth_throttle::AuthThrottle;
-pub use caller::{ANYONE, Caller, EVERY_INSTANCE, GATEWAY_KEY, Scope};
+pub use caller::{ANYONE, Caller, EVERY_INSTANCE, Scope};
 pub use config::{AuthConfigError, Config, Mode, Token};
-pub use rate_limit::{CallerLimiter, CallerLimits, Limited, Purpose, RequestPermit};
+pub use rate_limit::{CallerLimiter, CallerLimits, Purpose, RequestPermit};
 use token_store::TokenStore;
 use verifier::{Credential, Rejection, Verifier};
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use actix_web::test::TestRequest;
 
 use super::authorization::Authorization;
+use super::caller::GATEWAY_KEY;
 use super::verifier::digest;
 use super::*;
 use crate::http::testing;

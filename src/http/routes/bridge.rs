@@ -15,6 +15,7 @@ use crate::http::views::bridge::{BridgeView, WindowView};
 use crate::protocol::Parameters;
 
 /// The shard in the path.
+#[expect(dead_code, reason = "read by the OpenAPI document alone")]
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Path)]
 pub struct InShard {
@@ -91,6 +92,7 @@ pub(super) async fn cordon_shard(call: Call, payload: web::Payload) -> Result<Ht
 }
 
 /// The command in the path.
+#[expect(dead_code, reason = "read by the OpenAPI document alone")]
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Path)]
 pub struct InBudget {
@@ -100,6 +102,7 @@ pub struct InBudget {
 }
 
 /// The wish to open a command that the gateway closed.
+#[expect(dead_code, reason = "read by the OpenAPI document alone")]
 #[derive(Debug, ToSchema)]
 pub struct Opening {
     /// Only `true`.

@@ -20,6 +20,7 @@ use crate::protocol::{Command, command};
 const LONGEST_NAME: usize = 64;
 
 /// The command in the path.
+#[expect(dead_code, reason = "read by the OpenAPI document alone")]
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Path)]
 pub struct Name {
@@ -29,6 +30,7 @@ pub struct Name {
 }
 
 /// The event that answers it.
+#[expect(dead_code, reason = "read by the OpenAPI document alone")]
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Reply {

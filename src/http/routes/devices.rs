@@ -18,6 +18,7 @@ use crate::protocol::{Command, Parameters, Spec, command};
 const LONGEST_DEVICE_ID: usize = 64;
 
 /// The device in the path.
+#[expect(dead_code, reason = "read by the OpenAPI document alone")]
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Path)]
 pub struct Device {

@@ -22,6 +22,7 @@ pub const MEDIA_TYPE: &str = "text/event-stream";
 const LAST_EVENT_ID: &str = "last-event-id";
 
 /// What a stream is asked for.
+#[expect(dead_code, reason = "read by the OpenAPI document alone")]
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Wanted {
@@ -38,6 +39,7 @@ pub struct Wanted {
 }
 
 /// What a client heard last.
+#[expect(dead_code, reason = "read by the OpenAPI document alone")]
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Header)]
 pub struct LastHeard {

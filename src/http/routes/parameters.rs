@@ -3,6 +3,7 @@
 use utoipa::IntoParams;
 
 /// The instance in the path.
+#[expect(dead_code, reason = "read by the OpenAPI document alone")]
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Path)]
 pub struct InInstance {
@@ -12,6 +13,7 @@ pub struct InInstance {
 }
 
 /// The point of sale in the path.
+#[expect(dead_code, reason = "read by the OpenAPI document alone")]
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Path)]
 pub struct InPointOfSale {
@@ -21,6 +23,7 @@ pub struct InPointOfSale {
 }
 
 /// The password of a point of sale.
+#[expect(dead_code, reason = "read by the OpenAPI document alone")]
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Header)]
 pub struct PosPassword {

@@ -22,6 +22,7 @@ use crate::journal;
 use crate::protocol::{Body, Command, command};
 
 /// The key of a payment.
+#[expect(dead_code, reason = "read by the OpenAPI document alone")]
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Header)]
 pub struct Key {

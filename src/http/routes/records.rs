@@ -26,6 +26,7 @@ const MOST_RECORDS: usize = 1000;
 const MOST_REASON: usize = 1000;
 
 /// Which records are wanted.
+#[expect(dead_code, reason = "read by the OpenAPI document alone")]
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Wanted {
@@ -116,6 +117,7 @@ fn asked<T>(
 }
 
 /// The payment in the path.
+#[expect(dead_code, reason = "read by the OpenAPI document alone")]
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Path)]
 pub struct InPayment {
@@ -125,6 +127,7 @@ pub struct InPayment {
 }
 
 /// The revision that a person saw.
+#[expect(dead_code, reason = "read by the OpenAPI document alone")]
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Header)]
 pub struct Seen {

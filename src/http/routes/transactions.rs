@@ -12,6 +12,7 @@ use crate::http::views::gateway_bodies;
 use crate::protocol::{Parameters, command};
 
 /// How much of the list is wanted.
+#[expect(dead_code, reason = "read by the OpenAPI document alone")]
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Limit {

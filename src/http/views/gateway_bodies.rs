@@ -5,6 +5,8 @@
 //! feared to spell in two ways has no type. That every object may hold more is added to all of them at once, where the
 //! document is made.
 
+#![expect(dead_code, reason = "read by the OpenAPI document alone")]
+
 use std::borrow::Cow;
 
 use serde_json::Value;

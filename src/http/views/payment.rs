@@ -20,6 +20,7 @@ const MOST_LISTED_REPLY: usize = 4096;
 
 /// The state of a payment, or `unreadable`: its record is damaged, or was written by a later release.
 #[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "read by the OpenAPI document alone")]
 #[schema(as = PaymentState, rename_all = "lowercase")]
 pub enum ListedState {
     /// The key is taken, in memory only; nothing was sent.

@@ -9,14 +9,15 @@ use tempfile::TempDir;
 
 use super::disk::Failure;
 use super::*;
+use crate::journal::Create;
 use crate::journal::attempts::{Change, Changes};
+use crate::journal::config::InvalidConfig;
 use crate::journal::embedded::directory::Directory;
 use crate::journal::embedded::opening;
 use crate::journal::embedded::tables;
 use crate::journal::inspect;
 use crate::journal::news::Contradictions;
 use crate::journal::state_machine::Event;
-use crate::journal::{Create, InvalidConfig};
 
 const FILE: &str = "payments.redb";
 

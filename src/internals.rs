@@ -1,0 +1,41 @@
+//! What tests, benches and fuzz targets use of the library. No promise to anybody else.
+
+pub mod app {
+    pub use crate::app::App;
+}
+pub mod broadcasts {
+    pub use crate::broadcasts::{Epoch, Id, matcher};
+}
+pub mod budget {
+    pub use crate::budget::window;
+}
+pub mod cache {
+    pub use crate::cache::{Cache, CachedReply, Config, PasswordKey, PlainKey};
+}
+pub mod config {
+    pub use crate::config::Config;
+}
+pub mod gateway {
+    pub use crate::gateway::{
+        Cause, Config, Dial, Dialer, Ending, EventSink, Failure, LateFrames, LinkEvent, Lost, NotSent, Pool, Priority,
+        Refusal, Runtimes, ShardStatus, client_config, dialer,
+    };
+}
+pub mod http {
+    pub use crate::http::{native, openapi, problem, request, response};
+}
+pub mod journal {
+    pub use crate::journal::{
+        Config, Filter, Fingerprint, Journal, Key, Listed, Outcome, Page, Record, RecordId, RecordState, Reserve, Sale,
+        State, record, state_machine,
+    };
+}
+pub mod protocol {
+    pub use crate::protocol::{Body, Command, Format, Parameters, Retention, command, frame, json5};
+}
+pub mod settings {
+    pub use crate::settings::EffectiveConfig;
+}
+pub mod shutdown {
+    pub use crate::shutdown::Shutdown;
+}
