@@ -1,4 +1,4 @@
-//! The room's settings.
+//! Settings of the HTTP server.
 
 use std::time::Duration;
 
@@ -7,7 +7,6 @@ use ipnet::IpNet;
 use super::native::NativeConfig;
 use crate::broadcasts;
 
-/// The room's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Every answer but a stream comes within it.

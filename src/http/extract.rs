@@ -15,7 +15,7 @@ use crate::http::auth::request::{self as auth, Arrival};
 use crate::http::auth::{Caller, Scope};
 use crate::http::problem::{Problem, table};
 use crate::http::request::body::{self, Empty};
-use crate::http::request::{accept, integer, params};
+use crate::http::request::{accept, cache_control, integer, params};
 use crate::http::response::reply::POS_PASSWORD;
 use crate::http::response::{cached, rate_limit_fields};
 use crate::http::state::AppState;
@@ -151,8 +151,8 @@ impl Call {
     /// Asks a read of the bridge and answers with its reply.
     pub async fn read(&self, spec: &'static Spec, parameters: Parameters) -> Result<HttpResponse, Problem> {
         let (instance, headers) = (self.served()?, self.request.headers());
-        let (turn, wish) = (self.caller.name(), cached::wish(headers));
-        let served = instance.read(spec, parameters, turn, wish, self.deadline).await;
+        let (turn, directives) = (self.caller.name(), cache_control::directives(headers));
+        let served = instance.read(spec, parameters, turn, directives, self.deadline).await;
         match served {
             // Only an answer that touched the budget speaks of it.
             Ok(served) if served.status.forward.is_none() => Ok(cached::answer(served)),

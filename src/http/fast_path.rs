@@ -1,9 +1,8 @@
-//! The short way to a fresh copy: reads that need neither the gateway nor any layer are answered before routing.
+//! The fast path: reads with a fresh copy are answered before routing and the inner layers.
 //!
-//! Most requests a festival makes are reads whose answer is at hand, and what they cost is this program's routing and
-//! layers, several times the copy itself. A request takes this way only if it is of the plainest kind (a path as it is
-//! documented, no query, no wish about copies, compression, or origin) and its copy is fresh; whatever else it is, it
-//! goes the long way, where the same rules decide. Answers and refusals of this way are the long way's to the byte: tests
+//! Most requests of a festival are such reads, and routing and layers cost several times the copy itself. A request takes
+//! the fast path only if it has a path as documented, no query, and no header field about copies, compression or origin,
+//! and its copy is fresh; any other request is routed. Answers and refusals are those of the router, byte for byte: tests
 //! compare the two.
 
 use actix_web::HttpResponse;
@@ -24,8 +23,8 @@ use crate::telemetry::traces;
 /// Where instances are.
 const INSTANCES: &str = "/v1/instances/";
 
-/// Fields whose presence means a wish that the long way has to look at.
-const WISHES: [&str; 9] = [
+/// Header fields that only the router handles.
+const ROUTED_FIELDS: [&str; 9] = [
     "accept-encoding",
     "cache-control",
     "if-match",
@@ -45,10 +44,10 @@ struct Read<'a> {
     pos_id: Option<i64>,
 }
 
-/// The answer where a fresh copy has it, with its caller and its place, or the refusal of whoever may not have it; nothing
-/// where there is no such copy.
+/// The answer from a fresh copy, with its caller and permit, or the refusal of a caller who may not have it; `None` where
+/// the request has to be routed.
 pub(super) fn lookup_fresh(request: &ServiceRequest) -> Option<Result<(HttpResponse, Admitted), Problem>> {
-    // A trace is of what happens, and on this way next to nothing does; but whoever wants one gets it.
+    // Where traces are collected, each request is to have one.
     if traces::are_wanted()
         || request.method() != Method::GET
         || request.uri().query().is_some()
@@ -58,12 +57,12 @@ pub(super) fn lookup_fresh(request: &ServiceRequest) -> Option<Result<(HttpRespo
     }
     let Read { instance, spec, pos_id } = read(request.uri().path())?;
     let shared = request.app_data::<Data<AppState>>()?;
-    // Every answer of the long way then says who may read it.
+    // The CORS layer then adds fields to every answer.
     if !shared.config.cors_origins.is_empty() {
         return None;
     }
     let mut outcome = None;
-    // Asked only where it decides, since it counts: a caller is counted once, on the one way or on the other.
+    // Called only where its result decides, since it counts the request against the caller's limits.
     let admitted = || {
         let examined = request::examine(request.request());
         let permitted = examined.and_then(|admitted| admitted.caller.permit(instance, Scope::Read).map(|()| admitted));
@@ -77,11 +76,11 @@ pub(super) fn lookup_fresh(request: &ServiceRequest) -> Option<Result<(HttpRespo
     }
 }
 
-/// Whether a request wishes for nothing but the answer.
+/// Whether a request has no header field that the router has to look at.
 fn is_plain(headers: &HeaderMap) -> bool {
     headers.iter().all(|(name, value)| match name.as_str() {
         "accept" => matches!(value.as_bytes(), b"*/*" | b"application/json"),
-        name => !WISHES.contains(&name),
+        name => !ROUTED_FIELDS.contains(&name),
     })
 }
 

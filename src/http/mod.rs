@@ -1,8 +1,12 @@
-//! HTTP: the room callers meet first. REST under `/v1`, problems, health, and the document that describes them.
+//! HTTP: REST under `/v1`, problem documents, probes, metrics, and the OpenAPI document. The only room that knows actix
+//! and utoipa.
 //!
 //! It turns requests into commands for [`crate::bridge::Bridge`] and outcomes into answers, and decides nothing about
-//! money itself. What it refuses to do: send anything before caller, scope and body are known to be good; tell a
-//! caller a secret; or let an error leave in any other form than a problem document.
+//! money itself. Nothing is sent before caller, scope and body were checked; no answer holds a secret; and every error is
+//! a problem document.
+//!
+//! [`server::run`] assembles and serves. A request passes [`listener`], [`connections`], [`middleware`], then
+//! [`fast_path`] or a handler of [`routes`], which takes an [`extract::Call`] and asks the bridge.
 
 pub mod auth;
 pub mod client;

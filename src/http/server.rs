@@ -1,7 +1,8 @@
-//! The actix application and its server: layers in order, state state, limits.
+//! Assembles the application and its servers: state, layers in order, limits.
 //!
 //! State is made once, outside the closure that actix runs for each worker: a budget made in it would be as many
-//! budgets as there are cores. Signals are not this room's business: whoever runs the server stops it.
+//! budgets as there are cores. Signals are left to the caller of [`run`], who stops the
+//! servers by their [`ServerHandle`].
 
 use std::io;
 use std::net::TcpListener;
@@ -47,7 +48,7 @@ const BACKLOG: i32 = 4096;
 /// Open files that are not for callers: journal, copies, links to the gateway, logs.
 const OTHER_FILES: u64 = 512;
 
-/// How long a browser may keep what it was told about CORS.
+/// How long a browser may keep the answer to a CORS preflight.
 const CORS_MAX_AGE_S: usize = 3600;
 
 /// What the server is built from.
@@ -57,7 +58,6 @@ pub struct Parts {
     pub bridge: Bridge,
     /// Knows the callers.
     pub auth: Arc<Auth>,
-    /// The room's settings.
     pub config: Config,
     /// The certificate, where the bridge itself speaks TLS.
     pub certificates: Option<Arc<Certificates>>,
@@ -243,7 +243,7 @@ fn cors(origins: &[String]) -> Cors {
         "baggage",
     ]
     .map(HeaderName::from_static);
-    let told = [
+    let exposed = [
         "x-request-id",
         "retry-after",
         "location",
@@ -259,6 +259,6 @@ fn cors(origins: &[String]) -> Cors {
         .fold(Cors::default(), |cors, origin| cors.allowed_origin(origin))
         .allowed_methods(["GET", "HEAD", "POST", "PUT"])
         .allowed_headers([AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH].into_iter().chain(own))
-        .expose_headers(told)
+        .expose_headers(exposed)
         .max_age(CORS_MAX_AGE_S)
 }

@@ -1,4 +1,4 @@
-//! The room under test: the real application over a bridge without a gateway, which answers every use case with
+//! For tests: the real application over a bridge without a gateway, which answers every use case with
 //! "no such instance", so a test can tell what reached it from what did not.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,7 +29,7 @@ pub(crate) fn bridge() -> Bridge {
     bridge_for(None)
 }
 
-/// A bridge whose instance `demo` tells what is logged in `broadcasts`, and is connected to nothing.
+/// A bridge whose instance `demo` publishes `broadcasts`, and is connected to nothing.
 pub(crate) fn bridge_over(broadcasts: Broadcasts) -> Bridge {
     let nothing = EventSink(Arc::new(|_| {}));
     let dialer = gateway::Dialer::tcp(gateway::client_config(None).unwrap());

@@ -1,4 +1,4 @@
-//! Promises of the room as a whole, asked of the real application. Its bridge knows no instance, so `unknown-instance`
+//! Promises of the HTTP server as a whole, asked of the real application. Its bridge knows no instance, so `unknown-instance`
 //! is how a request says that it came all the way through.
 
 use std::sync::{Arc, Mutex};

@@ -1,11 +1,11 @@
-//! The page at `/`: the bridge as its operator watches it, on a wall or on a phone.
+//! The dashboard at `/`, for the operator.
 //!
-//! It is a page like any other client: it holds no secret, is open to all, and gets everything it shows from `/v1` with
-//! the token that a person gives it. All of it is in this program, in files of its own, so that the policy can forbid
+//! It is a client like any other: it holds no secret, needs no token to be loaded, and gets everything it shows from `/v1`
+//! with the token that a person enters. All of it is in this program, in files of its own, so that the policy can forbid
 //! everything else: no inline script or style, no other host, no frame around it, no text ever taken for markup.
 //!
-//! What it refuses to do: know more than `/v1` tells; keep a token longer than the tab; share its path with the gateway's
-//! protocol, whose WebSocket upgrade at `/` is left to others.
+//! It shows nothing that `/v1` does not answer, and keeps a token no longer than the tab. A WebSocket upgrade at `/` is for
+//! the native protocol.
 
 mod assets;
 

@@ -1,7 +1,7 @@
-//! The doorway: from an accepted socket to a connection that is served, in the clear or by TLS.
+//! From an accepted socket to a connection that is served, in the clear or over TLS.
 //!
 //! actix-web's own server keeps a connection for as long as half of a second head lasts, and takes newcomers without
-//! asking who else is there. So its parts are put together here, with each socket under [`Connections`].
+//! looking at the others. So its parts are put together here, with each socket registered in [`Connections`].
 
 pub mod tls;
 
@@ -35,14 +35,13 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// side that closes one just as a request comes.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
-/// How long the peer of a connection that ends may take to take what is left, and to end what it was sending. The
-/// register ends one that dribbles on earlier.
-const GOODBYE: Duration = Duration::from_secs(10);
+/// How long the peer of a closing connection may take to read what is left and to end what it was sending. [`Connections`]
+/// closes one that sends very slowly earlier.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Once so much of answers waits to be written, nothing is added.
+/// Bytes of answers that may wait to be written before no more are added.
 const WRITTEN_AHEAD: usize = 8 * 1024;
 
-/// What is spoken behind the doorway.
 #[derive(Clone)]
 pub(super) enum Protocol {
     /// HTTP/1.1 in the clear.
@@ -51,7 +50,6 @@ pub(super) enum Protocol {
     Tls(Arc<ServerConfig>),
 }
 
-/// How many serve, and how long they may take to stop.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ListenerLimits {
     /// Threads.
@@ -89,8 +87,8 @@ where
         .disable_signals();
     let stopping = builder.graceful_shutdown_signal();
     let connections = Arc::clone(connections);
-    // The task of a connection keeps room for its future twice, once as it is handed over and once as it is awaited. Boxed,
-    // it is there once, for as long as a listener stays.
+    // Unboxed, the future of a connection would take memory twice for as long as an event stream lasts: once as it is
+    // handed over and once as it is awaited.
     let builder = match protocol {
         Protocol::Clear => builder.listen("callers", listener, move || {
             let (connections, stopping) = (Arc::clone(&connections), stopping.clone());
@@ -111,10 +109,10 @@ where
     Ok(builder.run())
 }
 
-/// A connection that somebody is served on.
+/// A connection ready for HTTP.
 type Entered<T> = (Bounded<T>, actix_http::Protocol, Option<SocketAddr>);
 
-/// Takes a socket in, if there is room.
+/// Registers a socket, if there is room.
 fn place(socket: TcpStream, connections: &Arc<Connections>) -> Result<Kept, DispatchError> {
     let full = || DispatchError::Io(io::Error::other("there is no room for one more connection"));
     Ok(Kept::new(socket, connections.enter().ok_or_else(full)?))
@@ -135,7 +133,7 @@ async fn encrypted(
     let kept = place(socket, &connections)?;
     let (peer, connection) = (kept.socket().peer_addr().ok(), Arc::clone(kept.connection()));
     let handshake = async {
-        // Who says nothing holds up nobody else.
+        // A peer that sends nothing takes none of the handshakes.
         kept.socket().readable().await?;
         let _one_of_so_many = handshakes.acquire().await.map_err(io::Error::other)?;
         acceptor.accept(kept).await
@@ -170,13 +168,13 @@ where
             async move { stopping.notified().await }
         })
         .keep_alive(KEEP_ALIVE)
-        // Heads are for the register to time: this clock is read twice a second, and would end hundreds of slow ones in
-        // the same moment. Bodies have the deadline of their request.
+        // `Connections` times heads: this clock is read twice a second, and would close hundreds of slow connections in the
+        // same moment. Bodies have the deadline of their request.
         .client_request_timeout(Duration::ZERO)
-        .client_disconnect_timeout(GOODBYE)
-        // Whoever closes its side has gone: a stream has to end then, and not at its next event.
+        .client_disconnect_timeout(CLOSE_TIMEOUT)
+        // A peer that closes its side has gone: its stream ends then, and not at its next event.
         .h1_allow_half_closed(false)
-        // Of an answer that is not taken, one piece is kept.
+        // Of an answer that is not read, one piece is kept.
         .h1_write_buffer_size(WRITTEN_AHEAD)
         .local_addr(address)
         .on_connect_ext(|stream: &Bounded<T>, data| {

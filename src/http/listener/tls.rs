@@ -1,7 +1,6 @@
-//! The certificate with which callers are met, replaced while connections go on.
+//! The server's certificate, which is replaced without closing a connection.
 //!
-//! A certificate runs out every few months, and nobody wants to restart a bridge in the middle of a festival for it: the
-//! handshake asks for the one in force, and a new one is taken only when it can be read and fits its key.
+//! Each handshake uses the certificate in force. A new one takes effect only if it can be read and fits its key.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -15,7 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-/// What callers may speak. Not HTTP/2: the library under it has no bounds on what a connection makes it hold.
+/// Protocols offered by ALPN. Not HTTP/2: h2 0.3 does not limit what a connection makes it hold.
 const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
 
 /// Where certificate and key are, both as PEM.
@@ -47,7 +46,7 @@ impl Files {
 /// The certificate in force.
 pub struct Certificates(ArcSwap<CertifiedKey>);
 
-/// Whatever it holds, it shows nothing of it.
+/// Shows nothing of the key.
 impl fmt::Debug for Certificates {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Certificates")
@@ -60,7 +59,7 @@ impl Certificates {
         Ok(Self(ArcSwap::from_pointee(files.read()?)))
     }
 
-    /// Meets callers with another from now on; those who are connected stay so.
+    /// New handshakes use `certificate`; open connections stay.
     pub fn replace(&self, certificate: CertifiedKey) {
         self.0.store(Arc::new(certificate));
     }

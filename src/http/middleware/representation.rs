@@ -1,7 +1,7 @@
 //! What an answer says about the form it was chosen in: `Vary`, one tag for each coding, and what becomes of it under the
 //! preconditions of the request.
 //!
-//! This is decided at the edge, since only there the coding is known. A compressed answer is other bytes than a plain one;
+//! This is decided in the outermost layer, since only there the coding is known. A compressed answer has other bytes than a plain one;
 //! with one tag for both, a cache takes the 304 about the one for news of the other, and gives gzip to a client that
 //! cannot read it.
 
@@ -19,7 +19,7 @@ const ACCEPT_ENCODING: &str = "Accept-Encoding";
 /// The coding that an answer names if it is not to be compressed.
 const AS_IT_IS: &[u8] = b"identity";
 
-/// Completes an answer to `method`. Says also what is to be told in its place, where the request does not want it.
+/// Completes an answer to `method`. The problem, where there is one, is to be sent in its place.
 pub fn completed(
     method: &Method,
     mut response: ServiceResponse<BoxBody>,

@@ -1,4 +1,4 @@
-//! What a route can answer when not all is well, told from its shape.
+//! The problems that an operation can answer with, found from its shape.
 //!
 //! A route in an instance can meet an unknown one, a route with a body can be sent too much, a route that is a command
 //! can meet everything the gateway does. Each such answer is a problem; its row of the table says which operations list it.

@@ -14,16 +14,16 @@ pub(super) fn is_read(operation: &Operation) -> bool {
     spec.is_some_and(|spec| spec.kind == Kind::Read) && operation.request_body.is_none()
 }
 
-/// Describes what callers may wish of copies, and what answers say of them.
+/// Describes the header fields about copies, of requests and of answers.
 pub(super) fn describe_copies(operation: &mut Operation) {
     let parameters = operation.parameters.get_or_insert_default();
-    parameters.push(wish(
+    parameters.push(request_field(
         "Cache-Control",
         "What of copies is welcome: `no-cache` or `max-age=N` asks the gateway if the copy is older, as far as the \
          budget allows; `max-stale=N` forbids copies that are stale for longer, `max-stale=0` all that are stale; \
          `only-if-cached` sends nothing.",
     ));
-    parameters.push(wish(
+    parameters.push(request_field(
         "If-None-Match",
         "The `ETag` of what the caller has, quotes included: answered 304 if that is current.",
     ));
@@ -67,7 +67,7 @@ fn add_budget(response: &mut Response) {
 }
 
 /// Without an example: browsers of the document send what stands there as if it had been asked for.
-fn wish(name: &str, description: &str) -> RefOr<Parameter> {
+fn request_field(name: &str, description: &str) -> RefOr<Parameter> {
     let schema = ObjectBuilder::new().schema_type(Type::String);
     let parameter = ParameterBuilder::new()
         .name(name)

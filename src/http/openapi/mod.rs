@@ -95,7 +95,7 @@ fn open_objects(components: &mut Components) {
     }
 }
 
-/// Says of a sale that something in it has an amount. The macro has no word for `contains`, and the builder takes what it
+/// Says of a sale that something in it has an amount. The macro does not support `contains`, and the builder takes what it
 /// does not know as an extension, whose name it writes as it is given.
 fn ask_for_something_sold(components: &mut Components) {
     let Some(RefOr::T(Schema::Object(sale))) = components.schemas.get_mut("PayItems") else { return };

@@ -1,8 +1,8 @@
 //! A problem as it is answered: RFC 9457, with the members of this bridge.
 //!
 //! A problem is made deep in a handler, where neither the request's id nor the public address is known. It therefore
-//! travels as an error value and is written out once, at the edge, by [`Problem::render`]. Whatever a problem holds is
-//! told to callers: words that are only for the log never enter it.
+//! travels as an error value, and a middleware writes it out by [`Problem::render`]. Callers see all that a problem holds,
+//! so what is only for the log never enters it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -78,7 +78,7 @@ impl Problem {
         self
     }
 
-    /// When to come back: told in whole seconds, rounded up, and never 0, which would be an invitation to spin.
+    /// When to come back, in whole seconds, rounded up, and at least 1, so that no client repeats without a pause.
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.0.retry_after = Some(whole_seconds(wait));

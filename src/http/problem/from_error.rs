@@ -1,4 +1,4 @@
-//! From what the bridge says to what a caller is told: the one place where the two are matched.
+//! From an error of the bridge to a problem: the one place where the two are matched.
 
 use std::time::Duration;
 
@@ -45,8 +45,8 @@ impl From<Error> for Problem {
     }
 }
 
-/// The outcome of a raw command, whose effect nobody knows: where it is unknown there is no key to ask again with, so
-/// the caller is told not to repeat it.
+/// The problem of a raw command. Where its outcome is unknown there is no key to repeat it under, so the problem is not
+/// retryable.
 #[must_use]
 pub fn of_raw_command(error: Error) -> Problem {
     match error {
@@ -89,7 +89,7 @@ mod tests {
 
     use super::*;
 
-    async fn told(problem: Problem) -> Value {
+    async fn body_of(problem: Problem) -> Value {
         let body = to_bytes(problem.render("", None).into_body()).await.unwrap();
         serde_json::from_slice(&body).unwrap()
     }
@@ -109,7 +109,7 @@ mod tests {
             (Error::OutcomeUnknown { gateway: None, payment: None }, "payment-outcome-unknown", None),
         ];
         for (error, code, seconds) in rows {
-            let body = told(error.into()).await;
+            let body = body_of(error.into()).await;
             assert_eq!(body["code"], code);
             assert_eq!(body["retry_after"].as_u64(), seconds, "{code}");
         }
@@ -130,7 +130,7 @@ mod tests {
             ("something_new", "gateway-error", true),
         ];
         for (word, code, retryable) in rows {
-            let body = told(Error::Refused(GatewayError::word(word)).into()).await;
+            let body = body_of(Error::Refused(GatewayError::word(word)).into()).await;
             assert_eq!(body["code"], code, "{word}");
             assert_eq!(body["retryable"], retryable, "{word}");
             assert_eq!(body["gateway"]["error"], word);
@@ -140,25 +140,25 @@ mod tests {
     #[actix_web::test]
     async fn a_rate_limit_in_the_gateway_s_words_says_when_and_is_never_silent_about_it() {
         let code = RawValue::from_string(r#"{"command":"listpm","retry_after":1500}"#.into()).unwrap();
-        let body = told(Error::Refused(GatewayError { error: "ratelimit".into(), code }).into()).await;
+        let body = body_of(Error::Refused(GatewayError { error: "ratelimit".into(), code }).into()).await;
         assert_eq!((body["code"].as_str(), body["retry_after"].as_u64()), (Some("rate-limited"), Some(2)));
         assert_eq!(body["gateway"]["code"]["retry_after"], 1500);
-        let body = told(Error::Refused(GatewayError::word("ratelimit")).into()).await;
+        let body = body_of(Error::Refused(GatewayError::word("ratelimit")).into()).await;
         assert_eq!(body["retry_after"], 30);
     }
 
     #[actix_web::test]
     async fn a_raw_command_of_unknown_outcome_is_not_called_a_payment_nor_retryable() {
-        let body = told(of_raw_command(Error::OutcomeUnknown { gateway: None, payment: None })).await;
+        let body = body_of(of_raw_command(Error::OutcomeUnknown { gateway: None, payment: None })).await;
         assert_eq!((body["code"].as_str(), body["retryable"].as_bool()), (Some("gateway-timeout"), Some(false)));
         let gateway = Some(GatewayError::word("error_exec"));
-        let body = told(of_raw_command(Error::OutcomeUnknown { gateway, payment: None })).await;
+        let body = body_of(of_raw_command(Error::OutcomeUnknown { gateway, payment: None })).await;
         assert_eq!((body["code"].as_str(), body["retryable"].as_bool()), (Some("gateway-error"), Some(false)));
     }
 
     #[actix_web::test]
     async fn the_words_of_a_violation_are_for_the_log_only() {
-        let body = told(Error::Violation("secret-looking".into()).into()).await;
+        let body = body_of(Error::Violation("secret-looking".into()).into()).await;
         assert!(!body.to_string().contains("secret-looking"));
     }
 }

@@ -1,7 +1,7 @@
-//! Problems: what a caller is told when a request is not answered as asked.
+//! Problem documents (RFC 9457): every error that callers see.
 //!
 //! One table ([`table`]) names every problem, one file ([`from_error`]) says which of them an outcome of the bridge is,
-//! and one type ([`Problem`]) carries it to the edge, where it is written out as `application/problem+json`.
+//! and one type ([`Problem`]) carries it to the middleware that writes it out as `application/problem+json`.
 
 pub mod code;
 pub mod document;

@@ -30,7 +30,7 @@ pub struct Entry {
 /// order of these variants, and within one in the order of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operations {
-    /// Not told in the document: no operation of it can meet the problem.
+    /// None: no operation of the document can meet the problem.
     None,
     Every,
     WithPathParameter(&'static str),

@@ -1,9 +1,9 @@
-//! What the caller accepts, by RFC 9110: the most specific range that covers a type decides, and 0 excludes it.
+//! The `Accept` field, by RFC 9110: the most specific range that covers a type decides, and 0 excludes it.
 
 use actix_web::http::header::{ACCEPT, HeaderMap};
 
-/// Whether `Accept` leaves room for `media_type` (`type/subtype`, lower case). No header accepts everything, nor does an
-/// empty one say anything.
+/// Whether `Accept` allows `media_type` (`type/subtype`, lower case). Without the header, or with an empty one, everything
+/// is accepted.
 #[must_use]
 pub fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
     ranges(headers).next().is_none() || quality(headers, media_type) > 0.0

@@ -1,6 +1,6 @@
 //! Reads a request's body: JSON, one object, within size and time.
 //!
-//! It is called after the caller is known to be allowed, so a stranger's body costs nothing. The object's values stay
+//! It is called after the caller is known to be allowed, so a body of an unknown caller is not read. The object's values stay
 //! as they were spelled; a name given twice is refused by [`Parameters`].
 
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, UPGRADE};
@@ -97,8 +97,8 @@ async fn collect(mut payload: Payload, max: usize) -> Result<BytesMut, Problem> 
     Ok(bytes)
 }
 
-/// Whether the server below takes all that follows for one body without an end, whatever length was announced: it does so
-/// at this very word.
+/// Whether actix takes all that follows for one body without an end, whatever its `Content-Length`: it does so for this
+/// protocol.
 fn asks_for_upgrade(headers: &HeaderMap) -> bool {
     headers.get_all(UPGRADE).any(|protocol| protocol.as_bytes().trim_ascii().eq_ignore_ascii_case(b"websocket"))
 }

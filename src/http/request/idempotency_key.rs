@@ -1,4 +1,4 @@
-//! The key by which a caller says "this is the same sale".
+//! The key under which a caller repeats a sale without booking it twice.
 //!
 //! The header's draft standard wants a quoted string, most clients send a bare one; both spell the same key.
 
@@ -17,7 +17,7 @@ const LONGEST: usize = 255;
 pub struct IdempotencyKey(String);
 
 impl IdempotencyKey {
-    /// The key of a request. Two headers are as bad as none: nobody knows which was meant.
+    /// The key of a request. Two header fields are refused: which was meant is not known.
     pub fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         let refused = |detail: &'static str| Problem::new(&table::IDEMPOTENCY_KEY_MISSING).detail(detail);
         let mut given = headers.get_all(HEADER);

@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod body;
+pub mod cache_control;
 pub mod idempotency_key;
 pub mod integer;
 pub mod params;

@@ -31,7 +31,7 @@ pub struct Malformed;
 pub enum Verdict {
     /// The answer is to be sent.
     Send,
-    /// Whoever asks has it already.
+    /// The client has it already.
     NotModified,
     /// It is not what was asked for.
     Failed,
@@ -65,7 +65,7 @@ pub fn tags<'a>(request: &'a HeaderMap, name: &HeaderName) -> Option<Result<Tags
 fn list(mut line: &[u8]) -> Result<Vec<Tag<'_>>, Malformed> {
     let mut tags = Vec::new();
     loop {
-        // A recipient takes empty elements in its stride (RFC 9110, section 5.6.1).
+        // Empty elements are allowed (RFC 9110, section 5.6.1).
         while let [b',' | b' ' | b'\t', rest @ ..] = line {
             line = rest;
         }
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_wants_the_very_bytes_is_not_served_with_others() {
+    fn a_strong_comparison_takes_no_other_bytes() {
         let wants = |line: &str, etag: &str| verdict(&request(&[(IF_MATCH, line.as_bytes())]), etag.as_bytes());
         assert_eq!(wants("\"x\", \"a\"", "\"a\""), Verdict::Send);
         assert_eq!(wants("*", "W/\"a\""), Verdict::Send);

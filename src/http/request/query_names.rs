@@ -1,7 +1,7 @@
 //! The names that each route takes in its query.
 //!
 //! A misspelled name that is ignored gives an answer to another question: all payments instead of the unknown ones. So
-//! under `/v1` a name that nobody knows is refused. Elsewhere it is ignored: pages and probes are asked by browsers and
+//! under `/v1` an unknown name is refused. Elsewhere it is ignored: pages and probes are requested by browsers and
 //! balancers that add names of their own.
 //!
 //! The names are read from the OpenAPI document, so that the two cannot disagree.
@@ -66,7 +66,7 @@ fn unknown(name: &str, known: &[String]) -> Problem {
     let lower = name.to_lowercase();
     let alike = |known: &&String| strsim::jaro_winkler(&lower, known);
     let nearest = known.iter().max_by(|one, other| alike(one).total_cmp(&alike(other)));
-    // Told back shortened, and in Debug's spelling: whatever stands in a query is a stranger's.
+    // Shortened and in Debug's spelling, since a query may hold anything.
     let name: String = name.chars().take(60).collect();
     Problem::new(&table::INVALID_REQUEST).detail(match nearest {
         Some(nearest) => format!("The query has no {name:?} here; the nearest known name is `{nearest}`."),

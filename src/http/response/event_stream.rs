@@ -21,7 +21,7 @@ use crate::http::response::sse::{self, Block, Name};
 /// When a client whose stream has ended comes back, in milliseconds: soon, and not all at once.
 const RETRY_MS: std::ops::RangeInclusive<u64> = 1000..=5000;
 
-/// When one comes back who was told to come later: spread so wide that those of a bridge that restarts are no rush.
+/// When a client comes back that cannot be served now: spread wide, so that not all come at once after a restart.
 const LATER_MS: std::ops::RangeInclusive<u64> = 5000..=30_000;
 
 /// When a client is to come back after its stream has ended.
@@ -46,8 +46,8 @@ pub struct EventStream {
     /// Fires no later than a heartbeat is due.
     alarm: Pin<Box<Sleep>>,
     last_sent: Instant,
-    /// The last id that the client was told.
-    told: Id,
+    /// The last id that the client was sent.
+    last_id: Id,
     begun: bool,
     over: bool,
 }
@@ -64,7 +64,7 @@ impl EventStream {
     ) -> Self {
         // A little sooner, each client differently, so that the signs of thousands are not sent all at once.
         let heartbeat = heartbeat.mul_f64(1.0 - fastrand::f64() / 8.0);
-        let (now, told) = (Instant::now(), subscription.cursor());
+        let (now, last_id) = (Instant::now(), subscription.cursor());
         Self {
             subscription,
             authorization,
@@ -72,7 +72,7 @@ impl EventStream {
             heartbeat,
             alarm: Box::pin(sleep_until(now + heartbeat)),
             last_sent: now,
-            told,
+            last_id,
             begun: false,
             over: false,
         }
@@ -91,22 +91,22 @@ impl EventStream {
         answer.extensions_mut().remove()
     }
 
-    /// What a stream begins with. A reset is told before the new cursor: whoever loses the connection between the two
+    /// What a stream begins with. A reset comes before the new cursor: a client that loses the connection between the two
     /// must not take the cursor for its own.
     fn opening(&self) -> Bytes {
         let mut out = Vec::with_capacity(192);
         let mut retry = Some(soon());
         if self.subscription.is_reset() {
-            Block { retry: retry.take(), ..sse::mark(Name::Reset, self.told) }.write(&mut out);
+            Block { retry: retry.take(), ..sse::mark(Name::Reset, self.last_id) }.write(&mut out);
         }
-        Block { retry, ..sse::mark(Name::Ready, self.told) }.write(&mut out);
+        Block { retry, ..sse::mark(Name::Ready, self.last_id) }.write(&mut out);
         out.into()
     }
 
     /// What the next item is to the client, if anything.
     fn written(&mut self, item: &Item) -> Option<Bytes> {
         match item {
-            // Told in the opening.
+            // Sent in the opening.
             Item::Reset => None,
             Item::Lost { from, to } => Some(sse::lost(*from, *to)),
             Item::Entry(entry) => {
@@ -119,8 +119,8 @@ impl EventStream {
         }
     }
 
-    /// The sign of life, if it is due; with it, how far a filtered stream has got.
-    fn sign_of_life(&mut self, context: &mut Context<'_>) -> Poll<Bytes> {
+    /// The heartbeat, if it is due; with it, how far a filtered stream has got.
+    fn poll_heartbeat(&mut self, context: &mut Context<'_>) -> Poll<Bytes> {
         while self.alarm.as_mut().poll(context).is_ready() {
             let (now, due) = (Instant::now(), self.last_sent + self.heartbeat);
             if due > now {
@@ -131,10 +131,10 @@ impl EventStream {
             self.alarm.as_mut().reset(now + self.heartbeat);
             self.last_sent = now;
             let cursor = self.subscription.cursor();
-            if cursor == self.told {
+            if cursor == self.last_id {
                 return Poll::Ready(Bytes::from_static(sse::HEARTBEAT));
             }
-            self.told = cursor;
+            self.last_id = cursor;
             let mut out = sse::HEARTBEAT.to_vec();
             sse::mark(Name::Cursor, cursor).write(&mut out);
             return Poll::Ready(out.into());
@@ -162,7 +162,7 @@ impl MessageBody for EventStream {
             match stream.subscription.poll_next(context) {
                 Poll::Ready(Ok(item)) => {
                     if let Some(written) = stream.written(&item) {
-                        stream.told = stream.subscription.cursor();
+                        stream.last_id = stream.subscription.cursor();
                         stream.last_sent = Instant::now();
                         return Poll::Ready(Some(Ok(written)));
                     }
@@ -170,12 +170,12 @@ impl MessageBody for EventStream {
                 Poll::Ready(Err(end)) => {
                     stream.over = true;
                     return Poll::Ready(match end {
-                        // It comes back after `retry`, and is told what it missed.
+                        // The client comes back after `retry`, and then gets what it missed.
                         End::Overtaken => None,
                         End::Draining => Some(Ok(sse::overloaded("draining", later()))),
                     });
                 }
-                Poll::Pending => return stream.sign_of_life(context).map(|sign| Some(Ok(sign))),
+                Poll::Pending => return stream.poll_heartbeat(context).map(|heartbeat| Some(Ok(heartbeat))),
             }
         }
     }

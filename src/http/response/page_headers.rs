@@ -1,7 +1,6 @@
 //! The headers of every page that a browser shows: what may be loaded into it, and who may have it in a frame.
 //!
-//! A page in a foreign frame takes its reader's clicks for whoever made the frame, and the API browser sends commands at
-//! a click.
+//! A page in a frame of another site could be clicked on unnoticed, and the API browser sends commands at a click.
 
 use actix_web::HttpResponseBuilder;
 use actix_web::http::header::{

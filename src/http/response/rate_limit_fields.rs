@@ -1,4 +1,4 @@
-//! What is left of a command's budget, told in the header fields of the IETF draft "`RateLimit` header fields for HTTP".
+//! What is left of a command's budget, in the header fields of the IETF draft "`RateLimit` header fields for HTTP".
 //!
 //! Counted in requests, since callers know nothing of points: `q` fit into one window of `w` seconds, `r` could be
 //! granted now, and in `t` seconds there could be one more.

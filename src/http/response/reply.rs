@@ -1,7 +1,7 @@
 //! Answers that are not problems.
 //!
-//! The gateway's reply leaves as the bytes that came: its prices are never reprinted, and fields the bridge does not
-//! know belong to the caller.
+//! The gateway's reply is sent as the bytes that came: prices are never reprinted, and fields that the bridge does not know
+//! are passed on.
 
 use actix_web::HttpResponse;
 use actix_web::body::MessageBody;
@@ -16,19 +16,19 @@ use crate::protocol::Body;
 pub const POS_PASSWORD: &str = "X-POS-Password";
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const PRIVATELY: HeaderValue = HeaderValue::from_static("private, no-cache");
-const BY_CALLER: HeaderValue = HeaderValue::from_static("Authorization, X-POS-Password, Accept-Encoding");
+const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-cache");
+const VARY_BY_CALLER: HeaderValue = HeaderValue::from_static("Authorization, X-POS-Password, Accept-Encoding");
 
 /// A body as its owner holds it: shared, not copied.
-struct Shared<T>(T);
+struct SharedBytes<T>(T);
 
-impl AsRef<[u8]> for Shared<Body> {
+impl AsRef<[u8]> for SharedBytes<Body> {
     fn as_ref(&self) -> &[u8] {
         self.0.as_str().as_bytes()
     }
 }
 
-impl AsRef<[u8]> for Shared<CachedReply> {
+impl AsRef<[u8]> for SharedBytes<CachedReply> {
     fn as_ref(&self) -> &[u8] {
         self.0.body.as_str().as_bytes()
     }
@@ -38,8 +38,8 @@ impl AsRef<[u8]> for Shared<CachedReply> {
 /// not give one caller's copy to another.
 #[must_use]
 pub fn read(copy: CachedReply) -> HttpResponse {
-    let mut response = HttpResponse::with_body(StatusCode::OK, Bytes::from_owner(Shared(copy)).boxed());
-    for (name, value) in [(CONTENT_TYPE, JSON), (CACHE_CONTROL, PRIVATELY), (VARY, BY_CALLER)] {
+    let mut response = HttpResponse::with_body(StatusCode::OK, Bytes::from_owner(SharedBytes(copy)).boxed());
+    for (name, value) in [(CONTENT_TYPE, JSON), (CACHE_CONTROL, PRIVATE), (VARY, VARY_BY_CALLER)] {
         response.headers_mut().insert(name, value);
     }
     response
@@ -51,7 +51,7 @@ pub fn done(status: StatusCode, reply: Body) -> HttpResponse {
     HttpResponse::build(status)
         .content_type("application/json")
         .insert_header((CACHE_CONTROL, "no-store"))
-        .body(Bytes::from_owner(Shared(reply)))
+        .body(Bytes::from_owner(SharedBytes(reply)))
 }
 
 #[cfg(test)]

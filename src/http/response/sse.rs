@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 
 use crate::broadcasts::{Broadcast, Entry, Event, Form, Gap, Id, Reason};
 
-/// One comment line: a sign of life that no client takes for an event. No empty line follows it: clients that keep the
+/// One comment line, which no client takes for an event. No empty line follows it: clients that keep the
 /// last id for the block (`httpx-sse` does) would make an event of one.
 pub const HEARTBEAT: &[u8] = b":\n";
 

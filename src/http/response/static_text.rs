@@ -1,7 +1,7 @@
-//! Texts that anybody may ask for, such as the document and the pages: compressed once, and one copy for all answers.
+//! Texts that need no token, such as the document and the pages: compressed once, and one copy for all answers.
 //!
-//! The compressing layer would do it anew for each request, in a thread of its own and with a table of some hundred
-//! kilobytes, for whoever asks often enough.
+//! The compressing layer would do it anew for each request, in a thread of its own and with some hundred kilobytes of
+//! memory.
 
 use std::io::{Read, Write};
 use std::sync::OnceLock;
@@ -62,7 +62,7 @@ impl StaticText {
     }
 }
 
-/// Whether the caller reads gzip. Who names no coding may read none.
+/// Whether the caller accepts gzip. One that names no coding may read none.
 fn takes_gzip(request: &HttpRequest) -> bool {
     let gzip = Encoding::gzip();
     let accepted = AcceptEncoding::parse(request);

@@ -1,7 +1,7 @@
-//! The raw door: any command of the gateway by name, for what has no route of its own.
+//! Any command of the gateway by name, for what has no route of its own.
 //!
-//! Nobody knows what such a command does, so it is sent once, never again, and its answer is never kept. A sale is
-//! turned away: behind this door it would have no key and no record.
+//! What such a command does is not known, so it is sent at most once and its answer is never kept. `payitems` is refused:
+//! here it would have no key and no record.
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, post, web};

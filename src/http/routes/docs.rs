@@ -1,4 +1,4 @@
-//! The document and its browser. Both come from this process alone: an internal network has no other.
+//! The OpenAPI document and a browser for it, both from this process alone: an internal network may reach no other.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

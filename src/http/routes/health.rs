@@ -1,4 +1,4 @@
-//! Probes: whether the process answers, and whether it should be sent work. They name no instance to anyone.
+//! Probes: whether the process answers, and whether it should be sent requests. They name no instance.
 //!
 //! A gateway that is down does not make the bridge unready: old copies and the answers to repeated payments can still
 //! be had, and taking every replica out at once would end even those.
@@ -13,7 +13,7 @@ use crate::http::problem::{Problem, table};
 use crate::http::request::params;
 use crate::http::state::AppState;
 
-/// When a probe that was told "not ready" may ask again: as often as probes usually do.
+/// `Retry-After` of a probe: as often as probes usually ask.
 const PROBE_AGAIN: Duration = Duration::from_secs(1);
 
 /// Adds the probes.

@@ -25,7 +25,6 @@ use utoipa_actix_web::service_config::ServiceConfig;
 
 use super::{dashboard, native};
 
-/// Adds every route of the room.
 pub fn configure(config: &mut ServiceConfig<'_>) {
     config.map(health::configure).map(metrics::configure).map(problems::configure).map(docs::configure);
     config.map(dashboard::configure);

@@ -51,7 +51,7 @@ pub struct Key {
 #[post("/payments")]
 pub(super) async fn payitems(call: Call, payload: web::Payload) -> Result<HttpResponse, Problem> {
     call.permit(Scope::Pay)?;
-    // The key is asked for first: a program that forgets it is told so at its very first try.
+    // The key is checked first, so that a client that forgets it learns so at its first try.
     let key = IdempotencyKey::of(call.request().headers())?;
     let body = call.object(payload, Empty::Refused).await?;
     let sale = sale::read(call.pos_id()?, &body).map_err(faulty)?;
@@ -63,7 +63,7 @@ pub(super) async fn payitems(call: Call, payload: web::Payload) -> Result<HttpRe
     let command = Command::known(&command::PAYITEMS, call.for_point_of_sale(body)?);
     let paid = call.served()?.pay(key, sale, command, call.deadline()).await;
     let touched = !matches!(paid, Ok(Paid { replayed: true, .. }));
-    let answer = paid.map(|paid| answered(&call, &paid)).map_err(|error| told(&call, error));
+    let answer = paid.map(|paid| answered(&call, &paid)).map_err(|error| problem_of(&call, error));
     if touched { call.with_budget(command::PAYITEMS.name, answer) } else { answer }
 }
 
@@ -92,7 +92,7 @@ fn place(call: &Call, payment: &str) -> String {
 }
 
 /// An unknown outcome names the record, so that its caller can follow what becomes of it.
-fn told(call: &Call, error: Error) -> Problem {
+fn problem_of(call: &Call, error: Error) -> Problem {
     let Error::OutcomeUnknown { payment: Some(payment), .. } = &error else { return error.into() };
     let place = place(call, payment);
     let header = HeaderValue::from_str(&place).ok();

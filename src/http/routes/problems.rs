@@ -38,7 +38,7 @@ fn answer(
     described: impl FnOnce() -> Value,
 ) -> Result<HttpResponse, Problem> {
     let mut response = HttpResponse::Ok();
-    // A page of a few kilobytes, which anybody may ask for as often as it likes, is not worth compressing.
+    // A page of a few kilobytes that needs no token is not worth the work of compressing it for each request.
     let plain = (CONTENT_ENCODING, "identity");
     response.insert_header((CACHE_CONTROL, "no-cache")).insert_header((VARY, "Accept")).insert_header(plain);
     page_headers::guard(&mut response, POLICY);
@@ -105,7 +105,7 @@ fn document(title: &str, body: &str) -> String {
     )
 }
 
-/// The table's words as HTML: escaped, and what stands between backticks as code.
+/// The table's texts as HTML: escaped, and what stands between backticks as code.
 fn html(words: &str) -> String {
     let escaped = words.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     let mut page = String::with_capacity(escaped.len());

@@ -1,4 +1,4 @@
-//! What became of payments: their records, and a person's decision on those of unknown outcome.
+//! Records of payments, and settling by hand those of unknown outcome.
 
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_ENCODING, ETAG, HeaderMap, IF_MATCH, IF_NONE_MATCH};
 use actix_web::{HttpResponse, get, put, web};
@@ -83,7 +83,7 @@ impl Wanted {
     }
 
     fn caller(call: &Call) -> Result<Option<String>, Problem> {
-        let (allowed, wanted) = (whose(call)?, call.query("caller")?);
+        let (allowed, wanted) = (visible_caller(call)?, call.query("caller")?);
         match (allowed, wanted) {
             (Some(own), Some(wanted)) if own != wanted => {
                 Err(Problem::new(&table::FORBIDDEN).detail("Payments of another caller need the scope `operate`."))
@@ -171,8 +171,8 @@ fn answer(record: &PaymentRecord) -> HttpResponse {
         .json(record)
 }
 
-/// The name whose records this caller may see: its own, or everybody's with `operate`.
-fn whose(call: &Call) -> Result<Option<String>, Problem> {
+/// The name whose records this caller may see: its own, or `None`, all, with `operate`.
+fn visible_caller(call: &Call) -> Result<Option<String>, Problem> {
     if call.caller().has(Scope::Operate) {
         call.permit(Scope::Operate)?;
         return Ok(None);
@@ -182,12 +182,12 @@ fn whose(call: &Call) -> Result<Option<String>, Problem> {
 }
 
 async fn seen_by(call: &Call) -> Result<Listed, Problem> {
-    let whose = whose(call)?;
+    let caller = visible_caller(call)?;
     let unknown = || Problem::new(&table::UNKNOWN_PAYMENT);
     let id: RecordId = call.segment("payment_id").parse().map_err(|_| unknown())?;
     let record = call.served()?.payment(id).await?;
-    // Somebody else's payment does not exist for this caller.
-    if whose.is_some_and(|name| name != record.key().caller) { Err(unknown()) } else { Ok(record) }
+    // For this caller, payments of others do not exist.
+    if caller.is_some_and(|name| name != record.key().caller) { Err(unknown()) } else { Ok(record) }
 }
 
 /// Records of payments

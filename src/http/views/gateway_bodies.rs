@@ -1,7 +1,7 @@
 //! The known fields of the gateway's bodies, for the OpenAPI document alone.
 //!
 //! Nothing is ever parsed into these: the bridge passes bodies on as they came, so a field missing here is lost to
-//! nobody. Prices are doubles because that is what a reader in most languages has; what the gateway is known or
+//! no caller. Prices are doubles because that is what a reader in most languages has; what the gateway is known or
 //! feared to spell in two ways has no type. That every object may hold more is added to all of them at once, where the
 //! document is made.
 

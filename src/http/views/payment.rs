@@ -377,7 +377,7 @@ fn raw(body: &Body) -> Option<Box<RawValue>> {
     RawValue::from_string(body.as_str().to_owned()).ok()
 }
 
-/// A clock that is off by millennia is told as the last instant that can be written.
+/// A time that cannot be written is shown as the last one that can.
 fn time(ms: i64) -> String {
     Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX).to_string()
 }
