@@ -8,7 +8,6 @@ use crate::protocol::GatewayError;
 /// Why a use case did not end with its reply.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
-    /// No such instance is configured.
     #[error("no such instance is configured")]
     UnknownInstance,
     /// No connection to the gateway; nothing was sent.
@@ -19,10 +18,7 @@ pub enum Error {
     },
     /// The bridge's own queue is full or was waited in for too long; nothing was sent.
     #[error("too many requests wait for the gateway")]
-    Overloaded {
-        /// When to try again.
-        retry_after: Duration,
-    },
+    Overloaded { retry_after: Duration },
     /// The bridge is shutting down; nothing was sent.
     #[error("the bridge is shutting down")]
     ShuttingDown {
@@ -45,10 +41,7 @@ pub enum Error {
     Timeout,
     /// A read was written, and each time the connection was lost before its reply came.
     #[error("the connection to the gateway was lost before it answered")]
-    Lost {
-        /// When to try again.
-        retry_after: Duration,
-    },
+    Lost { retry_after: Duration },
     /// Only a copy was wanted, and there is none that may be used.
     #[error("there is no copy, and the gateway was not to be asked")]
     NotCached,
@@ -63,16 +56,10 @@ pub enum Error {
         /// The payment's id, where it has a record.
         payment: Option<String>,
     },
-    /// The same payment is under way.
     #[error("the same payment is under way")]
-    PaymentInProgress {
-        /// When to ask again.
-        retry_after: Duration,
-    },
-    /// The key belongs to another sale.
+    PaymentInProgress { retry_after: Duration },
     #[error("the key belongs to another sale")]
     KeyReused,
-    /// No such payment.
     #[error("no such payment")]
     UnknownPayment,
     /// A person's decision does not apply to the payment.
@@ -80,8 +67,5 @@ pub enum Error {
     Unsettled(Rejection),
     /// Payments cannot be recorded; nothing was sent.
     #[error("payments cannot be recorded")]
-    JournalUnavailable {
-        /// When to try again.
-        retry_after: Duration,
-    },
+    JournalUnavailable { retry_after: Duration },
 }

@@ -48,7 +48,6 @@ pub enum Decision {
     ServeAndRefresh,
     /// Fetch, and where that fails for a reason that leaves the copy true, answer with the copy if `fallback`.
     Fetch {
-        /// Why.
         forward: Forward,
         /// Whether the copy may stand in.
         fallback: bool,

@@ -43,7 +43,6 @@ pub(super) struct Ask {
 /// A reply and where it came from.
 #[derive(Debug, Clone)]
 pub struct Served {
-    /// The reply.
     pub copy: CachedReply,
     /// What the cache did, in the words of RFC 9211.
     pub status: Status,
@@ -60,7 +59,6 @@ pub struct Status {
     pub forward: Option<Forward>,
     /// Shared a fetch that another request had begun.
     pub collapsed: bool,
-    /// The reply was kept.
     pub stored: bool,
     /// Why an old copy was served in place of a new one.
     pub detail: Option<&'static str>,
@@ -90,7 +88,6 @@ impl Reader {
         Self { dispatch, cache, tasks, fetches: Mutex::default() }
     }
 
-    /// Answers a read.
     pub(super) async fn read(self: &Arc<Self>, ask: Ask) -> Result<Served, Error> {
         let refusal = self.cache.refusal(&ask.key, self.dispatch.api_key_number());
         let now = Instant::now();

@@ -16,9 +16,7 @@ const MOST_ENDED: usize = 64;
 /// A time in which a broadcast may have been missed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CoverageGap {
-    /// Its beginning.
     pub from: Instant,
-    /// Its end.
     pub to: Instant,
 }
 

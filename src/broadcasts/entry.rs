@@ -86,18 +86,13 @@ pub enum Reason {
 /// A time in which broadcasts may have been missed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gap {
-    /// Its beginning.
     pub from: Timestamp,
-    /// Its end.
     pub to: Timestamp,
-    /// Why.
     pub reason: Reason,
 }
 
-/// What can be logged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A broadcast.
     Broadcast(Broadcast),
     /// Broadcasts may be missing here.
     Gap(Gap),
@@ -127,9 +122,7 @@ pub enum Form {
 /// One event in its place. Written out at most once in each form, for all listeners together.
 #[derive(Debug)]
 pub struct Entry {
-    /// Its name.
     pub id: Id,
-    /// What happened.
     pub event: Event,
     written: [OnceLock<Bytes>; 3],
 }

@@ -19,7 +19,6 @@ impl SubscriberLimit {
         Self { taken: Arc::default(), most, each }
     }
 
-    /// How many are taken.
     #[must_use]
     pub fn taken(&self) -> usize {
         self.taken.load(Ordering::Relaxed)

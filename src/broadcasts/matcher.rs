@@ -40,7 +40,6 @@ const MOST_DOUBTFUL: usize = 4096;
 /// What is to be logged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// A broadcast.
     Broadcast(Broadcast),
     /// Broadcasts may have been missed.
     Gap(CoverageGap),
@@ -115,7 +114,6 @@ struct Progress {
     frames: u64,
     /// How many it missed before them, at least.
     least_missed: u64,
-    /// And at most.
     most_missed: u64,
 }
 
@@ -251,7 +249,6 @@ impl Matcher {
         self.held.front().map(|held| held.at + self.skew)
     }
 
-    /// A connection opened.
     pub fn opened(&mut self, link: u64, at: Instant) -> Matched {
         let mut outcome = self.tick(at);
         let gaps = self.coverage.opened(link, at);
@@ -281,7 +278,6 @@ impl Matcher {
         outcome
     }
 
-    /// A connection brought a broadcast.
     pub fn heard(
         &mut self,
         link: u64,

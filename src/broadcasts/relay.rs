@@ -115,7 +115,6 @@ impl Relay {
     }
 }
 
-/// An instant by the wall clock.
 fn wall_clock(at: Instant) -> Timestamp {
     let ago = Instant::now().saturating_duration_since(at);
     Timestamp::now().checked_sub(ago).unwrap_or(Timestamp::UNIX_EPOCH)

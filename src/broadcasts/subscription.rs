@@ -20,7 +20,6 @@ pub enum Item {
         /// The last of them.
         to: Id,
     },
-    /// The next entry.
     Entry(Arc<Entry>),
 }
 

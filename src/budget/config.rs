@@ -32,7 +32,6 @@ pub enum Payments {
     Ask,
 }
 
-/// The settings under `[limits]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Points that may be counted in one window.

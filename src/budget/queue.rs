@@ -61,7 +61,6 @@ impl Rank {
     }
 }
 
-/// One ask that waits.
 #[derive(Debug)]
 pub(super) struct Waiter {
     pub(super) price: Price,

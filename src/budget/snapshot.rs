@@ -58,7 +58,6 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 pub enum Found {
     /// There was none: nothing is spent but the payments of the journal.
     Absent,
-    /// It was counted.
     Counted,
     /// The last end was not in order, or it was written for other windows: all but payments counts as spent just now.
     Incomplete,

@@ -16,10 +16,7 @@ pub struct WindowStatus {
     /// Whether it was closed by a `ratelimit` and no command was answered since: the next one is sent alone, and the
     /// others wait for its answer.
     pub probing: bool,
-    /// Payments that wait.
     pub waiting_payments: usize,
-    /// Callers' asks that wait.
     pub waiting_callers: usize,
-    /// Refreshes that wait.
     pub waiting_refreshes: usize,
 }

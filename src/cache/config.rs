@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use crate::protocol::Retention;
 
-/// The settings of the cache.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The most that all copies together may take, in bytes.

@@ -26,9 +26,7 @@ type Name = &'static str;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "StoredKey", into = "StoredKey")]
 pub struct Key {
-    /// The instance's name.
     pub instance: Arc<str>,
-    /// The command's name.
     pub command: Name,
     /// The point of sale, where the command is about one.
     pub pos_id: Option<i64>,
@@ -41,9 +39,7 @@ pub struct Key {
 /// A [`Key`] of a command about at most a point of sale, and without a password, to look one up by without making it.
 #[derive(Debug, Clone)]
 pub struct PlainKey<'a> {
-    /// The instance's name.
     pub instance: &'a Arc<str>,
-    /// The command's name.
     pub command: &'static str,
     /// The point of sale, where the command is about one.
     pub pos_id: Option<i64>,

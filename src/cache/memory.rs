@@ -42,7 +42,6 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// An empty cache.
     #[must_use]
     pub fn new(config: Config) -> Self {
         let changes = Arc::new(Changes::new(config.store.is_some()));

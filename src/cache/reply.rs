@@ -16,7 +16,6 @@ use crate::protocol::Body;
 #[derive(Debug, Clone)]
 pub struct CachedReply(Arc<Reply>);
 
-/// What a copy holds.
 #[derive(Debug)]
 pub struct Reply {
     /// The reply's `parameters`.

@@ -52,17 +52,13 @@ pub enum OpenError {
     /// It cannot be made, read or locked.
     #[error("the copies in {} cannot be used", path.display())]
     Io {
-        /// The folder.
         path: PathBuf,
         /// What the system says.
         source: io::Error,
     },
     /// Another process has it.
     #[error("the copies in {} are in use by another process", path.display())]
-    InUse {
-        /// The folder.
-        path: PathBuf,
-    },
+    InUse { path: PathBuf },
 }
 
 /// The first line of a file.

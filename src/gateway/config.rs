@@ -86,7 +86,6 @@ impl Config {
         waits + self.connect_timeout * 2
     }
 
-    /// Reads the section `gateway`.
     pub fn read(section: &mut Section<'_>) -> Self {
         let default = Self::default();
         let config = Self {

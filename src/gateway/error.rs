@@ -100,7 +100,6 @@ pub enum Cause {
 pub enum Ending {
     /// The reply's `parameters`.
     Reply(Body),
-    /// An error.
     Error(GatewayError),
 }
 

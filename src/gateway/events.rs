@@ -11,35 +11,17 @@ use crate::protocol::Body;
 #[derive(Debug, Clone)]
 pub enum LinkEvent {
     /// A connection is open; broadcasts of the instance reach it from here on.
-    Opened {
-        /// Its generation.
-        link: LinkId,
-        /// Since when.
-        at: Instant,
-    },
+    Opened { link: LinkId, at: Instant },
     /// A broadcast came over a connection. The same one comes over every other connection too.
-    Broadcast {
-        /// The connection's generation.
-        link: LinkId,
-        /// When it came.
-        at: Instant,
-        /// The broadcast's name or text.
-        message: String,
-        /// What it carries.
-        parameters: Body,
-    },
+    Broadcast { link: LinkId, at: Instant, message: String, parameters: Body },
     /// A message came that cannot be read and may have been a broadcast. It may come over every other connection too.
     Unreadable {
-        /// The connection's generation.
         link: LinkId,
-        /// When it came.
         at: Instant,
         /// Tells it from others.
         digest: u64,
     },
-    /// A connection is over.
     Closed {
-        /// Its generation.
         link: LinkId,
         /// When something was last heard on it: what came to the instance after that may have been missed.
         last_heard: Instant,

@@ -46,12 +46,7 @@ pub enum Step {
     /// It is the late reply of the payment for which this connection was set aside: pass it on and close.
     Late(Body),
     /// A broadcast: hand it up.
-    Up {
-        /// The broadcast's name or text.
-        message: String,
-        /// What it carries.
-        parameters: Body,
-    },
+    Up { message: String, parameters: Body },
     /// An event that no command waits for: drop it.
     Stray,
     /// A frame that would end an exchange while no command waits: this connection can no longer be trusted.
@@ -63,7 +58,6 @@ pub enum Step {
 pub enum Untrusted {
     /// A reply to nothing: its event.
     Reply(String),
-    /// An error about nothing.
     Error(GatewayError),
 }
 
@@ -81,7 +75,6 @@ pub enum Pong {
 /// What a payment in doubt ended with, after the silence.
 #[derive(Debug, PartialEq)]
 pub struct Conclusion {
-    /// The error.
     pub error: GatewayError,
     /// Whether every error that came proves a refusal.
     pub refuses: bool,
@@ -171,7 +164,6 @@ impl Exchange {
         self.pings
     }
 
-    /// A ping was answered.
     pub fn pong(&mut self, payload: u64) -> Pong {
         match &mut self.state {
             State::Settling(ping) if *ping == payload => {

@@ -208,7 +208,6 @@ impl Link {
         (self.shared.events.0)(upward);
     }
 
-    /// Writes a command.
     async fn begin(&mut self, job: Job) -> Result<(), Ended> {
         let Job { text, expect, limit, answer } = job;
         let (command, kind) = (expect.command.clone(), expect.kind);

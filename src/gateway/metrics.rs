@@ -71,7 +71,6 @@ struct Exchanges {
 pub(super) struct Connections {
     shard: String,
     pub(super) opened: Counter,
-    /// Attempts that failed.
     pub(super) failed: Counter,
     /// Ended without being told to.
     pub(super) lost: Counter,

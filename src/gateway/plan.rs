@@ -30,7 +30,6 @@ pub struct ShardView {
     pub retry_at: Option<Instant>,
     /// When to look whether it is back, for one that failed or lost a connection.
     pub probe_at: Option<Instant>,
-    /// Taken out by hand.
     pub cordoned: bool,
     /// When its longest idle link became free, where one is.
     pub idle_since: Option<Instant>,
@@ -79,7 +78,6 @@ pub struct Plan {
     pub look_again: Option<Instant>,
 }
 
-/// Decides.
 #[must_use]
 pub fn plan(view: &View, now: Instant) -> Plan {
     let mut shards = view.shards.clone();

@@ -62,7 +62,6 @@ impl Pool {
         Self { shared: Arc::new(shared) }
     }
 
-    /// The name of the instance.
     #[must_use]
     pub fn instance(&self) -> &str {
         &self.shared.instance
@@ -220,7 +219,6 @@ impl Pool {
         found.is_some()
     }
 
-    /// What the pool has counted.
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.shared.metrics

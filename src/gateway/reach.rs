@@ -84,12 +84,10 @@ pub(super) struct ReachAttempt {
 }
 
 impl ReachAttempt {
-    /// When it was begun.
     pub(super) fn begun(&self) -> Instant {
         self.begun
     }
 
-    /// The shard was reached.
     pub(super) fn succeeded(self) {
         // A good shard needs no entry.
         self.reach.shards().remove(&self.shard);

@@ -124,7 +124,6 @@ impl Health {
         self.pause(now, jitter, self.failures);
     }
 
-    /// An attempt to connect succeeded.
     pub fn dial_succeeded(&mut self) {
         self.failures = 0;
         self.failed_at = None;
@@ -145,7 +144,6 @@ impl Health {
         self.timeouts = self.timeouts.saturating_add(1);
     }
 
-    /// A command was answered.
     pub fn answered(&mut self) {
         self.timeouts = 0;
     }

@@ -23,9 +23,7 @@ const READ_BUFFER: usize = 16 << 10;
 
 #[derive(Debug)]
 pub(super) enum Received {
-    /// A text message.
     Text(Utf8Bytes),
-    /// A binary message.
     Binary(Bytes),
     /// A ping of ours, answered, with its payload.
     Pong(u64),

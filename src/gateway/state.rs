@@ -475,13 +475,11 @@ pub struct PoolStatus {
 /// One shard as one instance's pool sees it.
 #[derive(Debug, Clone)]
 pub struct ShardStatus {
-    /// Its name.
     pub shard: String,
     /// Whether the last attempt to connect succeeded.
     pub good: bool,
     /// Whether a connection was lost and none has been opened since, so that it is not known whether it can be reached.
     pub in_doubt: bool,
-    /// Taken out by hand.
     pub cordoned: bool,
     /// Failed attempts in a row.
     pub failures: u32,
@@ -489,14 +487,11 @@ pub struct ShardStatus {
     pub round_trip_us: Option<u64>,
     /// Why the last connection failed or ended.
     pub last_fault: Option<String>,
-    /// Its connections.
     pub links: Vec<LinkStatus>,
 }
 
-/// One connection.
 #[derive(Debug, Clone)]
 pub struct LinkStatus {
-    /// Its generation.
     pub link: LinkId,
     /// `free`, `busy` or `set-aside`.
     pub state: &'static str,

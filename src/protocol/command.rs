@@ -46,7 +46,6 @@ pub enum ParameterKind {
     Any,
 }
 
-/// One parameter of a command.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Parameter {
     /// The name on the wire.
@@ -86,7 +85,6 @@ pub enum InvalidatedBy {
     Payment,
 }
 
-/// One row of the table.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Spec {
     /// The name on the wire; also the `operationId` of its route.

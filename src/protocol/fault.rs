@@ -14,7 +14,6 @@ use super::command;
 /// An error as the gateway said it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct GatewayError {
-    /// The word.
     pub error: String,
     /// Usually a number; an object for `ratelimit`. Kept as it came.
     #[serde(default = "null", skip_serializing_if = "is_null")]
@@ -53,11 +52,9 @@ pub enum Meaning {
     UnknownInstance,
     /// The password of the point of sale is wrong.
     PosPassword,
-    /// The licence is invalid.
     License,
     /// The gateway did not understand the frame at all.
     NotUnderstood,
-    /// A parameter is missing.
     MissingParameter,
     /// The command failed while it ran: it may have taken effect.
     Failed,

@@ -42,7 +42,6 @@ impl Format {
 pub enum Frame {
     /// The reply to a command, or something unasked.
     Event {
-        /// The event's name.
         event: String,
         /// What it carries; `{}` where the gateway sent none.
         parameters: Body,
@@ -51,7 +50,6 @@ pub enum Frame {
     Error(GatewayError),
     /// Pushed to every connection of the instance.
     Broadcast {
-        /// The broadcast's name or text.
         message: String,
         /// What it carries; `{}` where the gateway sent none.
         parameters: Body,
@@ -96,7 +94,6 @@ impl Undecodable {
     }
 }
 
-/// Reads one text message.
 pub fn decode(text: &str, format: Format) -> Result<Frame, Undecodable> {
     // Some servers put a byte order mark before what they print.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);

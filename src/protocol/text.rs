@@ -64,7 +64,6 @@ pub(super) fn read(raw: &RawValue) -> Option<Cow<'_, str>> {
 pub(super) enum Member<'a> {
     /// It is not there.
     Absent,
-    /// Its value.
     Once(&'a RawValue),
     /// There are two of that name, and which of them counts is not known.
     Twice,
