@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use crate::protocol::Body;
+use crate::protocol::{Body, Format};
 
 /// What tells one run of the program's log from every other: random, never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,10 +113,8 @@ impl Event {
 pub enum Form {
     /// A block of an event stream.
     EventStream,
-    /// A frame of the gateway's protocol in JSON.
-    Json,
-    /// The same in JSON5.
-    Json5,
+    /// A frame of the gateway's protocol.
+    Frame(Format),
 }
 
 /// One event in its place. Written out at most once in each form, for all listeners together.
@@ -137,8 +135,8 @@ impl Entry {
         let [event_stream, json, json5] = &self.written;
         let place = match form {
             Form::EventStream => event_stream,
-            Form::Json => json,
-            Form::Json5 => json5,
+            Form::Frame(Format::Json) => json,
+            Form::Frame(Format::Json5) => json5,
         };
         place.get_or_init(|| write(self)).clone()
     }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 
 use super::*;
-use crate::protocol::Body;
+use crate::protocol::{Body, Format};
 
 fn broadcast(message: &str) -> Event {
     let parameters = Body::from(&*RawValue::from_string("{}".to_owned()).unwrap());
@@ -168,7 +168,7 @@ fn an_entry_is_written_once_in_each_form() {
     let mut listener = broadcasts.subscribe("one", Since::Now).unwrap();
     broadcasts.publish(broadcast("1"));
     let Some(Ok(Item::Entry(entry))) = listener.next().now_or_never() else { panic!("an entry") };
-    assert_eq!(entry.written(Form::Json, |_| "first".into()), "first");
-    assert_eq!(entry.written(Form::Json, |_| panic!("written already")), "first");
+    assert_eq!(entry.written(Form::Frame(Format::Json), |_| "first".into()), "first");
+    assert_eq!(entry.written(Form::Frame(Format::Json), |_| panic!("written already")), "first");
     assert_eq!(entry.written(Form::EventStream, |_| "other".into()), "other");
 }

@@ -77,7 +77,7 @@ pub fn examine(request: &HttpRequest) -> Result<Admitted, Problem> {
 /// Assigns the request's connection to the caller. An error if the caller has as many connections as one may have.
 fn claim_connection(request: &HttpRequest, caller: &Caller) -> Result<(), Problem> {
     let connection = request.conn_data::<Arc<Connection>>();
-    if connection.is_none_or(|connection| connection.is_of(caller.name())) {
+    if connection.is_none_or(|connection| connection.claim(caller.name())) {
         return Ok(());
     }
     let detail = "This token has as many connections as one may have, and none of them is idle.";

@@ -1,14 +1,11 @@
-//! A stream of which no more is read ahead than a caller without a token may make the bridge hold.
+//! A stream that reads no more ahead of an anonymous connection than the bridge may have to hold.
 //!
-//! The server below reads as much as there is, up to 128 KiB, before it looks at any of it, and keeps up to 16 requests
-//! that it has understood for later. So what comes before a token was accepted is counted here: at most [`AHEAD`] bytes
-//! that the server has not dealt with, and nothing more while a request is under way. Once a token was accepted, the
-//! stream is passed through as it is.
-//!
-//! The server also answers all requests that it has read before any other connection has its turn. So it gets one head at
-//! a time: a thousand connections that each send thousands of requests at once delay others by a thousand requests, not by
-//! millions. A connection that speaks another protocol is read a small piece at a time, each when the last one has been
-//! dealt with.
+//! The server reads whatever has come, up to 128 KiB, before it parses any of it, keeps up to 16 parsed requests, and
+//! answers all that it has read before another connection has its turn. So until a caller has authenticated, it gets one
+//! head at a time: a head is kept here until it is whole, up to [`AHEAD`] bytes, and nothing more is read while a request is
+//! in progress. A thousand connections that each send thousands of requests at once then delay others by a thousand
+//! requests. An upgraded connection is read in small pieces, each once the last one was handled. Once a caller has
+//! authenticated, the stream is passed through.
 
 use std::io;
 use std::pin::Pin;
@@ -19,100 +16,95 @@ use bytes::BytesMut;
 use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::Connection;
+use super::connection::Connection;
 
-/// Bytes that a connection may have unserved before a token was accepted on it: twice the longest head that other servers
-/// take.
+/// Bytes that an anonymous connection may have read and not handled: twice the longest head that other servers accept.
 pub const AHEAD: usize = 16 * 1024;
 
-/// How much is read at once: a whole head, if it is not unusually long. What was read and is not passed on yet is held.
+/// Bytes in one read: a whole head, unless it is unusually long.
 const PIECE: usize = 4 * 1024;
 
-/// How much is read at once of a connection that speaks another protocol: dozens of small messages, and no more.
+/// Bytes in one read of an upgraded connection: dozens of small messages, and no more.
 const UPGRADED_PIECE: usize = 1024;
 
-/// How much of what nobody will look at is read at most, so that a peer that is still sending gets to read what it was
-/// answered: more than a caller with a wrong token sends.
+/// Bytes that are read and dropped before the end, so that a peer which is still sending can read its answer: more than a
+/// caller with a wrong token sends.
 const DROPPED: u32 = 256 * 1024;
 
-/// What is said to one whose very first head does not end.
+/// The answer to a first head that is too long.
 const TOO_LARGE: &[u8] =
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
-/// Whether a stranger may be read from.
+/// Whether an anonymous connection may be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Turn {
-    /// It may.
     Reading,
-    /// The server has got a whole head, and is to look at it first.
+    /// The server has a whole head and must parse it first.
     Head,
-    /// It has had the opportunity.
+    /// The server has had its turn to do so.
     Over,
 }
 
-/// A stream and its connection.
 #[derive(Debug)]
 pub struct Bounded<T> {
     stream: T,
     connection: Arc<Connection>,
     /// Read, and not passed on yet.
     read: BytesMut,
-    /// How much of that was looked at for the end of a head.
-    looked_at: usize,
-    /// Where the last line of that begins.
+    /// How much of that was searched for the end of a head.
+    searched: usize,
+    /// Where the last line in that begins.
     line: usize,
-    /// How much of it is to be passed on now: a whole head.
+    /// How much of `read` is to be passed on now: a whole head.
     head: usize,
     turn: Turn,
-    /// Something that begins no request was passed on, which the server refuses.
+    /// What cannot begin a request was passed on, so that the server refuses it.
     garbled: bool,
-    /// It was too much: what still comes is dropped, so much of it yet.
+    /// A head was too long: what comes is dropped, this many bytes yet.
     dropping: Option<u32>,
 }
 
 impl<T> Bounded<T> {
-    /// What is read from `stream`, which belongs to `connection`.
     #[must_use]
     pub fn new(stream: T, connection: Arc<Connection>) -> Self {
         let (read, turn) = (BytesMut::new(), Turn::Reading);
-        Self { stream, connection, read, looked_at: 0, line: 0, head: 0, turn, garbled: false, dropping: None }
+        Self { stream, connection, read, searched: 0, line: 0, head: 0, turn, garbled: false, dropping: None }
     }
 
-    /// Its connection.
     #[must_use]
     pub fn connection(&self) -> &Arc<Connection> {
         &self.connection
     }
 
-    /// Looks for the empty line with which a head ends. A body without a token is nobody's, so that nothing depends on its
-    /// not being taken for lines.
-    fn look_for_head(&mut self) {
-        while let Some(length) = memchr(b'\n', self.read.get(self.looked_at..).unwrap_or_default()) {
-            let end = self.looked_at + length;
+    /// Searches for the empty line at the end of a head. A body from an anonymous connection is searched too: it is not
+    /// handled, so nothing depends on where its lines end.
+    fn find_head(&mut self) {
+        while let Some(length) = memchr(b'\n', self.read.get(self.searched..).unwrap_or_default()) {
+            let end = self.searched + length;
             let line = self.read.get(self.line..end).unwrap_or_default();
             if line.iter().all(|byte| *byte == b'\r') {
-                return self.is_to_be_passed_on(end + 1);
+                return self.pass_on_next(end + 1);
             }
-            (self.looked_at, self.line) = (end + 1, end + 1);
+            (self.searched, self.line) = (end + 1, end + 1);
         }
-        self.looked_at = self.read.len();
+        self.searched = self.read.len();
         if !self.garbled && !may_begin_request(&self.read) {
-            // Nobody has to wait for the end of it to be told. Only once, so that the server never holds more.
+            // Refused at once, without waiting for the end of a head. Only once, so that the server never holds more.
             self.garbled = true;
-            self.is_to_be_passed_on(self.read.len());
+            self.pass_on_next(self.read.len());
         }
     }
 
-    fn is_to_be_passed_on(&mut self, length: usize) {
-        (self.looked_at, self.line, self.head) = (0, 0, length);
+    fn pass_on_next(&mut self, length: usize) {
+        (self.searched, self.line, self.head) = (0, 0, length);
     }
 
-    /// Passes on at most `most` of what was read before.
+    /// Passes on at most `most` bytes of `read`.
     fn pass_on(&mut self, buffer: &mut ReadBuf<'_>, most: usize) -> usize {
         let length = self.read.len().min(most).min(buffer.remaining());
         buffer.put_slice(&self.read.split_to(length));
         if self.read.is_empty() {
-            // Its memory is given back.
+            // Frees its memory.
             self.read = BytesMut::new();
         }
         length
@@ -128,9 +120,9 @@ impl<T> Bounded<T> {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Bounded<T> {
-    /// Reads until there is a whole head, and passes that on: what comes slowly or without end takes no room in the server.
+    /// Reads until there is a whole head and passes it on, so that a slow or endless one takes no memory of the server.
     fn read_head(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.look_for_head();
+        self.find_head();
         while self.head == 0 {
             let room = AHEAD.saturating_sub(self.read.len());
             if room == 0 {
@@ -143,23 +135,23 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Bounded<T> {
                 if self.read.is_empty() {
                     return Poll::Ready(Ok(()));
                 }
-                // The server knows what to make of the beginning of a head.
-                self.is_to_be_passed_on(self.read.len());
+                // The server handles an incomplete head.
+                self.pass_on_next(self.read.len());
             } else {
                 self.read.extend_from_slice(piece.filled());
-                self.look_for_head();
+                self.find_head();
             }
         }
         self.pass_on_head(buffer)
     }
 
-    /// Reads for another protocol than HTTP, when it has dealt with what it was given before.
+    /// Reads an upgraded connection once what was read before has been handled.
     fn read_upgraded(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.connection.is_unread() {
+        if self.connection.is_discarding() {
             self.dropping = Some(DROPPED);
             return self.drop_the_rest(context, DROPPED);
         }
-        if !self.connection.is_to_be_read(context.waker()) {
+        if !self.connection.may_read(context.waker()) {
             return Poll::Pending;
         }
         if self.read.is_empty() {
@@ -175,8 +167,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Bounded<T> {
         Poll::Ready(Ok(()))
     }
 
-    /// There was too much: what still comes is read and dropped, a little at a time, and then the stream is at its end. The
-    /// register ends it if that takes long.
+    /// Reads and drops what comes, a little at a time, and then ends the stream. The register closes it if that takes long.
     fn drop_the_rest(&mut self, context: &mut Context<'_>, left: u32) -> Poll<io::Result<()>> {
         let mut piece = [0; AHEAD];
         let mut piece = ReadBuf::new(&mut piece);
@@ -186,15 +177,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Bounded<T> {
             return Poll::Ready(Ok(()));
         }
         self.dropping = Some(left - dropped);
-        // Others have their turn.
+        // Yields to other connections.
         context.waker().wake_by_ref();
         Poll::Pending
     }
 
-    /// As much as may be was read without a request. One that never had an answer gets one, if it can be written at once.
+    /// The head is too long. A connection that never had an answer gets one, if it can be written at once.
     fn refuse(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         (self.dropping, self.read) = (Some(DROPPED), BytesMut::new());
-        if self.connection.is_new() {
+        if self.connection.is_unused() {
             let written = Pin::new(&mut self.stream).poll_write(context, TOO_LARGE);
             if written.is_ready() {
                 let _ = Pin::new(&mut self.stream).poll_flush(context);
@@ -204,7 +195,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Bounded<T> {
     }
 }
 
-/// Whether a request of HTTP/1 may begin with these bytes, by what can be told at once.
+/// Whether a request of HTTP/1 may begin with these bytes.
 fn may_begin_request(bytes: &[u8]) -> bool {
     match memchr(b'\n', bytes) {
         None => bytes.first().is_none_or(|first| first.is_ascii_graphic() || *first == b'\r'),
@@ -217,43 +208,43 @@ fn may_begin_request(bytes: &[u8]) -> bool {
 
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Bounded<T> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let stranger = self.get_mut();
-        let connection = Arc::clone(&stranger.connection);
-        if connection.is_over() {
-            // Nothing of it is served any more.
-            (stranger.read, stranger.head) = (BytesMut::new(), 0);
+        let this = self.get_mut();
+        let connection = Arc::clone(&this.connection);
+        if connection.is_closing() {
+            // What was read before is not served.
+            (this.read, this.head) = (BytesMut::new(), 0);
         }
-        if let Some(left) = stranger.dropping {
-            return stranger.drop_the_rest(context, left);
+        if let Some(left) = this.dropping {
+            return this.drop_the_rest(context, left);
         }
-        if connection.is_known() {
-            if stranger.read.is_empty() {
-                return Pin::new(&mut stranger.stream).poll_read(context, buffer);
+        if connection.is_authenticated() {
+            if this.read.is_empty() {
+                return Pin::new(&mut this.stream).poll_read(context, buffer);
             }
-            stranger.pass_on(buffer, usize::MAX);
+            this.pass_on(buffer, usize::MAX);
             return Poll::Ready(Ok(()));
         }
         if connection.is_upgraded() {
-            return stranger.read_upgraded(context, buffer);
+            return this.read_upgraded(context, buffer);
         }
-        if stranger.head > 0 {
-            return stranger.pass_on_head(buffer);
+        if this.head > 0 {
+            return this.pass_on_head(buffer);
         }
-        if stranger.turn == Turn::Head {
-            // Others have their turn before what comes behind it.
+        if this.turn == Turn::Head {
+            // Yields to other connections before the next head.
             context.waker().wake_by_ref();
-            stranger.turn = Turn::Over;
+            this.turn = Turn::Over;
             return Poll::Pending;
         }
-        if stranger.turn == Turn::Over {
-            connection.awaits(context.waker());
-            if !connection.is_without_request() || connection.waits_to_be_taken() {
-                // Looked at again when the request has ended and its answer was taken.
+        if this.turn == Turn::Over {
+            connection.register_reader(context.waker());
+            if !connection.has_no_request() || connection.is_write_blocked() {
+                // The reader is woken when the request has ended and its answer was written.
                 return Poll::Pending;
             }
-            stranger.turn = Turn::Reading;
+            this.turn = Turn::Reading;
         }
-        stranger.read_head(context, buffer)
+        this.read_head(context, buffer)
     }
 }
 

@@ -1,4 +1,7 @@
-//! One connection as its register sees it: a few atomic words, since every request passes here.
+//! The state of one connection: a few atomic words, since every request passes here.
+//!
+//! Three parties share it: the streams around the socket (`tracked_stream.rs`, `bounded.rs`), the requests that come on
+//! it, and the register, which reads it to decide what to close. Times are seconds of the register's clock.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,36 +10,59 @@ use std::task::Waker;
 
 use futures_util::task::AtomicWaker;
 
-use super::{Connections, Patience};
-
-/// No head has begun, or nothing waits to be taken.
+/// No head has begun, or no write is blocked.
 const NEVER: u32 = 0;
 
-/// One connection: what it carries, since when it waits, and whether it has to end.
+/// What a connection needs of the register that holds it.
+pub(super) trait Register: Send + Sync {
+    /// In seconds, from 1.
+    fn now(&self) -> u32;
+
+    /// Counts the connection as the caller's. Returns whether the caller may have one more.
+    fn claim(&self, number: u64, caller: &str) -> bool;
+
+    fn leave(&self, number: u64);
+}
+
+/// After how many seconds a connection is closed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Timeouts {
+    /// From the first byte of a request's head to its end.
+    pub(super) head: u32,
+    /// Without a request.
+    pub(super) idle: u32,
+    /// Without the peer's reading of what is written.
+    pub(super) write: u32,
+    /// The same where another protocol than HTTP is spoken.
+    pub(super) upgraded_write: u32,
+}
+
+/// One connection of a caller.
 pub struct Connection {
     number: u64,
-    register: Arc<Connections>,
+    register: Arc<dyn Register>,
     /// Requests whose answers have not ended.
     requests: AtomicU32,
-    /// The second in which a head began that is no request yet.
+    /// When the head began that is no request yet.
     head_since: AtomicU32,
-    /// The second in which it last had something to do.
+    /// When it last had a request.
     busy_at: AtomicU32,
-    /// The second since which the peer has not taken all that is written.
-    untaken_since: AtomicU32,
-    /// What was read of an upgraded connection has been dealt with, and more may come.
-    more: AtomicBool,
-    /// Nothing that comes on an upgraded connection is looked at any more.
-    unread: AtomicBool,
+    /// Since when the peer has not read all that was written.
+    blocked_since: AtomicU32,
+    /// What was read of an upgraded connection has been handled, and more may be read.
+    may_read: AtomicBool,
+    /// What comes on an upgraded connection is no longer handled.
+    discarding: AtomicBool,
     /// A request has come on it.
-    begun: AtomicBool,
-    /// A request on it came from somebody known.
-    known: AtomicBool,
+    used: AtomicBool,
+    /// A caller has authenticated on it.
+    authenticated: AtomicBool,
     /// It speaks another protocol than HTTP.
     upgraded: AtomicBool,
-    over: AtomicBool,
-    /// It is over, and nothing more is written either.
-    cut: AtomicBool,
+    /// Nothing more is read.
+    closing: AtomicBool,
+    /// Nothing more is read or written.
+    aborted: AtomicBool,
     reader: AtomicWaker,
     writer: AtomicWaker,
 }
@@ -49,46 +75,46 @@ impl fmt::Debug for Connection {
 }
 
 impl Connection {
-    pub(super) fn new(number: u64, now: u32, register: Arc<Connections>) -> Self {
+    pub(super) fn new(number: u64, register: Arc<dyn Register>) -> Self {
         Self {
             number,
-            register,
             requests: AtomicU32::new(0),
             head_since: AtomicU32::new(NEVER),
-            busy_at: AtomicU32::new(now),
-            untaken_since: AtomicU32::new(NEVER),
-            more: AtomicBool::new(false),
-            unread: AtomicBool::new(false),
-            begun: AtomicBool::new(false),
-            known: AtomicBool::new(false),
+            busy_at: AtomicU32::new(register.now()),
+            register,
+            blocked_since: AtomicU32::new(NEVER),
+            may_read: AtomicBool::new(false),
+            discarding: AtomicBool::new(false),
+            used: AtomicBool::new(false),
+            authenticated: AtomicBool::new(false),
             upgraded: AtomicBool::new(false),
-            over: AtomicBool::new(false),
-            cut: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            aborted: AtomicBool::new(false),
             reader: AtomicWaker::new(),
             writer: AtomicWaker::new(),
         }
     }
 
-    /// A request has come on it; until what is returned is dropped it is under way.
+    /// A request has come. It is in progress until the returned value is dropped.
     #[must_use]
-    pub fn request(self: &Arc<Self>) -> Request {
+    pub fn request(self: &Arc<Self>) -> RequestInProgress {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.head_since.store(NEVER, Ordering::Relaxed);
-        self.begun.store(true, Ordering::Relaxed);
-        Request(Arc::clone(self))
+        self.used.store(true, Ordering::Relaxed);
+        RequestInProgress(Arc::clone(self))
     }
 
-    /// Its request came from `caller`. Says whether that caller may have one more connection; where it may not, the
-    /// connection stays a stranger's.
+    /// `caller` has authenticated on it. Returns whether that caller may have one more connection; if not, this one stays
+    /// anonymous.
     #[must_use]
-    pub fn is_of(&self, caller: &str) -> bool {
-        if self.is_known() {
+    pub fn claim(&self, caller: &str) -> bool {
+        if self.is_authenticated() {
             return true;
         }
-        if !self.register.has_become_known(self.number, caller) {
+        if !self.register.claim(self.number, caller) {
             return false;
         }
-        self.known.store(true, Ordering::Release);
+        self.authenticated.store(true, Ordering::Release);
         self.reader.wake();
         true
     }
@@ -99,46 +125,44 @@ impl Connection {
         self.reader.wake();
     }
 
-    /// All that was read of an upgraded connection has been dealt with. Until a token was accepted, nothing more is read
-    /// before that.
-    pub fn asks_for_more(&self) {
-        if !self.is_known() && !self.more.swap(true, Ordering::AcqRel) {
+    /// All that was read of an upgraded connection has been handled. While it is anonymous, nothing more is read before.
+    pub fn allow_read(&self) {
+        if !self.is_authenticated() && !self.may_read.swap(true, Ordering::AcqRel) {
             self.reader.wake();
         }
     }
 
-    /// Nothing that comes on an upgraded connection is looked at from here on.
-    pub fn asks_for_nothing(&self) {
-        self.unread.store(true, Ordering::Release);
+    /// What comes on an upgraded connection is not handled from here on.
+    pub fn discard(&self) {
+        self.discarding.store(true, Ordering::Release);
         self.reader.wake();
     }
 
-    /// Ends it without waiting for what is still to be written.
-    pub fn cut(&self) -> bool {
-        self.cut.store(true, Ordering::Release);
-        let news = self.end();
+    /// Closes it without waiting for what is still to be written. Returns whether it was open.
+    pub fn abort(&self) -> bool {
+        self.aborted.store(true, Ordering::Release);
+        let was_open = self.close();
         self.writer.wake();
-        news
+        was_open
     }
 
-    /// Whether an upgraded connection is to be read; `reader` is woken when it is.
-    pub(super) fn is_to_be_read(&self, reader: &Waker) -> bool {
+    /// Whether an upgraded connection may be read; `reader` is woken when it may.
+    pub(super) fn may_read(&self, reader: &Waker) -> bool {
         self.reader.register(reader);
-        self.more.load(Ordering::Acquire)
+        self.may_read.load(Ordering::Acquire)
     }
 
-    /// An upgraded connection was read, and is not to be read again before that has been dealt with.
+    /// An upgraded connection was read, and is not read again before that was handled.
     pub(super) fn was_read(&self) {
-        self.more.store(false, Ordering::Release);
+        self.may_read.store(false, Ordering::Release);
     }
 
-    /// Whether nobody looks at what comes on an upgraded connection.
-    pub(super) fn is_unread(&self) -> bool {
-        self.unread.load(Ordering::Acquire)
+    pub(super) fn is_discarding(&self) -> bool {
+        self.discarding.load(Ordering::Acquire)
     }
 
-    pub(super) fn is_known(&self) -> bool {
-        self.known.load(Ordering::Acquire)
+    pub(super) fn is_authenticated(&self) -> bool {
+        self.authenticated.load(Ordering::Acquire)
     }
 
     pub(super) fn is_upgraded(&self) -> bool {
@@ -146,65 +170,59 @@ impl Connection {
     }
 
     /// No request has come on it yet.
-    pub(super) fn is_new(&self) -> bool {
-        !self.begun.load(Ordering::Relaxed)
+    pub(super) fn is_unused(&self) -> bool {
+        !self.used.load(Ordering::Relaxed)
     }
 
-    /// Nothing more can be written for now; `writer` is woken if it is cut.
-    pub(super) fn is_not_taken(&self, writer: &Waker) {
-        if self.untaken_since.load(Ordering::Relaxed) == NEVER {
-            self.untaken_since.store(self.register.now(), Ordering::Relaxed);
+    /// Nothing more can be written for now; `writer` is woken if the connection is aborted.
+    pub(super) fn write_blocked(&self, writer: &Waker) {
+        if self.blocked_since.load(Ordering::Relaxed) == NEVER {
+            self.blocked_since.store(self.register.now(), Ordering::Relaxed);
         }
         self.writer.register(writer);
     }
 
-    /// All that was written has been taken.
-    pub(super) fn is_taken(&self) {
-        if self.untaken_since.load(Ordering::Relaxed) != NEVER {
-            self.untaken_since.store(NEVER, Ordering::Relaxed);
-            if !self.is_known() {
-                // Nothing was read meanwhile.
-                self.reader.wake();
-            }
+    /// All that there is was written.
+    pub(super) fn write_done(&self) {
+        if self.blocked_since.load(Ordering::Relaxed) != NEVER {
+            self.blocked_since.store(NEVER, Ordering::Relaxed);
+            self.wake_anonymous_reader();
         }
     }
 
-    /// Whether something that was written waits to be taken.
-    pub(super) fn waits_to_be_taken(&self) -> bool {
-        self.untaken_since.load(Ordering::Relaxed) != NEVER
+    pub(super) fn is_write_blocked(&self) -> bool {
+        self.blocked_since.load(Ordering::Relaxed) != NEVER
     }
 
-    /// Whether it was cut.
-    pub(super) fn is_cut(&self) -> bool {
-        self.cut.load(Ordering::Acquire)
+    pub(super) fn is_aborted(&self) -> bool {
+        self.aborted.load(Ordering::Acquire)
     }
 
-    /// Something was read from it. Without a request under way a head has begun.
-    pub(super) fn heard(&self) {
+    /// Something was read. Unless a request is in progress, it begins a head.
+    pub(super) fn received(&self) {
         if self.requests.load(Ordering::Relaxed) == 0 && self.head_since.load(Ordering::Relaxed) == NEVER {
             self.head_since.store(self.register.now(), Ordering::Relaxed);
         }
     }
 
-    /// Whoever reads from it wants to know when it has to end.
-    pub(super) fn awaits(&self, reader: &Waker) {
+    /// `reader` is woken when the connection is closed, or an anonymous one may be read again.
+    pub(super) fn register_reader(&self, reader: &Waker) {
         self.reader.register(reader);
     }
 
-    /// Whether it has to end.
-    pub(super) fn is_over(&self) -> bool {
-        self.over.load(Ordering::Acquire)
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
     }
 
-    /// It has to end now. Says whether that is news.
-    pub(super) fn end(&self) -> bool {
-        let news = !self.over.swap(true, Ordering::Release);
+    /// Reads nothing more, so that the server ends it. Returns whether it was open.
+    pub(super) fn close(&self) -> bool {
+        let was_open = !self.closing.swap(true, Ordering::Release);
         self.reader.wake();
-        news
+        was_open
     }
 
     /// Its socket is closed.
-    pub(super) fn closed(&self) {
+    pub(super) fn leave(&self) {
         self.register.leave(self.number);
     }
 
@@ -212,50 +230,54 @@ impl Connection {
         self.number
     }
 
-    pub(super) fn is_without_request(&self) -> bool {
+    pub(super) fn has_no_request(&self) -> bool {
         self.requests.load(Ordering::Relaxed) == 0
     }
 
-    /// Whether it has had nothing to do for a second.
+    /// Whether it has had no request for a second. One that had one just now may be about to send the next.
     pub(super) fn is_idle(&self, now: u32) -> bool {
-        self.is_without_request() && now.saturating_sub(self.busy_at.load(Ordering::Relaxed)) > 1
+        self.has_no_request() && now.saturating_sub(self.busy_at.load(Ordering::Relaxed)) > 1
     }
 
     /// Whether a head has been coming for too long, or nothing at all.
-    pub(super) fn is_overdue(&self, now: u32, patience: &Patience) -> bool {
-        if !self.is_without_request() {
+    pub(super) fn is_overdue(&self, now: u32, timeouts: &Timeouts) -> bool {
+        if !self.has_no_request() {
             return false;
         }
-        let slow = since(&self.head_since, now) > patience.head;
-        slow || now.saturating_sub(self.busy_at.load(Ordering::Relaxed)) > patience.idle
+        let is_slow = elapsed(&self.head_since, now) > timeouts.head;
+        is_slow || now.saturating_sub(self.busy_at.load(Ordering::Relaxed)) > timeouts.idle
     }
 
-    /// Whether its peer has not taken what was written for too long.
-    pub(super) fn is_not_taken_in_time(&self, now: u32, patience: &Patience) -> bool {
-        let most = if self.is_upgraded() { patience.upgraded_untaken } else { patience.untaken };
-        since(&self.untaken_since, now) > most
+    /// Whether the peer has not read what was written for too long.
+    pub(super) fn is_write_overdue(&self, now: u32, timeouts: &Timeouts) -> bool {
+        let most = if self.is_upgraded() { timeouts.upgraded_write } else { timeouts.write };
+        elapsed(&self.blocked_since, now) > most
+    }
+
+    /// An anonymous connection is not read while a request is in progress or a write is blocked.
+    fn wake_anonymous_reader(&self) {
+        if !self.is_authenticated() {
+            self.reader.wake();
+        }
     }
 }
 
-/// For how many seconds something has lasted; 0 where it does not.
-fn since(begin: &AtomicU32, now: u32) -> u32 {
+/// Seconds since `begin`; 0 for [`NEVER`].
+fn elapsed(begin: &AtomicU32, now: u32) -> u32 {
     match begin.load(Ordering::Relaxed) {
         NEVER => 0,
         begin => now.saturating_sub(begin),
     }
 }
 
-/// One request under way on a connection, until it is dropped.
+/// A request in progress on a connection, until it is dropped.
 #[derive(Debug)]
-pub struct Request(Arc<Connection>);
+pub struct RequestInProgress(Arc<Connection>);
 
-impl Drop for Request {
+impl Drop for RequestInProgress {
     fn drop(&mut self) {
         self.0.busy_at.store(self.0.register.now(), Ordering::Relaxed);
         self.0.requests.fetch_sub(1, Ordering::Relaxed);
-        if !self.0.is_known() {
-            // Nothing was read meanwhile.
-            self.0.reader.wake();
-        }
+        self.0.wake_anonymous_reader();
     }
 }

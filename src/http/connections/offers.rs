@@ -1,53 +1,52 @@
-//! Offers to speak something else, which nobody here knows: `Upgrade: h2c`, which Java's client makes with every request.
+//! Ignores `Upgrade` offers of unknown protocols, such as the `Upgrade: h2c` that Java's client sends with every request.
 //!
-//! A server that does not know what is offered answers as if nothing had been (RFC 9110, section 7.8). actix-http answers,
-//! but takes `upgrade` among the options of `Connection` for the end of the connection, whatever is offered, and nothing in
-//! an answer can tell it otherwise. So that option is replaced by one of the same length that means nothing, before the
-//! head is parsed. No byte is added or taken away and nothing that says how long a body is is touched, so that wherever this
-//! is mistaken about what it reads, requests end where they did.
+//! A server answers as if an unknown offer had not been made (RFC 9110, section 7.8). actix-http answers, but takes `upgrade`
+//! among the options of `Connection` for the end of the connection, whatever is offered, and no answer can change that. So
+//! that option is replaced by a meaningless one of the same length before the head is parsed. No byte is added or removed and
+//! no field about the length of a body is touched, so even where this misreads what comes, requests end where they did.
 
-/// An option of `Connection` that nobody knows, as long as `upgrade`.
+/// A meaningless option of `Connection`, as long as `upgrade`.
 const IGNORED: &[u8; 7] = b"ignored";
 
-/// What is replaced.
+/// The option that is replaced.
 const UPGRADE: &[u8; 7] = b"upgrade";
 
-/// What may be offered and is known.
+/// The one protocol that is known.
 const KNOWN: &[u8] = b"websocket";
 
-/// What is known of a connection's offers.
+/// Whether a connection makes offers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Offers {
     /// Nothing was read yet.
     #[default]
-    Unheard,
-    /// Its first request made one, and so may those after it.
+    Unread,
+    /// Its first request made one, so the next ones may too.
     Made,
-    /// Its first request made none, and who makes one makes it at first.
+    /// Its first request made none, so the next ones are not searched.
     None,
 }
 
 impl Offers {
-    /// Takes an offer that nobody knows out of what was just read: where a request begins there, and its head is whole.
+    /// Removes an unknown offer from what was just read, if that begins with a whole head.
     pub(super) fn ignore(&mut self, read: &mut [u8]) {
         if *self == Self::None {
             return;
         }
         let is_made = head_of(read).is_some_and(ignore);
-        if *self == Self::Unheard {
+        if *self == Self::Unread {
             *self = if is_made { Self::Made } else { Self::None };
         }
     }
 }
 
-/// The head of HTTP/1.1 that bytes begin with.
+/// The head of HTTP/1.1 at the beginning of `read`.
 fn head_of(read: &mut [u8]) -> Option<&mut [u8]> {
     let end = read.windows(4).position(|four| four == b"\r\n\r\n")?;
     let line = read.split(|byte| *byte == b'\r').next()?;
     if line.ends_with(b" HTTP/1.1") { read.get_mut(..end) } else { None }
 }
 
-/// Takes an unknown offer out of a head. Says whether there was one.
+/// Removes an unknown offer from a head. Returns whether there was one.
 fn ignore(head: &mut [u8]) -> bool {
     let mut offered = false;
     for line in head.split(|byte| *byte == b'\n') {
@@ -69,7 +68,7 @@ fn ignore(head: &mut [u8]) -> bool {
     true
 }
 
-/// The value of a line that is a field of this name.
+/// The value of a line if it is a field of this name.
 fn field<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let (start, rest) = line.split_at_checked(name.len())?;
     if start.eq_ignore_ascii_case(name) { rest.strip_prefix(b":") } else { None }
@@ -118,7 +117,7 @@ mod tests {
         }
         let mut offers = Offers::default();
         passed(&mut offers, "GET / HTTP/1.1\r\n\r\n");
-        assert_eq!(offers, Offers::None, "whoever offers nothing is not looked at again");
+        assert_eq!(offers, Offers::None, "not searched again");
     }
 
     proptest! {

@@ -5,18 +5,18 @@ use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 
 use super::*;
 
-const UNTAKEN: Duration = Duration::from_secs(30);
-const UPGRADED: Duration = Duration::from_secs(10);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+const UPGRADED_WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn register(most: usize) -> Arc<Connections> {
-    Arc::new(Connections::new(most, UNTAKEN, UPGRADED))
+    Arc::new(Connections::new(most, WRITE_TIMEOUT, UPGRADED_WRITE_TIMEOUT))
 }
 
 fn pass(register: &Connections, seconds: u32) {
     for _ in 0..seconds {
         register.second.fetch_add(1, Ordering::Relaxed);
-        for _ in 0..PARTS {
-            register.look_on();
+        for _ in 0..CHECKS_A_SECOND {
+            register.check_some();
         }
     }
 }
@@ -25,20 +25,20 @@ fn pass(register: &Connections, seconds: u32) {
 fn a_head_that_has_begun_has_to_come_on_a_kept_connection_too() {
     let register = register(9);
     let [silent, slow, kept] = [(); 3].map(|()| register.enter().unwrap());
-    slow.heard();
-    kept.heard();
+    slow.received();
+    kept.received();
     drop(kept.request());
-    pass(&register, HEAD_S);
-    assert_eq!([&silent, &slow, &kept].map(|one| one.is_over()), [false, false, false]);
+    pass(&register, HEAD_TIMEOUT_S);
+    assert_eq!([&silent, &slow, &kept].map(|one| one.is_closing()), [false, false, false]);
     pass(&register, 1);
-    assert_eq!([&silent, &slow, &kept].map(|one| one.is_over()), [false, true, false]);
+    assert_eq!([&silent, &slow, &kept].map(|one| one.is_closing()), [false, true, false]);
     // A second head, a byte at a time.
-    for _ in 0..=HEAD_S {
-        kept.heard();
+    for _ in 0..=HEAD_TIMEOUT_S {
+        kept.received();
         pass(&register, 1);
     }
-    assert!(kept.is_over());
-    assert_eq!(register.slow.get(), 2);
+    assert!(kept.is_closing());
+    assert_eq!(register.timed_out.get(), 2);
 }
 
 #[test]
@@ -46,12 +46,12 @@ fn a_request_under_way_has_all_the_time_and_nothing_at_all_has_not() {
     let register = register(9);
     let [silent, busy] = [(); 2].map(|()| register.enter().unwrap());
     let request = busy.request();
-    busy.heard();
-    pass(&register, IDLE_S + 1);
-    assert_eq!([&silent, &busy].map(|one| one.is_over()), [true, false]);
+    busy.received();
+    pass(&register, IDLE_TIMEOUT_S + 1);
+    assert_eq!([&silent, &busy].map(|one| one.is_closing()), [true, false]);
     drop(request);
-    pass(&register, IDLE_S + 1);
-    assert!(busy.is_over());
+    pass(&register, IDLE_TIMEOUT_S + 1);
+    assert!(busy.is_closing());
 }
 
 #[test]
@@ -60,20 +60,20 @@ fn the_oldest_stranger_gives_way_then_the_oldest_known_that_is_idle_and_nobody_w
     let [known, working] = [(); 2].map(|()| register.enter().unwrap());
     drop(known.request());
     let request = working.request();
-    assert!(known.is_of("one") && working.is_of("other"));
+    assert!(known.claim("one") && working.claim("other"));
     let [first, second] = [(); 2].map(|()| register.enter().unwrap());
     assert_eq!(register.count(), (2, 2));
     let third = register.enter().unwrap();
     assert_eq!(
-        [&known, &working, &first, &second, &third].map(|one| one.is_over()),
+        [&known, &working, &first, &second, &third].map(|one| one.is_closing()),
         [false, false, true, false, false]
     );
     let (one, two) = (second.request(), third.request());
     assert!(register.enter().is_none(), "the only one without a request had one just now");
     pass(&register, 2);
     assert!(register.enter().is_some());
-    assert!(known.is_over() && !working.is_over());
-    assert_eq!((register.gave_way.get(), register.turned_away.get()), (2, 1));
+    assert!(known.is_closing() && !working.is_closing());
+    assert_eq!((register.evicted.get(), register.refused.get()), (2, 1));
     drop((one, two, request));
 }
 
@@ -83,7 +83,7 @@ fn a_closed_socket_gives_its_place_back() {
     let connection = register.enter().unwrap();
     let _request = connection.request();
     assert!(register.enter().is_none());
-    connection.closed();
+    connection.leave();
     assert!(register.enter().is_some());
 }
 
@@ -92,14 +92,14 @@ fn of_many_that_are_overdue_few_end_at_once_and_all_in_the_end() {
     let register = register(2_000);
     let slow: Vec<_> = (0..1_000).map(|_| register.enter().unwrap()).collect();
     for one in &slow {
-        one.heard();
+        one.received();
     }
-    register.second.fetch_add(HEAD_S + 1, Ordering::Relaxed);
-    let over = || slow.iter().filter(|one| one.is_over()).count();
-    register.look_on();
-    assert_eq!(over(), ENDED_AT_ONCE);
+    register.second.fetch_add(HEAD_TIMEOUT_S + 1, Ordering::Relaxed);
+    let over = || slow.iter().filter(|one| one.is_closing()).count();
+    register.check_some();
+    assert_eq!(over(), MAX_CLOSED_AT_ONCE);
     for _ in 0..slow.len() {
-        register.look_on();
+        register.check_some();
     }
     assert_eq!(over(), slow.len());
 }
@@ -112,10 +112,10 @@ async fn few_are_looked_at_as_often_as_many() {
         tokio::task::yield_now().await;
         let slow: Vec<_> = (0..count).map(|_| register.enter().unwrap()).collect();
         for one in &slow {
-            one.heard();
+            one.received();
         }
-        let over = || slow.iter().filter(|one| one.is_over()).count();
-        sleep(Duration::from_secs(u64::from(HEAD_S))).await;
+        let over = || slow.iter().filter(|one| one.is_closing()).count();
+        sleep(Duration::from_secs(u64::from(HEAD_TIMEOUT_S))).await;
         assert_eq!(over(), 0, "of {count}");
         // One to begin with, where nobody was there a moment ago, and one or two in which all are looked at.
         sleep(Duration::from_secs(4)).await;
@@ -130,8 +130,8 @@ fn strangers_have_three_quarters_of_all_places_and_the_oldest_gives_way_whatever
     let strangers: Vec<_> = (0..6).map(|_| register.enter().unwrap()).collect();
     let requests: Vec<_> = strangers.iter().map(Connection::request).collect();
     let newcomer = register.enter().unwrap();
-    assert!(strangers[0].is_over() && strangers[0].is_cut());
-    assert!(!strangers[1].is_over() && !newcomer.is_over());
+    assert!(strangers[0].is_closing() && strangers[0].is_aborted());
+    assert!(!strangers[1].is_closing() && !newcomer.is_closing());
     assert_eq!(register.count(), (6, 0));
     drop(requests);
 }
@@ -140,18 +140,18 @@ fn strangers_have_three_quarters_of_all_places_and_the_oldest_gives_way_whatever
 fn one_caller_has_three_quarters_of_all_places_and_then_only_its_own_give_way() {
     let register = register(8);
     let own: Vec<_> = (0..6).map(|_| register.enter().unwrap()).collect();
-    assert!(own.iter().all(|one| one.is_of("greedy")));
+    assert!(own.iter().all(|one| one.claim("greedy")));
     let requests: Vec<_> = own.iter().map(Connection::request).collect();
     let (more, other) = (register.enter().unwrap(), register.enter().unwrap());
-    assert!(!more.is_of("greedy"), "all its others have something to do");
-    assert!(other.is_of("quiet"));
+    assert!(!more.claim("greedy"), "all its others have something to do");
+    assert!(other.claim("quiet"));
     drop(requests);
     pass(&register, 2);
-    assert!(more.is_of("greedy"));
-    assert!(own[0].is_over() && !own[1].is_over() && !other.is_over());
+    assert!(more.claim("greedy"));
+    assert!(own[0].is_closing() && !own[1].is_closing() && !other.is_closing());
     assert_eq!(register.count(), (0, 7));
-    own[1].closed();
-    assert!(register.enter().unwrap().is_of("greedy"), "a place given back is free");
+    own[1].leave();
+    assert!(register.enter().unwrap().claim("greedy"), "a place given back is free");
 }
 
 #[test]
@@ -161,14 +161,14 @@ fn who_takes_nothing_of_what_is_written_is_cut_in_time_and_who_takes_it_is_not()
     let requests = [&slow, &till, &lively].map(Connection::request);
     till.upgrade();
     for one in [&slow, &till, &lively] {
-        one.is_not_taken(Waker::noop());
+        one.write_blocked(Waker::noop());
     }
-    lively.is_taken();
+    lively.write_done();
     pass(&register, 11);
-    assert_eq!([&slow, &till, &lively].map(|one| one.is_cut()), [false, true, false]);
+    assert_eq!([&slow, &till, &lively].map(|one| one.is_aborted()), [false, true, false]);
     pass(&register, 20);
-    assert_eq!([&slow, &till, &lively].map(|one| one.is_cut()), [true, true, false]);
-    assert_eq!(register.slow.get(), 2);
+    assert_eq!([&slow, &till, &lively].map(|one| one.is_aborted()), [true, true, false]);
+    assert_eq!(register.timed_out.get(), 2);
     drop(requests);
 }
 
@@ -200,7 +200,7 @@ async fn of_all_that_a_stranger_sends_the_server_gets_one_head_at_a_time() {
     assert_eq!(read_now(&mut stream).as_deref(), Some(sent[2]));
     let _request = connection.request();
     assert_eq!(read_now(&mut stream), None);
-    assert!(connection.is_of("one"));
+    assert!(connection.claim("one"));
     let mut rest = String::new();
     while let Some(more) = read_now(&mut stream) {
         rest += &more;
@@ -220,12 +220,12 @@ async fn of_another_protocol_a_stranger_s_next_piece_is_read_when_the_last_one_h
     connection.upgrade();
     for _ in 0..20 {
         assert_eq!(read_now(&mut stream), None);
-        connection.asks_for_more();
+        connection.allow_read();
         let piece = read_now(&mut stream).unwrap();
         assert!(!piece.is_empty() && piece.len() <= 1024, "{}", piece.len());
     }
     assert_eq!(read_now(&mut stream), None);
-    connection.asks_for_nothing();
+    connection.discard();
     for _ in 0..100 {
         match read_now(&mut stream) {
             None => {}

@@ -26,7 +26,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::http::connections::{Bounded, Connections, Kept};
+use crate::http::connections::{Bounded, Connections, TrackedStream};
 
 /// How long a connection may take to agree on TLS.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -113,15 +113,15 @@ where
 type Entered<T> = (Bounded<T>, actix_http::Protocol, Option<SocketAddr>);
 
 /// Registers a socket, if there is room.
-fn place(socket: TcpStream, connections: &Arc<Connections>) -> Result<Kept, DispatchError> {
+fn place(socket: TcpStream, connections: &Arc<Connections>) -> Result<TrackedStream, DispatchError> {
     let full = || DispatchError::Io(io::Error::other("there is no room for one more connection"));
-    Ok(Kept::new(socket, connections.enter().ok_or_else(full)?))
+    Ok(TrackedStream::new(socket, connections.enter().ok_or_else(full)?))
 }
 
-fn entered(socket: TcpStream, connections: &Arc<Connections>) -> Result<Entered<Kept>, DispatchError> {
-    let kept = place(socket, connections)?;
-    let (peer, connection) = (kept.socket().peer_addr().ok(), Arc::clone(kept.connection()));
-    Ok((Bounded::new(kept, connection), actix_http::Protocol::Http1, peer))
+fn entered(socket: TcpStream, connections: &Arc<Connections>) -> Result<Entered<TrackedStream>, DispatchError> {
+    let tracked = place(socket, connections)?;
+    let (peer, connection) = (tracked.socket().peer_addr().ok(), Arc::clone(tracked.connection()));
+    Ok((Bounded::new(tracked, connection), actix_http::Protocol::Http1, peer))
 }
 
 async fn encrypted(
@@ -129,14 +129,14 @@ async fn encrypted(
     connections: Arc<Connections>,
     acceptor: TlsAcceptor,
     handshakes: Arc<Semaphore>,
-) -> Result<Entered<TlsStream<Kept>>, DispatchError> {
-    let kept = place(socket, &connections)?;
-    let (peer, connection) = (kept.socket().peer_addr().ok(), Arc::clone(kept.connection()));
+) -> Result<Entered<TlsStream<TrackedStream>>, DispatchError> {
+    let tracked = place(socket, &connections)?;
+    let (peer, connection) = (tracked.socket().peer_addr().ok(), Arc::clone(tracked.connection()));
     let handshake = async {
         // A peer that sends nothing takes none of the handshakes.
-        kept.socket().readable().await?;
+        tracked.socket().readable().await?;
         let _one_of_so_many = handshakes.acquire().await.map_err(io::Error::other)?;
-        acceptor.accept(kept).await
+        acceptor.accept(tracked).await
     };
     let stream = in_time(handshake).await?;
     Ok((Bounded::new(stream, connection), actix_http::Protocol::Http1, peer))

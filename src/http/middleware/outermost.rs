@@ -16,7 +16,7 @@ use super::request_id::{REQUEST_ID, RequestId};
 use super::tracked_body::TrackedBody;
 use super::{access_log, problem_details, representation, trace};
 use crate::http::auth::request::{Admitted, Arrival, HeldBack};
-use crate::http::connections::{Connection, Request as RequestInProgress};
+use crate::http::connections::{Connection, RequestInProgress};
 use crate::http::fast_path;
 use crate::http::response::event_stream::EventStream;
 

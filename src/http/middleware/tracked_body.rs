@@ -7,7 +7,7 @@ use actix_web::body::{BodySize, BoxBody, MessageBody, None as NoBody};
 use actix_web::web::Bytes;
 
 use crate::http::auth::RequestPermit;
-use crate::http::connections::Request as RequestInProgress;
+use crate::http::connections::RequestInProgress;
 
 /// Bytes of an answer given to the server at once: larger pieces are no quicker.
 const PIECE: usize = 64 * 1024;

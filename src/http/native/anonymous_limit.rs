@@ -1,113 +1,89 @@
-//! Connections that showed no key yet: so many, and no more.
+//! The limit of native connections that have not authenticated.
 //!
-//! The protocol carries no credential at connect, so strangers hold connections like everybody else. What they cost is
-//! bounded here. A fixed deadline would be simpler and would hurt the wrong ones: the vendor's till says nothing after
-//! it reconnected until its cashier does something, and would be thrown out again and again. So a connection without a
-//! key stays as long as there is room; once it had time enough to show one, it gives way to a newcomer who needs its
-//! place. Where listening needs no key nobody gives way, and newcomers are turned away.
-//!
-//! Who gives way is of the address that has the most places, so that one address takes none from others; where that has
-//! more than the newcomer's would have, it gives way at once.
+//! The protocol presents its key only with a command, so a connection costs memory before its caller is known. A fixed
+//! deadline for the key would hurt tills: the vendor's says nothing after a reconnect until its cashier does something. So
+//! an anonymous connection stays as long as there are slots. Once there are none, a newcomer evicts one by the rule of
+//! `connections/anonymous.rs`; a connection is protected for some time after it opened, unless its network has more slots
+//! than the newcomer's would have. Where broadcasts are heard without a key no connection is evicted, and newcomers are
+//! refused.
 
-use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::http::client::network;
+use crate::http::connections::Anonymous;
 
-/// The places of those who showed no key.
 #[derive(Debug)]
 pub(super) struct AnonymousLimit {
-    /// How many there are.
-    most: usize,
-    /// How long a place is its holder's for certain; nothing: for good.
-    patience: Option<Duration>,
-    taken: Mutex<Taken>,
+    max: usize,
+    /// How long a new connection is protected; `None` is for ever.
+    protected_for: Option<Duration>,
+    slots: Mutex<Slots>,
 }
 
 #[derive(Debug, Default)]
-struct Taken {
+struct Slots {
     next: u64,
-    /// By number, so the first is the oldest.
-    places: BTreeMap<u64, Holder>,
-    /// How many places each address has.
-    counts: HashMap<IpAddr, usize>,
+    taken: Anonymous<Taken>,
 }
 
-/// A place that is taken.
 #[derive(Debug)]
-struct Holder {
+struct Taken {
     since: Instant,
-    address: IpAddr,
     evicted: CancellationToken,
 }
 
-impl Taken {
-    fn remove(&mut self, number: u64) -> Option<Holder> {
-        let place = self.places.remove(&number)?;
-        if let Some(count) = self.counts.get_mut(&place.address) {
-            *count -= 1;
-            if *count == 0 {
-                self.counts.remove(&place.address);
-            }
-        }
-        Some(place)
-    }
-
-    /// The place that somebody of `address` gets from another.
-    fn victim(&self, address: IpAddr, now: Instant, patience: Duration) -> Option<u64> {
-        let count = |address: &IpAddr| self.counts.get(address).copied().unwrap_or_default();
-        let most = self.counts.values().copied().max()?;
-        let (number, oldest) = self.places.iter().find(|(_, place)| count(&place.address) == most)?;
-        let had = now.saturating_duration_since(oldest.since);
-        (most > count(&address) + 1 || had >= patience).then_some(*number)
+impl Slots {
+    fn evict(&mut self, newcomer: IpAddr, now: Instant, protected_for: Duration) -> Option<()> {
+        let victim = if self.taken.is_outnumbered(newcomer) {
+            self.taken.oldest()
+        } else {
+            self.taken.unprotected(|taken| now.saturating_duration_since(taken.since) < protected_for)
+        };
+        self.taken.remove(victim?)?.evicted.cancel();
+        Some(())
     }
 }
 
-/// One place, given back when dropped.
+/// The slot of one connection, given back when dropped.
 #[derive(Debug)]
 pub(super) struct AnonymousSlot {
     number: u64,
     evicted: CancellationToken,
-    anonymous_limit: Arc<AnonymousLimit>,
+    limit: Arc<AnonymousLimit>,
 }
 
 impl AnonymousLimit {
-    pub(super) fn new(most: usize, patience: Option<Duration>) -> Self {
-        Self { most, patience, taken: Mutex::default() }
+    pub(super) fn new(max: usize, protected_for: Option<Duration>) -> Self {
+        Self { max, protected_for, slots: Mutex::default() }
     }
 
-    /// A place for a newcomer, if need be that of another who has not shown a key either.
+    /// A slot for a new connection, if need be another one's.
     pub(super) fn enter(self: &Arc<Self>, address: IpAddr, now: Instant) -> Option<AnonymousSlot> {
-        let (mut taken, address) = (self.taken(), network(address));
-        if taken.places.len() >= self.most {
-            let victim = taken.victim(address, now, self.patience?)?;
-            taken.remove(victim)?.evicted.cancel();
+        let (mut slots, network) = (self.slots.lock(), network(address));
+        if slots.taken.len() >= self.max {
+            slots.evict(network, now, self.protected_for?)?;
         }
-        let (number, evicted) = (taken.next, CancellationToken::new());
-        taken.next += 1;
-        *taken.counts.entry(address).or_default() += 1;
-        taken.places.insert(number, Holder { since: now, address, evicted: evicted.clone() });
-        Some(AnonymousSlot { number, evicted, anonymous_limit: Arc::clone(self) })
+        let (number, evicted) = (slots.next, CancellationToken::new());
+        slots.next += 1;
+        slots.taken.insert(number, Some(network), Taken { since: now, evicted: evicted.clone() });
+        drop(slots);
+        Some(AnonymousSlot { number, evicted, limit: Arc::clone(self) })
     }
 
-    /// How many places are taken.
+    /// Slots that are taken.
     pub(super) fn count(&self) -> usize {
-        self.taken().places.len()
-    }
-
-    fn taken(&self) -> MutexGuard<'_, Taken> {
-        self.taken.lock()
+        self.slots.lock().taken.len()
     }
 }
 
 impl AnonymousSlot {
-    /// Resolves when the place is somebody else's.
+    /// Resolves when the slot was given to another connection.
     pub(super) async fn evicted(&self) {
         self.evicted.cancelled().await;
     }
@@ -115,7 +91,7 @@ impl AnonymousSlot {
 
 impl Drop for AnonymousSlot {
     fn drop(&mut self) {
-        self.anonymous_limit.taken().remove(self.number);
+        self.limit.slots.lock().taken.remove(self.number);
     }
 }
 
@@ -126,48 +102,48 @@ mod tests {
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn is_evicted(place: &AnonymousSlot) -> bool {
-        place.evicted.is_cancelled()
+    fn is_evicted(slot: &AnonymousSlot) -> bool {
+        slot.evicted.is_cancelled()
     }
 
     #[test]
-    fn who_had_time_enough_gives_way_and_who_had_not_does_not() {
-        let anonymous_limit = Arc::new(AnonymousLimit::new(2, Some(SECOND)));
+    fn a_connection_is_evicted_only_once_it_is_no_longer_protected() {
+        let limit = Arc::new(AnonymousLimit::new(2, Some(SECOND)));
         let start = Instant::now();
-        let first = anonymous_limit.enter(HERE, start).unwrap();
-        let second = anonymous_limit.enter(HERE, start + SECOND).unwrap();
-        assert!(anonymous_limit.enter(HERE, start + SECOND / 2).is_none());
-        let third = anonymous_limit.enter(HERE, start + SECOND).unwrap();
+        let first = limit.enter(HERE, start).unwrap();
+        let second = limit.enter(HERE, start + SECOND).unwrap();
+        assert!(limit.enter(HERE, start + SECOND / 2).is_none());
+        let third = limit.enter(HERE, start + SECOND).unwrap();
         assert_eq!([&first, &second, &third].map(is_evicted), [true, false, false]);
-        assert!(anonymous_limit.enter(HERE, start + SECOND).is_none(), "the second has not had its second yet");
+        assert!(limit.enter(HERE, start + SECOND).is_none(), "the second is still protected");
         drop(first);
-        assert!(anonymous_limit.enter(HERE, start + SECOND).is_none(), "its place was given away long ago");
+        assert!(limit.enter(HERE, start + SECOND).is_none(), "its slot was given to another one before");
     }
 
     #[test]
-    fn a_place_given_back_is_free_and_without_patience_nobody_gives_way() {
-        let anonymous_limit = Arc::new(AnonymousLimit::new(1, None));
+    fn a_slot_given_back_is_free_and_without_a_bound_on_protection_no_connection_is_evicted() {
+        let limit = Arc::new(AnonymousLimit::new(1, None));
         let start = Instant::now();
-        let place = anonymous_limit.enter(HERE, start).unwrap();
-        assert!(anonymous_limit.enter(HERE, start + SECOND * 1_000).is_none());
-        assert!(!is_evicted(&place));
-        drop(place);
-        assert!(anonymous_limit.enter(HERE, start).is_some());
+        let slot = limit.enter(HERE, start).unwrap();
+        assert!(limit.enter(HERE, start + SECOND * 1_000).is_none());
+        assert!(!is_evicted(&slot));
+        drop(slot);
+        assert!(limit.enter(HERE, start).is_some());
     }
 
     #[test]
-    fn one_address_takes_no_place_from_another_and_gives_way_at_once_where_it_has_the_most() {
-        let anonymous_limit = Arc::new(AnonymousLimit::new(4, Some(SECOND)));
+    fn a_network_with_the_most_slots_loses_one_at_once_and_takes_none_from_others() {
+        let limit = Arc::new(AnonymousLimit::new(4, Some(SECOND)));
         let address = |last: u16| IpAddr::from([0x2001, 0xdb8, 0, last, 0, 0, 0, 1]);
         let start = Instant::now();
-        let till = anonymous_limit.enter(address(1), start).unwrap();
-        let greedy: Vec<_> = (0..3).map(|_| anonymous_limit.enter(address(2), start).unwrap()).collect();
-        assert!(anonymous_limit.enter(address(2), start).is_none(), "its own have had no time yet");
-        let more = anonymous_limit.enter(address(2), start + SECOND).unwrap();
-        assert!(is_evicted(&greedy[0]) && !is_evicted(&till), "it gives way to itself");
-        let newcomer = anonymous_limit.enter(address(3), start).unwrap();
-        assert!(is_evicted(&greedy[1]) && !is_evicted(&till), "and to others at once");
-        assert_eq!(anonymous_limit.count(), 4);
+        let till = limit.enter(address(1), start).unwrap();
+        let greedy: Vec<_> = (0..3).map(|_| limit.enter(address(2), start).unwrap()).collect();
+        assert!(limit.enter(address(2), start).is_none(), "its own are protected");
+        let more = limit.enter(address(2), start + SECOND).unwrap();
+        assert!(is_evicted(&greedy[0]) && !is_evicted(&till), "it evicts its own");
+        let newcomer = limit.enter(address(3), start).unwrap();
+        assert!(is_evicted(&greedy[1]) && !is_evicted(&till), "and loses one to another network at once");
+        assert_eq!(limit.count(), 4);
         drop((newcomer, more));
     }
 }

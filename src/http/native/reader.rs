@@ -1,8 +1,8 @@
-//! Messages of a native connection, out of the bytes that come. What can be read without a socket is pure: [`Decoder`].
+//! Decodes the messages of a native connection. [`Decoder`] is pure.
 //!
-//! A frame is judged by its header, before any of it is taken in: one that would make its message longer than it may be
-//! ends the connection at once, and no more than 16 KiB is reserved for what was only announced. Fragments are put together
-//! as they come, so that many small ones hold no more than one large one. The library's own reader does neither.
+//! A frame is judged by its header: one that makes its message too long closes the connection before its payload is read,
+//! and no more than [`ANONYMOUS_MESSAGE`] is reserved for a length that was only announced. Fragments are joined as they
+//! come, so that many small ones hold no more than one large one. The library's own reader does neither.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,33 +16,30 @@ use futures_util::{Stream, StreamExt};
 
 use crate::http::connections::{AHEAD, Connection};
 
-/// The longest message before a key was shown: what a connection may hold then, less the largest control frame, which may
-/// come between its fragments, and a header.
-pub(super) const KEYLESS_MESSAGE: usize = AHEAD - 256;
+/// The longest message on an anonymous connection: what that may hold, less the largest control frame, which may come between
+/// fragments, and a header.
+pub(super) const ANONYMOUS_MESSAGE: usize = AHEAD - 256;
 
-/// The most that a control frame may carry (RFC 6455, section 5.5).
+/// The longest payload of a control frame (RFC 6455, section 5.5).
 const MAX_CONTROL: u64 = 125;
 
-/// What came whole.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Message {
-    /// Text, or bytes that the gateway too would read as text.
+    /// Text, or bytes, which the gateway too reads as text.
     Text(String),
     Ping(Bytes),
     Pong,
     Close(Option<CloseReason>),
 }
 
-/// Why nothing more is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Broken {
-    /// A message is longer than it may be.
+pub(super) enum ReadError {
     TooLarge,
-    /// A text is no UTF-8.
+    /// Not UTF-8.
     NotText,
-    /// Something is no WebSocket frame, or stands where it may not.
+    /// Not a WebSocket frame, or one out of order.
     Protocol,
-    /// The connection itself broke.
+    /// The connection itself failed.
     Connection,
 }
 
@@ -61,58 +58,56 @@ impl Kind {
     }
 }
 
-/// One frame's header.
+/// Of a frame.
 #[derive(Debug, Clone, Copy)]
 struct Header {
     last: bool,
-    /// Nothing for one that continues a message.
+    /// `None` for a frame that continues a message.
     kind: Option<Kind>,
-    /// How long the header itself is.
+    /// Of the header itself.
     size: usize,
     length: u64,
     mask: [u8; 4],
 }
 
-/// The frame whose payload is coming.
+/// A frame whose payload is incomplete.
 #[derive(Debug)]
-struct Coming {
+struct PartialFrame {
     last: bool,
-    /// It is none of the message's.
+    /// `None` for a part of the message.
     control: Option<Kind>,
     left: usize,
     mask: [u8; 4],
 }
 
-/// Frames in, messages out.
+/// From bytes to messages.
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
-    /// Bytes that have come and were not looked at.
     unread: BytesMut,
-    coming: Option<Coming>,
-    /// The message that has begun, as far as it has come.
+    partial: Option<PartialFrame>,
+    /// What has come of the current message.
     message: Vec<u8>,
     kind: Option<Kind>,
-    /// How long it is at least, by what was announced.
+    /// The length of the current message, by the headers so far.
     announced: usize,
-    /// The control frame that has begun.
+    /// What has come of the current control frame.
     control: Vec<u8>,
 }
 
 impl Decoder {
-    /// More has come.
     pub(super) fn feed(&mut self, bytes: &[u8]) {
         // Copied: they may be a small part of a buffer that would be kept for them.
         self.unread.extend_from_slice(bytes);
     }
 
-    /// The next whole message of at most `most` bytes, if it has come.
-    pub(super) fn next(&mut self, most: usize) -> Result<Option<Message>, Broken> {
+    /// The next complete message of at most `most` bytes.
+    pub(super) fn next(&mut self, most: usize) -> Result<Option<Message>, ReadError> {
         loop {
-            if self.coming.is_none() {
+            if self.partial.is_none() {
                 let Some(header) = header(&self.unread)? else { return Ok(None) };
                 self.begin(header, most)?;
             }
-            let Some(frame) = &mut self.coming else { return Ok(None) };
+            let Some(frame) = &mut self.partial else { return Ok(None) };
             let mut part = self.unread.split_to(frame.left.min(self.unread.len()));
             unmask(&mut part, &mut frame.mask);
             frame.left -= part.len();
@@ -122,7 +117,7 @@ impl Decoder {
                 return Ok(None);
             }
             let (last, control) = (frame.last, frame.control);
-            self.coming = None;
+            self.partial = None;
             if let Some(kind) = control {
                 let payload = std::mem::take(&mut self.control);
                 return whole(kind, payload).map(Some);
@@ -130,43 +125,43 @@ impl Decoder {
             if last {
                 self.announced = 0;
                 let (kind, payload) = (self.kind.take(), std::mem::take(&mut self.message));
-                return whole(kind.ok_or(Broken::Protocol)?, payload).map(Some);
+                return whole(kind.ok_or(ReadError::Protocol)?, payload).map(Some);
             }
         }
     }
 
-    /// Judges a frame by what it announces.
-    fn begin(&mut self, header: Header, most: usize) -> Result<(), Broken> {
+    /// Starts a frame, or refuses it by its header.
+    fn begin(&mut self, header: Header, most: usize) -> Result<(), ReadError> {
         let control = header.kind.filter(|kind| kind.is_control());
         if control.is_some() {
             if !header.last || header.length > MAX_CONTROL {
-                return Err(Broken::Protocol);
+                return Err(ReadError::Protocol);
             }
         } else {
             match (header.kind, self.kind) {
                 (None, Some(_)) => {}
                 (Some(kind), None) => self.kind = Some(kind),
-                // One that continues nothing, or begins within another.
-                (None, None) | (Some(_), Some(_)) => return Err(Broken::Protocol),
+                // Continues no message, or begins one within another.
+                (None, None) | (Some(_), Some(_)) => return Err(ReadError::Protocol),
             }
-            let length = usize::try_from(header.length).map_err(|_| Broken::TooLarge)?;
+            let length = usize::try_from(header.length).map_err(|_| ReadError::TooLarge)?;
             self.announced = self.announced.saturating_add(length);
             if self.announced > most {
-                return Err(Broken::TooLarge);
+                return Err(ReadError::TooLarge);
             }
             // Growing in small steps would leave as much again unused behind it.
             let room = if header.kind.is_some() { length } else { most };
-            self.message.reserve(room.min(KEYLESS_MESSAGE).saturating_sub(self.message.len()));
+            self.message.reserve(room.min(ANONYMOUS_MESSAGE).saturating_sub(self.message.len()));
         }
-        let left = usize::try_from(header.length).map_err(|_| Broken::TooLarge)?;
+        let left = usize::try_from(header.length).map_err(|_| ReadError::TooLarge)?;
         self.unread.advance(header.size);
-        self.coming = Some(Coming { last: header.last, control, left, mask: header.mask });
+        self.partial = Some(PartialFrame { last: header.last, control, left, mask: header.mask });
         Ok(())
     }
 }
 
-/// The header at the beginning of `bytes`, if it has come.
-fn header(bytes: &[u8]) -> Result<Option<Header>, Broken> {
+/// The header at the beginning of `bytes`, if it is complete.
+fn header(bytes: &[u8]) -> Result<Option<Header>, ReadError> {
     let Some((&[first, second], rest)) = bytes.split_first_chunk() else { return Ok(None) };
     let kind = match first & 0x0f {
         0 => None,
@@ -175,11 +170,11 @@ fn header(bytes: &[u8]) -> Result<Option<Header>, Broken> {
         8 => Some(Kind::Close),
         9 => Some(Kind::Ping),
         10 => Some(Kind::Pong),
-        _ => return Err(Broken::Protocol),
+        _ => return Err(ReadError::Protocol),
     };
-    // Reserved bits mean extensions, of which none was agreed on. What comes from a client is masked.
+    // Reserved bits are for extensions, and none was agreed on. A client masks its frames.
     if first & 0x70 != 0 || second & 0x80 == 0 {
-        return Err(Broken::Protocol);
+        return Err(ReadError::Protocol);
     }
     let (length, rest) = match second & 0x7f {
         126 => match rest.split_first_chunk() {
@@ -196,7 +191,7 @@ fn header(bytes: &[u8]) -> Result<Option<Header>, Broken> {
     Ok(Some(Header { last: first & 0x80 != 0, kind, size: bytes.len() - rest.len(), length, mask: *mask }))
 }
 
-/// Takes the mask off, and turns it as far as it was used.
+/// Unmasks the next part of a payload, and rotates the mask for the one after it.
 fn unmask(part: &mut [u8], mask: &mut [u8; 4]) {
     for (byte, mask) in part.iter_mut().zip(mask.iter().cycle()) {
         *byte ^= mask;
@@ -204,9 +199,9 @@ fn unmask(part: &mut [u8], mask: &mut [u8; 4]) {
     mask.rotate_left(part.len() % 4);
 }
 
-fn whole(kind: Kind, payload: Vec<u8>) -> Result<Message, Broken> {
+fn whole(kind: Kind, payload: Vec<u8>) -> Result<Message, ReadError> {
     Ok(match kind {
-        Kind::Text => Message::Text(String::from_utf8(payload).map_err(|_| Broken::NotText)?),
+        Kind::Text => Message::Text(String::from_utf8(payload).map_err(|_| ReadError::NotText)?),
         Kind::Binary => Message::Text(String::from_utf8_lossy(&payload).into_owned()),
         Kind::Ping => Message::Ping(payload.into()),
         Kind::Pong => Message::Pong,
@@ -214,26 +209,26 @@ fn whole(kind: Kind, payload: Vec<u8>) -> Result<Message, Broken> {
     })
 }
 
-/// Why the peer closes (RFC 6455, sections 5.5.1 and 7.4).
-fn reason(payload: &[u8]) -> Result<Option<CloseReason>, Broken> {
+/// The payload of a close frame (RFC 6455, sections 5.5.1 and 7.4).
+fn reason(payload: &[u8]) -> Result<Option<CloseReason>, ReadError> {
     let Some((code, description)) = payload.split_first_chunk() else {
-        return if payload.is_empty() { Ok(None) } else { Err(Broken::Protocol) };
+        return if payload.is_empty() { Ok(None) } else { Err(ReadError::Protocol) };
     };
     let code = u16::from_be_bytes(*code);
     if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
-        return Err(Broken::Protocol);
+        return Err(ReadError::Protocol);
     }
-    let description = std::str::from_utf8(description).map_err(|_| Broken::NotText)?;
+    let description = std::str::from_utf8(description).map_err(|_| ReadError::NotText)?;
     let description = Some(description.to_owned()).filter(|text| !text.is_empty());
     Ok(Some(CloseReason { code: CloseCode::from(code), description }))
 }
 
-/// What comes on one connection.
+/// The messages of one connection.
 pub(super) struct Reader {
     payload: Payload,
     decoder: Decoder,
     connection: Option<Arc<Connection>>,
-    /// Ends when the connection does, which the payload is not always told.
+    /// Ends with the connection. The payload does not always.
     end: MessageStream,
 }
 
@@ -242,29 +237,28 @@ impl Reader {
         Self { payload, decoder: Decoder::default(), connection, end }
     }
 
-    /// The next message of at most `most` bytes, or why there is none; nothing at the connection's end. Safe to drop at any
-    /// moment.
-    pub(super) async fn next(&mut self, most: usize) -> Option<Result<Message, Broken>> {
+    /// The next message of at most `most` bytes; `None` at the end of the connection. Cancel safe.
+    pub(super) async fn next(&mut self, most: usize) -> Option<Result<Message, ReadError>> {
         std::future::poll_fn(|context| self.poll_next(context, most)).await
     }
 
-    fn poll_next(&mut self, context: &mut Context<'_>, most: usize) -> Poll<Option<Result<Message, Broken>>> {
+    fn poll_next(&mut self, context: &mut Context<'_>, most: usize) -> Poll<Option<Result<Message, ReadError>>> {
         loop {
             match self.decoder.next(most) {
                 Ok(Some(message)) => return Poll::Ready(Some(Ok(message))),
                 Ok(None) => {}
-                Err(broken) => return Poll::Ready(Some(Err(broken))),
+                Err(error) => return Poll::Ready(Some(Err(error))),
             }
             if let Poll::Ready(more) = self.payload.poll_next_unpin(context) {
                 match more {
                     Some(Ok(bytes)) => self.decoder.feed(&bytes),
-                    Some(Err(_)) => return Poll::Ready(Some(Err(Broken::Connection))),
+                    Some(Err(_)) => return Poll::Ready(Some(Err(ReadError::Connection))),
                     None => return Poll::Ready(None),
                 }
                 continue;
             }
             if let Some(connection) = &self.connection {
-                connection.asks_for_more();
+                connection.allow_read();
             }
             ready!(Pin::new(&mut self.end).poll_next(context));
             return Poll::Ready(None);
@@ -275,7 +269,7 @@ impl Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         if let Some(connection) = &self.connection {
-            connection.asks_for_nothing();
+            connection.discard();
         }
     }
 }
@@ -310,7 +304,7 @@ mod tests {
     }
 
     /// Everything that `bytes` are read as, in pieces of `piece` bytes.
-    fn read(bytes: &[u8], piece: usize) -> Result<Vec<Message>, Broken> {
+    fn read(bytes: &[u8], piece: usize) -> Result<Vec<Message>, ReadError> {
         let (mut decoder, mut messages) = (Decoder::default(), Vec::new());
         for part in bytes.chunks(piece) {
             decoder.feed(part);
@@ -325,16 +319,16 @@ mod tests {
     fn a_frame_is_refused_by_what_its_header_announces_and_nothing_is_reserved_for_it() {
         let large = text(&"x".repeat(MOST + 1));
         assert_eq!(read(&text(&"x".repeat(MOST)), 99).map(|messages| messages.len()), Ok(1));
-        assert_eq!(read(&large[..8], 1), Err(Broken::TooLarge), "eight bytes of it are enough");
+        assert_eq!(read(&large[..8], 1), Err(ReadError::TooLarge), "eight bytes of it are enough");
         let mut huge = vec![0x81, 0xff];
         huge.extend((1_u64 << 30).to_be_bytes());
         huge.extend([0; 4]);
         let mut decoder = Decoder::default();
         decoder.feed(&huge);
-        assert_eq!(decoder.next(MOST), Err(Broken::TooLarge));
+        assert_eq!(decoder.next(MOST), Err(ReadError::TooLarge));
         assert!(decoder.message.capacity() == 0 && decoder.unread.capacity() < 64);
         let longest = u64::MAX.to_be_bytes();
-        assert_eq!(read(&[&[0x81, 0xff][..], &longest, &[0; 4]].concat(), 99), Err(Broken::TooLarge));
+        assert_eq!(read(&[&[0x81, 0xff][..], &longest, &[0; 4]].concat(), 99), Err(ReadError::TooLarge));
     }
 
     #[test]
@@ -345,7 +339,7 @@ mod tests {
         let fourth = part(Data::Continue, false);
         assert_eq!(read(&[begun.clone(), fourth[..8].to_vec()].concat(), 100), Ok(vec![]));
         let fifth = part(Data::Continue, true);
-        assert_eq!(read(&[begun, fourth, fifth[..8].to_vec()].concat(), 100), Err(Broken::TooLarge));
+        assert_eq!(read(&[begun, fourth, fifth[..8].to_vec()].concat(), 100), Err(ReadError::TooLarge));
         let mut decoder = Decoder::default();
         decoder.feed(&frame(false, OpCode::Data(Data::Text), b"x"));
         for _ in 1..MOST {
@@ -354,7 +348,7 @@ mod tests {
         }
         assert!(decoder.message.capacity() <= 2 * MOST && decoder.unread.capacity() <= MOST);
         decoder.feed(&frame(true, OpCode::Data(Data::Continue), b"x"));
-        assert_eq!(decoder.next(MOST), Err(Broken::TooLarge));
+        assert_eq!(decoder.next(MOST), Err(ReadError::TooLarge));
     }
 
     #[test]
@@ -363,7 +357,7 @@ mod tests {
         for (at, bits) in [(0, 0x40), (0, 0x20), (0, 0x10), (0, 0x02), (1, 0x80)] {
             let mut wrong = whole.clone();
             wrong[at] ^= bits;
-            assert_eq!(read(&wrong, 99), Err(Broken::Protocol), "{wrong:02x?}");
+            assert_eq!(read(&wrong, 99), Err(ReadError::Protocol), "{wrong:02x?}");
         }
         let data = |code, last| frame(last, OpCode::Data(code), b"x");
         for wrong in [
@@ -374,11 +368,11 @@ mod tests {
             frame(true, OpCode::Control(Control::Close), &[3]),
             frame(true, OpCode::Control(Control::Close), &1005_u16.to_be_bytes()),
         ] {
-            assert_eq!(read(&wrong, 99), Err(Broken::Protocol), "{wrong:02x?}");
+            assert_eq!(read(&wrong, 99), Err(ReadError::Protocol), "{wrong:02x?}");
         }
-        assert_eq!(read(&frame(true, OpCode::Data(Data::Text), &[0xff]), 99), Err(Broken::NotText));
+        assert_eq!(read(&frame(true, OpCode::Data(Data::Text), &[0xff]), 99), Err(ReadError::NotText));
         let reason = frame(true, OpCode::Control(Control::Close), &[3, 0xe8, 0xff]);
-        assert_eq!(read(&reason, 99), Err(Broken::NotText));
+        assert_eq!(read(&reason, 99), Err(ReadError::NotText));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::config::NativeLimits;
 use super::error::ErrorReply;
 use super::executor::{Executor, scope_of};
 use super::frame::{self, Request};
-use super::reader::{Broken, KEYLESS_MESSAGE, Message, Reader};
+use super::reader::{ANONYMOUS_MESSAGE, Message, ReadError, Reader};
 use super::subscription::{NativeSubscription, Received};
 use crate::broadcasts::Native;
 use crate::clock::RETRY_SHORTLY;
@@ -71,7 +71,7 @@ pub(super) struct Session {
 }
 
 enum SessionEvent {
-    Message(Option<Result<Message, Broken>>),
+    Message(Option<Result<Message, ReadError>>),
     Answered(Result<String, JoinError>),
     Received(Received),
     PingDue,
@@ -94,6 +94,17 @@ enum End {
 impl From<Closed> for End {
     fn from(_: Closed) -> Self {
         Self::Gone("gone")
+    }
+}
+
+impl From<ReadError> for End {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::TooLarge => Self::Close(CloseCode::Size, "the message is too large"),
+            ReadError::NotText => Self::Close(CloseCode::Invalid, "the text is not UTF-8"),
+            ReadError::Protocol => Self::Close(CloseCode::Protocol, "not a WebSocket message"),
+            ReadError::Connection => Self::Gone("broken"),
+        }
     }
 }
 
@@ -151,7 +162,7 @@ impl Session {
             End::Gone(_) => {
                 // Without this the server would wait until the peer has read what was written.
                 if let Some(connection) = &self.connection {
-                    connection.cut();
+                    connection.abort();
                 }
                 return;
             }
@@ -190,7 +201,7 @@ impl Session {
     async fn next(&mut self) -> SessionEvent {
         let shutdown = self.state.bridge.shutdown();
         let max_body = self.state.config.max_body;
-        let most = if self.anonymous.is_some() { KEYLESS_MESSAGE.min(max_body) } else { max_body };
+        let most = if self.anonymous.is_some() { ANONYMOUS_MESSAGE.min(max_body) } else { max_body };
         tokio::select! {
             message = self.reader.next(most), if self.paused_until.is_none() => SessionEvent::Message(message),
             () = at(self.paused_until) => SessionEvent::PauseEnded,
@@ -248,10 +259,10 @@ impl Session {
         }
     }
 
-    async fn handle_message(&mut self, message: Option<Result<Message, Broken>>) -> Result<(), End> {
+    async fn handle_message(&mut self, message: Option<Result<Message, ReadError>>) -> Result<(), End> {
         let message = match message {
             None => return Err(End::Gone("gone")),
-            Some(Err(why)) => return Err(broken(why)),
+            Some(Err(why)) => return Err(End::from(why)),
             Some(Ok(message)) => message,
         };
         self.last_read = Instant::now();
@@ -286,7 +297,7 @@ impl Session {
             self.pause_reading(self.state.auth.throttle().held_back());
         }
         let caller = caller?;
-        if self.connection.as_ref().is_some_and(|connection| !connection.is_of(caller.name())) {
+        if self.connection.as_ref().is_some_and(|connection| !connection.claim(caller.name())) {
             return Err(ErrorReply::later(&request.command, RETRY_SHORTLY));
         }
         self.anonymous = None;
@@ -383,14 +394,5 @@ fn authenticate(auth: &Auth, request: &Request, address: IpAddr, instance: &str)
         Ok(caller) if caller.may_reach(instance) => Ok(caller),
         Ok(_) | Err(AuthError::NoCredential | AuthError::Rejected(_)) => Err(ErrorReply::WRONG_KEY),
         Err(AuthError::Throttled { retry_after }) => Err(ErrorReply::later(&request.command, retry_after)),
-    }
-}
-
-fn broken(why: Broken) -> End {
-    match why {
-        Broken::TooLarge => End::Close(CloseCode::Size, "the message is too large"),
-        Broken::NotText => End::Close(CloseCode::Invalid, "the text is not UTF-8"),
-        Broken::Protocol => End::Close(CloseCode::Protocol, "not a WebSocket message"),
-        Broken::Connection => End::Gone("broken"),
     }
 }

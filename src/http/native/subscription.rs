@@ -72,10 +72,6 @@ impl NativeSubscription {
 
 /// An entry as a frame, rendered once for all connections of a format.
 fn written(entry: &Entry, format: Format) -> ByteString {
-    let form = match format {
-        Format::Json => Form::Json,
-        Format::Json5 => Form::Json5,
-    };
     let write = |entry: &Entry| {
         Bytes::from(match &entry.event {
             Event::Broadcast(broadcast) => frame::broadcast(&broadcast.message, Some(&broadcast.parameters), format),
@@ -83,7 +79,7 @@ fn written(entry: &Entry, format: Format) -> ByteString {
         })
     };
     // `write` above renders UTF-8.
-    ByteString::try_from(entry.written(form, write)).unwrap_or_default()
+    ByteString::try_from(entry.written(Form::Frame(format), write)).unwrap_or_default()
 }
 
 fn missed(format: Format) -> String {

@@ -61,7 +61,7 @@ pub(super) async fn answer(
     let connection = request.conn_data::<Arc<Connection>>().cloned();
     if let Some(connection) = &connection {
         let owner = info.listener.as_ref().map(Caller::name).or(is_open.then_some(ANYONE));
-        if owner.is_some_and(|owner| !connection.is_of(owner)) {
+        if owner.is_some_and(|owner| !connection.claim(owner)) {
             return Err(Problem::new(&table::CALLER_LIMITED).retry_after(RETRY_SHORTLY));
         }
         connection.upgrade();

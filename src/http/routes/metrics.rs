@@ -118,16 +118,16 @@ fn callers(page: &mut DescriptorEncoder<'_>, auth: &Auth) -> fmt::Result {
 }
 
 fn connections(page: &mut DescriptorEncoder<'_>, shared: &AppState) -> fmt::Result {
-    let (strangers, known) = shared.connections.count();
+    let (anonymous, authenticated) = shared.connections.count();
     let help = "Connections of callers, by whether a caller was known on them.";
     let mut family = page.gauge("caller_connections", help)?;
-    for (is_known, count) in [("false", strangers), ("true", known)] {
-        family.encode_family(&[("known", is_known)])?.encode_gauge(&count)?;
+    for (known, count) in [("false", anonymous), ("true", authenticated)] {
+        family.encode_family(&[("known", known)])?.encode_gauge(&count)?;
     }
     let help = "Connections of callers that the bridge ended or did not take.";
     let mut family = page.counter("caller_connections_ended", help)?;
     let ended = &shared.connections;
-    for (why, counter) in [("slow", &ended.slow), ("gave-way", &ended.gave_way), ("turned-away", &ended.turned_away)] {
+    for (why, counter) in [("slow", &ended.timed_out), ("gave-way", &ended.evicted), ("turned-away", &ended.refused)] {
         counter.encode(family.encode_family(&[("why", why)])?)?;
     }
     let (keyless, keyed) = shared.native.count();

@@ -1,4 +1,4 @@
-//! A socket that its register can end: to whoever reads, it looks as if the peer had closed it.
+//! A socket that the register can close: the server then reads its end, as if the peer had closed it.
 
 use std::io;
 use std::pin::Pin;
@@ -8,47 +8,44 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::Connection;
+use super::connection::Connection;
 use super::offers::Offers;
 
-/// A socket and its place among all connections, given back with it.
+/// A socket and its connection, which leaves the register when the socket is dropped.
 #[derive(Debug)]
-pub struct Kept {
+pub struct TrackedStream {
     socket: TcpStream,
     connection: Arc<Connection>,
     offers: Offers,
 }
 
-impl Kept {
-    /// A socket on `connection`.
+impl TrackedStream {
     #[must_use]
     pub fn new(socket: TcpStream, connection: Arc<Connection>) -> Self {
         Self { socket, connection, offers: Offers::default() }
     }
 
-    /// The socket itself.
     #[must_use]
     pub fn socket(&self) -> &TcpStream {
         &self.socket
     }
 
-    /// Its place.
     #[must_use]
     pub fn connection(&self) -> &Arc<Connection> {
         &self.connection
     }
 }
 
-impl Drop for Kept {
+impl Drop for TrackedStream {
     fn drop(&mut self) {
-        self.connection.closed();
+        self.connection.leave();
     }
 }
 
-impl AsyncRead for Kept {
+impl AsyncRead for TrackedStream {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Self { socket, connection, offers } = self.get_mut();
-        if connection.is_over() {
+        if connection.is_closing() {
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
@@ -56,13 +53,13 @@ impl AsyncRead for Kept {
         match &read {
             Poll::Ready(_) if buffer.filled().len() > before => {
                 offers.ignore(buffer.filled_mut().get_mut(before..).unwrap_or_default());
-                connection.heard();
+                connection.received();
             }
             Poll::Ready(_) => {}
             Poll::Pending => {
-                connection.awaits(context.waker());
-                // It may have been ended between the first look and the wish to be woken.
-                if connection.is_over() {
+                connection.register_reader(context.waker());
+                // It may have been closed since the check above and before the waker was registered.
+                if connection.is_closing() {
                     return Poll::Ready(Ok(()));
                 }
             }
@@ -71,10 +68,10 @@ impl AsyncRead for Kept {
     }
 }
 
-impl AsyncWrite for Kept {
+impl AsyncWrite for TrackedStream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let Self { socket, connection, .. } = self.get_mut();
-        watched(connection, context, |context| Pin::new(socket).poll_write(context, bytes))
+        tracked(connection, context, |context| Pin::new(socket).poll_write(context, bytes))
     }
 
     fn poll_write_vectored(
@@ -83,7 +80,7 @@ impl AsyncWrite for Kept {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let Self { socket, connection, .. } = self.get_mut();
-        watched(connection, context, |context| Pin::new(socket).poll_write_vectored(context, slices))
+        tracked(connection, context, |context| Pin::new(socket).poll_write_vectored(context, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -91,9 +88,9 @@ impl AsyncWrite for Kept {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Asked for by the server once it has written all that it has.
+        // The server flushes once it has written all that it has.
         let Self { socket, connection, .. } = self.get_mut();
-        connection.is_taken();
+        connection.write_done();
         Pin::new(socket).poll_flush(context)
     }
 
@@ -102,22 +99,22 @@ impl AsyncWrite for Kept {
     }
 }
 
-/// A write, of which the connection knows whether the peer takes it.
-fn watched(
+/// A write that tells the connection when it is blocked.
+fn tracked(
     connection: &Connection,
     context: &mut Context<'_>,
     write: impl FnOnce(&mut Context<'_>) -> Poll<io::Result<usize>>,
 ) -> Poll<io::Result<usize>> {
-    let cut = || Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-    if connection.is_cut() {
-        return cut();
+    let aborted = || Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+    if connection.is_aborted() {
+        return aborted();
     }
     let written = write(context);
     if written.is_pending() {
-        connection.is_not_taken(context.waker());
-        // It may have been cut between the first look and the wish to be woken.
-        if connection.is_cut() {
-            return cut();
+        connection.write_blocked(context.waker());
+        // It may have been aborted since the check above and before the waker was registered.
+        if connection.is_aborted() {
+            return aborted();
         }
     }
     written
