@@ -8,7 +8,7 @@ use clap::Args;
 use super::common::log_to_standard_error;
 use super::token;
 use crate::app::App;
-use crate::config::Config;
+use crate::config::{Config, DEFAULT_LISTEN};
 use crate::shutdown::Shutdown;
 use concertpos_simulator::{self as simulator, Counting, DEFAULT_API_KEY, DEFAULT_INSTANCE, Limits, Simulator};
 
@@ -22,7 +22,7 @@ const BROADCAST_EVERY: Duration = Duration::from_secs(20);
 #[derive(Debug, Args)]
 pub(super) struct Demo {
     /// Where the bridge listens; beyond loopback a token is made and printed
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    #[arg(long, value_name = "ADDR", default_value_t = DEFAULT_LISTEN)]
     listen: SocketAddr,
     /// Ask for a token on loopback too, as a bridge in earnest does
     #[arg(long)]

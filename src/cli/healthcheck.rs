@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 
+use crate::config::DEFAULT_LISTEN;
 use crate::settings::Settings;
 
 /// A bridge that needs longer than this to say that it is ready is not.
@@ -44,7 +45,7 @@ fn configured() -> anyhow::Result<SocketAddr> {
     let mut server = root.section("server");
     let before = server.errors();
     let admin = server.optional("admin_listen");
-    let listen = server.get("listen", SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)));
+    let listen = server.get("listen", DEFAULT_LISTEN);
     anyhow::ensure!(
         server.errors() == before,
         "BRIDGE_SERVER__LISTEN or BRIDGE_SERVER__ADMIN_LISTEN is no address with a port"

@@ -21,7 +21,7 @@ use std::path::Path;
 use secrecy::SecretString;
 
 pub use instances::Instance;
-pub use server::Server;
+pub use server::{DEFAULT_LISTEN, Server};
 pub use telemetry::Telemetry;
 
 use crate::gateway;

@@ -1,6 +1,6 @@
 //! The section `server`.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use crate::http::client::parse_network;
 use crate::http::listener::tls::Files;
 use crate::settings::{Section, Size, url};
 
-/// A sale of every product of a point of sale is a hundredth of it.
-const MAX_BODY: Size = Size::mib(1);
+/// Where callers are served by default.
+pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
 /// The smallest body limit that leaves room for a sale.
 const LEAST_BODY: Size = Size::bytes(1024);
@@ -38,12 +38,13 @@ pub struct Server {
 impl Server {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
         let default = http::Config::default();
-        let listen = section.get("listen", SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)));
+        let listen = section.get("listen", DEFAULT_LISTEN);
         let admin_listen = section.optional("admin_listen");
         let tls = tls(&mut section.section("tls"));
         let shutdown_delay = section.get("shutdown_delay", Duration::ZERO);
         let shutdown_grace = section.get("shutdown_grace", default.shutdown_grace);
-        let max_body = section.at_least("max_body", MAX_BODY, &LEAST_BODY);
+        let max_body = Size::bytes(u64::try_from(default.max_body).unwrap_or(u64::MAX));
+        let max_body = section.at_least("max_body", max_body, &LEAST_BODY);
         let http = http::Config {
             deadline: section.at_least("deadline", default.deadline, &Duration::from_millis(100)),
             max_body: usize::try_from(max_body.in_bytes()).unwrap_or(usize::MAX),

@@ -33,6 +33,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             deadline: Duration::from_secs(15),
+            // A sale of every product of a point of sale is a hundredth of it.
             max_body: 1024 * 1024,
             public_url: None,
             cors_origins: Vec::new(),

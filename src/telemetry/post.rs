@@ -1,9 +1,9 @@
-//! How traces leave: one HTTP request at a time, on the exporter's own thread, which may wait for the network.
+//! Posts traces to the collector: one HTTP request at a time, on the exporter's own thread, which may block.
 //!
-//! A whole HTTP client would double what the program weighs for the sake of one kind of request to one address.
+//! An HTTP client (reqwest) would add 17 crates and 1.3 MB to the program for one kind of request to one address.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,20 +12,18 @@ use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
-/// Longer than a collector in the same network ever takes; what cannot be told by then is dropped.
+/// For each step. Longer than a collector in the same network takes; what is not exported by then is dropped.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The most of an answer that is read: a collector says little.
-const MOST_ANSWER: u64 = 64 * 1024;
+/// How much of an answer is read: only its status matters.
+const MAX_ANSWER: u64 = 64 * 1024;
 
-/// Posts to collectors.
 #[derive(Debug)]
 pub(super) struct Post {
     tls: Arc<ClientConfig>,
 }
 
 impl Post {
-    /// Trusts what `tls` trusts.
     pub(super) fn new(tls: Arc<ClientConfig>) -> Self {
         Self { tls }
     }
@@ -36,9 +34,7 @@ impl Post {
         let secure = uri.scheme_str() == Some("https");
         let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let address = (bare, port).to_socket_addrs()?.next();
-        let address = address.ok_or_else(|| io::Error::other("the endpoint has no address"))?;
-        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        let stream = connect((bare, port).to_socket_addrs()?)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         let answer = if secure {
@@ -48,9 +44,21 @@ impl Post {
         } else {
             exchange(stream, request)?
         };
-        let status = status_of(&answer).ok_or_else(|| io::Error::other("the answer is no HTTP"))?;
+        let status = status_of(&answer).ok_or_else(|| io::Error::other("the answer is not HTTP"))?;
         Response::builder().status(status).body(Bytes::new()).map_err(io::Error::other)
     }
+}
+
+/// Connects to the first address that accepts: a collector on `localhost` may listen on IPv4 alone.
+fn connect(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
+    let mut failure = io::Error::other("the endpoint has no address");
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, PATIENCE) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
 }
 
 fn exchange(mut stream: impl Read + Write, request: &Request<Bytes>) -> io::Result<Vec<u8>> {
@@ -68,8 +76,8 @@ fn exchange(mut stream: impl Read + Write, request: &Request<Bytes>) -> io::Resu
     stream.write_all(request.body())?;
     stream.flush()?;
     let mut answer = Vec::new();
-    match stream.take(MOST_ANSWER).read_to_end(&mut answer) {
-        // Some end a connection without saying goodbye; what was read by then is the answer.
+    match stream.take(MAX_ANSWER).read_to_end(&mut answer) {
+        // Some close a TLS connection without its last message; what was read by then is the answer.
         Err(fault) if answer.is_empty() => Err(fault),
         _ => Ok(answer),
     }
@@ -84,5 +92,22 @@ fn status_of(answer: &[u8]) -> Option<u16> {
 impl HttpClient for Post {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         Ok(self.send(&request)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use super::*;
+
+    #[test]
+    fn a_collector_that_listens_on_the_second_address_of_its_name_is_reached() {
+        let listener = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let refusing = listener().local_addr().unwrap();
+        let listening = listener();
+        let address = listening.local_addr().unwrap();
+        assert_eq!(connect([refusing, address].into_iter()).unwrap().peer_addr().unwrap(), address);
+        assert!(connect([refusing].into_iter()).is_err() && connect([].into_iter()).is_err());
     }
 }
