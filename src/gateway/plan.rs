@@ -228,6 +228,52 @@ mod tests {
     }
 
     #[test]
+    fn no_more_are_opened_than_there_are_commands() {
+        let open = ShardView { links: 1, ..ShardView::default() };
+        let view = View { busy: 2, waiting: 1, ..view(vec![open.clone(), open, ShardView::default()]) };
+        assert_eq!(plan(&view, Instant::now()).dial, [2]);
+    }
+
+    #[test]
+    fn a_shard_that_failed_or_was_silent_is_dialled_after_every_good_one() {
+        let now = Instant::now();
+        let open = ShardView { links: 1, ..ShardView::default() };
+        let failed = ShardView { failures: 1, retry_at: Some(now), ..ShardView::default() };
+        let silent = ShardView { timeouts: 1, ..ShardView::default() };
+        for doubtful in [failed, silent] {
+            let view = |shards| View { busy: 1, waiting: 1, min_links: 1, ..view(shards) };
+            assert_eq!(plan(&view(vec![doubtful.clone(), open.clone()]), now).dial, [1], "{doubtful:?}");
+            let both = View { min_links: 2, ..view(vec![doubtful, ShardView::default()]) };
+            assert_eq!(plan(&both, now).dial, [1, 1, 0]);
+        }
+    }
+
+    #[test]
+    fn where_a_missing_shard_may_not_be_dialled_nothing_moves() {
+        let crowded = ShardView { links: 2, ..ShardView::default() };
+        let plan = plan(&view(vec![crowded, bad(Duration::from_secs(1))]), Instant::now());
+        assert!(plan.dial.is_empty(), "{plan:?}");
+    }
+
+    #[test]
+    fn the_last_link_on_a_shard_goes_only_where_enough_other_shards_have_one() {
+        let later = Instant::now() + IDLE_PATIENCE * 2;
+        let idle = ShardView { links: 1, idle_since: Some(Instant::now()), ..ShardView::default() };
+        let busy = ShardView { links: 2, ..ShardView::default() };
+        let needed = plan(&view(vec![busy, idle.clone(), ShardView::default()]), later);
+        assert!(needed.give_up.is_empty(), "{needed:?}");
+        assert_eq!(plan(&view(vec![idle.clone(), idle.clone(), idle]), later).give_up.len(), 1);
+    }
+
+    #[test]
+    fn an_idle_link_that_is_kept_for_payments_while_reads_wait_stays() {
+        let both = ShardView { links: 2, idle_since: Some(Instant::now()), ..ShardView::default() };
+        let view = View { min_links: 1, max_links: 2, busy: 1, waiting: 1, ..view(vec![both]) };
+        let plan = plan(&view, Instant::now() + IDLE_PATIENCE * 2);
+        assert!(plan.give_up.is_empty(), "{plan:?}");
+    }
+
+    #[test]
     fn where_one_link_is_all_a_waiting_payment_opens_a_second_and_a_waiting_read_does_not() {
         let now = Instant::now();
         let only =

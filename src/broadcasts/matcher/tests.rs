@@ -348,9 +348,55 @@ impl Log {
         }
     }
 
+    /// Whether nothing was lost without an entry or a gap, and no copy is an unmarked entry of its own.
+    fn is_whole(&self) -> bool {
+        let counts = [0, 1].into_iter().all(|text| {
+            let ([certain, marked], heard) = (self.entries[text], self.heard(text));
+            certain <= heard && heard <= certain + marked
+        });
+        let told = |made_ms| self.gaps_ms.iter().any(|(from, to)| (*from..=*to).contains(&made_ms));
+        let mut truths = self.truths.iter();
+        !self.invented && counts && truths.all(|truth| if truth.heard { truth.was_news } else { told(truth.made_ms) })
+    }
+
     fn heard(&self, text: usize) -> u64 {
         self.truths.iter().filter(|truth| truth.heard && truth.text == text).count() as u64
     }
+}
+
+/// Broadcasts of one text: the pause before each, and its delay on each shard.
+fn equal(broadcasts: &[(u64, [u64; 3])]) -> Vec<Made> {
+    broadcasts
+        .iter()
+        .map(|(pause_ms, delays_ms)| Made { pause_ms: *pause_ms, text: 0, delays_ms: *delays_ms })
+        .collect()
+}
+
+/// Random histories are seldom like these, in which something goes wrong where it is not looked at what another
+/// connection may have missed.
+#[test]
+fn what_one_connection_brings_tells_what_another_may_have_missed() {
+    let lives = [(1, 2872), (0, 0)].map(|(shard, opened_ms)| Life { opened_ms, ..steady(shard) });
+    let made = [(2761, [111, 0, 0]), (0, [0; 3]), (0, [0, 111, 0]), (716, [0, 395, 0]), (0, [0; 3])];
+    let log = play(&lives, &equal(&made), 0);
+    assert_eq!(log.entries[0], [log.heard(0), 0], "{log:?}");
+
+    let lives = [(0, 1545, 5249), (0, 309, 3808), (2, 637, 6668)].map(|(shard, opened_ms, lasts_ms)| Life {
+        opened_ms,
+        lasts_ms,
+        ..steady(shard)
+    });
+    let made = [
+        (0, [46, 0, 0]),
+        (328, [0; 3]),
+        (196, [0; 3]),
+        (1143, [0; 3]),
+        (274, [0; 3]),
+        (787, [0; 3]),
+        (244, [645, 0, 0]),
+    ];
+    let log = play(&lives, &equal(&made), 500);
+    assert!(log.is_whole(), "{log:?}");
 }
 
 proptest! {
@@ -362,20 +408,7 @@ proptest! {
         made in prop::collection::vec(made(SKEW_MS), 1..25),
     ) {
         let log = play(&lives, &made, 500);
-        prop_assert!(!log.invented, "{log:?}");
-        for text in [0, 1] {
-            let [certain, marked] = log.entries[text];
-            let heard = log.heard(text);
-            prop_assert!(certain <= heard && heard <= certain + marked, "{heard} {log:?}");
-        }
-        for truth in &log.truths {
-            if truth.heard {
-                prop_assert!(truth.was_news, "{log:?}");
-            } else {
-                let told = log.gaps_ms.iter().any(|(from, to)| (*from..=*to).contains(&truth.made_ms));
-                prop_assert!(told, "{truth:?} {log:?}");
-            }
-        }
+        prop_assert!(log.is_whole(), "{log:?}");
     }
 
     #[test]

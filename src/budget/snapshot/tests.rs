@@ -308,7 +308,10 @@ fn a_folder_that_is_moved_away_is_followed_and_nothing_is_made_in_its_place() {
 #[test]
 fn this_machine_says_which_start_it_is_of_and_its_clocks_run() {
     let clocks = Clocks::of_the_machine();
-    let (first, later) = ((clocks.now)(), (clocks.now)());
-    assert!(first.boot_id.is_some() && first.boot_id == later.boot_id, "{first:?}");
-    assert!(first.boot_ms > 0 && later.boot_ms >= first.boot_ms && first.wall_ms > 1_700_000_000_000);
+    let since_start = || u64::try_from(clock_gettime(ClockId::Boottime).tv_sec).unwrap();
+    let (before, first, later, after) = (since_start(), (clocks.now)(), (clocks.now)(), since_start());
+    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    assert_eq!((first.boot_id.as_deref(), &first.boot_id), (Some(boot_id.trim()), &later.boot_id));
+    assert!(later.boot_ms >= first.boot_ms && first.wall_ms > 1_700_000_000_000);
+    assert!(before <= first.boot_ms / 1000 && later.boot_ms / 1000 <= after, "{first:?} {later:?}");
 }
