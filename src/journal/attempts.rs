@@ -195,7 +195,7 @@ impl<R: Records> Draft<'_, R> {
         match known {
             Some(change) => change.record = record.clone(),
             None => {
-                self.changes.records.push(Change { before: Some(before), record: record.clone(), replaces_unreadable })
+                self.changes.records.push(Change { before: Some(before), record: record.clone(), replaces_unreadable });
             }
         }
     }

@@ -24,7 +24,6 @@ pub enum Create {
 /// Why a configuration is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidConfig {
-    /// No directory was named.
     #[error("the journal needs a directory")]
     NoDirectory,
     /// Callers repeat a payment for longer than this after a timeout.
@@ -54,13 +53,11 @@ impl Config {
         Self { create, ..self }
     }
 
-    /// The journal's directory.
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Whether a journal may be made.
     #[must_use]
     pub fn create(&self) -> Create {
         self.create

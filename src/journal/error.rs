@@ -38,39 +38,21 @@ pub enum JournalError {
 pub enum OpenError {
     /// Another process has it, or another journal of this process.
     #[error("the payment journal at {} is in use by another process", path.display())]
-    InUse {
-        /// The journal's directory.
-        path: PathBuf,
-    },
+    InUse { path: PathBuf },
     /// The file is not a payment journal.
     #[error("{} is not a payment journal; move it away or set another path", path.display())]
-    Foreign {
-        /// The file.
-        path: PathBuf,
-    },
+    Foreign { path: PathBuf },
     /// The file was written by a release whose records this one does not know.
     #[error(
         "the payment journal {} has format {found}, and this release reads up to format {known}: start the release that \
          wrote it, or a later one. Leave the file where it is: without it, keys that were used would sell again",
         path.display()
     )]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// What the file says.
-        found: u64,
-        /// The latest that this release reads.
-        known: u64,
-    },
+    Format { path: PathBuf, found: u64, known: u64 },
     /// The file is a journal and does not add up. It is not repaired over: its records are what keeps payments from
     /// being sent twice.
     #[error("the payment journal {} is damaged ({reason}); restore it from a copy, or move it away", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What does not add up.
-        reason: String,
-    },
+    Damaged { path: PathBuf, reason: String },
     /// The journal's file is missing, and what lies beside it says that there was one.
     #[error(
         "the payment journal {} is missing, but what lies beside it is there ({companions}): it was moved or deleted, and \
@@ -78,66 +60,39 @@ pub enum OpenError {
          set payments.journal to an empty folder",
         path.display()
     )]
-    Missing {
-        /// The file.
-        path: PathBuf,
-        /// What is there instead.
-        companions: String,
-    },
+    Missing { path: PathBuf, companions: String },
     /// There is no journal, and none is to be made.
     #[error(
         "there is no payment journal at {}, and payments.create is \"never\": is its disk mounted, is payments.journal \
          right? For the first start of all, set payments.create to \"if-empty\"",
         path.display()
     )]
-    Absent {
-        /// The file.
-        path: PathBuf,
-    },
+    Absent { path: PathBuf },
     /// A symbolic link on the way to the journal leads nowhere.
     #[error(
         "{} is a symbolic link to {}, which is not there: is its disk mounted? Nothing was made in its place",
         path.display(), target.display()
     )]
-    DanglingLink {
-        /// The link.
-        path: PathBuf,
-        /// Where it leads.
-        target: PathBuf,
-    },
+    DanglingLink { path: PathBuf, target: PathBuf },
     /// The file that was opened is no longer at its path.
     #[error(
         "the payment journal {} was moved or deleted, or its disk is gone, while the bridge ran: put it back",
         path.display()
     )]
-    Gone {
-        /// The file.
-        path: PathBuf,
-    },
+    Gone { path: PathBuf },
     /// Another file is at the path of the one that was opened.
     #[error(
         "another file was put in place of the payment journal {} while the bridge ran: put the first one back. A restart \
          goes on with the file that is there, and keys that are not in it sell again",
         path.display()
     )]
-    Replaced {
-        /// The file.
-        path: PathBuf,
-    },
+    Replaced { path: PathBuf },
     /// The lock file is no longer the one that this process has locked.
     #[error("the lock file {} was deleted or replaced: another bridge could start on the same journal", path.display())]
-    LockLost {
-        /// The lock file.
-        path: PathBuf,
-    },
+    LockLost { path: PathBuf },
     /// The disk or the file system refuses. It says nothing about the journal.
     #[error("the payment journal at {} cannot be opened: {}", path.display(), advice(source))]
-    Io {
-        /// What could not be opened.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    Io { path: PathBuf, source: std::io::Error },
 }
 
 /// What to do about a refusal of the system.

@@ -1,4 +1,4 @@
-//! A payment's name in the bridge.
+//! A payment's id in the bridge.
 //!
 //! It is the bridge's own and says nothing about the caller or the sale, since it stands in URLs and logs. Listings and
 //! their cursors go by it, so within one journal a later payment always has the greater id: [`Ids`] takes the time from
@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// A payment's name in the bridge: a version 7 UUID. Ids of one journal are in order of creation.
+/// A payment's id in the bridge: a version 7 UUID. Ids of one journal are in order of creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RecordId(Uuid);

@@ -10,19 +10,13 @@ use super::sale::Key;
 /// Which records to list.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
-    /// Only this instance's.
     pub instance: String,
-    /// Only this caller's.
     pub caller: Option<String>,
-    /// Only those under this key.
     pub idempotency_key: Option<String>,
-    /// Only those in this state.
     pub state: Option<RecordState>,
-    /// Only those of this point of sale.
     pub pos_id: Option<i64>,
     /// Only those created then or later, in milliseconds since the epoch.
     pub from_ms: Option<i64>,
-    /// Only those created before.
     pub to_ms: Option<i64>,
     /// Only those with a smaller id: where the page before this one ended.
     pub before: Option<RecordId>,
@@ -56,14 +50,11 @@ impl Page {
 /// A record as found.
 #[derive(Debug, PartialEq)]
 pub enum Listed {
-    /// It can be read.
     Record(Box<Record>),
-    /// It cannot.
     Unreadable(Box<Unreadable>),
 }
 
 impl Listed {
-    /// The payment's id.
     #[must_use]
     pub fn id(&self) -> RecordId {
         match self {
@@ -90,7 +81,6 @@ impl Listed {
         }
     }
 
-    /// The record, where it can be read.
     #[must_use]
     pub fn readable(self) -> Option<Record> {
         match self {
@@ -110,11 +100,9 @@ impl Listed {
 /// What is known of a record that cannot be read. Its key stays taken until a person settles it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable {
-    /// The payment's id.
     pub id: RecordId,
     /// Whose it is and under which key.
     pub key: Key,
-    /// The point of sale.
     pub pos_id: i64,
     /// When the key was reserved, in milliseconds since the epoch.
     pub created_ms: i64,

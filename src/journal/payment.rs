@@ -28,7 +28,6 @@ impl Reservation {
         Self { record, held }
     }
 
-    /// The payment's id.
     #[must_use]
     pub fn id(&self) -> RecordId {
         self.record.id
@@ -69,7 +68,6 @@ impl Dispatched {
         self
     }
 
-    /// The payment's id.
     #[must_use]
     pub fn id(&self) -> RecordId {
         self.id

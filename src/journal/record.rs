@@ -34,7 +34,6 @@ pub enum State {
 }
 
 impl State {
-    /// Every state, in their order.
     pub const ALL: [Self; 6] =
         [Self::Reserved, Self::Dispatching, Self::Booked, Self::Released, Self::Unknown, Self::Settled];
 
@@ -67,7 +66,6 @@ impl fmt::Display for State {
 /// Where a record is listed and counted: under the state of its payment, or as one that cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RecordState {
-    /// Its payment's state.
     Payment(State),
     /// The record is damaged, or was written by a later release.
     Unreadable,
@@ -80,7 +78,6 @@ impl From<State> for RecordState {
 }
 
 impl RecordState {
-    /// Every state, in their order.
     pub const ALL: [Self; 7] = [
         Self::Payment(State::Reserved),
         Self::Payment(State::Dispatching),
@@ -159,7 +156,6 @@ pub enum Finding {
 /// A person's decision on an unknown payment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// What it was found to be.
     pub outcome: Finding,
     /// Why, in the person's words.
     pub reason: String,
@@ -170,11 +166,9 @@ pub struct Verdict {
 /// A verdict as recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settlement {
-    /// What it was found to be.
     pub outcome: Finding,
     /// Why, in the person's words.
     pub reason: String,
-    /// Who decided.
     pub by: String,
     /// When, in milliseconds since the epoch.
     pub at_ms: i64,
@@ -185,9 +179,7 @@ pub struct Settlement {
 pub struct Contradiction {
     /// When it came, in milliseconds since the epoch.
     pub at_ms: i64,
-    /// What it says.
     pub says: Outcome,
-    /// Why it does not agree.
     #[serde(default)]
     pub why: Discrepancy,
 }
@@ -219,9 +211,7 @@ pub enum Discrepancy {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
-    /// See [`State::Reserved`].
     Reserved,
-    /// See [`State::Dispatching`].
     Dispatching,
     /// See [`State::Booked`]: the gateway's reply.
     Booked(#[serde(with = "raw")] Body),
@@ -295,17 +285,12 @@ pub struct Search {
 /// One attempt at a payment: a snapshot, true when it was read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// The payment's id.
     pub id: RecordId,
     /// Whose it is and under which key.
     pub key: Key,
-    /// What was sold.
     pub sale: Sale,
-    /// The sale's fingerprint.
     pub fingerprint: Fingerprint,
-    /// Where it stands.
     pub standing: Standing,
-    /// When it changed.
     pub times: Times,
     /// Counts the changes that a person decides by: what `If-Match` compares. See `attach` in [`super::state_machine`].
     pub revision: u64,

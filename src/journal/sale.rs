@@ -18,7 +18,6 @@ const ENCODING: &[u8] = b"concertpos-bridge/sale/1";
 /// Under what a payment is kept: the caller's own key, within the instance and the caller's name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Key {
-    /// The instance's name.
     pub instance: String,
     /// The name of the token that asks; a name outlives its tokens.
     pub caller: String,
@@ -47,7 +46,6 @@ impl Key {
 /// A sale as the gateway would book it. Kept in the record as evidence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sale {
-    /// The point of sale's id.
     pub pos_id: i64,
     /// The payment method: its id in canonical decimal, or the gateway's text.
     pub payment_method: String,

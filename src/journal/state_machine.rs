@@ -2,10 +2,10 @@
 //! an answer to every event.
 //!
 //! `Reserved → Dispatching → Booked | Released | Unknown → Settled`, and from `Unknown` also to `Booked` or `Released`
-//! when a late reply tells. The forces: the gateway books twice what is sent twice, so a state that might have been
+//! when a late reply tells. Three rules: the gateway books twice what is sent twice, so a state that might have been
 //! booked never frees its key by itself; a reply is the truth whenever it comes, so it resolves what is unknown, and takes
-//! back a refusal as long as the key was not used again; and a person's word stands once given, so what contradicts it
-//! is recorded beside it and changes nothing.
+//! back a refusal as long as the key was not used again; and a person's decision stands, so what contradicts it is recorded
+//! beside it and changes nothing.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -23,7 +23,7 @@ const MAX_CONTRADICTIONS: usize = 16;
 const MAX_CANDIDATES: usize = 256;
 
 /// The longest transaction that is kept, some twenty times what the gateway sends. A longer one cannot be shown, so the
-/// look is not complete.
+/// lookup is not complete.
 const MAX_CANDIDATE_BYTES: usize = 16 << 10;
 
 /// What can happen to a payment.
@@ -35,7 +35,6 @@ pub enum Event {
     Outcome(Outcome),
     /// The gateway told what became of it after its caller was answered.
     Late {
-        /// What it says.
         outcome: Outcome,
         /// Whether the key was used again since, by a payment that did not free it.
         key_used_again: bool,
@@ -47,12 +46,7 @@ pub enum Event {
     /// A start finds the record: its reply is no longer listened for.
     Restart,
     /// A person decides, having seen the given revision.
-    Settle {
-        /// The revision the person saw.
-        revision: u64,
-        /// The decision.
-        verdict: Verdict,
-    },
+    Settle { revision: u64, verdict: Verdict },
     /// The gateway's transactions were searched for an unknown outcome.
     Evidence(Lookup),
 }
@@ -60,7 +54,6 @@ pub enum Event {
 /// What an event did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// The record changed.
     Changed,
     /// Something was noted that no decision rests on: the revision is as it was.
     Noted,
@@ -595,7 +588,7 @@ mod tests {
         ]
     }
 
-    /// The arrows of the story at the top of this file, and no others.
+    /// The transitions at the top of this file, and no others.
     fn is_an_arrow(from: State, to: State) -> bool {
         use State::{Booked, Dispatching, Released, Reserved, Settled, Unknown};
         from == to

@@ -1,8 +1,8 @@
 //! What to ask the gateway about payments, and when. PURE: instants come in as arguments.
 //!
-//! Two kinds of tasks: a look at the transactions of a point of sale for its payments of unknown outcome, a few times
+//! Two kinds of tasks: a lookup of the transactions of a point of sale for its payments of unknown outcome, a few times
 //! with growing pauses; and the newest transaction of a point of sale that sells, so that the next payment there knows
-//! what was booked before it. One look serves all payments of its point of sale that are due.
+//! what was booked before it. One lookup serves all payments of its point of sale that are due.
 //!
 //! Everything has an end: a payment is struck off after [`LOOKS`] answers or [`MOST_MISSES`] attempts without one, and
 //! whatever does not fit goes without.

@@ -27,7 +27,7 @@ const LOCK: &str = "lock";
 /// Made by the file system itself in the root of a disk.
 const LOST_AND_FOUND: &str = "lost+found";
 
-/// Which file it is, whatever it is called.
+/// Which file it is, whatever its path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Identity {
     device: u64,

@@ -24,13 +24,9 @@ pub(crate) fn decode(id: RecordId, stored: &[u8]) -> Result<Record, String> {
 /// What can be read of a record that cannot be read whole.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Remains {
-    /// What was sold.
     pub(crate) sale: Sale,
-    /// The attempt before it.
     pub(crate) previous: Option<RecordId>,
-    /// When it changed.
     pub(crate) times: Times,
-    /// Whose it is.
     pub(crate) key: Key,
 }
 

@@ -15,11 +15,9 @@ use crate::journal::sale::{Fingerprint, Key};
 
 /// State, instance and id; caller, key, point of sale and time of creation in milliseconds.
 pub(crate) type StateKey = (u8, &'static str, u128);
-/// See [`StateKey`].
 pub(crate) type StateEntry = (&'static str, &'static str, i64, i64);
 /// Instance, caller, state and id; point of sale and time of creation in milliseconds.
 pub(crate) type CallerKey = (&'static str, &'static str, u8, u128);
-/// See [`CallerKey`].
 pub(crate) type CallerEntry = (i64, i64);
 /// Instance, idempotency key and caller.
 pub(crate) type CurrentKey = (&'static str, &'static str, &'static str);

@@ -5,9 +5,8 @@
 //! restart, because the header comes to name the new pages only after they were synced, so what a reopened file shows
 //! was on disk before, but for the header itself, which the next commit writes again. Batches share the two syncs.
 //!
-//! Records are under their id, spelled as `encoding` has it. Beside them: the current record of each key, the ids whose outcome is open, the
-//! ended ones by the journal's age at their end, and a count of each state, so that nothing on the way of a payment
-//! walks a table.
+//! Records are under their id, as `encoding` spells them. Beside them are the indexes of `index`, the ended ones by the
+//! journal's age at their end, and a count of each state, so that no payment waits for a walk of a table.
 
 use std::fmt;
 
@@ -66,8 +65,8 @@ pub(crate) fn is_small(table: &str) -> bool {
     [META.name(), COUNTS.name()].contains(&table)
 }
 
-/// Does `work` in one transaction. `Ok` means that it is on disk, and only then the log tells of it; on an error nothing
-/// of it is reported, though after a failed sync a reopened file may show it.
+/// Does `work` in one transaction. `Ok` means that it is on disk, and only then it is logged; on an error nothing of it is
+/// logged, though after a failed sync a reopened file may show it.
 pub(crate) fn commit<T>(
     database: &Database,
     contradictions: &Contradictions,

@@ -1,8 +1,7 @@
 //! Verifying the journal: in the background after a start, which itself cannot read a large file whole, and on request.
 //!
-//! In the background a few megabytes are compared at a time, each time on the pages that the last commit left, held
-//! against being written to for that long; between them it rests at least as long as it read, so that payments find the
-//! disk free. Damage that is found ends new payments: a key that cannot be found would sell again. What is known of
+//! In the background a few megabytes are compared at a time, each time on the pages of the last commit, which redb does not
+//! write to meanwhile; between them it rests at least as long as it read, so that payments find the disk free. Damage that is found ends new payments: a key that cannot be found would sell again. What is known of
 //! earlier ones is still answered, and outcomes are still recorded.
 
 use std::collections::BTreeMap;
@@ -42,7 +41,6 @@ const AGAIN: Duration = Duration::from_hours(24);
 /// Faults of records told of one journal; more tell nothing new.
 const MAX_FAULTS: usize = 100;
 
-/// Ends the thread.
 #[derive(Debug, Default)]
 pub(crate) struct Stop {
     stopped: Mutex<bool>,
@@ -63,7 +61,6 @@ impl Stop {
     }
 }
 
-/// What the thread needs.
 pub(crate) struct Background {
     pub(crate) path: PathBuf,
     pub(crate) view: Arc<View>,
@@ -85,7 +82,7 @@ impl Background {
         }
     }
 
-    /// Verifies all of it once; how long to wait before the next time, none where it was stopped.
+    /// Verifies all of it once. How long to wait before the next time; none where it was stopped.
     fn verify(&self) -> Option<Duration> {
         let (begun, mut verifier, mut told) = (Instant::now(), Verifier::default(), 0);
         loop {
@@ -130,7 +127,6 @@ impl Background {
 /// What a whole reading of a journal found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verification {
-    /// Its file.
     pub path: PathBuf,
     /// Its records, as far as they were counted.
     pub records: u64,

@@ -34,8 +34,8 @@ struct Held {
     kept: Kept,
     /// What is handed in and not committed, while commits are held.
     waiting: VecDeque<Job>,
-    is_held: bool,
-    is_closed: bool,
+    holds_commits: bool,
+    closed: bool,
 }
 
 #[derive(Clone, Default)]
@@ -52,7 +52,7 @@ impl Place for Memory {
     fn open(&self, clock: Arc<dyn Clock>) -> Journal {
         let (newest, age_ms) = {
             let mut held = self.0.lock();
-            held.is_closed = false;
+            held.closed = false;
             (held.kept.newest, held.kept.age_ms)
         };
         let age = Age::resume(age_ms, clock.monotonic());
@@ -71,11 +71,11 @@ impl Place for Memory {
     }
 
     fn hold_commits(&self) {
-        self.0.lock().is_held = true;
+        self.0.lock().holds_commits = true;
     }
 
     fn release_commits(&self) {
-        self.0.lock().is_held = false;
+        self.0.lock().holds_commits = false;
         loop {
             let Some(job) = self.0.lock().waiting.pop_front() else { break };
             job(&self.0);
@@ -204,10 +204,10 @@ impl MemoryStore {
         let store = self.clone();
         let job = move |_: &Mutex<Held>| drop(reply.send(work(&store)));
         let mut held = self.held.lock();
-        if held.is_closed {
+        if held.closed {
             return Box::pin(future::ready(Err(JournalError::Unavailable)));
         }
-        if held.is_held {
+        if held.holds_commits {
             held.waiting.push_back(Box::new(job));
         } else {
             drop(held);
@@ -218,7 +218,7 @@ impl MemoryStore {
 
     fn read<T: Send + 'static>(&self, look: impl FnOnce(&Kept) -> T) -> Reading<'static, T> {
         let held = self.held.lock();
-        let found = if held.is_closed { Err(JournalError::Unavailable) } else { Ok(look(&held.kept)) };
+        let found = if held.closed { Err(JournalError::Unavailable) } else { Ok(look(&held.kept)) };
         Box::pin(future::ready(found))
     }
 }
@@ -301,11 +301,11 @@ impl Store for MemoryStore {
     }
 
     fn is_available(&self) -> bool {
-        !self.held.lock().is_closed
+        !self.held.lock().closed
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
-        self.held.lock().is_closed = true;
+        self.held.lock().closed = true;
         Box::pin(future::ready(()))
     }
 }
