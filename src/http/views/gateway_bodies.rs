@@ -7,6 +7,8 @@
 
 #![expect(dead_code, reason = "read by the OpenAPI document alone")]
 
+#![expect(clippy::struct_field_names, reason = "the names are the gateway's own")]
+
 use std::borrow::Cow;
 
 use serde_json::Value;
