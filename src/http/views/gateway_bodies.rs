@@ -6,7 +6,6 @@
 //! document is made.
 
 #![expect(dead_code, reason = "read by the OpenAPI document alone")]
-
 #![expect(clippy::struct_field_names, reason = "the names are the gateway's own")]
 
 use std::borrow::Cow;
