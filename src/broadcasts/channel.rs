@@ -54,7 +54,6 @@ impl Broadcasts {
 
     /// Logs an event, unless the log is closed: the gap that the shutdown itself causes is not logged. Returns at once:
     /// subscriptions are woken by [`Broadcasts::announce`].
-    #[expect(clippy::must_use_candidate, reason = "most publishers do not need the id")]
     pub fn publish(&self, event: Event) -> Id {
         let mut state = self.shared.state();
         if state.closed {
