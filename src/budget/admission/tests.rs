@@ -94,6 +94,15 @@ fn nobody_overtakes_however_little_is_asked() {
 }
 
 #[test]
+fn points_that_came_back_are_not_held_against_their_token() {
+    let mut admission = admission();
+    let unwritten = granted(admission.enter(Tick(0), ask(Class::Caller("a"), 60, FOREVER)));
+    assert_eq!(admission.shares.given("a"), 60);
+    admission.give_back(Tick(0), unwritten);
+    assert_eq!(admission.shares.given("a"), 0);
+}
+
+#[test]
 fn whoever_leaves_hands_on_the_place_and_the_points() {
     let mut admission = admission();
     let half = granted(admission.enter(Tick(0), read(60, FOREVER)));
