@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn no_page_of_another_machine_is_answered_unless_invited() {
+    fn a_page_of_another_machine_is_refused_unless_it_is_in_cors_origins() {
         let from = |origin| [(HOST, "localhost"), (ORIGIN, origin)];
         assert!(ask(&from("http://localhost:3000"), &[]));
         for origin in ["null", "https://evil.example", "http://localhost.evil.example", "", "x://localhost"] {

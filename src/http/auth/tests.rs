@@ -57,7 +57,7 @@ fn a_token_may_do_what_its_scopes_say_where_its_instances_say() {
 }
 
 #[test]
-fn whatever_is_no_known_token_is_unauthenticated_and_challenged() {
+fn an_unknown_or_malformed_token_is_unauthenticated_and_challenged() {
     let auth = Auth::new(&config([("shop", token("s3cret", &["demo"], &[]))]), &keys(&[("demo", "")])).unwrap();
     let wrong: [&[&str]; 8] = [
         &[],
@@ -80,7 +80,7 @@ fn whatever_is_no_known_token_is_unauthenticated_and_challenged() {
 }
 
 #[test]
-fn what_is_no_bearer_token_is_told_what_is_wanted_and_is_no_guess() {
+fn a_header_without_a_bearer_token_is_challenged_and_not_throttled() {
     let auth = Auth::new(&config([("shop", token("s3cret", &["demo"], &[]))]), &keys(&[("demo", "")])).unwrap();
     for value in ["s3cret", "Basic s3cret", "Bearer"].repeat(50) {
         let problem = auth.by_header(&headers(&[value]), HERE).unwrap_err();
@@ -122,7 +122,7 @@ fn without_tokens_everyone_may_do_everything() {
 }
 
 #[test]
-fn a_configuration_nobody_can_use_or_that_confuses_names_is_refused() {
+fn a_configuration_without_callers_or_with_ambiguous_names_is_refused() {
     assert_eq!(Auth::new(&config([]), &keys(&[])).unwrap_err(), [AuthConfigError::NoCaller]);
     let both = config([("a", token("same", &[], &[])), ("b", token("same", &[], &[]))]);
     assert_eq!(Auth::new(&both, &keys(&[])).unwrap_err(), [AuthConfigError::SharedDigest("a".into(), "b".into())]);

@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn an_offer_that_nobody_knows_is_taken_out_of_each_request_and_nothing_else_changes() {
+    fn an_unknown_offer_is_removed_from_each_request_and_nothing_else_changes() {
         let java = "GET / HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nHost: a\r\nHTTP2-Settings: AAE\r\nUpgrade: h2c\r\n\r\n";
         let ignored = java.replace("Upgrade, HTTP2", "ignored, HTTP2");
         let mut offers = Offers::default();
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_and_what_is_no_whole_head_stays() {
+    fn a_known_offer_and_an_incomplete_head_are_left_alone() {
         for text in [
             "GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
             "GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c, WebSocket\r\n\r\n",
@@ -122,7 +122,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_but_options_of_connection_changes(
+        fn only_options_of_connection_change(
             lines in prop::collection::vec(prop_oneof![
                 "(?i)connection: ?(upgrade|keep-alive|x)?(, ?upgrade)?",
                 "(?i)upgrade: ?(h2c|websocket|irc)?",

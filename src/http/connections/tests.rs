@@ -22,7 +22,7 @@ fn pass(register: &Connections, seconds: u32) {
 }
 
 #[test]
-fn a_head_that_has_begun_has_to_come_on_a_kept_connection_too() {
+fn a_head_that_does_not_come_in_time_closes_its_connection_kept_alive_or_not() {
     let register = register(9);
     let [silent, slow, kept] = [(); 3].map(|()| register.enter().unwrap());
     slow.received();
@@ -42,7 +42,7 @@ fn a_head_that_has_begun_has_to_come_on_a_kept_connection_too() {
 }
 
 #[test]
-fn a_request_under_way_has_all_the_time_and_nothing_at_all_has_not() {
+fn a_connection_without_a_request_is_closed_after_a_while_and_one_with_a_request_is_not() {
     let register = register(9);
     let [silent, busy] = [(); 2].map(|()| register.enter().unwrap());
     let request = busy.request();
@@ -55,7 +55,7 @@ fn a_request_under_way_has_all_the_time_and_nothing_at_all_has_not() {
 }
 
 #[test]
-fn the_oldest_stranger_gives_way_then_the_oldest_known_that_is_idle_and_nobody_with_a_request() {
+fn the_oldest_anonymous_connection_is_evicted_then_the_oldest_idle_one_and_none_with_a_request() {
     let register = register(4);
     let [known, working] = [(); 2].map(|()| register.enter().unwrap());
     drop(known.request());
@@ -78,7 +78,7 @@ fn the_oldest_stranger_gives_way_then_the_oldest_known_that_is_idle_and_nobody_w
 }
 
 #[test]
-fn a_closed_socket_gives_its_place_back() {
+fn a_closed_socket_makes_room() {
     let register = register(1);
     let connection = register.enter().unwrap();
     let _request = connection.request();
@@ -88,7 +88,7 @@ fn a_closed_socket_gives_its_place_back() {
 }
 
 #[test]
-fn of_many_that_are_overdue_few_end_at_once_and_all_in_the_end() {
+fn of_many_overdue_connections_few_are_closed_at_once_and_all_in_the_end() {
     let register = register(2_000);
     let slow: Vec<_> = (0..1_000).map(|_| register.enter().unwrap()).collect();
     for one in &slow {
@@ -105,7 +105,7 @@ fn of_many_that_are_overdue_few_end_at_once_and_all_in_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn few_are_looked_at_as_often_as_many() {
+async fn a_few_connections_are_checked_as_often_as_many() {
     for count in [1, 3, 250] {
         let register = register(1_000);
         let watching = tokio::spawn(Arc::clone(&register).watch());
@@ -117,7 +117,7 @@ async fn few_are_looked_at_as_often_as_many() {
         let over = || slow.iter().filter(|one| one.is_closing()).count();
         sleep(Duration::from_secs(u64::from(HEAD_TIMEOUT_S))).await;
         assert_eq!(over(), 0, "of {count}");
-        // One to begin with, where nobody was there a moment ago, and one or two in which all are looked at.
+        // One second until the first check of these, and one or two in which all are checked.
         sleep(Duration::from_secs(4)).await;
         assert_eq!(over(), count);
         watching.abort();
@@ -125,13 +125,13 @@ async fn few_are_looked_at_as_often_as_many() {
 }
 
 #[test]
-fn strangers_have_three_quarters_of_all_places_and_the_oldest_gives_way_whatever_it_carries() {
+fn anonymous_connections_have_three_quarters_of_all_room_and_then_the_oldest_is_evicted_request_or_not() {
     let register = register(8);
-    let strangers: Vec<_> = (0..6).map(|_| register.enter().unwrap()).collect();
-    let requests: Vec<_> = strangers.iter().map(Connection::request).collect();
+    let anonymous: Vec<_> = (0..6).map(|_| register.enter().unwrap()).collect();
+    let requests: Vec<_> = anonymous.iter().map(Connection::request).collect();
     let newcomer = register.enter().unwrap();
-    assert!(strangers[0].is_closing() && strangers[0].is_aborted());
-    assert!(!strangers[1].is_closing() && !newcomer.is_closing());
+    assert!(anonymous[0].is_closing() && anonymous[0].is_aborted());
+    assert!(!anonymous[1].is_closing() && !newcomer.is_closing());
     assert_eq!(register.count(), (6, 0));
     drop(requests);
 }
@@ -143,7 +143,7 @@ fn one_caller_has_three_quarters_of_all_places_and_then_only_its_own_give_way() 
     assert!(own.iter().all(|one| one.claim("greedy")));
     let requests: Vec<_> = own.iter().map(Connection::request).collect();
     let (more, other) = (register.enter().unwrap(), register.enter().unwrap());
-    assert!(!more.claim("greedy"), "all its others have something to do");
+    assert!(!more.claim("greedy"), "all its others have a request");
     assert!(other.claim("quiet"));
     drop(requests);
     pass(&register, 2);
@@ -155,7 +155,7 @@ fn one_caller_has_three_quarters_of_all_places_and_then_only_its_own_give_way() 
 }
 
 #[test]
-fn who_takes_nothing_of_what_is_written_is_cut_in_time_and_who_takes_it_is_not() {
+fn a_peer_that_reads_nothing_is_cut_off_in_time_and_one_that_reads_is_not() {
     let register = register(9);
     let [slow, till, lively] = [(); 3].map(|()| register.enter().unwrap());
     let requests = [&slow, &till, &lively].map(Connection::request);
@@ -172,7 +172,7 @@ fn who_takes_nothing_of_what_is_written_is_cut_in_time_and_who_takes_it_is_not()
     drop(requests);
 }
 
-/// What is read now of a stranger's stream; nothing where it has to wait.
+/// What can be read of a stream at once; `None` where it has to wait.
 fn read_now(stream: &mut Bounded<tokio::io::DuplexStream>) -> Option<String> {
     let (mut space, mut context) = (vec![0; 64 * 1024], Context::from_waker(Waker::noop()));
     let mut buffer = ReadBuf::new(&mut space);
@@ -183,7 +183,7 @@ fn read_now(stream: &mut Bounded<tokio::io::DuplexStream>) -> Option<String> {
 }
 
 #[tokio::test]
-async fn of_all_that_a_stranger_sends_the_server_gets_one_head_at_a_time() {
+async fn of_all_that_an_anonymous_peer_sends_the_server_gets_one_head_at_a_time() {
     let connection = register(9).enter().unwrap();
     let (mut peer, ours) = tokio::io::duplex(64 * 1024);
     let mut stream = Bounded::new(ours, Arc::clone(&connection));
@@ -192,9 +192,9 @@ async fn of_all_that_a_stranger_sends_the_server_gets_one_head_at_a_time() {
     peer.write_all((sent.concat() + &body).as_bytes()).await.unwrap();
     for head in &sent[..2] {
         assert_eq!(read_now(&mut stream).as_deref(), Some(*head));
-        assert_eq!(read_now(&mut stream), None, "others have their turn");
+        assert_eq!(read_now(&mut stream), None, "others go first");
         let request = connection.request();
-        assert_eq!(read_now(&mut stream), None, "it is under way");
+        assert_eq!(read_now(&mut stream), None, "its request is in progress");
         drop(request);
     }
     assert_eq!(read_now(&mut stream).as_deref(), Some(sent[2]));
@@ -205,11 +205,11 @@ async fn of_all_that_a_stranger_sends_the_server_gets_one_head_at_a_time() {
     while let Some(more) = read_now(&mut stream) {
         rest += &more;
     }
-    assert!(rest == body, "it comes whole once it is known whose it is: {} of {}", rest.len(), body.len());
+    assert!(rest == body, "it comes whole once its caller has authenticated: {} of {}", rest.len(), body.len());
 }
 
 #[tokio::test]
-async fn of_another_protocol_a_stranger_s_next_piece_is_read_when_the_last_one_has_been_dealt_with() {
+async fn an_anonymous_upgraded_connection_is_read_only_once_the_last_piece_was_handled() {
     let connection = register(9).enter().unwrap();
     let (mut peer, ours) = tokio::io::duplex(512 * 1024);
     let mut stream = Bounded::new(ours, Arc::clone(&connection));
@@ -232,5 +232,5 @@ async fn of_another_protocol_a_stranger_s_next_piece_is_read_when_the_last_one_h
             Some(end) => return assert_eq!(end, ""),
         }
     }
-    panic!("what nobody looks at is read without end");
+    panic!("what is discarded is read without end");
 }

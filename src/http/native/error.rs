@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_told_to_come_back_at_once() {
+    fn retry_after_is_never_zero() {
         assert_eq!(ErrorReply::later("x", Duration::ZERO), ErrorReply::later("x", Duration::from_millis(1)));
     }
 }

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waited_for_a_place_is_told_that_something_may_have_been_missed() {
+    async fn a_connection_that_had_to_wait_is_told_that_broadcasts_may_have_been_missed() {
         let broadcasts = Broadcasts::new(Epoch::new(7), 8, SubscriberLimit::new(1, 1));
         let (mut first, mut second) = (NativeSubscription::Off, NativeSubscription::Off);
         first.start(&broadcasts, "one", Format::Json);
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_overtaken_is_told_so_and_at_the_end_nothing_more_is_heard() {
+    async fn a_connection_that_reads_too_slowly_is_overtaken_and_a_shutdown_ends_the_subscription() {
         let broadcasts = Broadcasts::new(Epoch::new(7), 1, SubscriberLimit::new(2, 2));
         let (mut slow, mut quick) = (NativeSubscription::Off, NativeSubscription::Off);
         slow.start(&broadcasts, "one", Format::Json);

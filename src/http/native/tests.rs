@@ -1,5 +1,5 @@
-//! Connections against a real server whose limits are short, over a bridge without a gateway: what holds whoever is
-//! behind. What needs a gateway is in `tests/native.rs`.
+//! Connections to a real server with short limits, over a bridge without a gateway. Tests that need a gateway are in
+//! `tests/native.rs`.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::http::{Config, native};
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What a frame without a key is answered with, whoever is behind.
+/// The answer to any frame: the bridge has no instance.
 const ANSWER: &str = r#"{"type":"error","result":{"error":"invalid_instance","code":0}}"#;
 
 type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
@@ -30,7 +30,7 @@ fn serve(limits: NativeLimits) -> (SocketAddr, ServerHandle) {
     serve_with(limits, Duration::from_secs(1))
 }
 
-/// A server whose system bears so long with peers that take nothing.
+/// `untaken` is how long the system waits for a peer that reads nothing.
 fn serve_with(limits: NativeLimits, untaken: Duration) -> (SocketAddr, ServerHandle) {
     let native = native::NativeConfig { limits, ..native::NativeConfig::default() };
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -48,7 +48,7 @@ async fn try_open(address: SocketAddr) -> Result<Client, tungstenite::Error> {
     connect_async(format!("ws://{address}/?instance=nowhere")).await.map(|(client, _)| client)
 }
 
-/// A connection that was greeted.
+/// A connection that has sent its first frame.
 async fn open(address: SocketAddr) -> Client {
     let mut client = try_open(address).await.unwrap();
     assert_eq!(text(&mut client).await, ANSWER);
@@ -117,14 +117,14 @@ async fn a_peer_that_answers_no_ping_is_closed_and_one_that_does_is_not() {
 }
 
 #[actix_web::test]
-async fn a_peer_that_does_not_read_is_closed_and_holds_up_nobody() {
+async fn a_peer_that_does_not_read_is_closed_and_delays_no_other() {
     let limits = NativeLimits { write: Duration::from_millis(200), ..NativeLimits::default() };
-    // The system itself bears with it.
+    // The system would wait longer.
     let (address, server) = serve_with(limits, Duration::from_mins(10));
     let mut slow = open(address).await;
     let mut quick = open(address).await;
     let flood = async {
-        // Until the bridge reads no more, and then until it has closed the connection.
+        // Until the bridge stops reading, and then until it has closed the connection.
         while slow.send(Message::text("hello")).await.is_ok() {}
     };
     let others = async {
@@ -138,7 +138,7 @@ async fn a_peer_that_does_not_read_is_closed_and_holds_up_nobody() {
 }
 
 #[actix_web::test]
-async fn a_peer_that_does_not_read_holds_no_place_for_longer_than_a_write_may_take() {
+async fn a_peer_that_does_not_read_holds_its_slot_no_longer_than_a_write_may_take() {
     let native = NativeLimits { write: Duration::from_millis(200), anonymous: 1, ..NativeLimits::default() };
     let (address, server) = serve_with(native, Duration::from_mins(10));
     let mut slow = open(address).await;
@@ -210,7 +210,7 @@ async fn a_frame_is_refused_when_its_length_is_announced_and_a_fault_of_the_prot
 }
 
 #[actix_web::test]
-async fn another_version_of_the_protocol_is_told_which_one_is_spoken() {
+async fn another_version_of_the_protocol_is_refused_with_the_supported_one() {
     let (address, server) = serve(NativeLimits::default());
     let mut raw = TcpStream::connect(address).await.unwrap();
     let head = "GET /?instance=nowhere HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
