@@ -11,7 +11,6 @@ use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::ChildStderr;
 use std::time::Duration;
 
 use collector::{Collector, Span};
@@ -43,7 +42,7 @@ const SALE: &str = "{\"PaymentMethod\":1,\"Products\":[{\"ID\":1,\"Amount\":2}],
 /// A gateway and a bridge that tells `collector` its traces and logs what its filter says.
 struct Service {
     bridge: Running,
-    log: BufReader<ChildStderr>,
+    log: std::thread::JoinHandle<String>,
     _gateway: Running,
     listen: String,
     _folder: tempfile::TempDir,
@@ -73,7 +72,11 @@ impl Service {
         ];
         let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let mut bridge = Running::start(&["serve"], &environment);
+        // Read as it comes: a full pipe would hold the bridge up.
         let log = BufReader::new(bridge.0.stderr.take().unwrap());
+        let log = std::thread::spawn(|| {
+            log.lines().map_while(Result::ok).fold(String::new(), |log, line| log + &line + "\n")
+        });
         wait_until("it listens", || TcpStream::connect(&listen).is_ok());
         Self { bridge, log, _gateway: gateway, listen, _folder: folder }
     }
@@ -91,7 +94,7 @@ impl Service {
     /// Ends it in order, so that nothing is left to be told; the whole log.
     fn end(self) -> String {
         self.bridge.signal("-TERM");
-        self.log.lines().map_while(Result::ok).fold(String::new(), |log, line| log + &line + "\n")
+        self.log.join().unwrap()
     }
 }
 

@@ -166,23 +166,28 @@ impl Instance {
     /// Refuses new commands, ends every stream of broadcasts once it has been sent what is logged, and waits for the commands
     /// under way. Bounded by what each of them is bounded by.
     pub async fn drain(&self) {
+        self.refuse_new();
+        self.commands.close();
+        self.commands.wait().await;
+    }
+
+    /// Closes its connections, and returns once what late frames told of payments is recorded. Without
+    /// [`drain`](Self::drain) before it, commands under way are cut off.
+    pub async fn stop(&self) {
+        self.refuse_new();
+        self.close_links.cancel();
+        self.drivers.close();
+        self.drivers.wait().await;
+        self.payments.late_frames_recorded().await;
+    }
+
+    fn refuse_new(&self) {
         if !self.shutdown.is_requested() {
             self.shutdown.request();
         }
         self.shutdown.refuse_new();
         // Streams have no end of their own that could be waited for.
         self.broadcasts.close();
-        self.commands.close();
-        self.commands.wait().await;
-    }
-
-    /// Closes its connections, and returns once what late frames told of payments is recorded. To be called after
-    /// [`drain`](Self::drain): a command that is still under way is cut off.
-    pub async fn stop(&self) {
-        self.close_links.cancel();
-        self.drivers.close();
-        self.drivers.wait().await;
-        self.payments.late_frames_recorded().await;
     }
 
     async fn until_shutdown(&self, work: impl Future<Output = ()>) {

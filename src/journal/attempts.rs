@@ -186,7 +186,9 @@ impl<R: Records> Draft<'_, R> {
         }
         match self.records.current(key)? {
             Stored::Readable(record) => Ok(self.changed(record.id).unwrap_or(Stored::Readable(record))),
-            stored => Ok(stored),
+            // This draft may have put a readable record in its place.
+            Stored::Unreadable(id) => Ok(self.changed(id).unwrap_or(Stored::Unreadable(id))),
+            Stored::Absent => Ok(Stored::Absent),
         }
     }
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use concertpos_simulator::{self as simulator, Action, Fault, Simulator};
-use futures_util::FutureExt;
 
 use super::*;
 use crate::broadcasts::{End, Since};
@@ -78,7 +77,8 @@ async fn an_instance_is_drained_and_stopped_while_another_goes_on_and_can_be_sta
     });
     eventually("the command is under way", || world.gateway.counts().command("getdeposit").received == 1).await;
     leaves.drain().await;
-    assert!(under_way.now_or_never().is_some_and(|reply| reply.unwrap().is_ok()), "it is waited for, and answered");
+    assert_eq!(world.gateway.counts().command("getdeposit").answered, 1, "it is waited for");
+    assert!(under_way.await.unwrap().is_ok(), "and its caller gets its reply");
     assert!(matches!(deposit(&leaves).await, Err(Error::ShuttingDown { .. })));
     let end = async {
         loop {

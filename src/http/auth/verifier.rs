@@ -2,7 +2,7 @@
 //!
 //! A [`Verifier`] is one authentication method. `Auth` (in `mod.rs`) holds the list of them and asks the first one that
 //! recognizes the credential. Throttling of addresses, limits, scopes and long connections are the same for all methods.
-//! To add one: a file here with the verifier and its settings, its line in `Verifiers::of`, its settings in `config.rs`,
+//! To add one: a file here with the verifier, its line in `Verifiers::of`, its settings in `config.rs`,
 //! and their reading in `src/config/auth.rs`.
 
 use std::fmt;
