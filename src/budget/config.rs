@@ -44,9 +44,9 @@ pub struct Config {
     pub scope: CounterScope,
     /// Points that only payments may use, where all commands share one counter.
     pub pay_reserve: u32,
-    /// How long a read may wait for points. The caller of [`Ledger::acquire`] makes a deadline of it.
+    /// How long a read may wait for points. The caller of `Ledger::acquire` makes a deadline of it.
     pub max_wait: Duration,
-    /// How long a payment may wait for points. The caller of [`Ledger::acquire`] makes a deadline of it.
+    /// How long a payment may wait for points. The caller of `Ledger::acquire` makes a deadline of it.
     pub pay_max_wait: Duration,
     /// What a payment does when its points are spent.
     pub payments: Payments,

@@ -40,7 +40,7 @@ pub(super) trait Records {
     fn current(&self, key: &Key) -> Result<Stored, Self::Error>;
 
     /// What a record that cannot be read is taken for when its payment is decided, and where it is listed: one of unknown
-    /// outcome, at the revision that [`Unreadable`](super::Unreadable) is settled by.
+    /// outcome, at the revision that [`Unreadable`] is settled by.
     fn recovered(&self, id: RecordId) -> Result<Option<(RecordState, Record)>, Self::Error>;
 }
 

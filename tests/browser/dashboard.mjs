@@ -218,6 +218,7 @@ try {
   await second.goto(`http://${pair}/`);
   await signIn(TOKEN);
   const choice = second.getByLabel("Instance");
+  await choice.locator("option", { hasText: "stage" }).waitFor({ state: "attached" });
   assert.deepEqual(await choice.locator("option").allTextContents(), ["demo", "stage"]);
   await choice.selectOption("stage");
   const cyton = second.locator(".shard", { has: second.getByRole("heading", { name: "cyton", exact: true }) });
