@@ -138,10 +138,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Bounded<T> {
                 // The server handles an incomplete head.
                 self.pass_on_next(self.read.len());
             } else {
-                if !self.read.is_empty() {
-                    // Once, to all that it may need: growing step by step would leave memory of each size behind.
-                    self.read.reserve(room);
-                }
                 self.read.extend_from_slice(piece.filled());
                 self.find_head();
             }
