@@ -84,7 +84,7 @@ impl Relay {
                     let (from, to) = (wall_clock(gap.from), wall_clock(gap.to));
                     let entry = Gap { from, to, reason: Reason::NoConnection };
                     tracing::info!(instance = &*self.instance, from = %entry.from, to = %entry.to,
-                        "broadcasts may have been missed: no connection was sure to hear them");
+                        "broadcasts may have been missed: no link was sure to receive them");
                     Event::Gap(entry)
                 }
                 Decision::Unreadable(at) => {
