@@ -42,9 +42,9 @@ impl Reload {
             }
         };
         // An instance that is not served yet opens nothing with its key.
-        let served = self.bridge.names();
+        let served = self.bridge.instances();
         let mut accepted: BTreeMap<String, SecretString> = config.accepted_gateway_keys();
-        accepted.retain(|instance, _| served.contains(instance));
+        accepted.retain(|instance, _| served.get(instance).is_some());
         self.auth
             .reload(&config.auth, &accepted)
             .map_err(|refusals| refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
@@ -54,7 +54,7 @@ impl Reload {
             certificates.replace(certificate);
         }
         for (name, instance) in &config.instances {
-            if let Ok(served) = self.bridge.instance(name) {
+            if let Some(served) = served.get(name) {
                 served.replace_key(&instance.api_key);
             } else {
                 tracing::warn!(instance = name, "a new instance is served after the next start");

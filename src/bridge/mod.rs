@@ -6,15 +6,16 @@ pub mod error;
 mod fair_acquire;
 pub mod freshness;
 mod instance;
+mod instance_map;
 pub mod metrics;
 mod pay;
 pub mod read;
 mod reconciliation;
 pub mod status;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arc_swap::{ArcSwap, Guard};
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
@@ -23,10 +24,11 @@ pub use freshness::CacheDirectives;
 #[cfg(test)]
 pub use instance::Parts;
 pub use instance::{Context, Instance, Settings};
+pub use instance_map::InstanceMap;
 pub use pay::Paid;
 pub use read::{Served, Status};
+use status::CacheStatus;
 pub use status::{BridgeStatus, PaymentCounts};
-use status::{CacheStatus, InstanceMetrics};
 
 use crate::cache::Cache;
 use crate::journal::{Journal, RecordState, State};
@@ -40,7 +42,7 @@ pub struct Bridge {
 
 #[derive(Debug)]
 struct Shared {
-    instances: BTreeMap<String, Arc<Instance>>,
+    instances: ArcSwap<InstanceMap>,
     cache: Arc<Cache>,
     journal: Journal,
     shutdown: Shutdown,
@@ -51,35 +53,25 @@ impl Bridge {
     /// These instances, over one cache and one journal.
     #[must_use]
     pub fn new(instances: Vec<Arc<Instance>>, cache: &Arc<Cache>, journal: &Journal, shutdown: Shutdown) -> Self {
-        let instances = instances.into_iter().map(|instance| (instance.name().to_string(), instance)).collect();
+        let instances = ArcSwap::from_pointee(instances.into_iter().collect());
         let (cache, journal, started) = (Arc::clone(cache), journal.clone(), Instant::now());
         Self { shared: Arc::new(Shared { instances, cache, journal, shutdown, started }) }
     }
 
     /// The instance of this name.
-    pub fn instance(&self, name: &str) -> Result<&Arc<Instance>, Error> {
-        self.shared.instances.get(name).ok_or(Error::UnknownInstance)
+    pub fn instance(&self, name: &str) -> Result<Arc<Instance>, Error> {
+        self.instances().get(name).cloned().ok_or(Error::UnknownInstance)
     }
 
-    /// All instances, in order of name.
-    pub fn instances(&self) -> impl Iterator<Item = &Arc<Instance>> {
-        self.shared.instances.values()
-    }
-
-    /// Their names, in order.
+    /// The instances that are served now. Cheap: no lock, and nothing is counted up. Not to be held across an await.
     #[must_use]
-    pub fn names(&self) -> Vec<String> {
-        self.shared.instances.keys().cloned().collect()
-    }
-
-    /// What each instance has counted, in order of name.
-    pub fn metrics(&self) -> impl Iterator<Item = (&str, InstanceMetrics<'_>)> {
-        self.instances().map(|instance| (&**instance.name(), instance.metrics()))
+    pub fn instances(&self) -> Guard<Arc<InstanceMap>> {
+        self.shared.instances.load()
     }
 
     /// Has every listener look again at whether it may listen.
     pub fn wake_listeners(&self) {
-        for instance in self.instances() {
+        for instance in self.instances().iter() {
             instance.broadcasts().wake();
         }
     }
@@ -87,7 +79,8 @@ impl Bridge {
     /// Whether a connection of every instance is open.
     #[must_use]
     pub fn has_gateway(&self) -> bool {
-        !self.shared.instances.is_empty() && self.instances().all(|instance| instance.is_connected())
+        let instances = self.instances();
+        !instances.is_empty() && instances.iter().all(|instance| instance.is_connected())
     }
 
     #[must_use]
@@ -105,7 +98,8 @@ impl Bridge {
     /// where there is no such shard.
     #[must_use]
     pub fn cordon(&self, shard: &str, cordoned: bool, wanted: impl Fn(&str) -> bool) -> Vec<String> {
-        let concerned = self.instances().filter(|instance| wanted(instance.name()));
+        let instances = self.instances();
+        let concerned = instances.iter().filter(|instance| wanted(instance.name()));
         concerned
             .filter(|instance| instance.cordon(shard, cordoned))
             .map(|instance| instance.name().to_string())
@@ -114,19 +108,22 @@ impl Bridge {
 
     /// Drains all instances at once; see [`Instance::drain`].
     pub async fn drain(&self) {
-        join_all(self.instances().map(|instance| instance.drain())).await;
+        let instances = self.shared.instances.load_full();
+        join_all(instances.iter().map(|instance| instance.drain())).await;
     }
 
     /// Stops all instances at once; see [`Instance::stop`].
     pub async fn stop(&self) {
-        join_all(self.instances().map(|instance| instance.stop())).await;
+        let instances = self.shared.instances.load_full();
+        join_all(instances.iter().map(|instance| instance.stop())).await;
     }
 
     /// The bridge at this moment. Instances for which `wanted` is false are left out, and with them whatever is told of all
     /// instances together.
     pub async fn overview(&self, wanted: impl Fn(&str) -> bool) -> BridgeStatus {
-        let whole = self.instances().all(|instance| wanted(instance.name()));
-        let instances = self.instances().filter(|instance| wanted(instance.name()));
+        let served = self.shared.instances.load_full();
+        let whole = served.iter().all(|instance| wanted(instance.name()));
+        let instances = served.iter().filter(|instance| wanted(instance.name()));
         let (copies, bytes) = self.shared.cache.size();
         BridgeStatus {
             version: env!("CARGO_PKG_VERSION"),
@@ -137,7 +134,7 @@ impl Bridge {
             cache: whole.then_some(CacheStatus { copies, bytes }),
             payments: if whole { self.payment_counts().await } else { None },
             // The instances share their places.
-            subscribers: whole.then(|| self.instances().next().map_or(0, |one| one.broadcasts().listeners() as u64)),
+            subscribers: whole.then(|| served.iter().next().map_or(0, |one| one.broadcasts().listeners() as u64)),
         }
     }
 

@@ -4,6 +4,7 @@
 //! [`Call::permit`], since only it knows its scope, and reads the body after that.
 
 use std::future::{Ready, ready};
+use std::sync::Arc;
 
 use actix_web::dev::Payload as RawPayload;
 use actix_web::web::{Data, Payload};
@@ -144,7 +145,7 @@ impl Call {
     }
 
     /// The instance that the path names.
-    pub fn served(&self) -> Result<&Instance, Problem> {
+    pub fn served(&self) -> Result<Arc<Instance>, Problem> {
         Ok(self.state.bridge.instance(&self.instance)?)
     }
 

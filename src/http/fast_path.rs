@@ -68,7 +68,7 @@ pub(super) fn lookup_fresh(request: &ServiceRequest) -> Option<Result<(HttpRespo
         let permitted = examined.and_then(|admitted| admitted.caller.permit(instance, Scope::Read).map(|()| admitted));
         outcome.insert(permitted).is_ok()
     };
-    let served = shared.bridge.instance(instance).ok()?.lookup_fresh(spec, pos_id, admitted);
+    let served = shared.bridge.instances().get(instance)?.lookup_fresh(spec, pos_id, admitted);
     match (served, outcome?) {
         (Some(served), Ok(admitted)) => Some(Ok((cached::answer(served), admitted))),
         (_, Err(problem)) => Some(Err(problem)),

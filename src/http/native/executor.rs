@@ -56,9 +56,8 @@ impl Executor {
         reply.map(|body| (Cow::Borrowed(spec.reply_event), body))
     }
 
-    fn instance(&self, spec: &'static Spec) -> Result<&Instance, ErrorReply> {
-        let instance = self.bridge.instance(&self.instance).map(|instance| &**instance);
-        instance.map_err(|error| self.error_reply(error, spec))
+    fn instance(&self, spec: &'static Spec) -> Result<Arc<Instance>, ErrorReply> {
+        self.bridge.instance(&self.instance).map_err(|error| self.error_reply(error, spec))
     }
 
     async fn read(&self, spec: &'static Spec, given: &Parameters) -> Result<Body, ErrorReply> {

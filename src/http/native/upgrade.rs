@@ -91,7 +91,7 @@ fn connection_info(target: &Target, state: &AppState, address: IpAddr) -> Connec
     let format = target.format.unwrap_or(Format::Json);
     let slug = state.config.native.slugs.get(&target.instance);
     let name = slug.unwrap_or(&target.instance);
-    let instance: Result<Arc<str>, ErrorReply> = if state.bridge.instance(name).is_err() {
+    let instance: Result<Arc<str>, ErrorReply> = if state.bridge.instances().get(name).is_none() {
         Err(ErrorReply::NO_INSTANCE)
     } else if target.format.is_none() {
         Err(ErrorReply::CONTENT_TYPE)

@@ -65,7 +65,8 @@ pub struct LastHeard {
 pub(super) async fn stream_events(request: HttpRequest) -> Result<HttpResponse, Problem> {
     let (call, admitted) = Call::for_stream(&request, MEDIA_TYPE)?;
     call.permit(Scope::Events)?;
-    let broadcasts = call.served()?.broadcasts();
+    let served = call.served()?;
+    let broadcasts = served.broadcasts();
     let (message, asked) = (call.query("message")?, call.query("last_event_id")?);
     // The address stays the same however often a client comes back; what it has heard since is in the header.
     let last_heard = last_heard(request.headers()).or(asked.filter(|id| !id.is_empty()));

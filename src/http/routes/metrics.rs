@@ -32,7 +32,7 @@ pub fn configure(config: &mut ServiceConfig) -> &mut ServiceConfig {
 async fn guarded(caller: Caller, shared: Data<AppState>) -> Result<HttpResponse, Problem> {
     caller.require(Scope::Operate)?;
     // They tell of every instance and every caller.
-    if !caller.may_reach_all(shared.bridge.names().iter().map(String::as_str)) {
+    if !caller.may_reach_all(shared.bridge.instances().names()) {
         return Err(Problem::new(&table::FORBIDDEN).detail("Metrics want a token that may use every instance."));
     }
     Ok(answer(shared).await)
@@ -69,7 +69,8 @@ impl Collector for Scrape {
         shared.metrics.encode(page)?;
         callers(page, &shared.auth)?;
         connections(page, shared)?;
-        let counted: Vec<_> = shared.bridge.metrics().collect();
+        let instances = shared.bridge.instances();
+        let counted: Vec<_> = instances.metrics().collect();
         gateway::encode(page, &counted.iter().map(|(name, counted)| (*name, counted.gateway)).collect::<Vec<_>>())?;
         budget::encode(page, &counted.iter().map(|(name, counted)| (*name, counted.budget)).collect::<Vec<_>>())?;
         bridge::encode(page, &counted.iter().map(|(name, counted)| (*name, counted.reads)).collect::<Vec<_>>())?;
