@@ -1,6 +1,5 @@
 //! The composition root: knows everybody, builds upward, drains downward.
 
-use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +9,10 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::bridge::{self, Bridge, Context as InstanceContext, Instance};
+use crate::bridge::{Bridge, Context as InstanceContext};
 use crate::broadcasts::SubscriberLimit;
 use crate::budget::snapshot::{self, Clocks};
-use crate::budget::{Ledger, Sent};
+use crate::budget::{Ledgers, Sent};
 use crate::cache::Cache;
 use crate::cache::store::Store;
 use crate::config::Config;
@@ -25,6 +24,7 @@ use crate::http::server::{Listeners, Parts, ServerHandle, Servers};
 use crate::journal::Journal;
 use crate::reload::Reload;
 use crate::shutdown::Shutdown;
+use crate::supervisor::{CommonSettings, Supervisor};
 
 /// How long links may take to say goodbye once everything else has ended.
 const GOODBYES: Duration = Duration::from_secs(2);
@@ -33,7 +33,6 @@ const GOODBYES: Duration = Duration::from_secs(2);
 pub struct App {
     addr: SocketAddr,
     admin_addr: Option<SocketAddr>,
-    bridge: Bridge,
     journal: Journal,
     servers: Servers,
     reload: Reload,
@@ -73,8 +72,9 @@ impl App {
             tasks.spawn(store.keep(Arc::clone(&cache), close.clone().cancelled_owned()));
         }
         let runtimes = Runtimes::expecting(http::workers());
-        let ledgers: BTreeMap<_, _> =
-            config.instances.keys().map(|name| (name.clone(), Ledger::new(config.limits.clone()))).collect();
+        let ledgers = Ledgers::new(config.limits.clone());
+        // Held until the instances hold them.
+        let held: Vec<_> = config.instances.iter().map(|(name, one)| ledgers.of(name, &one.slug)).collect();
         let folder = config.payments.directory();
         let (found, spending) = snapshot::begin(folder, ledgers.clone(), Clocks::of_the_machine(), |since_ms| {
             sent_since(&journal, since_ms)
@@ -83,46 +83,38 @@ impl App {
         say(&found);
         // Told to stop once the last exchange has ended, so that nothing is in flight any more.
         tasks.spawn(spending.keep(close.clone().cancelled_owned()));
+        let bridge = Bridge::new(Vec::new(), &cache, &journal, shutdown.clone());
         let context = InstanceContext {
-            cache: Arc::clone(&cache),
+            cache,
             journal: journal.clone(),
             dialer,
             runtimes: runtimes.clone(),
             subscribers: SubscriberLimit::new(config.events.max_subscribers, config.events.max_listeners),
             shutdown: shutdown.clone(),
         };
-        let instances = config.instances.into_iter().zip(ledgers.into_values()).map(|((name, instance), ledger)| {
-            let settings = bridge::Settings {
-                slug: instance.slug,
-                api_key: instance.api_key,
-                gateway: config.gateway.clone(),
-                max_wait: config.limits.max_wait,
-                pay_max_wait: config.limits.pay_max_wait,
-                broadcasts: config.events.clone(),
-            };
-            Instance::start(&name, settings, ledger, &context)
-        });
-        let bridge = Bridge::new(instances.collect::<Result<_, _>>()?, &cache, &journal, shutdown.clone());
+        let (shutdown_delay, shutdown_grace) = (config.server.shutdown_delay, config.server.shutdown_grace);
+        let common = CommonSettings {
+            gateway: config.gateway,
+            max_wait: config.limits.max_wait,
+            pay_max_wait: config.limits.pay_max_wait,
+            broadcasts: config.events,
+            shutdown_grace,
+        };
+        let supervisor = Supervisor::begin(bridge.clone(), context, ledgers, common, config.instances)?;
+        drop(held);
         let auth = Arc::new(auth);
-        let reload = Reload { bridge: bridge.clone(), auth: Arc::clone(&auth), certificates: certificates.clone() };
+        let reload = Reload {
+            bridge: bridge.clone(),
+            supervisor,
+            auth: Arc::clone(&auth),
+            certificates: certificates.clone(),
+            is_local: config.server.listen.ip().is_loopback(),
+        };
         let parts = Parts { bridge: bridge.clone(), auth, config: config.server.http, certificates };
         let servers = http::run(Listeners { callers, admin }, parts, move || runtimes.register())?;
         let watch = Arc::clone(&servers.connections).watch();
         tasks.spawn(close.clone().run_until_cancelled_owned(watch));
-        let (shutdown_delay, shutdown_grace) = (config.server.shutdown_delay, config.server.shutdown_grace);
-        Ok(Self {
-            addr,
-            admin_addr,
-            bridge,
-            journal,
-            servers,
-            reload,
-            shutdown,
-            close,
-            tasks,
-            shutdown_delay,
-            shutdown_grace,
-        })
+        Ok(Self { addr, admin_addr, journal, servers, reload, shutdown, close, tasks, shutdown_delay, shutdown_grace })
     }
 
     /// Where callers are served.
@@ -147,8 +139,8 @@ impl App {
     /// new, then nothing under way, then no links, and the server last. A second request to stop cuts that short with an
     /// error.
     pub async fn run(self) -> anyhow::Result<()> {
-        let Self { addr, admin_addr, bridge, journal, servers, shutdown, .. } = self;
-        let Self { close, tasks, shutdown_delay, shutdown_grace, .. } = self;
+        let Self { addr, admin_addr, journal, servers, shutdown, .. } = self;
+        let Self { close, tasks, reload, shutdown_delay, shutdown_grace, .. } = self;
         let handle = servers.callers.handle();
         let mut serving = tokio::spawn(servers.callers.serve());
         // Ends last: whoever watches wants to see the end too.
@@ -165,7 +157,7 @@ impl App {
         let stop = async {
             sleep(shutdown_delay).await;
             shutdown.refuse_new();
-            let in_order = stop_in_order(&handle, &bridge, &close, &tasks);
+            let in_order = stop_in_order(&handle, &reload, &close, &tasks);
             let cut_off = timeout(shutdown_grace + GOODBYES, in_order).await.is_err();
             journal.close().await;
             if let Some((admin, _)) = admin {
@@ -206,10 +198,13 @@ fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))
 }
 
-async fn stop_in_order(server: &ServerHandle, bridge: &Bridge, close: &CancellationToken, tasks: &TaskTracker) {
+async fn stop_in_order(server: &ServerHandle, reload: &Reload, close: &CancellationToken, tasks: &TaskTracker) {
+    let Reload { bridge, supervisor, .. } = reload;
+    // A reload that had begun has ended then, and none begins any more: what it started is drained with the others.
+    drop(supervisor.in_force().await);
     // Connections to the gateway live on the server's threads, so those end last. Until then callers are told that it is
     // shutting down.
-    bridge.drain().await;
+    tokio::join!(bridge.drain(), supervisor.ended());
     close.cancel();
     tasks.close();
     tokio::join!(bridge.stop(), tasks.wait());

@@ -33,6 +33,9 @@ pub mod journal {
 pub mod protocol {
     pub use crate::protocol::{Body, Command, Format, Parameters, Retention, command, frame, json5};
 }
+pub mod reload {
+    pub use crate::reload::{Difference, Reload};
+}
 pub mod settings {
     pub use crate::settings::EffectiveConfig;
 }

@@ -17,4 +17,5 @@ mod protocol;
 mod reload;
 mod settings;
 mod shutdown;
+mod supervisor;
 mod telemetry;

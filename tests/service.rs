@@ -76,14 +76,22 @@ impl Service {
 
     /// Waits for a line of the log that contains `part`.
     fn logged(&mut self, part: &str) {
+        self.line(part);
+    }
+
+    /// The first line of the log that contains `part`, once it is there.
+    fn line(&mut self, part: &str) -> String {
         let begun = Instant::now();
-        while !self.log.iter().any(|line| line.contains(part)) {
+        loop {
+            if let Some(line) = self.log.iter().find(|line| line.contains(part)).cloned() {
+                self.log.clear();
+                return line;
+            }
             assert!(begun.elapsed() < Duration::from_secs(20), "never logged: {part}\n{}", self.log.join("\n"));
             if let Ok(line) = self.lines.recv_timeout(Duration::from_millis(100)) {
                 self.log.push(line);
             }
         }
-        self.log.clear();
     }
 
     fn url(&self, path: &str) -> String {
@@ -169,7 +177,7 @@ fn tls_offers_http_1_1_alone_and_a_new_certificate_is_taken_at_sighup_without_dr
 
     std::fs::write(service.folder.path().join("tls.pem"), "no certificate").unwrap();
     service.bridge.signal("-HUP");
-    service.logged("stay as they were");
+    service.logged("stays as it was");
     assert!(Tls::connect(&service.listen, &first, "http/1.1").is_ok());
 
     let second = certificate(service.folder.path());
@@ -188,7 +196,7 @@ async fn sighup_rereads_tokens_and_a_bad_file_leaves_the_old_ones_in_force() {
     assert_eq!(status(&client, &url, "old-secret").await, 200);
     service.configure(&(token("shop", "new-secret", "\"read\"") + "nonsense = 1\n"));
     service.bridge.signal("-HUP");
-    service.logged("stay as they were");
+    service.logged("stays as it was");
     assert_eq!((status(&client, &url, "old-secret").await, status(&client, &url, "new-secret").await), (200, 401));
     certificate(service.folder.path());
     let at = |name: &str| service.folder.path().join(name).display().to_string();
@@ -197,9 +205,49 @@ async fn sighup_rereads_tokens_and_a_bad_file_leaves_the_old_ones_in_force() {
     service.configure(&(token("shop", "new-secret", "\"read\"") + &later));
     service.bridge.signal("-HUP");
     service.logged("TLS is switched on or off at the next start");
-    service.logged("reread and in force");
-    service.logged("\"settings\":\"server.deadline, limits.capacity\"");
+    service.logged("\"waits_for_restart\":\"server.deadline, limits.capacity\"");
     assert_eq!((status(&client, &url, "old-secret").await, status(&client, &url, "new-secret").await), (401, 200));
+}
+
+#[tokio::test]
+async fn sighup_tells_in_one_line_what_it_changed_and_is_refused_while_the_bridge_drains() {
+    let everywhere = "[auth.tokens.shop]\ninstances = [\"*\"]\nscopes = [\"read\"]\n";
+    let file = |instances: &str, secret: &str| format!("{instances}{everywhere}sha256 = [\"{}\"]\n", digest(secret));
+    let fest = "[instances.fest]\napi_key = \"k\"\n";
+    let mut service = Service::start(&(file(fest, "old") + "[server]\nshutdown_delay = \"1h\"\n"), &[]);
+    let (client, url) = (Client::new(), service.url("/v1/instances"));
+    assert_eq!(
+        client.get(&url).bearer_auth("old").send().await.unwrap().text().await.unwrap(),
+        r#"{"instances":["demo","fest"]}"#
+    );
+
+    let rest = "[server]\nshutdown_delay = \"1h\"\ndeadline = \"14s\"\n";
+    service.configure(&(file("[instances.new]\napi_key = \"k\"\n[instances.demo]\nslug = \"other\"\n", "new") + rest));
+    service.bridge.signal("-HUP");
+    let line = service.line("reread and in force");
+    for field in [
+        r#""added":"new""#,
+        r#""removed":"fest""#,
+        r#""changed":"demo.slug, auth.tokens.shop.sha256""#,
+        r#""waits_for_restart":"server.deadline""#,
+    ] {
+        assert!(line.contains(field), "{field} is not in {line}");
+    }
+    assert_eq!(
+        client.get(&url).bearer_auth("new").send().await.unwrap().text().await.unwrap(),
+        r#"{"instances":["demo","new"]}"#
+    );
+
+    service.configure(&file(fest, "new"));
+    service.bridge.signal("-TERM");
+    service.logged("draining");
+    service.bridge.signal("-HUP");
+    let line = service.line("stays as it was");
+    assert!(line.contains("the bridge is shutting down"), "{line}");
+    assert_eq!(
+        client.get(&url).bearer_auth("new").send().await.unwrap().text().await.unwrap(),
+        r#"{"instances":["demo","new"]}"#
+    );
 }
 
 /// A till of `instance` that showed `secret`, and was answered; or one that came with it in its URL.

@@ -91,8 +91,8 @@ impl Desk {
     fn identify(&self, parameters: &Value) -> Result<usize, Refusal> {
         let instance = self.instance.ok_or_else(|| Refusal::new("invalid_instance", 0))?;
         let given = parameters.given("api_key").ok_or_else(|| Refusal::new("missing_parameter_api", 3))?;
-        let right = self.world.config.instances.get(instance).map(|instance| instance.api_key.as_str());
-        if given.as_str() == right { Ok(instance) } else { Err(Refusal::new("api_key_mismatch", -1)) }
+        let is_right = self.world.is_api_key(instance, given.as_str());
+        if is_right { Ok(instance) } else { Err(Refusal::new("api_key_mismatch", -1)) }
     }
 
     fn strike(&self, command: &str, parameters: &Value) -> Option<Action> {

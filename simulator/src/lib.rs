@@ -205,6 +205,12 @@ impl Simulator {
         self.world.counters.reset();
     }
 
+    /// Gives an instance another key: from now on commands with the old one are refused, on open connections too.
+    pub fn replace_api_key(&self, instance: &str, api_key: &str) -> Result<(), Misuse> {
+        self.world.replace_api_key(self.world.instance(instance)?, api_key);
+        Ok(())
+    }
+
     /// Sets a price, spelled as it is to appear on the wire (`4.50`). Tells nobody: broadcast `updatepos` for that.
     pub fn set_product_price(&self, instance: &str, pos_id: i64, product_id: i64, price: &str) -> Result<(), Misuse> {
         self.change_product(instance, pos_id, product_id, &format!("{{Price: {price}}}"))
@@ -227,7 +233,7 @@ impl Simulator {
     pub async fn restarted(self, down: Duration) -> io::Result<Self> {
         self.end().await;
         sleep(down).await;
-        let config = Config { listen: self.addr, ..self.world.config.clone() };
+        let config = Config { listen: self.addr, instances: self.world.instances(), ..self.world.config.clone() };
         let (store, counters) = (Arc::clone(&self.world.store), Arc::clone(&self.world.counters));
         counters.nobody_is_connected();
         Self::over(config, store, counters).await

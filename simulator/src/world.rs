@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Misuse;
-use super::config::Config;
+use super::config::{Config, Instance};
 use super::counts::Counters;
 use super::faults::Faults;
 use super::limiter::Limiter;
@@ -39,6 +39,8 @@ pub(super) struct World {
     pub(super) stop: CancellationToken,
     pub(super) tasks: TaskTracker,
     dice: Mutex<fastrand::Rng>,
+    /// What commands have to carry, by index of the instance.
+    api_keys: Mutex<Vec<String>>,
 }
 
 impl World {
@@ -57,8 +59,31 @@ impl World {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             dice: Mutex::new(fastrand::Rng::with_seed(config.seed)),
+            api_keys: Mutex::new(config.instances.iter().map(|instance| instance.api_key.clone()).collect()),
             config,
         }
+    }
+
+    fn api_keys(&self) -> MutexGuard<'_, Vec<String>> {
+        self.api_keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether commands to this instance have to carry `given`.
+    pub(super) fn is_api_key(&self, instance: usize, given: Option<&str>) -> bool {
+        given.is_some() && self.api_keys().get(instance).map(String::as_str) == given
+    }
+
+    pub(super) fn replace_api_key(&self, instance: usize, api_key: &str) {
+        if let Some(known) = self.api_keys().get_mut(instance) {
+            api_key.clone_into(known);
+        }
+    }
+
+    /// The instances with the keys in force.
+    pub(super) fn instances(&self) -> Vec<Instance> {
+        let keys = self.api_keys();
+        let instances = self.config.instances.iter().zip(keys.iter());
+        instances.map(|(Instance { slug, .. }, key)| Instance { slug: slug.clone(), api_key: key.clone() }).collect()
     }
 
     fn dice(&self) -> MutexGuard<'_, fastrand::Rng> {

@@ -3,6 +3,7 @@
 //! [`Instance::start`] opens its connections; [`Instance::drain`] refuses what is new and waits for what was begun;
 //! [`Instance::stop`] closes its connections. All three work while other instances go on.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use secrecy::SecretString;
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -29,7 +31,7 @@ use crate::budget::{Class, Ledger, Quota, WindowStatus};
 use crate::cache::{Cache, Key as CopyKey, PasswordKey, PlainKey};
 use crate::clock::RETRY_SHORTLY;
 use crate::gateway::{self, Cause, Dialer, Pool, Priority, Runtimes};
-use crate::journal::{Filter, Journal, Key, Listed, Page, Record, RecordId, Sale, Verdict};
+use crate::journal::{Journal, Key, Record, RecordId, Sale, Verdict};
 use crate::protocol::{Body, Command, Parameters, Spec, command};
 use crate::shutdown::Shutdown;
 
@@ -52,6 +54,8 @@ pub struct Settings {
     /// How long a payment may wait before it is written.
     pub pay_max_wait: Duration,
     pub broadcasts: broadcasts::Config,
+    /// Shards that are taken out by hand.
+    pub cordoned: BTreeSet<String>,
 }
 
 /// What all instances share.
@@ -81,11 +85,15 @@ pub struct Parts {
 #[derive(Debug)]
 pub struct Instance {
     name: Arc<str>,
+    /// Its name at the gateway, by which the cache knows it too.
+    slug: Arc<str>,
     dispatch: Arc<Dispatch>,
     reader: Arc<Reader>,
     cache: Arc<Cache>,
     pub(super) payments: Arc<Payments>,
     passwords: PasswordKey,
+    /// The key at the gateway has changed.
+    key_replaced: Notify,
     metrics: Metrics,
     pay_max_wait: Duration,
     broadcasts: Broadcasts,
@@ -105,15 +113,21 @@ impl Instance {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn start(name: &str, settings: Settings, ledger: Ledger, context: &Context) -> std::io::Result<Arc<Self>> {
-        let Settings { slug, api_key, gateway, max_wait, pay_max_wait, broadcasts: log } = settings;
+        let Settings { slug, api_key, gateway, max_wait, pay_max_wait, broadcasts: log, cordoned } = settings;
         let broadcasts = Broadcasts::new(Epoch::random()?, log.history, context.subscribers.clone());
         let (cache, patience) = (Arc::clone(&context.cache), gateway.longest_silence());
-        let relay = Relay::new(name, cache, broadcasts.clone(), log.skew, patience);
+        let relay = Relay::new((name, &slug), cache, broadcasts.clone(), log.skew, patience);
         let grace = gateway.request_timeout;
         let pool = Pool::new(gateway, name, &slug, context.dialer.clone(), relay.event_sink());
         let parts =
             Parts { pool: pool.clone(), ledger, api_key, max_wait, pay_max_wait, broadcasts: broadcasts.clone() };
         let instance = Self::new(name, parts, &context.cache, &context.journal, &context.shutdown);
+        // Nobody listened until now: copies that an earlier instance of this slug left may be out of date.
+        context.cache.catalogue_changed(&instance.slug);
+        for shard in &cordoned {
+            // One that the gateway no longer has needs no cordon.
+            let _ = instance.cordon(shard, true);
+        }
         let tend = pool.tend(context.runtimes.clone(), instance.close_links.clone(), grace);
         instance.drivers.spawn(async {
             tokio::select! {
@@ -141,17 +155,20 @@ impl Instance {
         let Parts { pool, ledger, api_key, max_wait, pay_max_wait, broadcasts } = parts;
         let (name, cache, shutdown): (Arc<str>, _, _) = (Arc::from(name), Arc::clone(cache), shutdown.child());
         let (commands, passwords) = (TaskTracker::new(), PasswordKey::derived(&api_key));
+        let slug = Arc::from(pool.slug());
         let (api_key, replaced) = (ArcSwap::from_pointee(api_key), AtomicU64::new(0));
         let dispatch = Arc::new(Dispatch { pool, ledger, api_key, replaced, max_wait, shutdown: shutdown.clone() });
         let reader = Arc::new(Reader::new(Arc::clone(&dispatch), Arc::clone(&cache), commands.clone()));
         let payments = Payments::new(Arc::clone(&dispatch), journal.clone(), Arc::clone(&cache), Arc::clone(&name));
         Arc::new(Self {
             name,
+            slug,
             dispatch,
             reader,
             cache,
             payments: Arc::new(payments),
             passwords,
+            key_replaced: Notify::new(),
             metrics: Metrics::default(),
             pay_max_wait,
             broadcasts,
@@ -181,7 +198,8 @@ impl Instance {
         self.payments.late_frames_recorded().await;
     }
 
-    fn refuse_new(&self) {
+    /// Refuses new commands, and ends every stream of broadcasts once it has been sent what is logged.
+    pub fn refuse_new(&self) {
         if !self.shutdown.is_requested() {
             self.shutdown.request();
         }
@@ -200,6 +218,18 @@ impl Instance {
     #[must_use]
     pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// Its name at the gateway.
+    #[must_use]
+    pub fn slug(&self) -> &str {
+        &self.slug
+    }
+
+    /// How far it has come in stopping; it stops with the whole.
+    #[must_use]
+    pub fn shutdown(&self) -> &Shutdown {
+        &self.shutdown
     }
 
     /// Answers a read: from a copy where one will do, else from one fetch that all who ask for the same share.
@@ -231,7 +261,7 @@ impl Instance {
         pos_id: Option<i64>,
         admitted: impl FnOnce() -> bool,
     ) -> Option<Served> {
-        let key = PlainKey { instance: &self.name, command: spec.name, pos_id };
+        let key = PlainKey { instance: &self.slug, command: spec.name, pos_id };
         let served = Ok(self.reader.lookup_fresh(spec, &key).filter(|_| admitted())?);
         self.metrics.answered(&served);
         served.ok()
@@ -303,17 +333,6 @@ impl Instance {
         }
     }
 
-    /// The record of a payment of this instance.
-    pub async fn payment(&self, id: RecordId) -> Result<Listed, Error> {
-        let found = self.payments.journal.find(&self.name, id).await?;
-        found.filter(|found| found.key().instance == *self.name).ok_or(Error::UnknownPayment)
-    }
-
-    /// A page of records of payments, newest first.
-    pub async fn payments(&self, filter: Filter) -> Result<Page, Error> {
-        Ok(self.payments.journal.list(filter).await?)
-    }
-
     /// Settles an unknown payment by a person's decision.
     pub async fn settle(&self, id: RecordId, revision: u64, verdict: Verdict) -> Result<Record, Error> {
         Ok(self.payments.settle(id, revision, verdict).await?)
@@ -337,15 +356,28 @@ impl Instance {
         &self.broadcasts
     }
 
-    /// Commands written from now on carry this key at the gateway.
+    /// Commands written from now on carry this key at the gateway. A new one is tried at once: what was refused to the former
+    /// one is forgotten and asked again.
     pub fn replace_key(&self, api_key: &SecretString) {
+        let before = self.dispatch.api_key_number();
         self.dispatch.replace_key(api_key);
+        if self.dispatch.api_key_number() != before {
+            self.key_replaced.notify_one();
+            self.payments.reconciliation.retry_now();
+            self.dispatch.pool.retry_now();
+        }
     }
 
     /// Whether a connection is open.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.dispatch.pool.is_connected()
+    }
+
+    /// The shards that are taken out by hand.
+    #[must_use]
+    pub fn cordoned(&self) -> BTreeSet<String> {
+        self.dispatch.pool.cordoned()
     }
 
     /// Takes a shard out by hand, or puts it back; false where there is no such shard.
@@ -378,27 +410,32 @@ impl Instance {
     }
 
     /// Keeps the licence fresh, so that no caller ever waits for it: it is asked for once at start and then by its own
-    /// rhythm.
+    /// rhythm, and again with each new key.
     async fn keep_license(&self) {
         let Some(rule) = self.cache.rule("getlicense") else { return };
+        let mut directives = CacheDirectives::default();
         loop {
             let deadline = Instant::now() + LICENSE_RETRY;
             let spec = &command::GETLICENSE;
             let parameters = Parameters::default();
-            let served = self.read(spec, parameters, OWN_TURN, CacheDirectives::default(), deadline).await;
+            let served = self.read(spec, parameters, OWN_TURN, directives, deadline).await;
             let pause = match served.map(|served| served.status.ttl_s) {
                 // A fetch has no `ttl` of its own: it is as fresh as its rule says.
                 Ok(None) => rule.fresh,
                 Ok(Some(ttl_s)) => Duration::from_secs(u64::try_from(ttl_s).unwrap_or_default()),
                 Err(_) => Duration::ZERO,
             };
-            sleep(pause.max(LICENSE_RETRY)).await;
+            tokio::select! {
+                () = sleep(pause.max(LICENSE_RETRY)) => directives = CacheDirectives::default(),
+                // A copy would not tell whether the gateway takes the key.
+                () = self.key_replaced.notified() => directives = CacheDirectives { no_cache: true, ..CacheDirectives::default() },
+            }
         }
     }
 
     /// What the reply to a read is a copy of.
     fn key(&self, spec: &'static Spec, parameters: &Parameters) -> CopyKey {
-        CopyKey::new(&self.name, spec, parameters, &self.passwords)
+        CopyKey::new(&self.slug, spec, parameters, &self.passwords)
     }
 }
 

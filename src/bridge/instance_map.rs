@@ -1,6 +1,6 @@
 //! The instances that are served at one moment. Never changed: a reload puts another map in its place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::instance::Instance;
@@ -10,12 +10,17 @@ use super::status::InstanceMetrics;
 #[derive(Debug, Default)]
 pub struct InstanceMap {
     by_name: BTreeMap<String, Arc<Instance>>,
+    /// Those whose slug is not their name, and no other's: that would be ambiguous.
+    by_slug: BTreeMap<String, Arc<Instance>>,
 }
 
 impl FromIterator<Arc<Instance>> for InstanceMap {
     fn from_iter<I: IntoIterator<Item = Arc<Instance>>>(instances: I) -> Self {
-        let by_name = instances.into_iter().map(|instance| (instance.name().to_string(), instance)).collect();
-        Self { by_name }
+        let named = |instance: Arc<Instance>| (instance.name().to_string(), instance);
+        let by_name: BTreeMap<_, _> = instances.into_iter().map(named).collect();
+        let of_slug = |instance: &Arc<Instance>| (instance.slug().to_owned(), Arc::clone(instance));
+        let by_slug = by_name.values().map(of_slug).filter(|(slug, _)| !by_name.contains_key(slug)).collect();
+        Self { by_name, by_slug }
     }
 }
 
@@ -24,6 +29,19 @@ impl InstanceMap {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Arc<Instance>> {
         self.by_name.get(name)
+    }
+
+    /// The instance that the gateway calls so, or else the one of this name. A till knows only the slug.
+    #[must_use]
+    pub fn get_by_slug(&self, slug: &str) -> Option<&Arc<Instance>> {
+        self.by_slug.get(slug).or_else(|| self.get(slug))
+    }
+
+    /// The shards that all of them have taken out by hand: a further instance begins without them too.
+    #[must_use]
+    pub fn cordoned(&self) -> BTreeSet<String> {
+        let common = |some: BTreeSet<String>, others: BTreeSet<String>| some.intersection(&others).cloned().collect();
+        self.iter().map(|instance| instance.cordoned()).reduce(common).unwrap_or_default()
     }
 
     /// All instances, in order of name.

@@ -31,7 +31,7 @@ use status::CacheStatus;
 pub use status::{BridgeStatus, PaymentCounts};
 
 use crate::cache::Cache;
-use crate::journal::{Journal, RecordState, State};
+use crate::journal::{Filter, Journal, Listed, Page, Record, RecordId, RecordState, State, Verdict};
 use crate::shutdown::Shutdown;
 
 /// All instances that are served. Cheap to clone.
@@ -67,6 +67,38 @@ impl Bridge {
     #[must_use]
     pub fn instances(&self) -> Guard<Arc<InstanceMap>> {
         self.shared.instances.load()
+    }
+
+    /// Serves these instances from now on, and returns those that were served until now.
+    #[must_use]
+    pub fn replace(&self, instances: InstanceMap) -> Arc<InstanceMap> {
+        self.shared.instances.swap(Arc::new(instances))
+    }
+
+    /// Whether there are records of payments of an instance, which may be one that is no longer served.
+    pub async fn has_records(&self, instance: &str) -> Result<bool, Error> {
+        let filter = Filter { instance: instance.to_owned(), limit: 1, ..Filter::default() };
+        Ok(!self.shared.journal.list(filter).await?.records.is_empty())
+    }
+
+    /// The record of a payment of an instance, served or not.
+    pub async fn payment(&self, instance: &str, id: RecordId) -> Result<Listed, Error> {
+        let found = self.shared.journal.find(instance, id).await?;
+        found.filter(|found| found.key().instance == instance).ok_or(Error::UnknownPayment)
+    }
+
+    /// A page of records of payments, newest first.
+    pub async fn payments(&self, filter: Filter) -> Result<Page, Error> {
+        Ok(self.shared.journal.list(filter).await?)
+    }
+
+    /// Settles an unknown payment by a person's decision.
+    pub async fn settle(&self, instance: &str, id: RecordId, revision: u64, by: Verdict) -> Result<Record, Error> {
+        match self.instance(instance) {
+            Ok(served) => served.settle(id, revision, by).await,
+            // Its links are closed, so no late reply is listened for.
+            Err(_) => Ok(self.shared.journal.settle(id, revision, by).await?),
+        }
     }
 
     /// Has every listener look again at whether it may listen.

@@ -51,6 +51,8 @@ pub(super) struct Payments {
     pub(super) journal: Journal,
     pub(super) cache: Arc<Cache>,
     pub(super) instance: Arc<str>,
+    /// What the cache calls it: its name at the gateway.
+    slug: Arc<str>,
     pub(super) reconciliation: Reconciliation,
     /// Set-aside links that are listened to, by payment; ended when a person settles it.
     listening: Mutex<HashMap<RecordId, CancellationToken>>,
@@ -62,7 +64,8 @@ impl Payments {
     pub(super) fn new(dispatch: Arc<Dispatch>, journal: Journal, cache: Arc<Cache>, instance: Arc<str>) -> Self {
         let reconciliation = Reconciliation::new(Arc::clone(&dispatch), journal.clone(), Arc::clone(&instance));
         let (listening, listeners) = Default::default();
-        Self { dispatch, journal, cache, instance, reconciliation, listening, listeners }
+        let slug = Arc::from(dispatch.pool.slug());
+        Self { dispatch, journal, cache, instance, slug, reconciliation, listening, listeners }
     }
 
     /// Words of the gateway that did not agree with the record of their payment, since the start.
@@ -142,7 +145,7 @@ impl Payments {
         let too_late = Error::JournalUnavailable { retry_after: RETRY_SHORTLY };
         let paid = match self.dispatch.write_once(command, way, once, too_late).await {
             Ok(reply) => {
-                self.cache.sold(&self.instance, pos_id);
+                self.cache.sold(&self.slug, pos_id);
                 self.booked(dispatched, reply).await
             }
             Err(Unfinished::NotWritten(error)) => {
@@ -156,7 +159,7 @@ impl Payments {
                 told
             }
             Err(Unfinished::Unknown(lost)) => {
-                self.cache.sold(&self.instance, pos_id);
+                self.cache.sold(&self.slug, pos_id);
                 self.lost(dispatched, pos_id, lost).await
             }
         };
@@ -245,7 +248,7 @@ impl Payments {
     async fn late(&self, id: RecordId, pos_id: i64, ending: Ending) {
         let outcome = match ending {
             Ending::Reply(reply) => {
-                self.cache.sold(&self.instance, pos_id);
+                self.cache.sold(&self.slug, pos_id);
                 Outcome::Booked(reply)
             }
             Ending::Error(error) => Outcome::Released(Release::Refused(error)),

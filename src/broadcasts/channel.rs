@@ -31,8 +31,8 @@ pub enum Refused {
     /// This token has as many at this instance as it may.
     #[error("this token's limit of open subscriptions is reached")]
     Share,
-    /// The bridge is going down.
-    #[error("the bridge is shutting down")]
+    /// The bridge, or the instance, is shutting down.
+    #[error("the instance is shutting down")]
     Draining,
 }
 

@@ -25,6 +25,8 @@ const UPDATEPOS: &str = "updatepos";
 #[derive(Debug)]
 pub struct Relay {
     instance: Arc<str>,
+    /// What the cache calls it: its name at the gateway.
+    slug: Arc<str>,
     cache: Arc<Cache>,
     broadcasts: Broadcasts,
     matcher: Mutex<Matcher>,
@@ -36,14 +38,15 @@ impl Relay {
     /// Shards differ by less than `skew`, and a connection on which nothing comes any more is closed within `patience`.
     #[must_use]
     pub fn new(
-        instance: &str,
+        (instance, slug): (&str, &str),
         cache: Arc<Cache>,
         broadcasts: Broadcasts,
         skew: Duration,
         patience: Duration,
     ) -> Arc<Self> {
         let matcher = Mutex::new(Matcher::new(skew, patience, Instant::now()));
-        Arc::new(Self { instance: Arc::from(instance), cache, broadcasts, matcher, held: Notify::new() })
+        let (instance, slug) = (Arc::from(instance), Arc::from(slug));
+        Arc::new(Self { instance, slug, cache, broadcasts, matcher, held: Notify::new() })
     }
 
     /// Where the pool reports connection events.
@@ -67,7 +70,7 @@ impl Relay {
             }
         };
         if outcome.news && concerns_catalogue {
-            self.cache.catalogue_changed(&self.instance);
+            self.cache.catalogue_changed(&self.slug);
         }
         self.log(outcome);
         if matcher.due().is_some() {

@@ -29,8 +29,8 @@ pub enum End {
     /// It was so slow that the log no longer holds its next entry. It may resume, and is told what it lost.
     #[error("the listener was too slow")]
     Overtaken,
-    /// The bridge is shutting down. Everything logged before was received.
-    #[error("the bridge is shutting down")]
+    /// The bridge, or the instance, is shutting down. Everything logged before was received.
+    #[error("the instance is shutting down")]
     Draining,
 }
 
@@ -69,6 +69,12 @@ impl Subscription {
     #[must_use]
     pub fn is_reset(&self) -> bool {
         self.reset
+    }
+
+    /// Whether the log was closed, which ends all of its subscriptions.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.shared.state().closed
     }
 
     /// The next item. Cancel safe.

@@ -214,6 +214,11 @@ impl Ledger {
         Spending { scope: self.shared.config.scope, windows }
     }
 
+    /// Whether there is another clone of it.
+    pub(super) fn is_held_elsewhere(&self) -> bool {
+        Arc::strong_count(&self.shared) > 1
+    }
+
     /// For how long points are held after the end of their command.
     #[must_use]
     pub fn hold(&self) -> Duration {

@@ -12,12 +12,13 @@
 //!   ([`Ledger::closed_by_gateway`]).
 //!
 //! [`ledger`] finds a command's gate, a gate adds a lock and a clock to an admission, an admission is a [`window`] and its
-//! queue; [`snapshot`] carries what was spent over a restart, however the process ended.
+//! queue; [`Ledgers`] has the ledgers of all instances; [`snapshot`] carries what was spent over a restart, however the process ended.
 
 mod admission;
 mod config;
 mod gate;
 pub mod ledger;
+mod ledgers;
 pub mod metrics;
 mod queue;
 mod shares;
@@ -29,6 +30,7 @@ pub mod window;
 pub use config::{Config, CounterScope, Payments};
 pub use gate::{Denied, Permit};
 pub use ledger::{Ask, Ledger, Quota};
+pub use ledgers::Ledgers;
 pub use queue::Class;
 pub use spending::Sent;
 pub use status::WindowStatus;

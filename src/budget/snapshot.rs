@@ -15,7 +15,6 @@
 //! process's. Later files replace it by renaming, in the folder as it was opened at the start: if that is moved, the file is
 //! written at its new place, and nothing is created at the old one.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
@@ -32,6 +31,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::ledger::Ledger;
+use super::ledgers::Ledgers;
 use super::spending::{Dating, Drift, Moment, Sent, Snapshot};
 use crate::clock::unix_ms;
 
@@ -95,12 +95,12 @@ fn moment(boot_id: Option<Arc<str>>) -> Moment {
     Moment { boot_id, boot_ms: u64::try_from(boot_ms).unwrap_or_default(), wall_ms: unix_ms() }
 }
 
-/// Counts what the file in `folder` says was spent and what `sent_since` a date tells of payments, and writes there from
+/// Counts in `ledgers` what the file in `folder` says was spent and what `sent_since` a date tells of payments, and writes there from
 /// now on what is spent. `sent_since` gives none where payments cannot be read. Blocks for small files; call it before
 /// anything is asked, and [`SnapshotHandle::keep`] what it gives.
 pub fn begin(
     folder: &Path,
-    ledgers: BTreeMap<String, Ledger>,
+    ledgers: Ledgers,
     clocks: Clocks,
     sent_since: impl FnOnce(i64) -> Option<Vec<Sent>>,
 ) -> io::Result<(Found, SnapshotHandle)> {
@@ -118,25 +118,28 @@ pub fn begin(
     Ok((found, SnapshotHandle { stop, ended }))
 }
 
-/// Counts in `ledgers` what was spent; gives the file too, where it could be read.
+/// Counts in `ledgers` what was spent, also of instances that are not served now and may be added soon; gives the file too,
+/// where it could be read.
 fn count(
     read: io::Result<Option<Vec<u8>>>,
-    ledgers: &BTreeMap<String, Ledger>,
+    ledgers: &Ledgers,
     now: &Moment,
     sent_since: impl FnOnce(i64) -> Option<Vec<Sent>>,
 ) -> (Found, Option<Snapshot>) {
-    let (found, saved) = match read.map_err(|fault| fault.to_string()) {
+    let read = read.map_err(|fault| fault.to_string());
+    let read = read.and_then(|bytes| bytes.map(|bytes| Snapshot::decode(&bytes)).transpose());
+    for former in read.iter().flatten().flat_map(|saved| saved.instances().keys()) {
+        ledgers.add_former(former);
+    }
+    let (found, saved) = match read {
         Ok(None) => (Found::Absent, None),
-        Ok(Some(bytes)) => match Snapshot::decode(&bytes) {
-            Ok(saved) => (judge(&saved, ledgers, now), Some(saved)),
-            Err(reason) => (Found::Unreadable(reason), None),
-        },
+        Ok(Some(saved)) => (judge(&saved, &ledgers.by_instance(), now), Some(saved)),
         Err(reason) => (Found::Unreadable(reason), None),
     };
     let of = |instance: &str| saved.as_ref().and_then(|saved| saved.instances().get(instance));
     let away = saved.as_ref().and_then(|saved| saved.away(now)).unwrap_or_default();
     if found == Found::Counted {
-        for (instance, ledger) in ledgers {
+        for (instance, ledger) in &ledgers.by_instance() {
             if let Some(spending) = of(instance) {
                 ledger.restore(spending, away);
             }
@@ -144,9 +147,14 @@ fn count(
         return (found, saved);
     }
     let dating = Dating::new(now, saved.as_ref());
-    let hold = ledgers.values().map(Ledger::hold).max().unwrap_or_default();
-    let sent = sent_since(dating.date_ms(hold));
-    for (instance, ledger) in ledgers {
+    let sent = sent_since(dating.date_ms(ledgers.hold()));
+    for payment in sent.iter().flatten() {
+        ledgers.add_former(&payment.instance);
+    }
+    if found != Found::Absent {
+        ledgers.assume_spent_by_others();
+    }
+    for (instance, ledger) in &ledgers.by_instance() {
         let ages = |sent: &Vec<Sent>| {
             let own = sent.iter().filter(|payment| payment.instance == *instance);
             own.map(|payment| dating.age(payment.at_ms)).collect::<Vec<_>>()
@@ -162,8 +170,11 @@ fn count(
     (found, saved)
 }
 
-fn judge(saved: &Snapshot, ledgers: &BTreeMap<String, Ledger>, now: &Moment) -> Found {
-    let fits = |(instance, spending)| ledgers.get(instance).is_none_or(|ledger| ledger.counts_like(spending));
+fn judge(saved: &Snapshot, ledgers: &[(String, Ledger)], now: &Moment) -> Found {
+    let fits = |(instance, spending): (&String, _)| {
+        let mut own = ledgers.iter().filter(|(name, _)| name == instance);
+        own.all(|(_, ledger)| ledger.counts_like(spending))
+    };
     if saved.away(now).is_none() {
         Found::WithoutBootId
     } else if saved.is_clean() && saved.instances().iter().all(fits) {
@@ -227,7 +238,7 @@ impl SnapshotFile {
 #[derive(Debug)]
 struct Writer {
     file: SnapshotFile,
-    ledgers: BTreeMap<String, Ledger>,
+    ledgers: Ledgers,
     clocks: Clocks,
     drift: Drift,
     /// What the file said last, while it says that nothing is spent.
@@ -275,8 +286,7 @@ impl Writer {
         let now = (self.clocks.now)();
         self.drift.note(&now);
         let wall_ahead_ms = self.drift.least().unwrap_or_default();
-        let spent = self.ledgers.iter().map(|(instance, ledger)| (instance.clone(), ledger.spent()));
-        let spent: BTreeMap<_, _> = spent.collect();
+        let spent = self.ledgers.spent();
         let empty = spent.values().all(|spending| spending.windows.is_empty());
         let says_so = |last: Empty| last.clean == clean && last.wall_ahead_ms.abs_diff(wall_ahead_ms) < NOTEWORTHY_MS;
         if empty && self.last.is_some_and(says_so) {

@@ -36,6 +36,20 @@ pub struct Spending {
     pub windows: BTreeMap<String, Spent>,
 }
 
+impl Spending {
+    /// Adds what another ledger has spent, as if one had spent both.
+    pub(super) fn add(&mut self, other: Self) {
+        for (command, Spent { in_flight, ended, closed_for_ms }) in other.windows {
+            let known = self.windows.entry(command).or_default();
+            known.in_flight = known.in_flight.saturating_add(in_flight);
+            known.ended.extend(ended);
+            // The oldest first.
+            known.ended.sort_by_key(|(_, age_ms)| std::cmp::Reverse(*age_ms));
+            known.closed_for_ms = known.closed_for_ms.max(closed_for_ms);
+        }
+    }
+}
+
 /// One moment by the machine's clocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Moment {

@@ -95,6 +95,13 @@ impl Epochs {
         }
     }
 
+    /// Forgets whatever is about this instance.
+    pub(super) fn forget(&mut self, instance: &str) {
+        self.eras.retain(|subject, _| match subject {
+            Subject::Catalogue(of) | Subject::Sales(of, _) => **of != *instance,
+        });
+    }
+
     /// Ends the epoch in force.
     pub(super) fn end(&mut self, subject: Subject, now: Instant) {
         self.eras.entry(subject).or_default().end(now);

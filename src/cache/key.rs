@@ -26,6 +26,7 @@ type Name = &'static str;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "StoredKey", into = "StoredKey")]
 pub struct Key {
+    /// The instance's name at the gateway, whose replies these are whatever the bridge calls it.
     pub instance: Arc<str>,
     pub command: Name,
     /// The point of sale, where the command is about one.

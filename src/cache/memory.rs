@@ -172,6 +172,18 @@ impl Cache {
         self.copies.invalidate(key);
     }
 
+    /// Forgets all of an instance that is no longer served: copies, in memory and on disk, refusals and epochs. No command of it
+    /// may be under way.
+    pub fn forget(&self, instance: &str) {
+        for (key, _) in self.copies.iter().filter(|(key, _)| *key.instance == *instance) {
+            self.copies.invalidate(&*key);
+        }
+        for (key, _) in self.refusals.iter().filter(|(key, _)| *key.instance == *instance) {
+            self.refusals.invalidate(&*key);
+        }
+        self.epochs().forget(instance);
+    }
+
     /// Remembers for a short while that the gateway refused exactly this, asked with the instance's key of this number.
     pub fn refuse(&self, key: Key, error: GatewayError, api_key: u64) {
         self.refusals.insert(key, (api_key, error));

@@ -1,8 +1,7 @@
-//! `serve`: the bridge, and SIGHUP, which rereads tokens, certificates and the instances' keys.
+//! `serve`: the bridge, and SIGHUP, which rereads instances, tokens and certificates.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -12,7 +11,7 @@ use super::common::{Failure, load, until_stopped};
 use crate::app::App;
 use crate::config::Config;
 use crate::gateway;
-use crate::reload::{self, Reload};
+use crate::reload::{self, Difference, Reload};
 use crate::settings::{ConfigError, EffectiveConfig};
 use crate::telemetry::{self, Traces};
 
@@ -62,32 +61,53 @@ fn raise_open_files() {
     }
 }
 
-/// Rereads the configuration at each hangup, for as long as it is polled. `started` is the file and what was in force at
-/// the start.
+/// Rereads the configuration at each hangup, for as long as it is polled. Hangups during a reload are one more reload after it.
+/// `started` is the file and what was in force at the start.
 async fn reload_on(mut hangups: Signal, reload: Reload, started: (Option<PathBuf>, EffectiveConfig)) {
-    let started = Arc::new(started);
+    let (file, at_start) = started;
+    let mut in_force = at_start.clone();
     while hangups.recv().await.is_some() {
-        let (reload, started) = (reload.clone(), Arc::clone(&started));
+        let path = file.clone();
         // Reads files: not on a thread that serves.
-        let reread = tokio::task::spawn_blocking(move || {
-            let (config, printed) = load(started.0.as_deref()).map_err(|failure| failure.to_string())?;
-            reload.apply(&config)?;
-            warn_of(&printed);
-            let changed = printed.changed_since(&started.1).into_iter();
-            Ok(changed.filter(|key| !reload::is_reread(key)).collect::<Vec<_>>().join(", "))
-        });
-        match reread.await.unwrap_or_else(|panicked| Err(panicked.to_string())) {
-            Ok(waiting) => {
-                tracing::info!("tokens, certificates and keys reread and in force");
-                if !waiting.is_empty() {
-                    tracing::warn!(settings = waiting, "changed, and in force only after the next start");
-                }
+        let read = tokio::task::spawn_blocking(move || load(path.as_deref()).map_err(|failure| failure.to_string()));
+        let read = read.await.unwrap_or_else(|panicked| Err(panicked.to_string()));
+        let applied = match read {
+            Ok((config, printed)) => reload.apply(&config).await.map(|difference| (difference, printed)),
+            Err(why) => Err(why),
+        };
+        match applied {
+            Ok((difference, printed)) => {
+                warn_of(&printed);
+                tell(difference, &printed, (&in_force, &at_start));
+                in_force = printed;
             }
             Err(why) => {
                 // One line, however many faults there are.
                 let why = why.trim().replace('\n', "; ");
-                tracing::error!(%why, "tokens, certificates and keys stay as they were: the configuration cannot be used");
+                tracing::error!(%why, "the configuration in force stays as it was: the new one cannot be used");
             }
         }
+    }
+}
+
+/// Logs what a reload changed, and what waits.
+fn tell(difference: Difference, printed: &EffectiveConfig, (in_force, at_start): (&EffectiveConfig, &EffectiveConfig)) {
+    let Difference { added, removed, mut changed } = difference;
+    let reread = printed.changed_since(in_force).into_iter().filter(|key| reload::is_reread(key));
+    // Those of instances are in the difference, secrets included.
+    changed.extend(reread.filter(|key| !key.starts_with("instances.")).map(str::to_owned));
+    let waits = printed.changed_since(at_start).into_iter().filter(|key| !reload::is_reread(key));
+    let waits_for_restart = waits.collect::<Vec<_>>().join(", ");
+    let (added, removed, changed) = (added.join(", "), removed.join(", "), changed.join(", "));
+    if waits_for_restart.is_empty() {
+        tracing::info!(added, removed, changed, waits_for_restart, "configuration reread and in force");
+    } else {
+        tracing::warn!(
+            added,
+            removed,
+            changed,
+            waits_for_restart,
+            "configuration reread and in force, but for settings that wait for a restart"
+        );
     }
 }

@@ -64,16 +64,6 @@ fn refuse_shared_slugs(section: &mut Section<'_>, instances: &BTreeMap<String, I
     }
 }
 
-/// Instances by their slugs, where those differ from their names. A slug that is also another's name is left out: it is
-/// ambiguous.
-pub(super) fn by_slug(instances: &BTreeMap<String, Instance>) -> BTreeMap<String, String> {
-    instances
-        .iter()
-        .filter(|(_, instance)| !instances.contains_key(&instance.slug))
-        .map(|(name, instance)| (instance.slug.clone(), name.clone()))
-        .collect()
-}
-
 fn api_key(section: &mut Section<'_>) -> SecretString {
     let errors_before = section.errors();
     let given = section.secret("api_key");
@@ -101,21 +91,4 @@ fn api_key(section: &mut Section<'_>) -> SecretString {
 fn is_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     name.bytes().next().is_some_and(plain) && name.bytes().all(|byte| plain(byte) || b"-_".contains(&byte))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_slug_names_its_instance_where_it_names_no_other() {
-        let instance =
-            |slug: &str| Instance { slug: slug.to_owned(), api_key: SecretString::default(), accept_gateway_key: true };
-        let given = [("fest", "Fest.2026"), ("plain", "plain"), ("b", "c"), ("c", "other")];
-        let instances = given.map(|(name, slug)| (name.to_owned(), instance(slug))).into();
-        assert_eq!(
-            by_slug(&instances),
-            [("Fest.2026", "fest"), ("other", "c")].map(|(slug, name)| (slug.to_owned(), name.to_owned())).into()
-        );
-    }
 }

@@ -73,7 +73,6 @@ impl Config {
         server.http.native = http::native::NativeConfig {
             hearing: events.native,
             shards: gateway.shards.clone(),
-            slugs: instances::by_slug(&instances),
             ..http::native::NativeConfig::default()
         };
         if auth.mode == Mode::None && !server.listen.ip().is_loopback() {

@@ -8,6 +8,7 @@
 //! One task a pool, [`Pool::tend`], opens and closes connections as [`plan`](super::plan) decides, for as long as the
 //! program runs.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,6 +66,19 @@ impl Pool {
     #[must_use]
     pub fn instance(&self) -> &str {
         &self.shared.instance
+    }
+
+    /// Its name at the gateway.
+    #[must_use]
+    pub fn slug(&self) -> &str {
+        &self.shared.slug
+    }
+
+    /// The shards that are taken out by hand.
+    #[must_use]
+    pub fn cordoned(&self) -> BTreeSet<String> {
+        let state = self.shared.state();
+        state.shards.iter().filter(|shard| shard.cordoned).map(|shard| shard.name.clone()).collect()
     }
 
     /// Opens and closes connections as planned until `stop`, then refuses new commands, waits for exchanges under way no
@@ -217,6 +231,15 @@ impl Pool {
         drop(state);
         self.shared.changed.notify_one();
         found.is_some()
+    }
+
+    /// Dials the shards at once that refused this instance: what they refused may have been mended. The pauses that all
+    /// instances keep for a shard that cannot be reached stay.
+    pub fn retry_now(&self) {
+        for shard in &mut self.shared.state().shards {
+            shard.health.retry_now();
+        }
+        self.shared.changed.notify_one();
     }
 
     #[must_use]

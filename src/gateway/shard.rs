@@ -132,6 +132,12 @@ impl Health {
         self.probe_at = None;
     }
 
+    /// What failed may have been mended: it may be dialled at once.
+    pub fn retry_now(&mut self) {
+        self.retry_at = None;
+        self.hung = false;
+    }
+
     /// An open connection ended without being told to. One that had `proved` itself, by completing an exchange, is
     /// replaced almost at once; a shard that accepts and drops is paused for as one that refuses, but is not bad.
     pub fn lost(&mut self, now: Instant, proved: bool, jitter: f64) {

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use concertpos_bridge::internals::app::App;
 use concertpos_bridge::internals::config::Config;
+use concertpos_bridge::internals::reload::{Difference, Reload};
 use concertpos_bridge::internals::shutdown::Shutdown;
 use concertpos_simulator::{self as simulator, Simulator};
 use serde_json::Value;
@@ -45,6 +46,7 @@ pub(crate) struct World {
     data: tempfile::TempDir,
     settings: Vec<(String, String)>,
     shutdown: Shutdown,
+    reloading: Reload,
     running: JoinHandle<anyhow::Result<()>>,
 }
 
@@ -75,42 +77,33 @@ impl World {
     }
 
     async fn serve(gateway: Simulator, data: tempfile::TempDir, settings: Vec<(String, String)>) -> Self {
-        let digest = sha256_hex(OPERATOR);
-        let url = gateway.url();
-        let journal = data.path().join("journal").display().to_string();
-        let store = data.path().join("cache").display().to_string();
-        let mut environment = vec![
-            ("BRIDGE_PAYMENTS__JOURNAL", journal.as_str()),
-            ("BRIDGE_CACHE__STORE", &store),
-            ("BRIDGE_SERVER__LISTEN", "127.0.0.1:0"),
-            ("BRIDGE_SERVER__SHUTDOWN_GRACE", "11s"),
-            ("BRIDGE_GATEWAY__URL", &url),
-            ("BRIDGE_INSTANCES__DEMO__API_KEY", KEY),
-            ("BRIDGE_AUTH__GATEWAY_KEY__MAX_IN_FLIGHT", "1000000"),
-            ("BRIDGE_AUTH__GATEWAY_KEY__PER_SECOND", "1000000"),
-            // Tests of the budget set it; the others are not about it.
-            ("BRIDGE_LIMITS__CAPACITY", "1000000"),
-            ("BRIDGE_AUTH__TOKENS__OPERATOR__SHA256", &digest),
-            ("BRIDGE_AUTH__TOKENS__OPERATOR__INSTANCES", "demo"),
-            ("BRIDGE_AUTH__TOKENS__OPERATOR__SCOPES", "read,pay,devices,events,raw,operate"),
-        ];
-        for (name, value) in &settings {
-            environment.retain(|(known, _)| known != name);
-            environment.push((name, value));
-        }
-        let environment = environment.into_iter().map(|(name, value)| (name.into(), value.into()));
-        let (config, _) = Config::load(None, environment).unwrap_or_else(|faults| panic!("{faults}"));
+        let config = configuration(&gateway, &data, &settings).unwrap_or_else(|faults| panic!("{faults}"));
         let shutdown = Shutdown::new();
         let app = App::build(config, shutdown.clone()).expect("a bridge");
-        let url = format!("http://{}", app.addr());
+        let (url, reloading) = (format!("http://{}", app.addr()), app.reload());
         let running = tokio::spawn(app.run());
         let http = reqwest::Client::new();
-        let world = Self { gateway, url, http, data, settings, shutdown, running };
+        let world = Self { gateway, url, http, data, settings, shutdown, reloading, running };
         eventually("the bridge has its links", async || {
             world.get_open("/readyz?require=gateway").await.status() == 200
         })
         .await;
         world
+    }
+
+    /// Reloads the configuration as SIGHUP would, with these settings in place of those of the start.
+    pub(crate) async fn reload(&self, settings: &[(String, String)]) -> Result<Difference, String> {
+        self.reloading(settings).await
+    }
+
+    /// The same, to be run beside the test.
+    pub(crate) fn reloading(
+        &self,
+        settings: &[(String, String)],
+    ) -> impl Future<Output = Result<Difference, String>> + Send + use<> {
+        let config = configuration(&self.gateway, &self.data, settings);
+        let reloading = self.reloading.clone();
+        async move { reloading.apply(&config?).await }
     }
 
     /// Where an instance's path is.
@@ -156,6 +149,11 @@ impl World {
         self.shutdown.request();
     }
 
+    /// Waits for the bridge's end; its gateway stays.
+    pub(crate) async fn ended(&mut self) -> anyhow::Result<()> {
+        (&mut self.running).await.expect("the bridge does not panic")
+    }
+
     /// Stops the bridge as SIGTERM would and waits for its end.
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
         self.shutdown.request();
@@ -163,6 +161,38 @@ impl World {
         self.gateway.stop().await;
         ended
     }
+}
+
+/// The quick configuration with these settings over it.
+fn configuration(
+    gateway: &Simulator,
+    data: &tempfile::TempDir,
+    settings: &[(String, String)],
+) -> Result<Config, String> {
+    let (digest, url) = (sha256_hex(OPERATOR), gateway.url());
+    let journal = data.path().join("journal").display().to_string();
+    let store = data.path().join("cache").display().to_string();
+    let mut environment = vec![
+        ("BRIDGE_PAYMENTS__JOURNAL", journal.as_str()),
+        ("BRIDGE_CACHE__STORE", &store),
+        ("BRIDGE_SERVER__LISTEN", "127.0.0.1:0"),
+        ("BRIDGE_SERVER__SHUTDOWN_GRACE", "11s"),
+        ("BRIDGE_GATEWAY__URL", &url),
+        ("BRIDGE_INSTANCES__DEMO__API_KEY", KEY),
+        ("BRIDGE_AUTH__GATEWAY_KEY__MAX_IN_FLIGHT", "1000000"),
+        ("BRIDGE_AUTH__GATEWAY_KEY__PER_SECOND", "1000000"),
+        // Tests of the budget set it; the others are not about it.
+        ("BRIDGE_LIMITS__CAPACITY", "1000000"),
+        ("BRIDGE_AUTH__TOKENS__OPERATOR__SHA256", &digest),
+        ("BRIDGE_AUTH__TOKENS__OPERATOR__INSTANCES", "demo"),
+        ("BRIDGE_AUTH__TOKENS__OPERATOR__SCOPES", "read,pay,devices,events,raw,operate"),
+    ];
+    for (name, value) in settings {
+        environment.retain(|(known, _)| known != name);
+        environment.push((name, value));
+    }
+    let environment = environment.into_iter().map(|(name, value)| (name.into(), value.into()));
+    Config::load(None, environment).map(|(config, _)| config).map_err(|faults| faults.to_string())
 }
 
 /// A problem's parts that tests look at.

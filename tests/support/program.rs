@@ -20,6 +20,11 @@ impl Program {
         Self::run(Command::new(PROGRAM).arg("serve").envs(more.iter().copied()), listen, gateway, journal)
     }
 
+    /// The same with a configuration file, whose settings come after those here.
+    pub(crate) fn start_configured(file: &std::path::Path, listen: &str, gateway: &str, journal: &str) -> Self {
+        Self::run(Command::new(PROGRAM).args(["serve", "--config"]).arg(file), listen, gateway, journal)
+    }
+
     /// The same, but no file of it can grow beyond `kib`, as on a full disk.
     pub(crate) fn start_on_full_disk(kib: u64, listen: &str, gateway: &str, journal: &str) -> Self {
         // The signal that comes with the limit is ignored, so that the write fails as on a full disk.
@@ -38,6 +43,11 @@ impl Program {
             ("BRIDGE_TELEMETRY__LOG", "error"),
         ];
         Self(command.envs(environment).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    /// Has it reread its configuration file.
+    pub(crate) fn hang_up(&self) {
+        assert!(Command::new("kill").args(["-HUP", &self.0.id().to_string()]).status().unwrap().success());
     }
 
     /// Its process.

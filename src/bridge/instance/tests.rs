@@ -43,6 +43,7 @@ impl World {
             max_wait: PATIENCE,
             pay_max_wait: PATIENCE,
             broadcasts: broadcasts::Config::default(),
+            cordoned: BTreeSet::new(),
         };
         let instance = Instance::start(slug, settings, Ledger::new(budget::Config::default()), &self.context).unwrap();
         eventually("it is connected", || instance.is_connected()).await;

@@ -90,6 +90,12 @@ impl Reconciliation {
         self.changed.notify_one();
     }
 
+    /// Asks at once again what the gateway did not answer: its reason may have gone.
+    pub(super) fn retry_now(&self) {
+        self.schedule().retry_now(Instant::now());
+        self.changed.notify_one();
+    }
+
     /// Does the tasks of the schedule for as long as it is polled, beginning with what an earlier run left unknown.
     ///
     /// Dropped at any await it loses nothing but the task under way, whose command ends in a task of its own.

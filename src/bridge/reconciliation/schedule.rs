@@ -129,6 +129,13 @@ impl Schedule {
         self.open.insert(id, Open { pos_id, due, looks, misses: 0 });
     }
 
+    /// What was not answered is due at once.
+    pub(super) fn retry_now(&mut self, now: Instant) {
+        for open in self.open.values_mut().filter(|open| open.misses > 0) {
+            open.due = open.due.min(now);
+        }
+    }
+
     /// What to do at `now`. A point of sale whose newest transaction is wanted is struck off by that.
     pub(super) fn next(&mut self, now: Instant) -> Task {
         let first = self.open.values().min_by_key(|open| open.due).copied();

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use parking_lot::Mutex;
 use std::os::unix::fs::PermissionsExt;
 
@@ -73,10 +75,19 @@ async fn denied_for(ledgers: &BTreeMap<String, Ledger>, command: &str) -> Option
     ledgers["demo"].acquire(ask).await.err().map(|denied| denied.retry_after)
 }
 
+/// The table that holds these ledgers.
+fn table(ledgers: &BTreeMap<String, Ledger>) -> Ledgers {
+    let table = Ledgers::new(Config::default());
+    for (instance, ledger) in ledgers {
+        table.insert(instance, ledger);
+    }
+    table
+}
+
 fn writer(folder: &TempDir, machine: &Machine, ledgers: &BTreeMap<String, Ledger>) -> Writer {
     Writer {
         file: SnapshotFile::open(folder.path()).unwrap(),
-        ledgers: ledgers.clone(),
+        ledgers: table(ledgers),
         clocks: machine.clocks(),
         drift: Drift::default(),
         last: None,
@@ -97,7 +108,7 @@ fn next_in(
         let sent = sent.iter().filter(|at_ms| **at_ms >= since_ms);
         Some(sent.map(|at_ms| Sent { instance: "demo".to_owned(), at_ms: *at_ms }).collect())
     };
-    let (found, _) = count(read, &next, &machine.now(), sent_since);
+    let (found, _) = count(read, &table(&next), &machine.now(), sent_since);
     (found, next)
 }
 
@@ -235,7 +246,7 @@ async fn a_first_start_has_spent_what_the_journal_says_and_an_unreadable_file_ev
         assert_eq!((used(&next, "payitems"), used(&next, "getconfig")), (1, 100), "{content}");
     }
     let next = ledgers();
-    let (found, _) = count(Ok(None), &next, &machine.now(), |_| None);
+    let (found, _) = count(Ok(None), &table(&next), &machine.now(), |_| None);
     assert_eq!((found, used(&next, "payitems")), (Found::Absent, 100), "payments that nobody knows of may be any");
 }
 
@@ -253,7 +264,7 @@ async fn the_thread_writes_while_something_is_spent_and_only_the_stop_makes_the_
     let (folder, machine, first) = (folder(), Machine::new(), ledgers());
     let path = folder.path().join(NAME);
     let read = || fs::read_to_string(&path).unwrap_or_default();
-    let (found, keeper) = begin(folder.path(), first.clone(), machine.clocks(), |_| Some(Vec::new())).unwrap();
+    let (found, keeper) = begin(folder.path(), table(&first), machine.clocks(), |_| Some(Vec::new())).unwrap();
     assert_eq!(found, Found::Absent);
     assert!(read().contains(r#""clean":false"#), "from the start on");
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -268,7 +279,7 @@ async fn the_thread_writes_while_something_is_spent_and_only_the_stop_makes_the_
     assert_eq!((found, used(&second, "getconfig"), used(&second, "listpm")), (Found::Counted, 25, 20));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "something was left beside the file");
     // A start that is killed at once has ended the order.
-    let (found, _keeper) = begin(folder.path(), ledgers(), machine.clocks(), |_| Some(Vec::new())).unwrap();
+    let (found, _keeper) = begin(folder.path(), table(&ledgers()), machine.clocks(), |_| Some(Vec::new())).unwrap();
     assert_eq!(found, Found::Counted);
     assert_eq!(next(&folder, &machine, &[]).0, Found::Incomplete);
 }
@@ -296,7 +307,7 @@ fn a_folder_that_is_moved_away_is_followed_and_nothing_is_made_in_its_place() {
     fs::create_dir(&old).unwrap();
     let file = SnapshotFile::open(&old).unwrap();
     let (drift, last) = (Drift::default(), None);
-    let mut writer = Writer { file, ledgers: ledgers(), clocks: machine.clocks(), drift, last, failing: false };
+    let mut writer = Writer { file, ledgers: table(&ledgers()), clocks: machine.clocks(), drift, last, failing: false };
     fs::rename(&old, &new).unwrap();
     writer.save(false, false).unwrap();
     assert!(!old.exists() && new.join(NAME).exists());

@@ -70,6 +70,10 @@ impl Verifiers {
     }
 }
 
+/// A configuration that was checked and is not in force yet.
+#[derive(Debug)]
+pub struct Prepared(Verifiers);
+
 /// Authenticates callers. Its configuration can be replaced while it is in use.
 #[derive(Debug)]
 pub struct Auth {
@@ -126,16 +130,29 @@ impl Auth {
         Verifiers::of(config, gateway_keys, &[]).err().unwrap_or_default()
     }
 
-    /// Replaces the configuration, or returns its errors and stays as it is. A caller that keeps its name and limits keeps
+    /// Another configuration, to be [installed](Self::install), or its errors. A caller that keeps its name and limits keeps
     /// what it has in flight.
-    pub fn reload(
+    pub fn prepare(
+        &self,
+        config: &Config,
+        gateway_keys: &BTreeMap<String, SecretString>,
+    ) -> Result<Prepared, Vec<AuthConfigError>> {
+        let before = self.verifiers.load().callers();
+        Verifiers::of(config, gateway_keys, &before).map(Prepared)
+    }
+
+    /// Takes a configuration into force.
+    pub fn install(&self, prepared: Prepared) {
+        self.replace(prepared.0);
+    }
+
+    #[cfg(test)]
+    fn reload(
         &self,
         config: &Config,
         gateway_keys: &BTreeMap<String, SecretString>,
     ) -> Result<(), Vec<AuthConfigError>> {
-        let before = self.verifiers.load().callers();
-        self.replace(Verifiers::of(config, gateway_keys, &before)?);
-        Ok(())
+        self.prepare(config, gateway_keys).map(|prepared| self.install(prepared))
     }
 
     fn replace(&self, verifiers: Verifiers) {

@@ -1,6 +1,5 @@
 //! Settings of native connections, and what one of them may hold.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::broadcasts::Native;
@@ -11,8 +10,6 @@ pub struct NativeConfig {
     pub hearing: Native,
     /// The gateway's shards: names in a path that are no instance.
     pub shards: Vec<String>,
-    /// Instances by their slug at the gateway, where the bridge has another name for them: a till knows only the slug.
-    pub slugs: BTreeMap<String, String>,
     pub limits: NativeLimits,
 }
 

@@ -30,12 +30,17 @@ use crate::http::auth::{Auth, AuthError, Caller, Mode, Purpose, Scope};
 use crate::http::connections::Connection;
 use crate::http::state::AppState;
 use crate::protocol::Format;
+use crate::shutdown::Shutdown;
 
 /// What is known of a connection when it opens.
 #[derive(Debug)]
 pub(super) struct ConnectionInfo {
     /// The error answers every command.
     pub(super) instance: Result<Arc<str>, ErrorReply>,
+    /// The name in the URL, where no instance of it is served.
+    pub(super) missing: Option<Box<str>>,
+    /// Of the instance, which may stop by itself; else of the bridge.
+    pub(super) shutdown: Shutdown,
     pub(super) format: Format,
     pub(super) address: IpAddr,
     /// The caller of the token in the URL, which may only hear broadcasts.
@@ -189,7 +194,7 @@ impl Session {
                 SessionEvent::PauseEnded => self.paused_until = None,
                 SessionEvent::Evicted => return Err(End::Close(CloseCode::Policy, "no key was presented")),
                 SessionEvent::Draining => self.draining = true,
-                SessionEvent::Reloaded => self.check_authorizations()?,
+                SessionEvent::Reloaded => self.reloaded()?,
             }
             if self.draining && self.commands.is_empty() {
                 return Err(End::Close(CloseCode::Away, "shutting down"));
@@ -199,7 +204,6 @@ impl Session {
 
     /// Cancel safe.
     async fn next(&mut self) -> SessionEvent {
-        let shutdown = self.state.bridge.shutdown();
         let max_body = self.state.config.max_body;
         let most = if self.anonymous.is_some() { ANONYMOUS_MESSAGE.min(max_body) } else { max_body };
         tokio::select! {
@@ -208,7 +212,7 @@ impl Session {
             Some(answer) = self.commands.join_next() => SessionEvent::Answered(answer),
             heard = self.subscription.next(self.info.format) => SessionEvent::Received(heard),
             () = evicted(self.anonymous.as_ref()) => SessionEvent::Evicted,
-            () = shutdown.refusing(), if !self.draining => SessionEvent::Draining,
+            () = self.info.shutdown.refusing(), if !self.draining => SessionEvent::Draining,
             () = sleep_until(self.ping_at) => SessionEvent::PingDue,
             Ok(()) = self.reloads.changed() => SessionEvent::Reloaded,
         }
@@ -240,6 +244,19 @@ impl Session {
     fn authorization(&self, caller: Caller, scope: Option<Scope>) -> Option<Authorization> {
         let instance = self.info.instance.as_ref().ok()?;
         Some(Authorization::new(Arc::clone(&self.state.auth), caller, Arc::clone(instance), scope))
+    }
+
+    /// After a reload. The keys of an instance that was removed may have gone with it: what is under way on its connections ends
+    /// all the same.
+    fn reloaded(&mut self) -> Result<(), End> {
+        if self.info.shutdown.refuses_new() {
+            self.draining = true;
+            return Ok(());
+        }
+        if self.info.missing.as_deref().is_some_and(|name| self.state.bridge.instances().get_by_slug(name).is_some()) {
+            return Err(End::Close(CloseCode::Restart, "the instance is served now"));
+        }
+        self.check_authorizations()
     }
 
     /// Ends the connection if a key that it depends on was revoked.

@@ -89,20 +89,19 @@ fn handshake(request: &HttpRequest) -> Result<(HttpResponse, actix_ws::Session, 
 
 fn connection_info(target: &Target, state: &AppState, address: IpAddr) -> ConnectionInfo {
     let format = target.format.unwrap_or(Format::Json);
-    let slug = state.config.native.slugs.get(&target.instance);
-    let name = slug.unwrap_or(&target.instance);
-    let instance: Result<Arc<str>, ErrorReply> = if state.bridge.instances().get(name).is_none() {
-        Err(ErrorReply::NO_INSTANCE)
-    } else if target.format.is_none() {
-        Err(ErrorReply::CONTENT_TYPE)
-    } else {
-        Ok(Arc::from(name.as_str()))
+    let served = state.bridge.instances().get_by_slug(&target.instance).cloned();
+    let instance: Result<Arc<str>, ErrorReply> = match &served {
+        None => Err(ErrorReply::NO_INSTANCE),
+        Some(_) if target.format.is_none() => Err(ErrorReply::CONTENT_TYPE),
+        Some(served) => Ok(Arc::clone(served.name())),
     };
+    let shutdown = served.as_ref().map_or_else(|| state.bridge.shutdown(), |served| served.shutdown()).clone();
+    let missing = served.is_none().then(|| target.instance.as_str().into());
     let token = target.access_token.as_ref().map(ExposeSecret::expose_secret);
     let listener = token.zip(instance.as_ref().ok());
     let listens = listener.map(|(token, instance)| may_listen(&state.auth, token, address, instance));
     let bad_token = listens.as_ref().is_some_and(Option::is_none);
-    ConnectionInfo { instance, format, address, listener: listens.flatten(), bad_token }
+    ConnectionInfo { instance, missing, shutdown, format, address, listener: listens.flatten(), bad_token }
 }
 
 /// The caller of a token in a URL. Every proxy on the way may log it, so only a token with the sole scope `events` is

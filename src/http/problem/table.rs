@@ -164,7 +164,7 @@ table! {
         404,
         "This instance is not configured",
         [
-            "The bridge has no instance of this name.",
+            "The bridge has no instance of this name, or has it no more.",
             "`GET /v1/instances` lists the instances this token may use; the operator configures others.",
         ],
     )
@@ -360,7 +360,7 @@ table! {
         "shutting-down",
         503,
         "The bridge is shutting down",
-        ["The bridge is starting or stopping and takes no new work. Nothing was sent.", "Repeat after `Retry-After`."],
+        ["The bridge, or this instance, is starting or stopping and takes no new work. Nothing was sent.", "Repeat after `Retry-After`."],
     )
     .retryable()
     .met_by(Operations::Commands);

@@ -152,8 +152,14 @@ impl MessageBody for EventStream {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
         let stream = &mut *self;
-        if stream.over || !stream.authorization.is_valid() {
+        if stream.over {
             return Poll::Ready(None);
+        }
+        if !stream.authorization.is_valid() {
+            stream.over = true;
+            // The tokens of an instance that was removed may have gone with it: its clients are told as on any drain.
+            let told = stream.subscription.is_closed().then(|| Ok(sse::overloaded("draining", later())));
+            return Poll::Ready(told);
         }
         if !std::mem::replace(&mut stream.begun, true) {
             return Poll::Ready(Some(Ok(stream.opening())));
