@@ -61,7 +61,7 @@ impl Settings {
 
     /// Ends the reading: every error, among them each key that nobody read, or else the effective configuration.
     pub fn finish(self) -> Result<EffectiveConfig, ConfigErrors> {
-        let Reading { tree, known, entries, mut errors, warnings } = self.0;
+        let Reading { tree, known, entries, mut errors, warnings, .. } = self.0;
         errors.extend(known.left_over(&tree));
         match ConfigErrors::collect(errors) {
             Some(errors) => Err(errors),

@@ -1,5 +1,7 @@
 //! The state of a reading, which all sections share.
 
+use std::collections::HashSet;
+
 use super::effective::Entry;
 use super::error::ConfigError;
 use super::tree::Table;
@@ -13,12 +15,21 @@ pub(super) struct Reading {
     pub(super) known: Known,
     /// What was read, in order.
     pub(super) entries: Vec<Entry>,
+    /// The keys of [`Self::entries`].
+    pub(super) read_keys: HashSet<String>,
     pub(super) errors: Vec<ConfigError>,
     pub(super) warnings: Vec<ConfigError>,
 }
 
 impl Reading {
     pub(super) fn new(tree: Table, errors: Vec<ConfigError>) -> Self {
-        Self { tree, known: Known::default(), entries: Vec::new(), errors, warnings: Vec::new() }
+        Self {
+            tree,
+            known: Known::default(),
+            entries: Vec::new(),
+            read_keys: HashSet::new(),
+            errors,
+            warnings: Vec::new(),
+        }
     }
 }

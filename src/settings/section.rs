@@ -172,10 +172,9 @@ impl Section<'_> {
 
     fn note(&mut self, key: &str, shown: Option<String>, origin: Origin) {
         let key = self.path_to(key).join(".");
-        let entries = &mut self.reading.entries;
-        if entries.iter().all(|entry| entry.key != key) {
+        if self.reading.read_keys.insert(key.clone()) {
             let shown = shown.map(|shown| url::redacted(&shown));
-            entries.push(Entry { key, shown, origin });
+            self.reading.entries.push(Entry { key, shown, origin });
         }
     }
 }
