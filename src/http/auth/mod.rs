@@ -18,7 +18,7 @@ pub mod request;
 mod token_store;
 pub mod verifier;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -232,11 +232,12 @@ impl Auth {
     #[must_use]
     pub fn limiters(&self) -> BTreeMap<String, Vec<Arc<CallerLimiter>>> {
         let mut limiters: BTreeMap<String, Vec<Arc<CallerLimiter>>> = BTreeMap::new();
+        // All credentials of a token share one.
+        let mut listed = HashSet::new();
         for caller in self.verifiers.load().callers() {
             let Some(limiter) = caller.limiter() else { continue };
-            let known = limiters.entry(caller.name().to_owned()).or_default();
-            if !known.iter().any(|one| Arc::ptr_eq(one, limiter)) {
-                known.push(Arc::clone(limiter));
+            if listed.insert(Arc::as_ptr(limiter)) {
+                limiters.entry(caller.name().to_owned()).or_default().push(Arc::clone(limiter));
             }
         }
         limiters

@@ -300,3 +300,22 @@ async fn a_request_is_let_in_by_either_method() {
         assert_eq!(answer.code(), code, "{credential}");
     }
 }
+
+#[test]
+fn each_of_thousands_of_keys_is_found_and_opens_its_own_instance_alone() {
+    let names: Vec<_> = (0..3000).map(|number| (format!("event-{number}"), format!("key-{number}"))).collect();
+    let given: Vec<_> = names.iter().map(|(name, key)| (name.as_str(), key.as_str())).collect();
+    // One key is a configured token as well, which goes first.
+    let config = config([("shop", token("key-7", &["demo"], &[Scope::Read]))]);
+    let (store, errors) = TokenStore::new(&config, &keys(&given), &[]);
+    assert!(errors.is_empty(), "{errors:?}");
+    for (number, (name, key)) in given.into_iter().enumerate() {
+        let caller = store.verify(&Credential::bearer(key)).unwrap();
+        if number == 7 {
+            assert_eq!((caller.name(), caller.may_reach("demo"), caller.may_reach(name)), ("shop", true, false));
+        } else {
+            assert!(caller.may_reach(name) && !caller.may_reach(&format!("event-{}", number + 1)), "{name}");
+        }
+    }
+    assert!(store.verify(&Credential::bearer("key-3000")).is_err());
+}

@@ -1,7 +1,11 @@
-//! The verifier of tokens and gateway keys: by their SHA-256, compared in constant time with every known one.
+//! The verifier of tokens and gateway keys, by their SHA-256.
+//!
+//! There may be one for each of thousands of instances, so a digest is looked up by its hash under a random key, and then compared
+//! in constant time. The time that it takes tells at most whether two hashes are equal, and not which digests are near.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
@@ -13,9 +17,17 @@ use super::verifier::{Credential, Rejection, Verifier, digest};
 
 const UNKNOWN: Rejection = Rejection("The request holds no token that is known here.");
 
-/// Callers by the digests of their tokens: configured tokens first, then gateway keys.
+/// Callers by the digests of their tokens.
 pub(super) struct TokenStore {
-    callers: Vec<(Digest, Caller)>,
+    hashes: RandomState,
+    /// In order of hash; of equal digests that of a configured token is before that of a gateway key.
+    callers: Vec<Entry>,
+}
+
+struct Entry {
+    hash: u64,
+    digest: Digest,
+    caller: Caller,
 }
 
 /// Digests stay out of logs.
@@ -56,7 +68,11 @@ impl TokenStore {
             }
         }
         callers.extend(gateway_key_callers(gateway_keys, config.gateway_key, before));
-        (Self { callers }, errors)
+        let hashes = RandomState::new();
+        let entry = |(digest, caller)| Entry { hash: hashes.hash_one(digest), digest, caller };
+        let mut callers: Vec<_> = callers.into_iter().map(entry).collect();
+        callers.sort_by_key(|entry| entry.hash);
+        (Self { hashes, callers }, errors)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -64,14 +80,11 @@ impl TokenStore {
     }
 
     fn find(&self, digest: &Digest) -> Option<&Caller> {
-        // No early exit: the time it takes must not tell which digests are near. The first one wins, so a token goes
-        // before a gateway key.
-        self.callers.iter().fold(
-            None,
-            |found, (known, caller)| {
-                if bool::from(known.ct_eq(digest)) { found.or(Some(caller)) } else { found }
-            },
-        )
+        let hash = self.hashes.hash_one(digest);
+        let first = self.callers.partition_point(|entry| entry.hash < hash);
+        let like = self.callers.iter().skip(first).take_while(|entry| entry.hash == hash);
+        // The first one wins, so a token goes before a gateway key.
+        like.filter(|entry| entry.digest.ct_eq(digest).into()).map(|entry| &entry.caller).next()
     }
 }
 
@@ -91,7 +104,7 @@ impl Verifier for TokenStore {
     }
 
     fn callers(&self) -> Vec<Caller> {
-        self.callers.iter().map(|(_, caller)| caller.clone()).collect()
+        self.callers.iter().map(|entry| entry.caller.clone()).collect()
     }
 }
 
