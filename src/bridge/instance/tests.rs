@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 
 use concertpos_simulator::{self as simulator, Action, Fault, Simulator};
 
+use futures_util::future::poll_immediate;
+
 use super::*;
 use crate::broadcasts::{End, Since};
+use crate::journal::{Filter, JournalError, Outcome, Reserve};
 use crate::{budget, cache, journal};
 
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -108,4 +111,32 @@ async fn an_instance_is_drained_and_stopped_while_another_goes_on_and_can_be_sta
         instance.stop().await;
     }
     eventually("nothing is open any more", || open() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_earlier_run_left_unknown_is_looked_for_though_the_journal_is_busy_at_the_start() {
+    let world = World::with(["left", "other"]).await;
+    let journal = &world.context.journal;
+    let key = Key { instance: "left".into(), caller: "shop".into(), idempotency_key: "lost".into() };
+    let sale = Sale { pos_id: 1, payment_method: "1".into(), products: vec![(1, 1)] };
+    let Reserve::Fresh(reservation) = journal.reserve(key, sale).await else { unreachable!() };
+    let dispatched = journal.dispatch(reservation).await.unwrap();
+    journal.finish(dispatched, Outcome::Unknown(None)).await.unwrap();
+    // As many instances would, that start at the same time.
+    let mut listings = Vec::new();
+    loop {
+        let mut listing = Box::pin(journal.list(Filter { instance: "other".into(), limit: 1, ..Filter::default() }));
+        match poll_immediate(&mut listing).await {
+            None => listings.push(listing),
+            Some(Err(JournalError::Overloaded)) => break,
+            Some(_) => {}
+        }
+    }
+    let instance = world.start("left").await;
+    let looked = || world.gateway.counts().command("listtransactions").received;
+    assert_eq!(looked(), 0, "nothing is known of it yet");
+    drop(listings);
+    eventually("it is looked for", || looked() >= 1).await;
+    instance.drain().await;
+    instance.stop().await;
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::TaskTracker;
 
 use self::matching::Others;
@@ -41,6 +41,12 @@ const MAX_PAGES: usize = 20;
 
 /// Unknown payments of an earlier run that evidence is still gathered for, newest first.
 const MAX_RESUMED: usize = 500;
+
+/// The pause after a first attempt to list them in vain; it doubles with each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+
+/// The longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// The longest reply to a caller in which the newest transaction is looked for: about the 200 latest of a point of sale. The
 /// caller waits while it is read.
@@ -96,11 +102,15 @@ impl Reconciliation {
         self.changed.notify_one();
     }
 
-    /// Does the tasks of the schedule for as long as it is polled, beginning with what an earlier run left unknown.
+    /// Does the tasks of the schedule for as long as it is polled, among them what an earlier run left unknown.
     ///
     /// Dropped at any await it loses nothing but the task under way, whose command ends in a task of its own.
     pub(super) async fn gather(&self, runtime: &Handle, tasks: &TaskTracker) {
-        self.resume().await;
+        // Boxed: its room is free again once it has ended.
+        tokio::join!(Box::pin(self.resume()), self.work(runtime, tasks));
+    }
+
+    async fn work(&self, runtime: &Handle, tasks: &TaskTracker) {
         loop {
             let task = self.schedule().next(Instant::now());
             match task {
@@ -120,16 +130,29 @@ impl Reconciliation {
         }
     }
 
+    /// Adds what an earlier run left unknown. The journal refuses to list it while too many ask at once, as more than a few dozen
+    /// instances that start together do, so it is asked until it answers.
     async fn resume(&self) {
-        match self.records(Some(State::Unknown), None, MAX_RESUMED).await {
-            Ok(unknown) => {
-                let mut schedule = self.schedule();
-                for record in unknown.readable() {
-                    let looks = record.search.map_or(0, |search| search.looks);
-                    schedule.lost(record.id, record.sale.pos_id, looks, Instant::now());
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.records(Some(State::Unknown), None, MAX_RESUMED).await {
+                Ok(unknown) => {
+                    let mut schedule = self.schedule();
+                    for record in unknown.readable() {
+                        let looks = record.search.map_or(0, |search| search.looks);
+                        schedule.lost(record.id, record.sale.pos_id, looks, Instant::now());
+                    }
+                    drop(schedule);
+                    return self.changed.notify_one();
                 }
+                Err(JournalError::Overloaded) => {}
+                Err(error) if pause == FIRST_PAUSE => {
+                    tracing::warn!(instance = %self.instance, %error, "unknown payments cannot be listed");
+                }
+                Err(_) => {}
             }
-            Err(error) => tracing::warn!(instance = %self.instance, %error, "unknown payments cannot be listed"),
+            sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
