@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+
 use concertpos_simulator::{Action, Config, Fault};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -139,6 +141,53 @@ async fn the_metrics_say_what_happened() {
         .sum();
     assert_eq!(free, 2);
     assert!(!text.contains("of-mine"), "a path as a caller wrote it is no label");
+}
+
+/// Names in the alert rules and on the page, without what tells counters.
+fn names(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+    words.filter_map(|word| word.strip_prefix("concertpos_bridge_")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_at_rest_takes_little_of_a_scrape_and_shows_what_alerts_read() {
+    let world = World::start().await;
+    let licence =
+        "concertpos_bridge_exchanges_total{pos_instance=\"demo\",command=\"getlicense\",outcome=\"replied\"} 1";
+    eventually("the licence is there", async || metrics(&world).await.contains(licence)).await;
+    eventually("both links are there", async || {
+        metrics(&world).await.lines().filter(|line| line.contains("state=\"free\"") && line.ends_with(" 1")).count()
+            == 2
+    })
+    .await;
+    let of_the_instance = |page: &str| {
+        page.split_inclusive('\n').filter(|line| line.contains("pos_instance=\"demo\"")).collect::<String>()
+    };
+    let at_rest = of_the_instance(&metrics(&world).await);
+    assert!(at_rest.len() <= 2000, "{} bytes:\n{at_rest}", at_rest.len());
+    let page = metrics(&world).await;
+    let series: String = page.split_inclusive('\n').filter(|line| !line.starts_with('#')).collect();
+    let (rules, shown) = (include_str!("../deploy/prometheus-rules.yaml"), names(&series));
+    // No caller has asked anything yet.
+    let missing: Vec<_> = names(rules).into_iter().filter(|name| !shown.contains(name)).collect();
+    assert_eq!(missing, Vec::<&str>::new(), "alerts read what is not there");
+    for state in ["caller", "payment"] {
+        assert_eq!(sample(&page, &format!("budget_denied_total{{pos_instance=\"demo\",class=\"{state}\"}}")), 0);
+    }
+
+    assert_eq!(world.get("/config").await.status(), 200);
+    let in_use = of_the_instance(&metrics(&world).await);
+    for series in [
+        "exchanges_total{pos_instance=\"demo\",command=\"getlicense\",outcome=\"lost\"} 0",
+        "exchange_duration_seconds_count{pos_instance=\"demo\",command=\"getlicense\"} 1",
+        "exchange_duration_seconds_count{pos_instance=\"demo\",command=\"getconfig\"} 1",
+        "budget_wait_seconds_count{pos_instance=\"demo\",class=\"caller\"} 2",
+        "budget_waiting{pos_instance=\"demo\",class=\"payment\"} 0",
+        "budget_capacity_points{pos_instance=\"demo\",command=\"getconfig\"} 100",
+    ] {
+        assert!(in_use.contains(series), "{series}\n{in_use}");
+        assert!(!at_rest.contains(series), "{series}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

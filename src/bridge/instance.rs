@@ -395,6 +395,7 @@ impl Instance {
             shards: pool.shards,
             budgets: self.dispatch.ledger.status(),
             contradictions: self.payments.contradictions(),
+            in_use: self.dispatch.pool.metrics().is_in_use(),
         }
     }
 

@@ -80,7 +80,7 @@ impl Metrics {
 pub fn encode(page: &mut DescriptorEncoder<'_>, instances: &[(&str, &Metrics)]) -> fmt::Result {
     let mut family = page.counter("cache_answers", "Reads, by how they were answered.")?;
     for (instance, Metrics(counters)) in instances {
-        for ((_, answer), counter) in Answer::ALL.iter().zip(counters) {
+        for ((_, answer), counter) in Answer::ALL.iter().zip(counters).filter(|(_, counter)| counter.get() > 0) {
             counter.encode(family.encode_family(&[("pos_instance", *instance), ("answer", *answer)])?)?;
         }
     }

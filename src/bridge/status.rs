@@ -41,6 +41,8 @@ pub struct InstanceStatus {
     /// Words of the gateway since the start that did not agree with the record of their payment. Each is in
     /// `contradictions` of that payment.
     pub contradictions: u64,
+    /// Whether anything was asked of the gateway for it since the start, but the licence.
+    pub in_use: bool,
 }
 
 /// Copies of replies.

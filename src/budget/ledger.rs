@@ -1,11 +1,12 @@
 //! The budget of one instance: finds the window that a command is counted in, and answers asks for points.
 //!
-//! The commands of the configuration have their windows from the start, found without a lock. Any other name (callers may
-//! send any command by name) gets one when it is first used. There may be [`MAX_OTHERS`] of those, and one that holds nothing
-//! is replaced, so that they can neither fill the memory nor shut out a known command.
+//! A command gets its window when it is first used: an instance at rest has hardly any, of the dozen that it may have. Those of
+//! the commands of the configuration are found without a lock. Callers may send any other command by name; there may be
+//! [`MAX_OTHERS`] windows of those, and one that holds nothing is replaced, so that they can neither fill the memory nor shut
+//! out a known command.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -62,10 +63,18 @@ struct LedgerState {
     clock: Clock,
     /// The one window of [`CounterScope::Instance`].
     whole: Option<Arc<Gate>>,
-    /// The commands of the configuration, with their costs.
-    known: HashMap<String, (Arc<Gate>, u32)>,
+    /// The commands of the configuration.
+    known: HashMap<String, Known>,
     others: Mutex<Others>,
     metrics: Metrics,
+}
+
+/// A command of the configuration.
+#[derive(Debug)]
+struct Known {
+    /// Made with its first use.
+    gate: OnceLock<Arc<Gate>>,
+    cost: u32,
 }
 
 #[derive(Debug)]
@@ -80,13 +89,10 @@ impl Ledger {
     #[must_use]
     pub fn new(config: Config) -> Self {
         let clock = Clock::starting_now();
-        let gate = || Arc::new(Gate::new(clock, config.hold()));
-        let whole = (config.scope == CounterScope::Instance).then(gate);
-        let known = config
-            .cost
-            .iter()
-            .map(|(command, &cost)| (command.clone(), (whole.clone().unwrap_or_else(gate), cost)))
-            .collect();
+        let whole = (config.scope == CounterScope::Instance).then(|| Arc::new(Gate::new(clock, config.hold())));
+        let gate = || whole.clone().map_or_else(OnceLock::new, OnceLock::from);
+        let known =
+            config.cost.iter().map(|(command, &cost)| (command.clone(), Known { gate: gate(), cost })).collect();
         let others = Mutex::new(Others { gates: HashMap::new(), full_until: None });
         let metrics = Metrics::default();
         Self { shared: Arc::new(LedgerState { config, clock, whole, known, others, metrics }) }
@@ -128,7 +134,7 @@ impl Ledger {
     /// For how long the gateway's `ratelimit` keeps `command` closed; nothing where it does not.
     #[must_use]
     pub fn closed_for(&self, command: &str) -> Duration {
-        let Some((gate, _)) = self.existing_gate(command) else { return Duration::ZERO };
+        let Some(gate) = self.existing_gate(command) else { return Duration::ZERO };
         gate.with(|admission, now| {
             let until = admission.window().closed_until(now);
             until.map_or(Duration::ZERO, |until| Duration::from_micros(now.until(until)))
@@ -139,12 +145,15 @@ impl Ledger {
     /// stands now; none where there is no such window. In [`CounterScope::Instance`] every command names the one there is.
     #[must_use]
     pub fn open(&self, window: &str) -> Option<WindowStatus> {
-        let gates = self.gates();
-        let name =
-            if self.shared.whole.is_some() && self.shared.known.contains_key(window) { ALL_COMMANDS } else { window };
-        let gate = gates.get(name)?;
+        let is_known = self.shared.known.contains_key(window);
+        let (name, gate) = match &self.shared.whole {
+            Some(gate) => (ALL_COMMANDS, (is_known || window == ALL_COMMANDS).then(|| Arc::clone(gate))),
+            None if is_known => (window, self.gate(window).map(|(gate, _)| gate)),
+            None => (window, self.busy_others().remove(window)),
+        };
+        let gate = gate?;
         gate.with(Admission::open);
-        Some(self.status_of(name.to_owned(), gate))
+        Some(self.status_of(name.to_owned(), &gate))
     }
 
     /// The quota of a caller that asks for `command` now.
@@ -159,8 +168,8 @@ impl Ledger {
             remaining: limit / cost.max(1),
             more_in_secs: 0,
         };
-        let Some((gate, cost)) = self.existing_gate(command) else { return full(u64::from(config.cost_of(command))) };
-        let cost = u64::from(cost).max(1);
+        let cost = u64::from(config.cost_of(command)).max(1);
+        let Some(gate) = self.existing_gate(command) else { return full(cost) };
         let class = if payment { Class::Payment } else { Class::Caller("") };
         gate.with(|admission, now| {
             let forecast = admission.forecast_behind(now, class);
@@ -177,7 +186,24 @@ impl Ledger {
     /// Every window, by name. Those of commands that are not configured are shown while they hold something.
     #[must_use]
     pub fn status(&self) -> Vec<WindowStatus> {
-        self.gates().into_iter().map(|(command, gate)| self.status_of(command, &gate)).collect()
+        let others = match &self.shared.whole {
+            Some(gate) => return vec![self.status_of(ALL_COMMANDS.to_owned(), gate)],
+            None => self.busy_others(),
+        };
+        let known = self.shared.known.iter().map(|(command, known)| match known.gate.get() {
+            Some(gate) => self.status_of(command.clone(), gate),
+            None => self.unused(command.clone()),
+        });
+        let others = others.into_iter().map(|(command, gate)| self.status_of(command, &gate));
+        let mut windows: Vec<_> = known.chain(others).collect();
+        windows.sort_unstable_by(|one, other| one.command.cmp(&other.command));
+        windows
+    }
+
+    /// A window that was never used.
+    fn unused(&self, command: String) -> WindowStatus {
+        let capacity_points = u64::from(self.shared.config.capacity);
+        WindowStatus { command, capacity_points, ..WindowStatus::default() }
     }
 
     fn status_of(&self, command: String, gate: &Gate) -> WindowStatus {
@@ -186,6 +212,7 @@ impl Ledger {
             let window = admission.window();
             WindowStatus {
                 command,
+                was_used: true,
                 capacity_points: u64::from(self.shared.config.capacity),
                 used_points: window.used(now),
                 in_flight_points: window.in_flight(),
@@ -206,11 +233,19 @@ impl Ledger {
     /// What is spent, for [`Self::restore`] in a later process. Windows that hold nothing are left out.
     #[must_use]
     pub fn spent(&self) -> Spending {
-        let gates = self.gates().into_iter();
-        let windows = gates
-            .map(|(command, gate)| (command, gate.with(|admission, now| admission.window().spent(now))))
-            .filter(|(_, spent)| !spent.is_nothing())
-            .collect();
+        let mut windows = BTreeMap::new();
+        let mut note = |command: &str, gate: &Gate| {
+            let spent = gate.with(|admission, now| admission.window().spent(now));
+            if !spent.is_nothing() {
+                windows.insert(command.to_owned(), spent);
+            }
+        };
+        if let Some(gate) = &self.shared.whole {
+            note(ALL_COMMANDS, gate);
+        } else {
+            let known = self.shared.known.iter().filter_map(|(command, known)| Some((command, known.gate.get()?)));
+            known.chain(&self.others().gates).for_each(|(command, gate)| note(command, gate));
+        }
         Spending { scope: self.shared.config.scope, windows }
     }
 
@@ -250,14 +285,15 @@ impl Ledger {
 
     /// Counts payments whose exchanges ended so long ago. Where they are not known, as many as fit, just now.
     pub fn count_payments(&self, ages: Option<&[Duration]>) {
-        let Some((gate, cost)) = self.gate(PAYITEMS.name) else { return };
         let hold = self.hold();
-        match ages {
-            Some(ages) => {
-                let left = ages.iter().filter_map(|age| hold.checked_sub(*age)).filter(|left| !left.is_zero());
-                left.for_each(|left| gate.count(u64::from(cost), left));
-            }
-            None => gate.count(u64::from(self.shared.config.capacity), hold),
+        let Some(ages) = ages else { return self.count(PAYITEMS.name, u64::from(self.shared.config.capacity), hold) };
+        let left = ages.iter().filter_map(|age| hold.checked_sub(*age)).filter(|left| !left.is_zero());
+        left.for_each(|left| self.count(PAYITEMS.name, u64::from(self.shared.config.cost_of(PAYITEMS.name)), left));
+    }
+
+    fn count(&self, command: &str, points: u64, pause: Duration) {
+        if let Some((gate, _)) = self.gate(command) {
+            gate.count(points, pause);
         }
     }
 
@@ -272,9 +308,9 @@ impl Ledger {
             return gate.count(limit.min(capacity.saturating_sub(payments)), hold);
         }
         self.others().full_until = Instant::now().checked_add(hold);
-        for (command, (gate, _)) in &self.shared.known {
+        for (command, known) in &self.shared.known {
             if !is_payment(command) {
-                gate.count(limit, hold);
+                self.gate_of(known).count(limit, hold);
             }
         }
     }
@@ -288,10 +324,13 @@ impl Ledger {
 
     /// The gate and cost of a command; `None` where too many unknown commands are in use.
     fn gate(&self, command: &str) -> Option<(Arc<Gate>, u32)> {
-        if let Some(found) = self.existing_gate(command) {
-            return Some(found);
-        }
         let config = &self.shared.config;
+        if let Some(known) = self.shared.known.get(command) {
+            return Some((Arc::clone(self.gate_of(known)), known.cost));
+        }
+        if let Some(gate) = &self.shared.whole {
+            return Some((Arc::clone(gate), config.cost_of(command)));
+        }
         let mut others = self.others();
         others.make_room(command);
         if others.gates.len() >= MAX_OTHERS && !others.gates.contains_key(command) {
@@ -308,28 +347,23 @@ impl Ledger {
         Some((Arc::clone(gate), config.cost_of(command)))
     }
 
-    fn existing_gate(&self, command: &str) -> Option<(Arc<Gate>, u32)> {
-        if let Some((gate, cost)) = self.shared.known.get(command) {
-            return Some((Arc::clone(gate), *cost));
-        }
-        let cost = self.shared.config.cost_of(command);
-        if let Some(gate) = &self.shared.whole {
-            return Some((Arc::clone(gate), cost));
-        }
-        self.others().gates.get(command).map(|gate| (Arc::clone(gate), cost))
+    fn gate_of<'a>(&self, known: &'a Known) -> &'a Arc<Gate> {
+        known.gate.get_or_init(|| Arc::new(Gate::new(self.shared.clock, self.shared.config.hold())))
     }
 
-    /// Every gate once, by name.
-    fn gates(&self) -> BTreeMap<String, Arc<Gate>> {
-        if let Some(gate) = &self.shared.whole {
-            return BTreeMap::from([(ALL_COMMANDS.to_owned(), Arc::clone(gate))]);
+    /// The gate of a command that was used.
+    fn existing_gate(&self, command: &str) -> Option<Arc<Gate>> {
+        if let Some(known) = self.shared.known.get(command) {
+            return known.gate.get().cloned();
         }
-        let known = self.shared.known.iter().map(|(command, (gate, _))| (command.clone(), Arc::clone(gate)));
-        let mut gates: BTreeMap<_, _> = known.collect();
+        self.shared.whole.clone().or_else(|| self.others().gates.get(command).cloned())
+    }
+
+    /// The gates of commands that are not in the configuration, as far as they hold something.
+    fn busy_others(&self) -> BTreeMap<String, Arc<Gate>> {
         let others = self.others();
         let busy = others.gates.iter().filter(|(_, gate)| !gate.with(Admission::is_idle));
-        gates.extend(busy.map(|(command, gate)| (command.clone(), Arc::clone(gate))));
-        gates
+        busy.map(|(command, gate)| (command.clone(), Arc::clone(gate))).collect()
     }
 
     fn others(&self) -> MutexGuard<'_, Others> {

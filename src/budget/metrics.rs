@@ -50,10 +50,19 @@ impl Metrics {
     }
 }
 
+/// The metrics of one instance, to be shown.
+#[derive(Debug, Clone, Copy)]
+pub struct Shown<'a> {
+    pub instance: &'a str,
+    pub metrics: &'a Metrics,
+    /// Whether anybody has used it. Of one at rest no durations are shown, which for thousands of them are most of a scrape.
+    pub in_use: bool,
+}
+
 /// Shows the metrics of each instance.
-pub fn encode(page: &mut DescriptorEncoder<'_>, instances: &[(&str, &Metrics)]) -> fmt::Result {
+pub fn encode(page: &mut DescriptorEncoder<'_>, instances: &[Shown<'_>]) -> fmt::Result {
     let mut family = page.histogram("budget_wait_seconds", "How long points were waited for, by class.")?;
-    for (instance, metrics) in instances {
+    for Shown { instance, metrics, .. } in instances.iter().filter(|shown| shown.in_use) {
         for (class, asks) in metrics.classes() {
             if let Some(durations) = asks.durations.get() {
                 durations.encode(family.encode_family(&[("pos_instance", *instance), ("class", class)])?)?;
@@ -61,47 +70,64 @@ pub fn encode(page: &mut DescriptorEncoder<'_>, instances: &[(&str, &Metrics)]) 
         }
     }
     let mut family = page.counter("budget_denied", "Commands that got no points in time, by class.")?;
-    for (instance, metrics) in instances {
+    for Shown { instance, metrics, .. } in instances {
         for (class, asks) in metrics.classes() {
+            // An alert reads the denials of the others, and is to see the first.
+            if class == "refresh" && asks.denied.get() == 0 {
+                continue;
+            }
             asks.denied.encode(family.encode_family(&[("pos_instance", *instance), ("class", class)])?)?;
         }
     }
     let mut family = page.counter("budget_closed", "How often the gateway said `ratelimit`.")?;
-    for (instance, metrics) in instances {
+    for Shown { instance, metrics, .. } in instances {
         metrics.closed.encode(family.encode_family(&[("pos_instance", *instance)])?)?;
     }
     Ok(())
 }
 
-type PointsGauge = (&'static str, &'static str, fn(&WindowStatus) -> u64);
+/// The windows of one instance, to be shown.
+#[derive(Debug, Clone, Copy)]
+pub struct ShownWindows<'a> {
+    pub instance: &'a str,
+    pub windows: &'a [WindowStatus],
+    /// Whether anybody has used it.
+    pub in_use: bool,
+}
 
+type PointsGauge = (&'static str, &'static str, fn(&WindowStatus) -> Option<u64>);
+
+/// A window that was never used is not shown, and of one that was, what is mostly zero only while it is not.
 const POINTS: [PointsGauge; 3] = [
-    ("budget_capacity_points", "Points that the gateway gives within a window.", |window| window.capacity_points),
-    ("budget_used_points", "Points that are spent or promised at this moment.", |window| window.used_points),
-    ("budget_in_flight_points", "Those of them whose commands have not ended.", |window| window.in_flight_points),
+    ("budget_capacity_points", "Points that the gateway gives within a window.", |window| Some(window.capacity_points)),
+    ("budget_used_points", "Points that are spent or promised at this moment.", |window| Some(window.used_points)),
+    ("budget_in_flight_points", "Those of them whose commands have not ended.", |window| {
+        Some(window.in_flight_points).filter(|points| *points > 0)
+    }),
 ];
 
 /// Shows the windows of each instance.
-pub fn encode_windows(page: &mut DescriptorEncoder<'_>, instances: &[(&str, &[WindowStatus])]) -> fmt::Result {
+pub fn encode_windows(page: &mut DescriptorEncoder<'_>, instances: &[ShownWindows<'_>]) -> fmt::Result {
     let known = || {
-        let windows = instances.iter().flat_map(|(instance, windows)| windows.iter().map(|window| (*instance, window)));
-        windows.filter(|(_, window)| is_known(window))
+        let windows = instances.iter().flat_map(|shown| shown.windows.iter().map(|window| (shown.instance, window)));
+        windows.filter(|(_, window)| window.was_used && is_known(window))
     };
     for (name, help, points) in POINTS {
         let mut family = page.gauge(name, help)?;
         for (instance, window) in known() {
+            let Some(points) = points(window) else { continue };
             let labels = [("pos_instance", instance), ("command", window.command.as_str())];
-            family.encode_family(&labels)?.encode_gauge(&points(window))?;
+            family.encode_family(&labels)?.encode_gauge(&points)?;
         }
     }
     let mut family =
         page.gauge("budget_closed_seconds", "For how long the gateway's `ratelimit` closes the window yet.")?;
-    for (instance, window) in known() {
+    for (instance, window) in known().filter(|(_, window)| window.closed_for_ms > 0) {
         let labels = [("pos_instance", instance), ("command", window.command.as_str())];
         family.encode_family(&labels)?.encode_gauge(&Duration::from_millis(window.closed_for_ms).as_secs_f64())?;
     }
     let mut family = page.gauge("budget_waiting", "Commands that wait for points, by class.")?;
-    for (instance, windows) in instances {
+    for ShownWindows { instance, windows, .. } in instances.iter().filter(|shown| shown.in_use) {
         let sum = |waiting: fn(&WindowStatus) -> usize| windows.iter().map(waiting).sum::<usize>();
         for (class, waiting) in [
             ("payment", sum(|window| window.waiting_payments)),
@@ -112,10 +138,11 @@ pub fn encode_windows(page: &mut DescriptorEncoder<'_>, instances: &[(&str, &[Wi
         }
     }
     let mut family = page.gauge("budget_other_used_points", "Points of commands that are not in the configuration.")?;
-    for (instance, windows) in instances {
-        let others = windows.iter().filter(|window| !is_known(window)).map(|window| window.used_points);
-        let labels = [("pos_instance", *instance), ("command", OTHER)];
-        family.encode_family(&labels)?.encode_gauge(&others.sum::<u64>())?;
+    for ShownWindows { instance, windows, .. } in instances {
+        let others: u64 = windows.iter().filter(|window| !is_known(window)).map(|window| window.used_points).sum();
+        if others > 0 {
+            family.encode_family(&[("pos_instance", *instance), ("command", OTHER)])?.encode_gauge(&others)?;
+        }
     }
     Ok(())
 }

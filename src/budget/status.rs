@@ -1,10 +1,12 @@
 //! How the windows of a budget stand, for operators.
 
 /// One window, for the status page.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WindowStatus {
     /// The command, or `*` where all commands share one window.
     pub command: String,
+    /// Whether anything was counted in it since the start.
+    pub was_used: bool,
     /// Points that it may hold.
     pub capacity_points: u64,
     /// Points that it holds.

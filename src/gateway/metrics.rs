@@ -1,6 +1,8 @@
 //! Metrics of one pool: exchanges by command and outcome, and what became of its connections.
 //!
-//! A command's series begin with its first exchange, all outcomes at once, so that a rate sees the first failure. Commands
+//! A command's series begin with its first exchange, all outcomes at once, so that a rate sees the first failure. Of an
+//! instance that nobody has used yet, and for whose licence the bridge itself asked, only the outcomes that there were are
+//! shown, and no durations: of thousands of such instances, all series of that one command would be most of a scrape. Commands
 //! that callers invent share one label, so that callers cannot fill the memory of the bridge or of Prometheus.
 
 use std::fmt;
@@ -114,6 +116,12 @@ impl Metrics {
         self.shards.get(shard)
     }
 
+    /// Whether anything was asked of the gateway but the licence, which the bridge asks for by itself.
+    #[must_use]
+    pub fn is_in_use(&self) -> bool {
+        self.exchanges().any(|(command, _)| command != command::GETLICENSE.name)
+    }
+
     /// The commands that were written, by name.
     fn exchanges(&self) -> impl Iterator<Item = (&'static str, &Exchanges)> {
         let names = command::TABLE.iter().map(|spec| spec.name).chain([OTHER]);
@@ -127,6 +135,9 @@ pub fn encode(page: &mut DescriptorEncoder<'_>, instances: &[(&str, &Metrics)]) 
     for (instance, metrics) in instances {
         for (command, exchanges) in metrics.exchanges() {
             for ((_, outcome), counter) in ExchangeOutcome::ALL.iter().zip(&exchanges.outcomes) {
+                if counter.get() == 0 && !metrics.is_in_use() {
+                    continue;
+                }
                 let labels = [("pos_instance", *instance), ("command", command), ("outcome", *outcome)];
                 counter.encode(family.encode_family(&labels)?)?;
             }
@@ -134,7 +145,7 @@ pub fn encode(page: &mut DescriptorEncoder<'_>, instances: &[(&str, &Metrics)]) 
     }
     let mut family =
         page.histogram("exchange_duration_seconds", "From writing a command to the end of its exchange.")?;
-    for (instance, metrics) in instances {
+    for (instance, metrics) in instances.iter().filter(|(_, metrics)| metrics.is_in_use()) {
         for (command, exchanges) in metrics.exchanges() {
             let labels = [("pos_instance", *instance), ("command", command)];
             exchanges.durations.encode(family.encode_family(&labels)?)?;
@@ -143,7 +154,10 @@ pub fn encode(page: &mut DescriptorEncoder<'_>, instances: &[(&str, &Metrics)]) 
     let mut family = page.counter("connections", "Connections to the gateway, by what became of them.")?;
     for (instance, metrics) in instances {
         for Connections { shard, opened, failed, lost } in &metrics.shards {
-            for (what, counter) in [("opened", opened), ("failed", failed), ("lost", lost)] {
+            // A rate is to see the first loss, which comes after an opening.
+            let lost = (opened.get() > 0).then_some(("lost", lost));
+            let counted = [("opened", opened), ("failed", failed)].into_iter().filter(|(_, counter)| counter.get() > 0);
+            for (what, counter) in counted.chain(lost) {
                 let labels = [("pos_instance", *instance), ("shard", shard.as_str()), ("what", what)];
                 counter.encode(family.encode_family(&labels)?)?;
             }
@@ -162,6 +176,10 @@ pub fn encode_shards(page: &mut DescriptorEncoder<'_>, shards: &[(&str, &ShardSt
     for (instance, shard) in shards {
         for state in ["free", "busy", "set-aside"] {
             let count = shard.links.iter().filter(|link| link.state == state).count();
+            // An alert looks for an instance without links: one series of each shard is always there.
+            if count == 0 && state != "free" {
+                continue;
+            }
             let labels = [("pos_instance", *instance), ("shard", shard.shard.as_str()), ("state", state)];
             family.encode_family(&labels)?.encode_gauge(&count)?;
         }
@@ -172,9 +190,9 @@ pub fn encode_shards(page: &mut DescriptorEncoder<'_>, shards: &[(&str, &ShardSt
         family.encode_family(&labels)?.encode_gauge(&u32::from(shard.good))?;
     }
     let mut family = page.gauge("shard_cordoned", "1 where the shard is taken out by hand.")?;
-    for (instance, shard) in shards {
+    for (instance, shard) in shards.iter().filter(|(_, shard)| shard.cordoned) {
         let labels = [("pos_instance", *instance), ("shard", shard.shard.as_str())];
-        family.encode_family(&labels)?.encode_gauge(&u32::from(shard.cordoned))?;
+        family.encode_family(&labels)?.encode_gauge(&1_u32)?;
     }
     let mut family = page.gauge("shard_round_trip_seconds", "Smoothed round trip of a ping.")?;
     for (instance, shard) in shards {
@@ -200,6 +218,25 @@ mod tests {
         fn encode(&self, mut page: DescriptorEncoder<'_>) -> fmt::Result {
             encode(&mut page, &[("demo", &self.0)])
         }
+    }
+
+    #[test]
+    fn of_an_instance_that_only_its_licence_was_asked_for_no_durations_are_shown_and_no_outcome_that_there_was_not() {
+        let metrics = Metrics::new(&["exon".to_owned()]);
+        metrics.exchange_ended("getlicense", ExchangeOutcome::TimedOut, Duration::ZERO);
+        let text = page(Demo(metrics));
+        let outcome = |outcome| format!("command=\"getlicense\",outcome=\"{outcome}\"}}");
+        assert!(text.contains(&format!("{} 1\n", outcome("timed-out"))), "{text}");
+        assert!(!text.contains(&outcome("replied")) && !text.contains("exchange_duration_seconds_count"), "{text}");
+    }
+
+    #[test]
+    fn a_shard_s_losses_are_shown_from_its_first_connection_on() {
+        let metrics = Metrics::new(&["exon".to_owned(), "cyton".to_owned()]);
+        metrics.connections(1).unwrap().opened.inc();
+        let text = page(Demo(metrics));
+        assert!(text.contains("shard=\"cyton\",what=\"lost\"} 0\n"), "{text}");
+        assert!(!text.contains("failed") && !text.contains("exon"), "{text}");
     }
 
     #[test]

@@ -18,8 +18,9 @@ use super::error::DialError;
 /// The largest message accepted. All transactions of a season's busiest point of sale are some tens of megabytes.
 const MAX_MESSAGE: usize = 64 << 20;
 
-/// Bytes read at a time. The library's own 128 KiB would be most of an idle bridge's memory.
-const READ_BUFFER: usize = 16 << 10;
+/// Bytes read at a time, which each link holds and the library clears before each read. Most replies fit; its own 128 KiB would
+/// be most of an idle bridge's memory.
+const READ_BUFFER: usize = 4 << 10;
 
 #[derive(Debug)]
 pub(super) enum Received {

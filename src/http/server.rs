@@ -157,9 +157,11 @@ pub fn run(listeners: Listeners, parts: Parts, on_worker: impl Fn() + Clone + Se
     // Sockets take it from the listener. What is written to them and not taken holds memory, here and in the system.
     let untaken_ms = u32::try_from(state.config.untaken.as_millis()).unwrap_or(u32::MAX);
     rustix::net::sockopt::set_tcp_user_timeout(&callers, untaken_ms)?;
-    // Likewise. An event would wait until the peer acknowledges the one before it, which it does after 40 ms if it has
-    // nothing to say meanwhile.
-    rustix::net::sockopt::set_tcp_nodelay(&callers, true)?;
+    // Likewise. An event, or the end of a page of metrics, would wait until the peer acknowledges what came before it, which
+    // it does after 40 ms if it has nothing to say meanwhile.
+    for listener in admin.iter().chain([&callers]) {
+        rustix::net::sockopt::set_tcp_nodelay(listener, true)?;
+    }
     let limits = ListenerLimits {
         workers: workers(),
         connections_each: MAX_CONNECTIONS,

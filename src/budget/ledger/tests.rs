@@ -74,6 +74,27 @@ fn is_pending<F: Future + Unpin>(future: &mut F) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_window_that_was_never_used_is_told_as_empty_and_one_that_was_stays_told_as_used() {
+    let told = |ledger: &Ledger, command: &str| {
+        let window = ledger.status().into_iter().find(|window| window.command == command).unwrap();
+        (window.was_used, window.capacity_points, window.used_points)
+    };
+    for (ledger, name) in [(ledger(), "getconfig"), (shared_window(), ALL_COMMANDS)] {
+        let is_shared = name == ALL_COMMANDS;
+        assert_eq!(told(&ledger, name), (is_shared, 100, 0));
+        assert_eq!(ledger.status().len(), if is_shared { 1 } else { Config::default().cost.len() });
+        let unused = ledger.budget("getconfig");
+        spend(&ledger, "getconfig", 1).await;
+        assert_eq!(told(&ledger, name), (true, 100, 25));
+        assert_eq!(ledger.budget("getconfig").remaining, unused.remaining - 1);
+        advance(HOLD).await;
+        assert_eq!(told(&ledger, name), (true, 100, 0));
+        assert_eq!(ledger.budget("getconfig"), unused);
+        assert!(ledger.open("getdeposit").is_some_and(|window| window.used_points == 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_fifth_getconfig_of_a_window_is_denied_at_once_with_the_exact_wait_and_then_granted() {
     let ledger = ledger();
     spend(&ledger, "getconfig", 4).await;

@@ -13,9 +13,11 @@ use actix_web::{HttpResponse, get};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
+use tokio::runtime::Handle;
+use tokio::task::spawn_blocking;
 
 use crate::bridge::metrics as bridge;
-use crate::bridge::status::BridgeStatus;
+use crate::bridge::status::{BridgeStatus, InstanceStatus};
 use crate::budget::metrics as budget;
 use crate::gateway::metrics as gateway;
 use crate::http::auth::{Auth, Caller, Scope};
@@ -35,17 +37,21 @@ async fn guarded(caller: Caller, shared: Data<AppState>) -> Result<HttpResponse,
     if !caller.may_reach_all(shared.bridge.instances().names()) {
         return Err(Problem::new(&table::FORBIDDEN).detail("Metrics want a token that may use every instance."));
     }
-    Ok(answer(shared).await)
+    answer(shared).await
 }
 
 /// The metrics on the operator's own listener.
 #[get("/metrics")]
-pub(crate) async fn open(shared: Data<AppState>) -> HttpResponse {
+pub(crate) async fn open(shared: Data<AppState>) -> Result<HttpResponse, Problem> {
     answer(shared).await
 }
 
-async fn answer(shared: Data<AppState>) -> HttpResponse {
-    HttpResponse::Ok().content_type(CONTENT_TYPE).insert_header((CACHE_CONTROL, "no-store")).body(text(shared).await)
+async fn answer(shared: Data<AppState>) -> Result<HttpResponse, Problem> {
+    let runtime = Handle::current();
+    // Those of thousands of instances take a while: not on a thread that serves callers.
+    let text = spawn_blocking(move || runtime.block_on(text(shared))).await;
+    let text = text.map_err(|_| Problem::new(&table::INTERNAL_ERROR))?;
+    Ok(HttpResponse::Ok().content_type(CONTENT_TYPE).insert_header((CACHE_CONTROL, "no-store")).body(text))
 }
 
 async fn text(shared: Data<AppState>) -> String {
@@ -72,7 +78,12 @@ impl Collector for Scrape {
         let instances = shared.bridge.instances();
         let counted: Vec<_> = instances.metrics().collect();
         gateway::encode(page, &counted.iter().map(|(name, counted)| (*name, counted.gateway)).collect::<Vec<_>>())?;
-        budget::encode(page, &counted.iter().map(|(name, counted)| (*name, counted.budget)).collect::<Vec<_>>())?;
+        let budgets = counted.iter().map(|(instance, counted)| budget::Shown {
+            instance,
+            metrics: counted.budget,
+            in_use: counted.gateway.is_in_use(),
+        });
+        budget::encode(page, &budgets.collect::<Vec<_>>())?;
         bridge::encode(page, &counted.iter().map(|(name, counted)| (*name, counted.reads)).collect::<Vec<_>>())?;
         let mut family = page.counter(
             "payment_contradictions",
@@ -146,8 +157,11 @@ fn now(page: &mut DescriptorEncoder<'_>, status: &BridgeStatus) -> fmt::Result {
     let shards: Vec<_> =
         instances().flat_map(|(name, one)| one.shards.iter().map(move |shard| (name, shard))).collect();
     gateway::encode_shards(page, &shards)?;
-    let windows: Vec<_> = instances().map(|(name, one)| (name, one.budgets.as_slice())).collect();
-    budget::encode_windows(page, &windows)?;
+    let windows = instances().map(|(instance, one)| {
+        let InstanceStatus { budgets, in_use, .. } = one;
+        budget::ShownWindows { instance, windows: budgets, in_use: *in_use }
+    });
+    budget::encode_windows(page, &windows.collect::<Vec<_>>())?;
     let mut family = page.gauge("link_waiting", "Commands that wait for a link.")?;
     for (instance, one) in instances() {
         family.encode_family(&[("pos_instance", instance)])?.encode_gauge(&one.waiting)?;

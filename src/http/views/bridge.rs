@@ -165,7 +165,7 @@ impl From<BridgeStatus> for BridgeView {
 
 impl From<InstanceStatus> for InstanceView {
     fn from(status: InstanceStatus) -> Self {
-        let InstanceStatus { instance, waiting, shards, budgets, contradictions } = status;
+        let InstanceStatus { instance, waiting, shards, budgets, contradictions, in_use: _ } = status;
         Self {
             instance,
             waiting,
@@ -225,6 +225,7 @@ impl From<WindowStatus> for WindowView {
             waiting_payments,
             waiting_callers,
             waiting_refreshes,
+            was_used: _,
         } = status;
         Self {
             command,
