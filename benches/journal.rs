@@ -1,14 +1,16 @@
 //! What a long journal costs: its start and its listings, on 1,000,000 payments beside 1,000.
 //!
 //! The journals are made by the journal itself, payment by payment, many at a time, as they would come to be. Of the
-//! payments every ten thousandth is of unknown outcome, since each wants a person, and every tenth another caller's. Medians of some rounds, each beside
-//! the same on the small journal. `JOURNAL_PAYMENTS` sets another number.
+//! payments every ten thousandth is of unknown outcome, since each wants a person, and every tenth another caller's. Medians
+//! of some rounds, each beside the same on the small journal. A payment on the large one is timed while it is listed without
+//! pause and while it is not, in turns. `JOURNAL_PAYMENTS` sets another number.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench")]
 
 mod support;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use concertpos_bridge::internals::journal::{
@@ -24,6 +26,10 @@ const MANY: usize = 1_000_000;
 const AT_ONCE: usize = 2_000;
 const ROUNDS: usize = 25;
 const STARTS: usize = 5;
+/// Payments of each round, one at a time.
+const PAYMENTS: usize = 20;
+/// Listings under way at the same time beside a payment.
+const LISTERS: usize = 2;
 /// As long as a listing may take at most, in milliseconds.
 const LONGEST_LISTING_MS: f64 = 20.0;
 
@@ -96,6 +102,58 @@ impl Asked {
     }
 }
 
+/// Times payments that are made one at a time, with numbers that no other has.
+struct Till<'a> {
+    journal: &'a Journal,
+    next: AtomicUsize,
+}
+
+impl Till<'_> {
+    /// The median of some, in milliseconds.
+    async fn pay(&self) -> f64 {
+        let mut times = Vec::new();
+        for _ in 0..PAYMENTS {
+            // Never one whose outcome is lost.
+            let number = self.next.fetch_add(10, Ordering::Relaxed);
+            let begun = Instant::now();
+            pay(self.journal, number).await;
+            times.push(begun.elapsed().as_secs_f64() * 1e3);
+        }
+        median(times)
+    }
+
+    /// The same while the journal is listed without pause.
+    async fn pay_beside(&self, listings: &[Filter]) -> f64 {
+        let list = async |first: usize| {
+            for filter in listings.iter().cycle().skip(first) {
+                self.journal.list(filter.clone()).await.unwrap();
+            }
+        };
+        tokio::select! {
+            took = self.pay() => took,
+            _ = join_all((0..LISTERS).map(list)) => unreachable!("listing has no end"),
+        }
+    }
+}
+
+/// A payment on a journal that is listed meanwhile, and on the same while it is not.
+async fn beside_listings(journal: &Journal, payments: usize, listings: &[Filter]) -> Row {
+    let till = Till { journal, next: AtomicUsize::new(payments.next_multiple_of(10)) };
+    let (mut alone, mut beside, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..=ROUNDS {
+        let (one, other) = (till.pay().await, till.pay_beside(listings).await);
+        // The first round warms up.
+        if round > 0 {
+            alone.push(one);
+            beside.push(other);
+            ratios.push(other / one);
+        }
+    }
+    let row =
+        Row::new("journal-payment-listed", "recording a payment while the journal is listed", median(beside), "ms");
+    row.beside("while it is not", median(alone)).ratio(median(ratios))
+}
+
 fn is_readable(page: &Page) -> bool {
     page.records.iter().all(|listed| matches!(listed, Listed::Record(_)))
 }
@@ -133,6 +191,8 @@ async fn main() {
         let row = Row::new(name, format!("{figure} ({} found)", page.records.len()), large_ms, "ms");
         report.add(row.beside(format!("of {FEW}"), small_ms).aim(Aim::AtMost(LONGEST_LISTING_MS)));
     }
+    let asked = listings(many, &large).map(|(_, _, filter)| filter);
+    report.add(beside_listings(&large.journal, many, &asked).await);
     #[expect(clippy::cast_precision_loss, reason = "a file of less than 2^52 bytes")]
     let bytes = size as f64 / f64::from(u32::try_from(many).unwrap());
     report.add(Row::new("journal-bytes", "room of a payment in the journal", bytes, "bytes"));
