@@ -382,6 +382,17 @@ async fn one_fault_anywhere_leaves_everything_as_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_bridge_that_listens_to_the_network_is_not_opened_to_everybody_though_the_file_names_a_loopback_address() {
+    let wide = with(instances(&[]), &[("BRIDGE_SERVER__LISTEN", "0.0.0.0:0")]);
+    let world = start(gateway(&[]), &wide).await;
+    let open = with(instances(&[]), &[("BRIDGE_AUTH__MODE", "none"), ("BRIDGE_SERVER__LISTEN", "127.0.0.1:0")]);
+    let why = world.reload(&open).await.unwrap_err();
+    assert!(why.contains("auth.mode") && why.contains("waits for a restart"), "{why}");
+    assert_eq!(world.http.get(format!("{}/v1/instances", world.url)).send().await.unwrap().status(), 401);
+    world.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_till_that_came_before_its_instance_is_told_to_come_again_once_it_is_there() {
     let world = start(gateway(&["Fest.2026"]), &instances(&[])).await;
     let (mut till, mut stranger) =

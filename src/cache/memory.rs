@@ -182,6 +182,8 @@ impl Cache {
             self.refusals.invalidate(&*key);
         }
         self.epochs().forget(instance);
+        // The store is told of removals at the cache's own upkeep.
+        self.copies.run_pending_tasks();
     }
 
     /// Remembers for a short while that the gateway refused exactly this, asked with the instance's key of this number.

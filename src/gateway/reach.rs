@@ -210,6 +210,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_instance_that_was_refused_is_dialled_at_once_when_what_was_refused_may_have_been_mended() {
+        let (way, stop) = (Way::new(Network::Connects), CancellationToken::new());
+        let pools = way.pools(&["nobody-there"], &stop);
+        sleep(Duration::from_secs(30)).await;
+        let dials = || way.dials.load(Ordering::Relaxed);
+        // The pauses are long by now.
+        let before = dials();
+        sleep(Duration::from_millis(1)).await;
+        assert_eq!(dials(), before);
+        pools[0].retry_now();
+        sleep(Duration::from_millis(1)).await;
+        assert!(dials() > before, "{} attempts", dials());
+        stop.cancel();
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_attempt_that_hangs_does_not_hold_up_the_end() {
         let (way, stop) = (Way::new(Network::Hangs), CancellationToken::new());
         let dialer = Dialer::over(way.clone(), client_config(None).unwrap());

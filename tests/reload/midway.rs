@@ -34,6 +34,48 @@ async fn a_payment_under_way_at_a_removed_instance_is_booked_and_answered_by_res
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_removed_instance_waits_no_longer_than_the_grace_and_what_was_not_sent_by_then_never_is() {
+    let quick = [
+        ("BRIDGE_GATEWAY__REQUEST_TIMEOUT", "300ms"),
+        ("BRIDGE_SERVER__SHUTDOWN_GRACE", "400ms"),
+        ("BRIDGE_LIMITS__CAPACITY", "1"),
+        ("BRIDGE_LIMITS__PAY_MAX_WAIT", "40s"),
+        ("BRIDGE_SERVER__DEADLINE", "3s"),
+        ("BRIDGE_LIMITS__WINDOW", "2s"),
+    ];
+    let costs = [
+        "GETCONFIG",
+        "GETDEPOSIT",
+        "GETLICENSE",
+        "LISTPOS",
+        "LISTPM",
+        "LISTPRODUCTS",
+        "LISTTRANSACTIONS",
+        "VERIFYAUTH",
+        "REGISTERDEVICE",
+        "VERSION",
+        "GETSTATUS",
+        "PAYITEMS",
+    ]
+    .map(|command| format!("BRIDGE_LIMITS__COST__{command}"));
+    let costs: Vec<_> = costs.iter().map(|command| (command.as_str(), "1")).collect();
+    let [alone, both] = [&[][..], &["fest"]].map(|others| with(with(instances(others), &quick), &costs));
+    let world = start(gateway(&["fest"]), &both).await;
+    until_linked(&world).await;
+    assert_eq!(sale(&world, "fest", "first", "shop").send().await.unwrap().status(), 201);
+    let waits = tokio::spawn(sale(&world, "fest", "second", "shop").send());
+    let waiting = "budget_waiting{pos_instance=\"fest\",class=\"payment\"} 1";
+    eventually("it waits for points", async || text(&world, "/metrics").await.contains(waiting)).await;
+    world.reload(&alone).await.unwrap();
+    until_linked(&world).await;
+    assert!(!waits.is_finished(), "the links did not wait for it");
+    let refused = problem(waits.await.unwrap().unwrap()).await;
+    assert!(refused.body["retryable"] == true && refused.status != 504, "{:?}", refused.body);
+    assert_eq!((received(&world, "payitems"), world.gateway.counts().bookings("second")), (1, 0));
+    world.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_payment_of_a_removed_instance_is_settled_by_hand_and_its_key_stays_taken() {
     let settings = with(instances(&["fest"]), &[("BRIDGE_GATEWAY__REQUEST_TIMEOUT", "400ms")]);
     let world = start(gateway(&["fest"]), &settings).await;

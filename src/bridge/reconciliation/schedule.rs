@@ -244,6 +244,21 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_answered_is_asked_at_once_when_its_reason_may_have_gone_and_nothing_else_is() {
+        let (mut schedule, now) = (Schedule::default(), Instant::now());
+        let [missed, new] = [(); 2].map(|()| RecordId::fresh());
+        schedule.lost(missed, 1, 0, now);
+        for _ in 0..5 {
+            schedule.missed(missed, now);
+        }
+        schedule.lost(new, 2, 0, now);
+        schedule.retry_now(now);
+        assert_eq!(look(&schedule.next(now)), [missed]);
+        schedule.looked(missed, now);
+        assert_eq!(schedule.next(now), Task::Wait(now + PAUSES[0]), "the new one has its pause");
+    }
+
+    #[test]
     fn a_payment_that_had_all_its_looks_gets_one_more_after_a_restart() {
         let (mut schedule, now, id) = (Schedule::default(), Instant::now(), RecordId::fresh());
         schedule.lost(id, 1, 99, now);

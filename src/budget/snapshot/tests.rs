@@ -300,6 +300,30 @@ async fn a_disk_that_fails_stops_nobody_and_never_passes_an_old_end_for_this_one
     assert_eq!((found, used(&second, "getconfig")), (Found::Counted, 25));
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_an_instance_spent_that_is_not_configured_any_more_waits_for_its_return() {
+    let (folder, machine, mut first) = (folder(), Machine::new(), ledgers());
+    first.insert("fest".to_owned(), Ledger::new(Config::default()));
+    let ask = Ask { command: "getconfig", class: Class::Caller("shop"), deadline: Instant::now() };
+    first["fest"].acquire(ask).await.unwrap().answered();
+    writer(&folder, &machine, &first).save(true, false).unwrap();
+    let left = |ledger: &Ledger| ledger.budget("getconfig").remaining;
+    let read = || SnapshotFile::open(folder.path()).unwrap().read();
+
+    let next = table(&ledgers());
+    assert_eq!(count(read(), &next, &machine.now(), |_| None).0, Found::Counted);
+    assert_eq!(left(&next.of("fest", "Fest.2026")), 3, "under its name, whatever the gateway calls it");
+    assert_eq!(left(&next.of("new", "new")), 4);
+
+    writer(&folder, &machine, &first).save(false, false).unwrap();
+    let next = table(&ledgers());
+    assert_eq!(count(read(), &next, &machine.now(), |_| Some(Vec::new())).0, Found::Incomplete);
+    let [fest, unheard_of] = ["fest", "new"].map(|name| next.of(name, name));
+    assert_eq!([left(&fest), left(&unheard_of)], [0, 0], "what the last second held is not known");
+    tokio::time::advance(HOLD).await;
+    assert_eq!([left(&fest), left(&unheard_of), left(&next.of("later", "later"))], [4, 4, 4]);
+}
+
 #[test]
 fn a_folder_that_is_moved_away_is_followed_and_nothing_is_made_in_its_place() {
     let (outer, machine) = (folder(), Machine::new());

@@ -105,6 +105,29 @@ async fn a_deleted_copy_does_not_come_back() {
 }
 
 #[tokio::test]
+async fn an_instance_that_is_forgotten_leaves_nothing_in_memory_or_on_disk_and_takes_nothing_of_others() {
+    let folder = tempdir().unwrap();
+    let cache = cache(folder.path());
+    let (gone, stays) =
+        (key("listproducts", Some(7)), Key { instance: "other".into(), ..key("listproducts", Some(7)) });
+    for key in [&gone, &stays] {
+        cache.catalogue_changed(&key.instance);
+        put(&cache, key, "{}", Duration::ZERO);
+        cache.refuse(key.clone(), crate::protocol::GatewayError::word("no_api_key"), 0);
+    }
+    stop(folder.path(), &cache).await;
+    assert_eq!(files(folder.path()).len(), 2);
+    let epoch = cache.epoch(&LISTPRODUCTS, &stays);
+    cache.forget("demo");
+    stop(folder.path(), &cache).await;
+    assert_eq!(files(folder.path()).len(), 1);
+    assert_eq!([&gone, &stays].map(|key| cache.copy(key).is_some()), [false, true]);
+    assert_eq!([&gone, &stays].map(|key| cache.refusal(key, 0).is_some()), [false, true]);
+    assert_eq!(cache.epoch(&LISTPRODUCTS, &stays), epoch);
+    assert_eq!(cache.epoch(&LISTPRODUCTS, &gone), crate::cache::Epoch::FIRST);
+}
+
+#[tokio::test]
 async fn only_its_owner_may_read_a_copy_and_no_password_stands_in_it() {
     let (parent, cache_key) = (tempdir().unwrap(), key("listproducts", Some(7)));
     let folder = parent.path().join("made");
