@@ -250,6 +250,37 @@ async fn sighup_tells_in_one_line_what_it_changed_and_is_refused_while_the_bridg
     );
 }
 
+#[tokio::test]
+async fn a_sighup_during_a_reload_is_not_lost_and_the_last_file_stays() {
+    let fests =
+        |count: usize| (0..count).map(|n| format!("[instances.fest{n}]\napi_key = \"k{n}\"\n")).collect::<String>();
+    let shop = token("shop", "secret", "\"read\"").replace("\"demo\"", "\"*\"");
+    let service = Service::start(&shop, &[]);
+    let (client, url) = (Client::new(), service.url("/v1/instances"));
+    for count in [40, 3, 30, 7, 50, 20] {
+        service.configure(&format!("{shop}{}", fests(count)));
+        service.bridge.signal("-HUP");
+    }
+    let begun = Instant::now();
+    loop {
+        let listed = client.get(&url).bearer_auth("secret").send().await.unwrap().text().await.unwrap();
+        if listed.matches("fest").count() == 20 {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{listed}");
+    }
+    // And the next is taken at its turn.
+    service.configure(&shop);
+    service.bridge.signal("-HUP");
+    loop {
+        let listed = client.get(&url).bearer_auth("secret").send().await.unwrap().text().await.unwrap();
+        if listed == r#"{"instances":["demo"]}"# {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{listed}");
+    }
+}
+
 /// A till of `instance` that showed `secret`, and was answered; or one that came with it in its URL.
 async fn till(service: &Service, instance: &str, secret: &str, in_url: bool) -> Till {
     let token = if in_url { format!("&access_token={secret}") } else { String::new() };
