@@ -252,8 +252,8 @@ async fn sighup_tells_in_one_line_what_it_changed_and_is_refused_while_the_bridg
 
 #[tokio::test]
 async fn a_sighup_during_a_reload_is_not_lost_and_the_last_file_stays() {
-    let fests =
-        |count: usize| (0..count).map(|n| format!("[instances.fest{n}]\napi_key = \"k{n}\"\n")).collect::<String>();
+    let fest = |number: usize| format!("[instances.fest{number}]\napi_key = \"k{number}\"\n");
+    let fests = |count: usize| (0..count).map(fest).collect::<Vec<_>>().concat();
     let shop = token("shop", "secret", "\"read\"").replace("\"demo\"", "\"*\"");
     let service = Service::start(&shop, &[]);
     let (client, url) = (Client::new(), service.url("/v1/instances"));

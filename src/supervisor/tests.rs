@@ -1,8 +1,10 @@
 //! What is decided before anything is touched. Reloads of the whole bridge are in `tests/reload.rs`.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Weak;
 
 use concertpos_simulator::{self as simulator, Simulator};
+
+use parking_lot::Mutex;
 
 use super::*;
 use crate::broadcasts::SubscriberLimit;
@@ -61,7 +63,7 @@ async fn supervisor(instances: Configured) -> (Simulator, Bridge, Arc<Supervisor
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_one_of_the_new_instances_cannot_be_started_none_is_and_the_old_ones_go_on() {
-    static STARTED: AtomicUsize = AtomicUsize::new(0);
+    static STARTED: Mutex<Vec<Weak<Instance>>> = Mutex::new(Vec::new());
     let (gateway, bridge, supervisor) = supervisor(configured(&[("a", "a", "k"), ("b", "b", "k")])).await;
     let open = || gateway.counts().open();
     let patience = Instant::now() + Duration::from_secs(15);
@@ -74,14 +76,17 @@ async fn where_one_of_the_new_instances_cannot_be_started_none_is_and_the_old_on
         if name == "e" {
             return Err(io::Error::other("no more randomness"));
         }
-        STARTED.fetch_add(1, Ordering::Relaxed);
-        Instance::start(name, settings, ledger, context)
+        let instance = Instance::start(name, settings, ledger, context)?;
+        STARTED.lock().push(Arc::downgrade(&instance));
+        Ok(instance)
     };
     // One stays, one moves, one goes, two come.
     let refused = supervisor.prepare(&configured(&[("a", "c", "k"), ("d", "d", "k"), ("e", "e", "k")]));
     assert_eq!(refused.unwrap_err().to_string(), "no more randomness");
-    assert_eq!(STARTED.load(Ordering::Relaxed), 2);
     supervisor.ended().await;
+    let started = std::mem::take(&mut *STARTED.lock());
+    let run = |one: &Weak<Instance>| one.upgrade().is_some_and(|one| !one.shutdown().refuses_new());
+    assert_eq!((started.len(), started.iter().filter(|one| run(one)).count()), (2, 0), "those begun were stopped");
     assert_eq!(bridge.instances().names().collect::<Vec<_>>(), ["a", "b"]);
     let slugs: Vec<_> = bridge.instances().iter().map(|instance| instance.slug().to_owned()).collect();
     assert_eq!(slugs, ["a", "b"]);

@@ -206,6 +206,23 @@ async fn at_drain_a_reload_is_refused_and_what_a_removed_instance_has_under_way_
     eventually("no link is open", async || world.gateway.counts().open() == 0).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn at_drain_a_payment_of_a_removed_instance_is_recorded_though_nobody_waits_for_it_any_more() {
+    let world = start(gateway(&["fest"]), &instances(&["fest"])).await;
+    until_linked(&world).await;
+    world.gateway.add_fault(Fault::new(SLOW).on("payitems").times(1));
+    let paying = tokio::spawn(sale(&world, "fest", "left", "shop").send());
+    eventually("it is under way", async || received(&world, "payitems") == 1).await;
+    world.reload(&instances(&[])).await.unwrap();
+    paying.abort();
+    // With the instances of the first start.
+    let world = world.restarted().await;
+    let again = sale(&world, "fest", "left", "shop").send().await.unwrap();
+    assert_eq!(again.status(), 201, "{}", again.text().await.unwrap());
+    assert_eq!(world.gateway.counts().bookings("left"), 1);
+    world.stop().await.unwrap();
+}
+
 /// A reload that has begun when the bridge is told to stop: what it starts is stopped with the rest.
 #[tokio::test(flavor = "multi_thread")]
 async fn reloads_and_a_drain_at_the_same_moment_leave_no_link_open() {
