@@ -13,6 +13,9 @@ use crate::{budget, cache, journal};
 
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// So many refusals without a listing that was let in mean that none under way will end.
+const REFUSED_IN_A_ROW: usize = 25;
+
 struct World {
     gateway: Simulator,
     context: Context,
@@ -122,15 +125,24 @@ async fn what_an_earlier_run_left_unknown_is_looked_for_though_the_journal_is_bu
     let Reserve::Fresh(reservation) = journal.reserve(key, sale).await else { unreachable!() };
     let dispatched = journal.dispatch(reservation).await.unwrap();
     journal.finish(dispatched, Outcome::Unknown(None)).await.unwrap();
-    // As many instances would, that start at the same time.
+    // As many instances would that start at the same time. Nobody takes what the first of them find; those that wait behind them
+    // keep their places.
     let mut listings = Vec::new();
-    loop {
-        let mut listing = Box::pin(journal.list(Filter { instance: "other".into(), limit: 1, ..Filter::default() }));
+    let mut refused = 0;
+    while refused < REFUSED_IN_A_ROW {
+        let filter = Filter { instance: "other".into(), limit: 1, ..Filter::default() };
+        let mut listing = Box::pin(journal.list(filter));
         match poll_immediate(&mut listing).await {
+            Some(Err(JournalError::Overloaded)) => {
+                refused += 1;
+                // A listing that ends now makes room for another.
+                sleep(Duration::from_millis(2)).await;
+                continue;
+            }
+            Some(ended) => drop(ended.unwrap()),
             None => listings.push(listing),
-            Some(Err(JournalError::Overloaded)) => break,
-            Some(_) => {}
         }
+        refused = 0;
     }
     let instance = world.start("left").await;
     let looked = || world.gateway.counts().command("listtransactions").received;
