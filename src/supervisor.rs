@@ -132,6 +132,7 @@ impl Supervisor {
     /// Starts what of `next` does not run yet. Where one cannot be started, none is.
     pub(crate) fn prepare(&self, next: &Configured) -> io::Result<Prepared> {
         let served = self.bridge.instances();
+        let cordoned_everywhere = served.cordoned();
         let (mut instances, mut started) = (Vec::new(), Vec::new());
         for (name, configured) in next {
             let known = served.get(name);
@@ -139,7 +140,7 @@ impl Supervisor {
                 instances.push(Arc::clone(same));
                 continue;
             }
-            let cordoned = known.map_or_else(|| served.cordoned(), |known| known.cordoned());
+            let cordoned = known.map_or_else(|| cordoned_everywhere.clone(), |known| known.cordoned());
             match self.start(name, configured, cordoned) {
                 Ok(new) => started.push(new),
                 Err(fault) => {

@@ -96,7 +96,7 @@ impl Bridge {
     pub async fn settle(&self, instance: &str, id: RecordId, revision: u64, by: Verdict) -> Result<Record, Error> {
         match self.instance(instance) {
             Ok(served) => served.settle(id, revision, by).await,
-            // Its links are closed, so no late reply is listened for.
+            // Its links are closed, or will be soon; a late reply that still comes is recorded beside the decision.
             Err(_) => Ok(self.shared.journal.settle(id, revision, by).await?),
         }
     }

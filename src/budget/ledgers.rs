@@ -4,7 +4,7 @@
 //! The gateway counts by its own name of an instance, so a ledger belongs to a slug: an instance that is removed and added
 //! again, under whatever name, goes on with what was spent. A ledger that nobody holds is dropped once it holds nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,11 +82,15 @@ impl Ledgers {
         self.table().by_slug.insert(instance.to_owned(), entry);
     }
 
-    /// Makes a ledger for an instance that is not served and of which an earlier process has spent, unless there is one.
-    pub(super) fn add_former(&self, instance: &str) {
+    /// Makes a ledger for each of these instances that is not served and of which an earlier process has spent, unless there is
+    /// one.
+    pub(super) fn add_former<'a>(&self, instances: impl IntoIterator<Item = &'a str>) {
         let mut table = self.table();
-        let is_known = table.by_slug.iter().any(|(slug, entry)| entry.instance == instance || slug == instance);
-        if !is_known {
+        let mut known: BTreeSet<String> = table.by_slug.values().map(|entry| entry.instance.clone()).collect();
+        for instance in instances {
+            if table.by_slug.contains_key(instance) || !known.insert(instance.to_owned()) {
+                continue;
+            }
             let entry = Entry { instance: instance.to_owned(), has_slug: false, ledger: self.made(false) };
             table.by_slug.insert(instance.to_owned(), entry);
         }
@@ -172,7 +176,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_an_earlier_process_spent_waits_for_an_instance_of_that_name_or_is_taken_to_be_everything() {
         let ledgers = Ledgers::new(Config::default());
-        ledgers.add_former("demo");
+        ledgers.add_former(["demo"]);
         let [(_, former)] = ledgers.by_instance().try_into().unwrap();
         permit(&former).await.answered();
         drop(former);

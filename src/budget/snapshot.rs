@@ -128,9 +128,7 @@ fn count(
 ) -> (Found, Option<Snapshot>) {
     let read = read.map_err(|fault| fault.to_string());
     let read = read.and_then(|bytes| bytes.map(|bytes| Snapshot::decode(&bytes)).transpose());
-    for former in read.iter().flatten().flat_map(|saved| saved.instances().keys()) {
-        ledgers.add_former(former);
-    }
+    ledgers.add_former(read.iter().flatten().flat_map(|saved| saved.instances().keys()).map(String::as_str));
     let (found, saved) = match read {
         Ok(None) => (Found::Absent, None),
         Ok(Some(saved)) => (judge(&saved, &ledgers.by_instance(), now), Some(saved)),
@@ -148,9 +146,7 @@ fn count(
     }
     let dating = Dating::new(now, saved.as_ref());
     let sent = sent_since(dating.date_ms(ledgers.hold()));
-    for payment in sent.iter().flatten() {
-        ledgers.add_former(&payment.instance);
-    }
+    ledgers.add_former(sent.iter().flatten().map(|payment| payment.instance.as_str()));
     if found != Found::Absent {
         ledgers.assume_spent_by_others();
     }
@@ -171,13 +167,12 @@ fn count(
 }
 
 fn judge(saved: &Snapshot, ledgers: &[(String, Ledger)], now: &Moment) -> Found {
-    let fits = |(instance, spending): (&String, _)| {
-        let mut own = ledgers.iter().filter(|(name, _)| name == instance);
-        own.all(|(_, ledger)| ledger.counts_like(spending))
+    let fits = |(instance, ledger): &(String, Ledger)| {
+        saved.instances().get(instance).is_none_or(|spending| ledger.counts_like(spending))
     };
     if saved.away(now).is_none() {
         Found::WithoutBootId
-    } else if saved.is_clean() && saved.instances().iter().all(fits) {
+    } else if saved.is_clean() && ledgers.iter().all(fits) {
         Found::Counted
     } else {
         Found::Incomplete

@@ -133,9 +133,10 @@ impl Metrics {
 pub fn encode(page: &mut DescriptorEncoder<'_>, instances: &[(&str, &Metrics)]) -> fmt::Result {
     let mut family = page.counter("exchanges", "Commands written to the gateway, by command and outcome.")?;
     for (instance, metrics) in instances {
+        let in_use = metrics.is_in_use();
         for (command, exchanges) in metrics.exchanges() {
             for ((_, outcome), counter) in ExchangeOutcome::ALL.iter().zip(&exchanges.outcomes) {
-                if counter.get() == 0 && !metrics.is_in_use() {
+                if counter.get() == 0 && !in_use {
                     continue;
                 }
                 let labels = [("pos_instance", *instance), ("command", command), ("outcome", *outcome)];

@@ -133,7 +133,7 @@ impl Reconciliation {
     /// Adds what an earlier run left unknown. The journal refuses to list it while too many ask at once, as more than a few dozen
     /// instances that start together do, so it is asked until it answers.
     async fn resume(&self) {
-        let mut pause = FIRST_PAUSE;
+        let (mut pause, mut was_told) = (FIRST_PAUSE, false);
         loop {
             match self.records(Some(State::Unknown), None, MAX_RESUMED).await {
                 Ok(unknown) => {
@@ -146,7 +146,8 @@ impl Reconciliation {
                     return self.changed.notify_one();
                 }
                 Err(JournalError::Overloaded) => {}
-                Err(error) if pause == FIRST_PAUSE => {
+                Err(error) if !was_told => {
+                    was_told = true;
                     tracing::warn!(instance = %self.instance, %error, "unknown payments cannot be listed");
                 }
                 Err(_) => {}
