@@ -1,8 +1,12 @@
 //! Streams through a real server whose system bears with peers that take nothing for a short time only.
 
+use std::future::poll_fn;
+use std::net::{IpAddr, Ipv4Addr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::body::MessageBody;
 use actix_web::rt::spawn;
 use futures_util::FutureExt;
 use jiff::Timestamp;
@@ -11,8 +15,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 use tokio::time::{sleep, timeout};
 
+use super::EventStream;
 use crate::broadcasts::{Broadcast, Broadcasts, Epoch, Event, Item, Since, SubscriberLimit};
 use crate::http::Config;
+use crate::http::auth::authorization::Authorization;
 use crate::http::server::{Listeners, Parts, run};
 use crate::http::testing::{auth, bridge_over};
 use crate::protocol::Body;
@@ -30,6 +36,31 @@ async fn until(what: &str, mut condition: impl FnMut() -> bool) {
         }
     };
     assert!(timeout(PATIENCE, wait).await.is_ok(), "never came: {what}");
+}
+
+/// All that a stream sends whose token has no right to its instance any more, where the log was `closed` or is open.
+async fn sent_without_a_right(closed: bool) -> String {
+    let broadcasts = Broadcasts::new(Epoch::new(7), 16, SubscriberLimit::new(9, 9));
+    let subscription = broadcasts.subscribe("one", Since::Now).unwrap();
+    let auth = auth();
+    let caller = auth.by_token("ALL", IpAddr::V4(Ipv4Addr::LOCALHOST)).unwrap();
+    let authorization = Authorization::new(auth, caller, Arc::from("gone"), None);
+    let mut stream = EventStream::new(subscription, authorization, None, PATIENCE);
+    if closed {
+        broadcasts.close();
+    }
+    let mut sent = Vec::new();
+    while let Some(Ok(piece)) = poll_fn(|context| Pin::new(&mut stream).poll_next(context)).await {
+        sent.extend_from_slice(&piece);
+    }
+    String::from_utf8(sent).unwrap()
+}
+
+#[actix_web::test]
+async fn a_stream_whose_token_went_with_its_instance_is_told_to_come_back_and_one_whose_token_was_revoked_just_ends() {
+    let told = sent_without_a_right(true).await;
+    assert!(told.contains("event: overloaded") && told.contains("draining") && told.contains("retry: "), "{told}");
+    assert_eq!(sent_without_a_right(false).await, "");
 }
 
 #[actix_web::test]
