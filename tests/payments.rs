@@ -365,6 +365,52 @@ async fn a_listing_comes_in_pages_and_is_narrowed_by_its_query() {
     }
 }
 
+/// One page as CSV: its lines, and the address in `Link` of the page after it.
+async fn table(world: &World, place: &str) -> (Vec<Vec<String>>, Option<String>) {
+    let request = world.http.get(format!("{}{place}", world.url)).bearer_auth(support::OPERATOR);
+    let answer = request.header("Accept", "text/csv").send().await.unwrap();
+    assert_eq!(answer.headers()["content-type"], "text/csv; charset=utf-8; header=present", "{place}");
+    let link = answer.headers().get("link").map(|link| link.to_str().unwrap().to_owned());
+    let next = link.map(|link| link.strip_prefix('<').unwrap().strip_suffix(">; rel=\"next\"").unwrap().to_owned());
+    let text = answer.text().await.unwrap();
+    let lines = text.strip_suffix("\r\n").unwrap().split("\r\n");
+    (lines.map(|line| line.split(',').map(str::to_owned).collect()).collect(), next)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listing_is_exported_as_csv_page_by_page_and_no_cell_is_a_formula() {
+    let world = World::start().await;
+    let keys = ["=1+1", "+2", "@3", "-4", "plain"];
+    for key in keys {
+        assert_eq!(world.sale(key).send().await.unwrap().status(), 201);
+    }
+    let (mut seen, mut pages) = (Vec::new(), 0);
+    let mut next = Some("/v1/instances/demo/payments?limit=2&from=2020-01-01T00%3A00%3A00%2B02%3A00".to_owned());
+    while let Some(place) = next {
+        let (lines, after) = table(&world, &place).await;
+        let (names, lines) = lines.split_first().unwrap();
+        let column = |name: &str| names.iter().position(|known| known == name).unwrap_or_else(|| panic!("no {name}"));
+        let [key, state, products] = ["idempotency_key", "state", "products"].map(column);
+        for line in lines {
+            assert_eq!((line[state].as_str(), line[products].as_str()), ("booked", "2 x 1"));
+            seen.push(line[key].clone());
+        }
+        (next, pages) = (after, pages + 1);
+    }
+    assert_eq!((seen, pages), (["plain", "'-4", "'@3", "'+2", "'=1+1"].map(str::to_owned).into(), 3));
+    let page = world.get("/payments?limit=2").await;
+    let link = page.headers()["link"].to_str().unwrap().to_owned();
+    let page: serde_json::Value = page.json().await.unwrap();
+    let place =
+        format!("</v1/instances/demo/payments?limit=2&cursor={}>; rel=\"next\"", page["next"].as_str().unwrap());
+    assert_eq!(link, place, "JSON has it, too");
+    let neither = world.http.get(world.path("/payments")).bearer_auth(support::KEY).header("Accept", "text/html");
+    assert_eq!(problem(neither.send().await.unwrap()).await.code, "not-acceptable");
+    let wrong =
+        world.http.get(world.path("/payments?state=lost")).bearer_auth(support::KEY).header("Accept", "text/csv");
+    assert_eq!(problem(wrong.send().await.unwrap()).await.code, "invalid-request", "errors are problems all the same");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_cannot_be_read_costs_only_itself_and_a_person_settles_it() {
     let world = World::start().await;

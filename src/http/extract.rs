@@ -22,6 +22,9 @@ use crate::http::response::{cached, rate_limit_fields};
 use crate::http::state::AppState;
 use crate::protocol::{Parameters, Spec};
 
+/// The media type of answers, where nothing else is said.
+const JSON: &str = "application/json";
+
 /// A request under `/v1/instances/{instance}` by a known caller.
 #[derive(Debug, Clone)]
 pub struct Call {
@@ -43,17 +46,22 @@ impl FromRequest for Call {
 
 impl Call {
     fn new(request: &HttpRequest) -> Result<Self, Problem> {
-        Self::by(auth::authenticate(request)?, request, "application/json")
+        Self::in_any_of(request, &[JSON])
+    }
+
+    /// A request whose answer may have one of several media types: `Accept` decides which.
+    pub fn in_any_of(request: &HttpRequest, media_types: &[&str]) -> Result<Self, Problem> {
+        Self::by(auth::authenticate(request)?, request, media_types)
     }
 
     /// A request for a stream, whose caller may be named in the query, and whether that caller is within what it may ask.
     pub fn for_stream(request: &HttpRequest, media_type: &str) -> Result<(Self, bool), Problem> {
         let (caller, admitted) = auth::authenticate_stream(request)?;
-        Ok((Self::by(caller, request, media_type)?, admitted))
+        Ok((Self::by(caller, request, &[media_type])?, admitted))
     }
 
-    fn by(caller: Caller, request: &HttpRequest, media_type: &str) -> Result<Self, Problem> {
-        if !accept::accepts(request.headers(), media_type) {
+    fn by(caller: Caller, request: &HttpRequest, media_types: &[&str]) -> Result<Self, Problem> {
+        if !media_types.iter().any(|media_type| accept::accepts(request.headers(), media_type)) {
             return Err(Problem::new(&table::NOT_ACCEPTABLE));
         }
         let state = AppState::of(request)?.clone();

@@ -16,6 +16,12 @@ pub fn prefers_html(headers: &HeaderMap) -> bool {
     names_html && quality(headers, "text/html") >= quality(headers, "application/json")
 }
 
+/// Whether `Accept` likes CSV better than JSON: of two that are liked alike JSON is the usual one.
+#[must_use]
+pub fn prefers_csv(headers: &HeaderMap) -> bool {
+    quality(headers, "text/csv") > quality(headers, "application/json")
+}
+
 fn quality(headers: &HeaderMap, media_type: &str) -> f32 {
     let family = media_type.split('/').next().unwrap_or_default();
     ranges(headers)
@@ -89,5 +95,16 @@ mod tests {
             assert!(!prefers_html(&headers(accept)), "{accept}");
         }
         assert!(!prefers_html(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn csv_is_for_who_likes_it_better_than_json() {
+        for accept in ["text/csv", "text/*", "text/csv, */*;q=0.1", "application/json;q=0.5, text/csv"] {
+            assert!(prefers_csv(&headers(accept)), "{accept}");
+        }
+        for accept in ["*/*", "application/json", "application/json, text/csv", "text/csv;q=0.5, */*"] {
+            assert!(!prefers_csv(&headers(accept)), "{accept}");
+        }
+        assert!(!prefers_csv(&HeaderMap::new()));
     }
 }

@@ -1,6 +1,7 @@
 //! What answers are made of: bodies, and the header fields that describe them.
 
 pub mod cached;
+pub mod csv;
 pub mod event_stream;
 pub mod page_headers;
 pub mod rate_limit_fields;

@@ -1,8 +1,11 @@
 //! Records of payments, and settling by hand those of unknown outcome.
 
-use actix_web::http::header::{CACHE_CONTROL, CONTENT_ENCODING, ETAG, HeaderMap, IF_MATCH, IF_NONE_MATCH};
-use actix_web::{HttpResponse, get, put, web};
+use actix_web::http::header::{
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderMap, IF_MATCH, IF_NONE_MATCH, LINK, VARY,
+};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, get, put, web};
 use jiff::Timestamp;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use utoipa::{IntoParams, ToSchema};
 
 use super::parameters::InInstance;
@@ -14,7 +17,10 @@ use crate::http::request::body::{self, Empty};
 use crate::http::request::idempotency_key::IdempotencyKey;
 use crate::http::request::integer;
 use crate::http::request::preconditions::{self, Tags};
+use crate::http::request::{accept, params};
+use crate::http::response::csv;
 use crate::http::views::payment::{ListedState, PaymentFinding, PaymentRecord, PaymentRecords};
+use crate::http::views::payment_csv;
 use crate::journal::{Filter, Listed, RecordId, RecordState, Rejection, Verdict};
 use crate::protocol::Parameters;
 
@@ -94,7 +100,7 @@ impl Wanted {
     }
 }
 
-const A_TIME: &str = "a time as in RFC 3339";
+const A_TIME: &str = "a time as in RFC 3339, such as `2026-06-08T00:00:00Z` (in a query `+` is written `%2B`)";
 
 fn instant(text: &str) -> Option<i64> {
     text.parse().ok().map(Timestamp::as_millisecond)
@@ -200,17 +206,43 @@ async fn seen_by(call: &Call) -> Result<Listed, Problem> {
 /// Records of payments
 ///
 /// The caller's own payments, newest first; everybody's with scope `operate`, also of an instance that is no longer served. A
-/// page has at most `limit` of them; `next`, where it is not null, is the `cursor` of the page after it.
+/// page has at most `limit` of them; `next`, where it is not null, is the `cursor` of the page after it, and `Link` its
+/// address. As `text/csv` every page begins with the names of the columns.
 #[utoipa::path(tag = "Payments", operation_id = "listPayments", params(InInstance, Wanted),
-    responses((status = 200, description = "The records.", body = PaymentRecords)))]
+    responses((status = 200, description = "The records.", content(
+        (PaymentRecords = "application/json"),
+        (String = "text/csv", example = "id,state,created_at,…\r\n01932b1c-7a1c-7c3e-8b6d-2f4a5c6e7d80,booked,2026-06-08T02:47:58.12Z,…\r\n")),
+        headers(("Link" = String, description = "Where more may follow: the next page, as `rel=\"next\"`.")))))]
 #[get("/payments")]
-pub(super) async fn list_payments(call: Call) -> Result<HttpResponse, Problem> {
+pub(super) async fn list_payments(request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let call = Call::in_any_of(&request, &["application/json", "text/csv"])?;
     let filter = Wanted::read(&call)?;
     exists_for(&call, visible_caller(&call)?.as_deref()).await?;
     let page = call.state().bridge.payments(filter).await?;
-    let payments = page.records.iter().map(PaymentRecord::in_list).collect();
+    let payments: Vec<_> = page.records.iter().map(PaymentRecord::in_list).collect();
     let next = page.next.map(|id| id.to_string());
-    Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(PaymentRecords { payments, next }))
+    let mut answer = HttpResponse::Ok();
+    answer.insert_header((CACHE_CONTROL, "no-store")).insert_header((VARY, "Accept"));
+    if let Some(next) = &next {
+        link_to(&mut answer, &call, next)?;
+    }
+    Ok(if accept::prefers_csv(request.headers()) {
+        answer.insert_header((CONTENT_TYPE, csv::MEDIA_TYPE)).body(payment_csv::table(&payments))
+    } else {
+        answer.json(PaymentRecords { payments, next })
+    })
+}
+
+/// Names the page after this one: the same query, from `cursor` on.
+fn link_to(answer: &mut HttpResponseBuilder, call: &Call, cursor: &str) -> Result<(), Problem> {
+    let base = call.state().config.public_url.as_deref().unwrap_or_default();
+    let mut query = String::new();
+    for (name, value) in params::pairs(call.request())?.iter().filter(|(name, _)| name != "cursor") {
+        query.extend([name, "=", &utf8_percent_encode(value, NON_ALPHANUMERIC).to_string(), "&"]);
+    }
+    let place = format!("{base}/v1/instances/{}/payments?{query}cursor={cursor}", call.instance());
+    answer.insert_header((LINK, format!("<{place}>; rel=\"next\"")));
+    Ok(())
 }
 
 /// Record of a payment

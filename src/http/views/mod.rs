@@ -3,3 +3,4 @@
 pub mod bridge;
 pub mod gateway_bodies;
 pub mod payment;
+pub mod payment_csv;

@@ -214,6 +214,17 @@ pub enum PaymentFinding {
     NotBooked,
 }
 
+impl PaymentFinding {
+    /// Its name, as in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Booked => "booked",
+            Self::NotBooked => "not-booked",
+        }
+    }
+}
+
 /// Records of payments.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct PaymentRecords {
