@@ -63,8 +63,11 @@ fn where_it_cannot_begin_it_says_once_what_and_where() {
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
         text(&output.stderr)
     };
-    for arguments in [&["simulate", "--listen", &address][..], &["simulate", "--listen", &free, "--control", &address]]
-    {
+    for arguments in [
+        &["simulate", "--listen", &address][..],
+        &["simulate", "--listen", &free, "--control", &address],
+        &["demo", "--control", &address],
+    ] {
         assert!(told(arguments, "").contains(&format!("cannot listen on {address}: ")), "{arguments:?}");
     }
     // Nobody can make a folder there, which no configuration tells.
@@ -282,6 +285,7 @@ fn the_demo_listens_and_every_line_that_it_prints_works_and_sigterm_ends_it_with
     let script = printed.join("\n").replace("\\\n", "");
     let requests: Vec<&str> = script.lines().map(str::trim).filter(|line| line.starts_with("curl")).collect();
     assert!(requests.len() >= 5, "{printed:?}");
+    assert!(script.contains("--control"), "how to stop a shard: {printed:?}");
     for request in requests {
         let output = Command::new("bash").args(["-c", &format!("{request} --no-progress-meter")]).output().unwrap();
         let answer = text(&output.stdout);
@@ -295,6 +299,38 @@ fn the_demo_listens_and_every_line_that_it_prints_works_and_sigterm_ends_it_with
     demo.signal("-TERM");
     let (status, log) = demo.end(Duration::from_secs(15));
     assert_eq!(status, Some(0), "{log}");
+}
+
+#[test]
+fn in_a_demo_with_a_control_endpoint_a_shard_can_be_stopped_and_reads_and_sales_go_on_by_the_printed_lines() {
+    let (listen, control) = (free_address(), free_address());
+    let mut demo = Running::start(&["demo", "--listen", &listen, "--control", &control], &[]);
+    let lines = BufReader::new(demo.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let printed: Vec<String> = lines.take_while(|line| !line.starts_with("The API")).collect();
+    wait_until("it is ready", || run(&["healthcheck", "--address", &listen], &[]).status.success());
+    let script = printed.join("\n").replace("\\\n", "");
+    let request_with = |part: &str| {
+        let line = script.lines().map(str::trim).find(|line| line.starts_with("curl") && line.contains(part)).unwrap();
+        text(&Command::new("bash").args(["-c", &format!("{line} --no-progress-meter")]).output().unwrap().stdout)
+    };
+    let links_to_exon = || {
+        let answer = Command::new("curl").args(["-s", &format!("http://{listen}/v1/bridge")]).output().unwrap().stdout;
+        let status: serde_json::Value = serde_json::from_slice(&answer).unwrap();
+        let shards = status["instances"][0]["shards"].as_array().unwrap();
+        let exon = shards.iter().find(|shard| shard["shard"] == "exon").unwrap();
+        exon["links"].as_array().unwrap().len()
+    };
+    wait_until("exon has a link", || links_to_exon() > 0);
+    let stopped = request_with("{\"alive\": false}");
+    assert!(stopped.starts_with("HTTP/1.1 200") && stopped.contains("{\"alive\":false}"), "{stopped}");
+    wait_until("the bridge has no link to exon", || links_to_exon() == 0);
+    assert!(request_with("/points-of-sale/1/products").starts_with("HTTP/1.1 200"));
+    assert!(request_with("/payments").starts_with("HTTP/1.1 201"));
+    assert!(request_with("/counts").contains("payitems"));
+    let started = request_with("{\"alive\": true}");
+    assert!(started.starts_with("HTTP/1.1 200") && started.contains("{\"alive\":true}"), "{started}");
+    demo.signal("-TERM");
+    assert_eq!(demo.end(Duration::from_secs(15)).0, Some(0));
 }
 
 #[test]

@@ -24,6 +24,9 @@ pub(super) struct Demo {
     /// Where the bridge listens; beyond loopback a token is made and printed
     #[arg(long, value_name = "ADDR", default_value_t = DEFAULT_LISTEN)]
     listen: SocketAddr,
+    /// Where the gateway's control endpoint listens, without authentication: counts, faults, shards, broadcasts over HTTP
+    #[arg(long, value_name = "ADDR")]
+    control: Option<SocketAddr>,
     /// Ask for a token on loopback too, as a bridge in earnest does
     #[arg(long)]
     token: bool,
@@ -33,6 +36,7 @@ pub(super) struct Demo {
 pub(super) async fn run(flags: Demo, shutdown: Shutdown) -> anyhow::Result<()> {
     log_to_standard_error("info");
     let gateway = Simulator::start(simulator::Config {
+        control: flags.control,
         latency: LATENCY,
         limits: Limits::new(Counting::PerCommand),
         broadcast_every: Some(BROADCAST_EVERY),
@@ -47,7 +51,7 @@ pub(super) async fn run(flags: Demo, shutdown: Shutdown) -> anyhow::Result<()> {
     settings.push(("BRIDGE_CACHE__STORE".into(), "".into()));
     let (config, _) = Config::load(None, settings).map_err(|faults| anyhow::anyhow!(faults.to_string()))?;
     let app = App::build(config, shutdown)?;
-    print_things_to_try(app.addr(), token.as_deref());
+    print_things_to_try(app.addr(), token.as_deref(), gateway.control_addr());
     let ended = app.run().await;
     gateway.stop().await;
     ended
@@ -80,8 +84,28 @@ fn environment(
     settings.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
 }
 
-fn print_things_to_try(addr: SocketAddr, token: Option<&str>) {
-    let reachable = if addr.ip().is_unspecified() { SocketAddr::from(([127, 0, 0, 1], addr.port())) } else { addr };
+/// An address at which this machine reaches what listens on `addr`.
+fn reachable(addr: SocketAddr) -> SocketAddr {
+    if addr.ip().is_unspecified() { SocketAddr::from(([127, 0, 0, 1], addr.port())) } else { addr }
+}
+
+/// The lines that let something go wrong at the gateway.
+fn faults_to_try(control: Option<SocketAddr>) -> String {
+    let Some(control) = control.map(reachable) else {
+        return "To stop shards and to inject faults: start it with --control 127.0.0.1:6002".to_owned();
+    };
+    format!(
+        "Stop a shard, watch the bridge go on with the others, and start it again (more: docs/simulator.md):
+
+  curl -i http://{control}/shards/exon -d '{{\"alive\": false}}'
+  curl -i http://{control}/shards/exon -d '{{\"alive\": true}}'
+  curl -i http://{control}/counts
+"
+    )
+}
+
+fn print_things_to_try(addr: SocketAddr, token: Option<&str>, control: Option<SocketAddr>) {
+    let reachable = reachable(addr);
     let (base, header) = (
         format!("http://{reachable}"),
         token.map(|token| format!("-H 'Authorization: Bearer {token}' ")).unwrap_or_default(),
@@ -100,11 +124,13 @@ Things to try:
   curl -i {base}/readyz
   curl -i {header}{instance}/nowhere
 
+{faults}
 Broadcasts as they come, one now and then: curl -N {header}{instance}/events
 For a till written for ConcertPOS: ws://{reachable}/?instance=demo&Content-Type=json5
 The bridge at a glance, in a browser: {base}/
 The API, to browse: {base}/docs
 ",
+        faults = faults_to_try(control),
         token = token.map(|token| format!("\nToken of this run: {token}\n")).unwrap_or_default(),
     );
 }
