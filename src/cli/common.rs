@@ -1,10 +1,12 @@
 //! What the subcommands have in common.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::refusal::Refusal;
+use super::terminal;
 use crate::config::Config;
 use crate::settings::{ConfigErrors, EffectiveConfig};
 use crate::shutdown::Shutdown;
@@ -27,6 +29,12 @@ pub(super) enum Failure {
     /// The configuration cannot be used.
     #[error("{0}")]
     Configuration(ConfigErrors),
+    /// The command was used in a way that only shows once it runs.
+    #[error("{0}")]
+    Usage(String),
+    /// The bridge said no.
+    #[error("{0}")]
+    Refused(Box<Refusal>),
     /// Anything else.
     #[error("{0:#}")]
     Other(#[from] anyhow::Error),
@@ -34,11 +42,28 @@ pub(super) enum Failure {
 
 /// Prints what was asked for. Whoever reads it may stop reading, as `head` does: that is no failure.
 pub(super) fn print(text: &str) -> io::Result<()> {
+    print_more(text).map(|_| ())
+}
+
+/// Prints what was asked for so far; false once nobody reads it any more.
+pub(super) fn print_more(text: &str) -> io::Result<bool> {
     let mut output = io::stdout().lock();
     match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
-        Err(fault) if fault.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written,
+        Ok(()) => Ok(true),
+        Err(fault) if fault.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(fault) => Err(fault),
     }
+}
+
+/// CSV of the bridge, as it came but for what could steer the terminal that it is shown on.
+pub(super) fn as_csv(body: &str) -> String {
+    if io::stdout().is_terminal() { terminal::lines(body) } else { body.to_owned() }
+}
+
+/// JSON of the bridge, as it came but for what could steer the terminal that it is shown on.
+pub(super) fn as_json(body: &str) -> String {
+    let body = body.trim_end();
+    if io::stdout().is_terminal() { format!("{}\n", terminal::json(body)) } else { format!("{body}\n") }
 }
 
 /// The configuration of `file` with the process's environment over it.

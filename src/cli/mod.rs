@@ -1,17 +1,24 @@
 //! The command line: one file a subcommand.
 //!
-//! Exit status 0 is success, 1 a failure, 2 bad usage or a bad configuration. Errors go to standard error; what a
+//! Exit status 0 is success, 1 a failure or a refusal, 2 bad usage or a bad configuration. Errors go to standard error; what a
 //! command was asked to print goes to standard output.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what a command line does")]
 
+mod client;
 mod common;
 mod demo;
 mod healthcheck;
 mod journal;
+mod node;
 mod openapi;
+mod payments;
+mod refusal;
 mod serve;
+mod shards;
 mod simulate;
+mod status;
+mod terminal;
 mod token;
 mod validate;
 
@@ -47,6 +54,14 @@ enum Command {
     /// The payment journal
     #[command(subcommand)]
     Journal(journal::Journal),
+    /// Payments of a running bridge: list, show, settle
+    #[command(subcommand)]
+    Payments(payments::Payments),
+    /// Show the state of a running bridge; needs scope `operate`
+    Status(status::Status),
+    /// Take a shard of the gateway out of a running bridge, or put it back
+    #[command(subcommand)]
+    Shards(shards::Shards),
     /// Exit with 0 if a running bridge is ready, else with 1
     Healthcheck(healthcheck::Healthcheck),
 }
@@ -59,8 +74,8 @@ pub fn main() -> ExitCode {
         Err(failure) => {
             eprintln!("{failure}");
             match failure {
-                Failure::Configuration(_) => ExitCode::from(BAD_USAGE),
-                Failure::Other(_) => ExitCode::FAILURE,
+                Failure::Configuration(_) | Failure::Usage(_) => ExitCode::from(BAD_USAGE),
+                Failure::Refused(_) | Failure::Other(_) => ExitCode::FAILURE,
             }
         }
     }
@@ -75,6 +90,9 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Openapi(flags) => Ok(openapi::run(&flags)?),
         Command::Token(token) => Ok(token::run(token)?),
         Command::Journal(command) => journal::run(&command),
+        Command::Payments(command) => payments::run(&command),
+        Command::Status(flags) => status::run(&flags),
+        Command::Shards(command) => shards::run(&command),
         Command::Healthcheck(flags) => Ok(healthcheck::run(&flags)?),
     }
 }

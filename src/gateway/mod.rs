@@ -34,4 +34,4 @@ pub use events::{EventSink, LinkEvent};
 pub use pool::{Lease, Pool};
 pub use runtimes::Runtimes;
 pub use state::{LinkStatus, Priority, ShardStatus};
-pub use tls::client_config;
+pub use tls::{client_config, trusted_certificates};
