@@ -6,6 +6,7 @@
 
 use std::env;
 use std::fs;
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,6 +88,7 @@ pub(super) struct InInstance {
 pub(super) enum Media {
     Json,
     Csv,
+    EventStream,
 }
 
 impl Media {
@@ -94,6 +96,7 @@ impl Media {
         match self {
             Self::Json => "application/json",
             Self::Csv => "text/csv",
+            Self::EventStream => "text/event-stream",
         }
     }
 }
@@ -194,6 +197,32 @@ impl Client {
         self.answer(&url, Media::Json, response)
     }
 
+    /// Opens an event stream there, after the event with this id. It ends with an error when nothing comes for `silence`.
+    pub(super) fn stream(
+        &self,
+        path: &[&str],
+        query: &[(&str, String)],
+        last_id: Option<&str>,
+        silence: Duration,
+    ) -> Result<impl Read + use<>, CallError> {
+        let url = self.url(path);
+        let mut request = self.agent.get(&url).query_pairs(query.iter().map(|(name, value)| (*name, value)));
+        if let Some(id) = last_id {
+            request = request.header("Last-Event-ID", id);
+        }
+        let limits = request.config().timeout_recv_response(Some(self.timeout)).timeout_per_read(Some(silence));
+        let response = self.with_token(limits.build(), Media::EventStream)?.call();
+        let response = response.map_err(|error| CallError::Failed(self.explain(&url, error)))?;
+        if !response.status().is_success() {
+            return Err(match self.answer(&url, Media::EventStream, Ok(response)) {
+                Err(error) => error,
+                Ok(_) => CallError::Failed(anyhow!("{url}: no stream")),
+            });
+        }
+        is_kind(&url, Media::EventStream, &response)?;
+        Ok(response.into_body().into_reader())
+    }
+
     /// The instance that was named, or the only one that the token may use.
     pub(super) fn instance(&self, wanted: &InInstance) -> Result<String, Failure> {
         if let Some(name) = wanted.instance.clone().filter(|name| !name.is_empty()).or_else(|| variable(INSTANCE)) {
@@ -258,13 +287,9 @@ impl Client {
     /// An answer, or what is wrong with it.
     fn judge<B>(&self, url: &str, media: Media, response: &Response<B>, body: String) -> Result<Answer, CallError> {
         let (status, header) = (response.status(), |name| text_of(response, name));
-        let media_type = header(CONTENT_TYPE).unwrap_or_default();
         if status.is_success() {
-            if media_type.starts_with(media.name()) {
-                return Ok(Answer { body, etag: header(ETAG), link: header(LINK) });
-            }
-            let kind = terminal::one_line(&media_type);
-            return Err(CallError::Failed(anyhow!("{url} answered {status} with `{kind}`, and not as a bridge does")));
+            is_kind(url, media, response)?;
+            return Ok(Answer { body, etag: header(ETAG), link: header(LINK) });
         }
         if let Some(place) = header(LOCATION).filter(|_| status.is_redirection()) {
             let place = terminal::one_line(&place);
@@ -272,6 +297,7 @@ impl Client {
                 "{url} answered {status} and points to {place}: is that the --url?"
             )));
         }
+        let media_type = header(CONTENT_TYPE).unwrap_or_default();
         let refusal = Refusal::new(url.to_owned(), status.as_u16(), &media_type, body).shown_as_json(self.json);
         let without_token = self.token.is_none();
         let refusal = refusal.hint("unauthenticated", || {
@@ -291,6 +317,16 @@ impl Client {
             other => anyhow!("{url}: {other}"),
         }
     }
+}
+
+/// An error where the answer is of another kind than was asked for.
+fn is_kind<B>(url: &str, media: Media, response: &Response<B>) -> Result<(), CallError> {
+    let kind = text_of(response, CONTENT_TYPE).unwrap_or_default();
+    if kind.starts_with(media.name()) {
+        return Ok(());
+    }
+    let (status, kind) = (response.status(), terminal::one_line(&kind));
+    Err(CallError::Failed(anyhow!("{url} answered {status} with `{kind}`, and not as a bridge does")))
 }
 
 fn text_of<B>(response: &Response<B>, name: HeaderName) -> Option<String> {

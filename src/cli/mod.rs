@@ -8,6 +8,8 @@
 mod client;
 mod common;
 mod demo;
+mod event_decoder;
+mod events;
 mod healthcheck;
 mod journal;
 mod node;
@@ -62,6 +64,8 @@ enum Command {
     /// Take a shard of the gateway out of a running bridge, or put it back
     #[command(subcommand)]
     Shards(shards::Shards),
+    /// Print an instance's broadcasts as they come
+    Events(events::Events),
     /// Exit with 0 if a running bridge is ready, else with 1
     Healthcheck(healthcheck::Healthcheck),
 }
@@ -93,6 +97,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Payments(command) => payments::run(&command),
         Command::Status(flags) => status::run(&flags),
         Command::Shards(command) => shards::run(&command),
+        Command::Events(flags) => events::run(&flags),
         Command::Healthcheck(flags) => Ok(healthcheck::run(&flags)?),
     }
 }
