@@ -29,6 +29,9 @@ use crate::supervisor::{CommonSettings, Supervisor};
 /// How long links may take to say goodbye once everything else has ended.
 const GOODBYES: Duration = Duration::from_secs(2);
 
+/// Instances without a link that the status line names.
+const NAMED: usize = 3;
+
 /// A bridge that listens and has begun to open its connections.
 pub struct App {
     addr: SocketAddr,
@@ -36,6 +39,7 @@ pub struct App {
     journal: Journal,
     servers: Servers,
     reload: Reload,
+    runtimes: Runtimes,
     shutdown: Shutdown,
     /// Ends what serves the instances, once nothing needs it any more.
     close: CancellationToken,
@@ -111,10 +115,24 @@ impl App {
             is_local: config.server.listen.ip().is_loopback(),
         };
         let parts = Parts { bridge: bridge.clone(), auth, config: config.server.http, certificates };
-        let servers = http::run(Listeners { callers, admin }, parts, move || runtimes.register())?;
+        let registry = runtimes.clone();
+        let servers = http::run(Listeners { callers, admin }, parts, move || registry.register())?;
         let watch = Arc::clone(&servers.connections).watch();
         tasks.spawn(close.clone().run_until_cancelled_owned(watch));
-        Ok(Self { addr, admin_addr, journal, servers, reload, shutdown, close, tasks, shutdown_delay, shutdown_grace })
+        let bridge = Self {
+            addr,
+            admin_addr,
+            journal,
+            servers,
+            reload,
+            runtimes,
+            shutdown,
+            close,
+            tasks,
+            shutdown_delay,
+            shutdown_grace,
+        };
+        Ok(bridge)
     }
 
     /// Where callers are served.
@@ -133,6 +151,12 @@ impl App {
     #[must_use]
     pub fn reload(&self) -> Reload {
         self.reload.clone()
+    }
+
+    /// What a service manager is to know of it.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        Health { runtimes: self.runtimes.clone(), bridge: self.reload.bridge.clone() }
     }
 
     /// Serves until the drain begins, then stops in order: not ready but serving for `shutdown_delay`, then nothing
@@ -173,6 +197,43 @@ impl App {
                 Ok(())
             }
             () = shutdown.forced() => Err(anyhow!("stopped without waiting for what was under way")),
+        }
+    }
+}
+
+/// Whether a bridge makes progress, and its state in one line.
+#[derive(Debug, Clone)]
+pub struct Health {
+    runtimes: Runtimes,
+    bridge: Bridge,
+}
+
+impl Health {
+    /// Resolves once the threads that serve callers have started.
+    pub async fn started(&self) {
+        self.runtimes.registered().await;
+    }
+
+    /// Resolves once every thread that serves callers has taken a turn. The disk is no part of it: cached replies are served
+    /// without one, and a restart would not mend it.
+    pub async fn progress(&self) {
+        self.runtimes.all_respond().await;
+    }
+
+    /// How many instances are served, and which of them have no link. Waits for the lock of each pool of links, so it does not
+    /// return where one is never released.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let instances = self.bridge.instances();
+        let without: Vec<_> = instances.iter().filter(|one| !one.is_connected()).map(|one| &**one.name()).collect();
+        let (served, plural) = (instances.iter().count(), if instances.iter().count() == 1 { "" } else { "s" });
+        let named = without.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+        match without.len() {
+            0 => format!("Serving {served} instance{plural}"),
+            few if few <= NAMED => format!("Serving {served} instance{plural}; no link to the gateway: {named}"),
+            many => {
+                format!("Serving {served} instance{plural}; no link to the gateway: {named} and {} more", many - NAMED)
+            }
         }
     }
 }

@@ -15,6 +15,7 @@ pub mod internals;
 mod journal;
 mod protocol;
 mod reload;
+mod service_manager;
 mod settings;
 mod shutdown;
 mod supervisor;

@@ -135,3 +135,54 @@ fn two_instances_of_one_slug_are_a_fault() {
     );
     assert!(Config::load(Some(&path), environment(&[])).is_ok(), "each has its own");
 }
+
+#[test]
+fn a_variable_with_single_underscores_is_ignored_with_a_hint_and_those_of_other_programs_without() {
+    let kubernetes = [
+        ("BRIDGE_PORT", "tcp://10.0.0.7:8080"),
+        ("BRIDGE_PORT_8080_TCP_ADDR", "10.0.0.7"),
+        ("BRIDGE_SERVICE_HOST", "10.0.0.7"),
+        ("BRIDGE_SERVICE_PORT_HTTP", "8080"),
+        ("BRIDGE_SERVER_PORT", "tcp://10.0.0.8:8080"),
+        ("BRIDGE_INSTANCES_SERVICE_HOST", "10.0.0.9"),
+    ];
+    let meant = [
+        ("BRIDGE_INSTANCES_DEMO_API_KEY", "BRIDGE_INSTANCES__DEMO__API_KEY"),
+        ("BRIDGE_INSTANCES_MY_FESTIVAL_API_KEY_FILE", "BRIDGE_INSTANCES__MY_FESTIVAL__API_KEY_FILE"),
+        ("BRIDGE_AUTH_TOKENS_SHOP_SHA256", "BRIDGE_AUTH__TOKENS__SHOP__SHA256"),
+        ("BRIDGE_GATEWAY_MAX_LINKS", "BRIDGE_GATEWAY__MAX_LINKS"),
+        ("BRIDGE_SERVER_TLS_CERTIFICATE", "BRIDGE_SERVER__TLS__CERTIFICATE"),
+    ];
+    let key = ("BRIDGE_INSTANCES__FESTIVAL__API_KEY", "k");
+    for (ignored, spelled) in meant {
+        let settings = [&kubernetes[..], &[(ignored, "hush")]].concat();
+        let (_, printed) = Config::load(None, environment(&[&settings[..], &[key]].concat())).unwrap();
+        let warnings: Vec<_> = printed.warnings().map(ToString::to_string).collect();
+        let expected = format!(
+            "environment {ignored}: is ignored, since sections are divided by two underscores: it is spelled {spelled}"
+        );
+        assert_eq!(warnings, std::slice::from_ref(&expected));
+        // Without an instance nothing starts, and the hint is among the errors.
+        let faults = faults(None, &settings);
+        assert!(faults.contains(&expected) && faults.contains("names no instance"), "{faults}");
+        assert!(!faults.contains("hush"), "{faults}");
+    }
+    let faults = faults(None, &[&kubernetes[..], &[("BRIDGE_DEMO_API_KEY", "hush")]].concat());
+    assert!(faults.contains("(ignored, for want of two underscores: BRIDGE_DEMO_API_KEY)"), "{faults}");
+    assert!(!faults.contains("PORT") && !faults.contains("hush"), "{faults}");
+}
+
+#[test]
+fn a_variable_with_a_wrong_number_of_underscores_is_told_how_it_is_spelled() {
+    for (wrong, spelled) in [
+        ("BRIDGE_INSTANCES__DEMO_API_KEY", "BRIDGE_INSTANCES__DEMO__API_KEY"),
+        ("BRIDGE_INSTANCES_DEMO__API_KEY", "BRIDGE_INSTANCES__DEMO__API_KEY"),
+        ("BRIDGE_GATEWAY__MAX__LINKS", "BRIDGE_GATEWAY__MAX_LINKS"),
+    ] {
+        let faults = faults(None, &[(wrong, "5")]);
+        assert!(
+            faults.contains(&format!("{wrong}: ")) && faults.contains(&format!("is spelled {spelled}")),
+            "{faults}"
+        );
+    }
+}

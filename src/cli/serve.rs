@@ -12,6 +12,7 @@ use crate::app::App;
 use crate::config::Config;
 use crate::gateway;
 use crate::reload::{self, Difference, Reload};
+use crate::service_manager::{self, ServiceManager};
 use crate::settings::{ConfigError, EffectiveConfig};
 use crate::telemetry::{self, Traces};
 
@@ -26,10 +27,17 @@ pub(super) fn run(file: Option<&Path>) -> Result<ExitCode, Failure> {
     let ended = until_stopped(async |shutdown| {
         // Heeded before anything listens: unheeded, the signal would end the process.
         let hangups = signal(SignalKind::hangup())?;
-        let app = App::build(config, shutdown)?;
-        let reloading = tokio::spawn(reload_on(hangups, app.reload(), (file, printed)));
+        let app = App::build(config, shutdown.clone())?;
+        let manager = ServiceManager::from_environment();
+        let reloading = tokio::spawn(reload_on(hangups, app.reload(), (file, printed), manager.clone()));
+        let health = app.health();
+        let tending = tokio::spawn(async move {
+            health.started().await;
+            service_manager::tend(manager, || health.progress(), || health.line(), shutdown).await;
+        });
         let ended = app.run().await;
         reloading.abort();
+        tending.abort();
         ended
     });
     if let Some(traces) = traces {
@@ -63,10 +71,16 @@ fn raise_open_files() {
 
 /// Rereads the configuration at each hangup, for as long as it is polled. Hangups during a reload are one more reload after it.
 /// `started` is the file and what was in force at the start.
-async fn reload_on(mut hangups: Signal, reload: Reload, started: (Option<PathBuf>, EffectiveConfig)) {
+async fn reload_on(
+    mut hangups: Signal,
+    reload: Reload,
+    started: (Option<PathBuf>, EffectiveConfig),
+    manager: ServiceManager,
+) {
     let (file, at_start) = started;
     let mut in_force = at_start.clone();
     while hangups.recv().await.is_some() {
+        manager.reloading().await;
         let path = file.clone();
         // Reads files: not on a thread that serves.
         let read = tokio::task::spawn_blocking(move || load(path.as_deref()).map_err(|failure| failure.to_string()));
@@ -75,6 +89,7 @@ async fn reload_on(mut hangups: Signal, reload: Reload, started: (Option<PathBuf
             Ok((config, printed)) => reload.apply(&config).await.map(|difference| (difference, printed)),
             Err(why) => Err(why),
         };
+        let is_refused = applied.is_err();
         match applied {
             Ok((difference, printed)) => {
                 warn_of(&printed);
@@ -87,6 +102,7 @@ async fn reload_on(mut hangups: Signal, reload: Reload, started: (Option<PathBuf
                 tracing::error!(%why, "the configuration in force stays as it was: the new one cannot be used");
             }
         }
+        manager.reloaded(is_refused).await;
     }
 }
 

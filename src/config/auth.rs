@@ -8,6 +8,9 @@ use super::instances::Instance;
 use crate::http::auth::{CallerLimits, Config, EVERY_INSTANCE, Mode, Scope, Token};
 use crate::settings::{EnumSetting, Section};
 
+/// What the section of a token has.
+const TOKEN_KEYS: [&str; 5] = ["sha256", "instances", "scopes", "max_in_flight", "per_second"];
+
 impl EnumSetting for Mode {
     const ALL: &'static [(&'static str, Self)] = &[("tokens", Self::Tokens), ("none", Self::None)];
 }
@@ -15,7 +18,7 @@ impl EnumSetting for Mode {
 pub(super) fn read(section: &mut Section<'_>, instances: &BTreeMap<String, Instance>) -> Config {
     let mode = section.get("mode", Mode::Tokens);
     let mut tokens = section.section("tokens");
-    let names = tokens.names();
+    let names = tokens.names(&TOKEN_KEYS);
     let tokens: BTreeMap<String, Token> =
         names.into_iter().map(|name| (name.clone(), token(&mut tokens.section(&name), instances))).collect();
     let keys_accepted = instances.values().any(|instance| instance.accept_gateway_key);

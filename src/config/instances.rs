@@ -11,6 +11,9 @@ use crate::settings::Section;
 const ROOT_PATHS: [&str; 9] =
     ["v1", "livez", "readyz", "metrics", "openapi", "docs", "problems", "gateway", "dashboard"];
 
+/// What each section has.
+const KEYS: [&str; 4] = ["slug", "api_key", "api_key_file", "accept_gateway_key"];
+
 /// One instance of ConcertPOS.
 #[derive(Debug, Clone)]
 pub struct Instance {
@@ -22,9 +25,9 @@ pub struct Instance {
 }
 
 pub(super) fn read(section: &mut Section<'_>, shards: &[String]) -> BTreeMap<String, Instance> {
-    let names = section.names();
+    let names = section.names(&KEYS);
     if names.is_empty() {
-        section.error("", "names no instance: set instances.NAME.api_key, or BRIDGE_INSTANCES__NAME__API_KEY");
+        refuse_none(section);
     }
     let mut instances = BTreeMap::new();
     for name in names {
@@ -47,6 +50,18 @@ pub(super) fn read(section: &mut Section<'_>, shards: &[String]) -> BTreeMap<Str
     }
     refuse_shared_slugs(section, &instances);
     instances
+}
+
+/// Nothing is served without an instance. A variable that looks like a key and is ignored may be why.
+fn refuse_none(section: &mut Section<'_>) {
+    let is_key = |name: &&String| name.ends_with("_KEY") || name.ends_with("_KEY_FILE");
+    let ignored: Vec<_> = section.ignored_variables().iter().filter(is_key).map(String::as_str).collect();
+    let suffix = match ignored.as_slice() {
+        [] => String::new(),
+        names => format!(" (ignored, for want of two underscores: {})", names.join(", ")),
+    };
+    let message = "names no instance: set instances.NAME.api_key, or BRIDGE_INSTANCES__NAME__API_KEY";
+    section.error("", format_args!("{message}{suffix}"));
 }
 
 /// Two names of one instance of the gateway would have two budgets and two records of its payments.

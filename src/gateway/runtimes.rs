@@ -77,7 +77,7 @@ impl Runtimes {
     }
 
     /// Returns once every expected thread has registered, or the wait for them has timed out.
-    pub(super) async fn registered(&self) {
+    pub async fn registered(&self) {
         let all_there = async {
             loop {
                 let mut changed = std::pin::pin!(self.shared.changed.notified());
@@ -90,6 +90,16 @@ impl Runtimes {
         };
         // Without them, connections run on the runtime that tends the pool.
         let _ = timeout(REGISTRATION_TIMEOUT, all_there).await;
+    }
+
+    /// Resolves once each registered thread has taken a turn; a thread that ends meanwhile is not waited for.
+    pub async fn all_respond(&self) {
+        let handles: Vec<_> = self.shared.runtimes().iter().map(|worker| worker.runtime.clone()).collect();
+        // An error is a runtime that has ended.
+        let turns: Vec<_> = handles.iter().map(|runtime| runtime.spawn(async {})).collect();
+        for turn in turns {
+            let _ = turn.await;
+        }
     }
 
     /// The runtime with the fewest connections.

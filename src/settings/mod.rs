@@ -49,9 +49,12 @@ impl Settings {
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, ConfigErrors> {
         let mut tree = file.map_or_else(|| Ok(Table::empty(Origin::Default)), read)?;
+        let environment: Vec<_> = environment.into_iter().collect();
+        let mut ignored = tree::ignored(environment.iter().map(|(name, _)| name));
+        ignored.sort();
         let mut errors = Vec::new();
         tree::overlay(&mut tree, environment, &mut errors);
-        Ok(Self(Reading::new(tree, errors)))
+        Ok(Self(Reading::new(tree, ignored, errors)))
     }
 
     /// The root, under which the sections stand.
@@ -61,8 +64,14 @@ impl Settings {
 
     /// Ends the reading: every error, among them each key that nobody read, or else the effective configuration.
     pub fn finish(self) -> Result<EffectiveConfig, ConfigErrors> {
-        let Reading { tree, known, entries, mut errors, warnings, .. } = self.0;
+        let Reading { tree, ignored, known, entries, mut errors, mut warnings, .. } = self.0;
         errors.extend(known.left_over(&tree));
+        let hints = ignored.iter().filter_map(|name| known.hint(name));
+        if errors.is_empty() {
+            warnings.extend(hints);
+        } else {
+            errors.extend(hints);
+        }
         match ConfigErrors::collect(errors) {
             Some(errors) => Err(errors),
             None => Ok(EffectiveConfig { entries, warnings }),

@@ -11,6 +11,8 @@ use super::unknown::Known;
 pub(super) struct Reading {
     /// What was set.
     pub(super) tree: Table,
+    /// Variables with our prefix that set nothing, in order.
+    pub(super) ignored: Vec<String>,
     /// The names that were asked for.
     pub(super) known: Known,
     /// What was read, in order.
@@ -22,9 +24,10 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    pub(super) fn new(tree: Table, errors: Vec<ConfigError>) -> Self {
+    pub(super) fn new(tree: Table, ignored: Vec<String>, errors: Vec<ConfigError>) -> Self {
         Self {
             tree,
+            ignored,
             known: Known::default(),
             entries: Vec::new(),
             read_keys: HashSet::new(),

@@ -47,15 +47,21 @@ impl Section<'_> {
         Section::new(self.reading, path)
     }
 
-    /// The names of the sections under this one, in order. For sections whose members the operator names.
-    pub fn names(&mut self) -> Vec<String> {
-        self.reading.known.open.insert(self.path.clone());
+    /// The names of the sections under this one, in order. For sections whose members the operator names; each has `keys`.
+    pub fn names(&mut self, keys: &'static [&'static str]) -> Vec<String> {
+        self.reading.known.open.insert(self.path.clone(), keys);
         let entries = match self.reading.tree.find(&self.path) {
             Some(Node::Section(table)) => &table.entries,
             _ => return Vec::new(),
         };
         let sections = entries.iter().filter(|(_, node)| matches!(node, Node::Section(_)));
         sections.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Variables that begin as ours do and set nothing, since they have no `__`.
+    #[must_use]
+    pub fn ignored_variables(&self) -> &[String] {
+        &self.reading.ignored
     }
 
     /// The value of `key`, or `default` where it is not set or is wrong.

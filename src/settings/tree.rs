@@ -154,9 +154,20 @@ pub(super) fn overlay(
     }
 }
 
+/// Variables with our prefix that are ignored, since they lack [`SEPARATOR`].
+pub(super) fn ignored<'a>(names: impl IntoIterator<Item = &'a OsString>) -> Vec<String> {
+    let ours = |name: &&str| name.strip_prefix(PREFIX).is_some_and(|rest| !rest.contains(SEPARATOR));
+    names.into_iter().filter_map(|name| name.to_str()).filter(ours).map(str::to_owned).collect()
+}
+
 fn spelled(name: &OsString) -> Option<String> {
     let name = name.to_str()?;
     name.strip_prefix(PREFIX)?.contains(SEPARATOR).then(|| name.to_owned())
+}
+
+/// What follows the prefix of an ignored variable, as settings are spelled.
+pub(super) fn without_prefix(name: &str) -> String {
+    name.strip_prefix(PREFIX).unwrap_or(name).to_lowercase()
 }
 
 fn path_of(name: &str) -> Vec<String> {

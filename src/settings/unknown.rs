@@ -3,10 +3,10 @@
 //! Ignoring them silently would let the operator believe they are in force. Each is an error that names the nearest
 //! known name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::{ConfigError, Origin};
-use super::tree::{Node, Table, variable};
+use super::tree::{Node, Table, variable, without_prefix};
 
 /// The names that were asked for while the rooms read.
 #[derive(Debug, Default)]
@@ -15,8 +15,8 @@ pub(super) struct Known {
     pub(super) keys: BTreeSet<Vec<String>>,
     /// Sections.
     pub(super) sections: BTreeSet<Vec<String>>,
-    /// Sections whose members are named by the operator, each a section of its own (`instances`).
-    pub(super) open: BTreeSet<Vec<String>>,
+    /// Sections whose members are named by the operator, each a section of its own (`instances`), with the members' keys.
+    pub(super) open: BTreeMap<Vec<String>, &'static [&'static str]>,
 }
 
 impl Known {
@@ -47,7 +47,13 @@ impl Known {
             Origin::Environment(_) => variable(path),
             _ => path.join("."),
         };
-        let message = if !is_section && self.open.contains(parent) {
+        let meant = match node.origin() {
+            Origin::Environment(name) => self.meant(&without_prefix(name).replace("__", "_")),
+            _ => None,
+        };
+        let message = if let Some(meant) = meant {
+            format!("no such {}; it is spelled {meant}", if is_section { "section" } else { "key" })
+        } else if !is_section && self.open.contains_key(parent) {
             format!("is a value and must be a section: [{}]", path.join("."))
         } else {
             let what = if is_section { "no such section" } else { "no such key" };
@@ -57,6 +63,27 @@ impl Known {
             }
         };
         ConfigError { origin: node.origin().clone(), key: path.join("."), message }
+    }
+
+    /// What an ignored variable was meant for, if it is a setting but for its underscores.
+    pub(super) fn hint(&self, name: &str) -> Option<ConfigError> {
+        let meant = self.meant(&without_prefix(name))?;
+        let message = format!("is ignored, since sections are divided by two underscores: it is spelled {meant}");
+        Some(ConfigError { origin: Origin::Environment(name.to_owned()), key: String::new(), message })
+    }
+
+    /// The variable of the setting that is written `flat` with single underscores.
+    fn meant(&self, flat: &str) -> Option<String> {
+        if let Some(key) = self.keys.iter().find(|key| key.join("_") == flat) {
+            return Some(variable(key));
+        }
+        self.open.iter().find_map(|(section, keys)| {
+            let rest = flat.strip_prefix(&section.join("_"))?.strip_prefix('_')?;
+            let member = |key: &&&str| rest.strip_suffix(**key).and_then(|rest| rest.strip_suffix('_'));
+            let key = keys.iter().find(|key| member(key).is_some_and(|name| !name.is_empty()))?;
+            let name = member(&key)?.to_owned();
+            Some(variable(&[section.as_slice(), &[name, (*key).to_owned()]].concat()))
+        })
     }
 
     fn nearest(&self, path: &[String], is_section: bool) -> Option<&[String]> {
