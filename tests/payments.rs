@@ -365,6 +365,88 @@ async fn a_listing_comes_in_pages_and_is_narrowed_by_its_query() {
     }
 }
 
+/// The record of the payment that `answer` is about, as text and as JSON.
+async fn record_of(world: &World, answer: reqwest::Response) -> (String, serde_json::Value) {
+    let place = format!("{}{}", world.url, answer.headers()["location"].to_str().unwrap());
+    let record = world.http.get(place).bearer_auth(support::OPERATOR).send().await.unwrap();
+    let text = record.text().await.unwrap();
+    let record = serde_json::from_str(&text).unwrap();
+    (text, record)
+}
+
+async fn sell(world: &World, key: &str, pos_id: i64, password: Option<&str>, products: &str) -> reqwest::Response {
+    let sale = world.request(reqwest::Method::POST, &format!("/points-of-sale/{pos_id}/payments"));
+    let sale = sale.header("Idempotency-Key", key).header("Content-Type", "application/json");
+    let sale = password.into_iter().fold(sale, |sale, password| sale.header("X-POS-Password", password));
+    sale.body(format!(r#"{{"PaymentMethod":"1","ref":"{key}","Products":[{products}]}}"#)).send().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_has_the_names_and_prices_that_were_cached_when_it_was_dispatched_and_their_exact_sum() {
+    let world = World::start().await;
+    let two = r#"{"ID":1,"Amount":2},{"ID":"8","Amount":3},{"ID":2,"Amount":0}"#;
+    let (_, bare) = record_of(&world, sell(&world, "bare", 1, None, two).await).await;
+    for absent in ["PointOfSale", "Payment", "sum", "catalogue_as_of"] {
+        assert_eq!(bare[absent], serde_json::Value::Null, "{bare}");
+    }
+    assert_eq!(bare["Products"][0], serde_json::json!({"ID": 1, "Amount": 2}));
+    assert!(bare["sum_missing"].as_str().unwrap().contains("no cached reply"), "{bare}");
+    for path in ["/points-of-sale", "/points-of-sale/1/products", "/points-of-sale/1/payment-methods"] {
+        assert_eq!(world.get(path).await.status(), 200);
+    }
+    let before = world.gateway.counts();
+    let (text, seen) = record_of(&world, sell(&world, "known", 1, None, two).await).await;
+    let (name, payment, sum) = (&seen["PointOfSale"], &seen["Payment"], &seen["sum"]);
+    assert_eq!((name, payment, sum), (&"Bar North".into(), &"Cash".into(), &"3.00".into()), "{text}");
+    assert!(text.contains(r#"{"ID":1,"Amount":2,"ProductName":"Beer 0.5 l","Price":4.50}"#), "{text}");
+    assert!(text.contains(r#""Price":-2.00"#) && seen["catalogue_outdated"] == serde_json::Value::Null, "{text}");
+    assert!(seen["catalogue_as_of"].as_str().unwrap() <= seen["dispatched_at"].as_str().unwrap(), "{text}");
+    for command in ["listpos", "listproducts", "listpm"] {
+        let received = |counts: &concertpos_simulator::Counts| counts.command(command).received;
+        assert_eq!(received(&world.gateway.counts()), received(&before), "a payment asks for no {command}");
+    }
+    // What is changed later does not change the record, and a price that nobody knows is no price.
+    world.gateway.change_product("demo", 1, 1, "{Price: null, ProductName: 'Ale'}").unwrap();
+    world.gateway.broadcast("demo", "updatepos", "{}").unwrap();
+    let mut sold = 0;
+    support::eventually("the bridge knows that its copies may be out of date", async || {
+        sold += 1;
+        let (text, seen) = record_of(&world, sell(&world, &format!("old-{sold}"), 1, None, two).await).await;
+        assert_eq!(seen["sum"], "3.00", "{text}");
+        seen["catalogue_outdated"] == true
+    })
+    .await;
+    assert_eq!(world.get("/points-of-sale/1/products").await.status(), 200);
+    let (text, seen) = record_of(&world, sell(&world, "free", 1, None, two).await).await;
+    assert_eq!(seen["sum_missing"], "The cached reply had no price of product 1.", "{text}");
+    assert!(text.contains(r#"{"ID":1,"Amount":2,"ProductName":"Ale"}"#) && seen["sum"].is_null(), "{text}");
+    let world = world.restarted().await;
+    let known = world.get("/payments?idempotency_key=known").await.json::<serde_json::Value>().await.unwrap();
+    assert_eq!((&known["payments"][0]["sum"], &known["payments"][0]["Payment"]), (&"3.00".into(), &"Cash".into()));
+    let (lines, _) = table(&world, "/v1/instances/demo/payments?idempotency_key=known").await;
+    for (column, cell) in [("pos_name", "Bar North"), ("payment_method_name", "Cash"), ("sum", "3.00")] {
+        assert_eq!(lines[1][lines[0].iter().position(|name| name == column).unwrap()], cell);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_has_nothing_from_a_copy_that_another_password_of_the_point_of_sale_opened() {
+    let world = World::start().await;
+    for path in ["/points-of-sale/7/products", "/points-of-sale/7/payment-methods"] {
+        let read = world.request(reqwest::Method::GET, path).header("X-POS-Password", "backstage");
+        assert_eq!(read.send().await.unwrap().status(), 200);
+    }
+    let beer = r#"{"ID":1,"Amount":2}"#;
+    for (key, password) in [("none", None), ("wrong", Some("wrong"))] {
+        assert_eq!(problem(sell(&world, key, 7, password, beer).await).await.code, "pos-password-rejected");
+        let listed = world.get(&format!("/payments?idempotency_key={key}")).await.text().await.unwrap();
+        assert!(listed.contains(r#""state":"released""#), "{listed}");
+        assert!(!listed.contains("Beer") && !listed.contains("4.50") && !listed.contains("Cash"), "{listed}");
+    }
+    let (text, seen) = record_of(&world, sell(&world, "right", 7, Some("backstage"), beer).await).await;
+    assert_eq!((&seen["sum"], &seen["Payment"]), (&"9.00".into(), &"Cash".into()), "{text}");
+}
+
 /// One page as CSV: its lines, and the address in `Link` of the page after it.
 async fn table(world: &World, place: &str) -> (Vec<Vec<String>>, Option<String>) {
     let request = world.http.get(format!("{}{place}", world.url)).bearer_auth(support::OPERATOR);

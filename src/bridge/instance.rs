@@ -159,7 +159,8 @@ impl Instance {
         let (api_key, replaced) = (ArcSwap::from_pointee(api_key), AtomicU64::new(0));
         let dispatch = Arc::new(Dispatch { pool, ledger, api_key, replaced, max_wait, shutdown: shutdown.clone() });
         let reader = Arc::new(Reader::new(Arc::clone(&dispatch), Arc::clone(&cache), commands.clone()));
-        let payments = Payments::new(Arc::clone(&dispatch), journal.clone(), Arc::clone(&cache), Arc::clone(&name));
+        let of_cache = (Arc::clone(&cache), passwords.clone());
+        let payments = Payments::new(Arc::clone(&dispatch), journal.clone(), of_cache, Arc::clone(&name));
         Arc::new(Self {
             name,
             slug,

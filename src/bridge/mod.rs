@@ -11,6 +11,7 @@ pub mod metrics;
 mod pay;
 pub mod read;
 mod reconciliation;
+mod sale_details;
 pub mod status;
 
 use std::sync::Arc;

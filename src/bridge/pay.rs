@@ -22,8 +22,9 @@ use tokio_util::task::TaskTracker;
 use super::dispatch::{Dispatch, Once, Unfinished};
 use super::error::Error;
 use super::reconciliation::Reconciliation;
+use super::sale_details::Catalogue;
 use crate::budget::Class;
-use crate::cache::Cache;
+use crate::cache::{Cache, PasswordKey};
 use crate::clock::RETRY_SHORTLY;
 use crate::gateway::{Cause, Ending, LateFrames, Lost, Priority, Refusal};
 use crate::journal::{
@@ -54,6 +55,7 @@ pub(super) struct Payments {
     /// What the cache calls it: its name at the gateway.
     slug: Arc<str>,
     pub(super) reconciliation: Reconciliation,
+    catalogue: Catalogue,
     /// Set-aside links that are listened to, by payment; ended when a person settles it.
     listening: Mutex<HashMap<RecordId, CancellationToken>>,
     /// Those who listen.
@@ -61,11 +63,17 @@ pub(super) struct Payments {
 }
 
 impl Payments {
-    pub(super) fn new(dispatch: Arc<Dispatch>, journal: Journal, cache: Arc<Cache>, instance: Arc<str>) -> Self {
+    pub(super) fn new(
+        dispatch: Arc<Dispatch>,
+        journal: Journal,
+        (cache, passwords): (Arc<Cache>, PasswordKey),
+        instance: Arc<str>,
+    ) -> Self {
         let reconciliation = Reconciliation::new(Arc::clone(&dispatch), journal.clone(), Arc::clone(&instance));
         let (listening, listeners) = Default::default();
-        let slug = Arc::from(dispatch.pool.slug());
-        Self { dispatch, journal, cache, instance, slug, reconciliation, listening, listeners }
+        let slug: Arc<str> = Arc::from(dispatch.pool.slug());
+        let catalogue = Catalogue::new(Arc::clone(&cache), Arc::clone(&slug), passwords);
+        Self { dispatch, journal, cache, instance, slug, reconciliation, catalogue, listening, listeners }
     }
 
     /// Words of the gateway that did not agree with the record of their payment, since the start.
@@ -133,6 +141,8 @@ impl Payments {
         if let Some(newest) = self.reconciliation.newest_before(pos_id) {
             reservation.note_newest_transaction(newest);
         }
+        let details = self.catalogue.details(reservation.sale(), &command.parameters);
+        reservation.note_details(details);
         let dispatched = match self.journal.dispatch(reservation).await {
             Ok(dispatched) => dispatched,
             Err(JournalError::KeyTaken(_)) => return Err(Begun::KeyTaken),

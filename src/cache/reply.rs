@@ -1,8 +1,8 @@
 //! One cached reply, and how fresh it is.
 
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::epochs::Epoch;
-use crate::protocol::Body;
+use crate::protocol::{Body, Parameters, Rows};
 
 /// A reply as it was when its command was written. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -28,6 +28,17 @@ pub struct Reply {
     pub epoch: Epoch,
     /// How many epochs had ended, of whatever, when this one was last seen to be in force.
     pub(super) current_at: AtomicU64,
+    /// Where its rows are, once one was looked for.
+    rows: OnceLock<Rows>,
+}
+
+impl Reply {
+    /// The row of this id in `list`, which is the same at every call: what the command of this reply lists.
+    #[must_use]
+    pub fn row(&self, list: &str, id: i64) -> Option<Parameters> {
+        let text = self.body.as_str();
+        self.rows.get_or_init(|| Rows::of(text, list)).find(text, id)
+    }
 }
 
 impl Deref for CachedReply {
@@ -71,6 +82,13 @@ impl CachedReply {
         let (tag, _) = digest.split_at(digest.len() / 2);
         let etag = format!("\"{}\"", HEXLOWER.encode(tag)).into_boxed_str();
         // Not judged yet: no number of ends is this high.
-        Self(Arc::new(Reply { body, etag, written, epoch, current_at: AtomicU64::new(u64::MAX) }))
+        Self(Arc::new(Reply {
+            body,
+            etag,
+            written,
+            epoch,
+            current_at: AtomicU64::new(u64::MAX),
+            rows: OnceLock::new(),
+        }))
     }
 }

@@ -28,6 +28,7 @@ mod payment;
 mod raw;
 pub mod record;
 mod sale;
+mod sale_details;
 pub mod state_machine;
 mod store;
 #[cfg(test)]
@@ -45,4 +46,5 @@ pub use record::{
     Candidate, Discrepancy, Finding, Lookup, Outcome, Record, RecordState, Release, Search, State, Verdict,
 };
 pub use sale::{Fingerprint, Key, Sale};
+pub use sale_details::{ProductDetails, SaleDetails, kept_name, why_no_sum};
 pub use state_machine::Rejection;

@@ -13,6 +13,8 @@ use super::error::JournalError;
 use super::id::RecordId;
 use super::in_flight::HeldKey;
 use super::record::{Outcome, Record, Release};
+use super::sale::Sale;
+use super::sale_details::SaleDetails;
 use super::state_machine::Event;
 
 /// A key that is this payment's alone. Nothing is recorded yet, and nothing may be sent. Dropping it frees the key.
@@ -37,6 +39,16 @@ impl Reservation {
     /// from what was there before.
     pub fn note_newest_transaction(&mut self, transaction_id: i64) {
         self.record.newest_transaction_before = Some(transaction_id);
+    }
+
+    /// Notes names and prices of what is sold, for people who look at the record.
+    pub fn note_details(&mut self, details: Option<SaleDetails>) {
+        self.record.details = details.map(Box::new);
+    }
+
+    #[must_use]
+    pub fn sale(&self) -> &Sale {
+        &self.record.sale
     }
 
     pub(super) fn into_parts(self) -> (Box<Record>, HeldKey) {

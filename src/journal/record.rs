@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::id::RecordId;
 use super::raw;
 use super::sale::{Fingerprint, Key, Sale};
+use super::sale_details::{self, SaleDetails};
 use crate::protocol::{Body, GatewayError};
 
 /// Where a payment stands, by name.
@@ -289,6 +290,9 @@ pub struct Record {
     /// Whose it is and under which key.
     pub key: Key,
     pub sale: Sale,
+    /// Names and prices of what is sold, where any were known at the dispatch. None in records of older releases.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "sale_details::lenient")]
+    pub details: Option<Box<SaleDetails>>,
     pub fingerprint: Fingerprint,
     pub standing: Standing,
     pub times: Times,
@@ -340,6 +344,7 @@ impl Record {
             key,
             fingerprint: sale.fingerprint(),
             sale,
+            details: None,
             standing: Standing::Reserved,
             times: Times {
                 created_ms: now_ms,

@@ -9,11 +9,15 @@ pub mod command;
 pub mod fault;
 pub mod frame;
 pub mod json5;
+mod number;
 pub mod parameters;
+mod rows;
 mod text;
 
 pub use body::Body;
 pub use command::{Command, Kind, Retention, Spec};
 pub use fault::{GatewayError, Meaning};
 pub use frame::{Format, Frame, Undecodable};
+pub use number::{Decimal, whole};
 pub use parameters::Parameters;
+pub use rows::Rows;

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 
 use crate::journal::record::Standing;
 use crate::journal::{Candidate, Finding, Lookup, Record, RecordId, Release, Sale};
-use crate::protocol::Body;
+use crate::protocol::{Body, whole};
 
 /// How long before a payment another one may have been begun and still be booked after it. Far more than waiting for
 /// points, a link and a reply take together; what is open for longer is listed by its state.
@@ -158,17 +158,6 @@ impl Others {
     fn that_explain(&self, transaction: &Transaction, record: &Record) -> u32 {
         let count = self.payments.iter().filter(|other| other.explains(transaction, record)).count();
         u32::try_from(count).unwrap_or(u32::MAX)
-    }
-}
-
-/// A whole number as a number or as a string, digit by digit.
-fn whole(raw: &RawValue) -> Option<i64> {
-    let text = raw.get();
-    let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text).trim();
-    match text.split_once('.') {
-        Some((whole, fraction)) if fraction.bytes().all(|digit| digit == b'0') => whole.parse().ok(),
-        Some(_) => None,
-        None => text.parse().ok(),
     }
 }
 

@@ -11,7 +11,8 @@ use super::gateway_bodies;
 use crate::http::problem::document::GatewayWords;
 use crate::journal::record::{Contradiction, Standing};
 use crate::journal::{
-    Candidate, Discrepancy, Finding, Listed, Outcome, Record, RecordState, Search, State, Unreadable,
+    Candidate, Discrepancy, Finding, Listed, Outcome, Record, RecordState, SaleDetails, Search, State, Unreadable,
+    why_no_sum,
 };
 use crate::protocol::{Body, GatewayError};
 
@@ -50,6 +51,14 @@ pub struct SoldLine {
     #[serde(rename = "Amount")]
     #[schema(rename = "Amount")]
     pub amount: u64,
+    /// The product's name, where a cached reply had it when the payment was dispatched; a long one is cut.
+    #[serde(rename = "ProductName", skip_serializing_if = "Option::is_none")]
+    #[schema(rename = "ProductName", nullable = false, examples("Beer 0.5 l"))]
+    pub name: Option<String>,
+    /// The price of one, likewise, as the gateway spelled it.
+    #[serde(rename = "Price", skip_serializing_if = "Option::is_none")]
+    #[schema(rename = "Price", value_type = Option<f64>, nullable = false, examples(4.50))]
+    pub price: Option<Box<RawValue>>,
 }
 
 /// What became of a payment.
@@ -72,6 +81,30 @@ pub struct PaymentRecord {
     #[serde(rename = "PaymentMethod", skip_serializing_if = "Option::is_none")]
     #[schema(rename = "PaymentMethod", nullable = false)]
     pub payment_method: Option<String>,
+    /// The name of the point of sale, where a cached reply had it when the payment was dispatched; a long one is cut.
+    #[serde(rename = "PointOfSale", skip_serializing_if = "Option::is_none")]
+    #[schema(rename = "PointOfSale", nullable = false, examples("Main bar"))]
+    pub point_of_sale: Option<String>,
+    /// The name of the payment method, likewise.
+    #[serde(rename = "Payment", skip_serializing_if = "Option::is_none")]
+    #[schema(rename = "Payment", nullable = false, examples("Cash"))]
+    pub payment: Option<String>,
+    /// The exact sum of price times amount, without deposits, as a decimal. Absent where a price was not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, pattern = "^-?[0-9]+(\\.[0-9]+)?$", examples("9.00"))]
+    pub sum: Option<String>,
+    /// Why there is no sum, for a person; only of a payment that was dispatched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub sum_missing: Option<String>,
+    /// When the oldest cached reply was asked for that names and prices are from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, format = DateTime)]
+    pub catalogue_as_of: Option<String>,
+    /// `true` where such a reply may have been out of date at the dispatch, so that prices may have been others.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub catalogue_outdated: bool,
     /// What was sold; absent where the record cannot be read.
     #[serde(rename = "Products", skip_serializing_if = "Option::is_none")]
     #[schema(rename = "Products", nullable = false)]
@@ -234,6 +267,14 @@ pub struct PaymentRecords {
     pub next: Option<String>,
 }
 
+impl SoldLine {
+    fn of((id, amount): (i64, u64), details: Option<&SaleDetails>) -> Self {
+        let known = details.and_then(|details| details.product(id));
+        let price = known.and_then(|known| RawValue::from_string(known.price.clone()?).ok());
+        Self { id, amount, name: known.and_then(|known| known.name.clone()), price }
+    }
+}
+
 impl From<Finding> for PaymentFinding {
     fn from(finding: Finding) -> Self {
         match finding {
@@ -264,7 +305,9 @@ impl From<&Record> for PaymentRecord {
             _ => None,
         };
         let sale_known = record.recovered.as_ref().is_none_or(|recovered| recovered.sale_known);
-        let products = record.sale.products.iter().map(|&(id, amount)| SoldLine { id, amount }).collect();
+        let details = record.details.as_deref();
+        let dispatched = record.times.dispatched_ms.filter(|_| sale_known);
+        let products = record.sale.products.iter().map(|&line| SoldLine::of(line, details)).collect();
         Self {
             id: record.id.to_string(),
             state: record.state().name(),
@@ -273,6 +316,12 @@ impl From<&Record> for PaymentRecord {
             pos_id: record.sale.pos_id,
             payment_method: sale_known.then(|| record.sale.payment_method.clone()),
             products: sale_known.then_some(products),
+            point_of_sale: details.and_then(|details| details.point_of_sale.clone()),
+            payment: details.and_then(|details| details.payment_method.clone()),
+            sum: details.and_then(|details| details.sum.clone()),
+            sum_missing: dispatched.and_then(|_| why_no_sum(&record.sale, details)),
+            catalogue_as_of: details.map(|details| time(details.as_of_ms)),
+            catalogue_outdated: details.is_some_and(|details| details.outdated),
             created_at: time(record.times.created_ms),
             dispatched_at: record.times.dispatched_ms.map(time),
             ended_at: record.times.ended_ms.map(time),
@@ -305,6 +354,12 @@ impl From<&Unreadable> for PaymentRecord {
             pos_id: unreadable.pos_id,
             payment_method: None,
             products: None,
+            point_of_sale: None,
+            payment: None,
+            sum: None,
+            sum_missing: None,
+            catalogue_as_of: None,
+            catalogue_outdated: false,
             created_at: time(unreadable.created_ms),
             dispatched_at: None,
             ended_at: None,

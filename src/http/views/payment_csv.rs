@@ -6,7 +6,7 @@ use crate::http::response::csv::{self, Cell};
 /// A column's name and what a record has in it.
 type Column = (&'static str, fn(&PaymentRecord) -> Cell);
 
-const COLUMNS: [Column; 18] = [
+const COLUMNS: [Column; 22] = [
     ("id", |record| Cell::own(Some(&record.id))),
     ("state", |record| Cell::own(Some(record.state))),
     ("created_at", |record| Cell::own(Some(&record.created_at))),
@@ -15,8 +15,12 @@ const COLUMNS: [Column; 18] = [
     ("caller", |record| Cell::text(Some(&record.caller))),
     ("idempotency_key", |record| Cell::text(Some(&record.idempotency_key))),
     ("pos_id", |record| Cell::own(Some(record.pos_id))),
+    ("pos_name", |record| Cell::text(record.point_of_sale.as_deref())),
     ("payment_method", |record| Cell::text(record.payment_method.as_deref())),
+    ("payment_method_name", |record| Cell::text(record.payment.as_deref())),
     ("products", |record| Cell::own(record.products.as_deref().map(sold))),
+    ("product_names", |record| Cell::text(record.products.as_deref().and_then(named).as_deref())),
+    ("sum", |record| Cell::own(record.sum.as_ref())),
     ("gateway_error", |record| Cell::text(record.gateway.as_ref().map(|gateway| gateway.error.as_str()))),
     ("settled_as", |record| Cell::own(record.settlement.as_ref().map(|settlement| settlement.outcome.name()))),
     ("settled_at", |record| Cell::own(record.settlement.as_ref().map(|settlement| &settlement.at))),
@@ -42,4 +46,15 @@ pub fn table<'r>(records: impl IntoIterator<Item = &'r PaymentRecord>) -> String
 fn sold(lines: &[SoldLine]) -> String {
     let lines: Vec<_> = lines.iter().map(|line| format!("{} x {}", line.amount, line.id)).collect();
     lines.join("; ")
+}
+
+/// The same with names and prices, as far as they are known; none where none is.
+fn named(lines: &[SoldLine]) -> Option<String> {
+    let named = |line: &SoldLine| {
+        let name = line.name.clone().unwrap_or_else(|| format!("product {}", line.id));
+        let price = line.price.as_ref().map(|price| format!(" at {}", price.get().trim_matches('"')));
+        format!("{} x {name}{}", line.amount, price.unwrap_or_default())
+    };
+    let is_known = lines.iter().any(|line| line.name.is_some() || line.price.is_some());
+    is_known.then(|| lines.iter().map(named).collect::<Vec<_>>().join("; "))
 }

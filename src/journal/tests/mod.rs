@@ -28,10 +28,10 @@ use super::embedded::medium::Medium;
 use super::embedded::store::EmbeddedStore;
 use super::embedded::tables;
 use super::{
-    Candidate, Config, Dispatched, Filter, Journal, JournalError, Key, Lookup, OpenError, Outcome, Record, RecordId,
-    Release, Reservation,
+    Candidate, Config, Dispatched, Filter, Journal, JournalError, Key, Lookup, OpenError, Outcome, ProductDetails,
+    Record, RecordId, Release, Reservation,
 };
-use super::{Reserve, Sale, State, Verdict};
+use super::{Reserve, Sale, SaleDetails, State, Verdict};
 use crate::journal::record::Finding;
 use crate::protocol::{Body, GatewayError};
 use disk::{Disk, Failure};
@@ -155,6 +155,16 @@ fn key(name: &str) -> Key {
 
 fn sale(amount: u64) -> Sale {
     Sale { pos_id: 1, payment_method: "1".into(), products: vec![(1, amount)] }
+}
+
+/// What was known of such a sale at its dispatch; of every other one nothing.
+fn details(amount: u64) -> Option<SaleDetails> {
+    let json = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
+    let mut details = SaleDetails { as_of_ms: -1, outdated: true, ..SaleDetails::default() };
+    details.add_products(&sale(amount), |id| {
+        Some(ProductDetails::new(id, Some(&json(r#""Beer \"0,5\"""#)), Some(&json("4.50"))))
+    });
+    Some(details).filter(|_| amount.is_multiple_of(2))
 }
 
 fn body(json: &str) -> Body {

@@ -211,7 +211,7 @@ impl<P: Place> Life<P> {
     }
 
     fn dispatch(&mut self, key: usize) {
-        let (reservation, amount) = match self.held[key].take() {
+        let (mut reservation, amount) = match self.held[key].take() {
             Some((Held::Reserved(reservation), amount)) => (reservation, amount),
             other => {
                 self.held[key] = other;
@@ -219,6 +219,7 @@ impl<P: Place> Life<P> {
             }
         };
         let id = reservation.id();
+        reservation.note_details(details(amount));
         let attempt =
             Attempt { id, amount, state: State::Dispatching, is_free: false, is_refused: false, ended_ms: None };
         if let Ok(dispatched) = self.runtime.block_on(self.journal.dispatch(reservation)) {
@@ -376,6 +377,10 @@ impl<P: Place> Life<P> {
         let all = self.journal.list(filter.clone()).await.unwrap().readable();
         let by_caller = Filter { caller: Some("shop".into()), ..filter.clone() };
         assert_eq!(self.journal.list(by_caller).await.unwrap().readable(), all);
+        for record in &all {
+            let amount = record.sale.products[0].1;
+            assert_eq!(record.details.as_deref(), details(amount).as_ref(), "what was known of {amount}");
+        }
         let counts = self.journal.counts().await.unwrap();
         for state in State::ALL.into_iter().filter(|state| *state != State::Reserved) {
             let in_state: Vec<_> = all.iter().filter(|record| record.state() == state).cloned().collect();

@@ -35,6 +35,7 @@ macro_rules! on_every_store {
 on_every_store! {
     a_payment_is_on_disk_before_its_first_byte_may_leave,
     an_outcome_is_on_disk_before_anybody_hears_of_it,
+    what_was_known_of_a_sale_stays_with_its_record_and_is_no_part_of_its_fingerprint,
     a_repeat_is_replayed_with_the_bytes_of_the_reply_and_another_sale_is_told_apart,
     a_key_under_way_is_in_progress_for_its_sale_and_reused_for_another,
     of_sixty_four_tasks_with_one_key_exactly_one_may_pay,
@@ -74,6 +75,20 @@ async fn an_outcome_is_on_disk_before_anybody_hears_of_it<P: Place>() {
     let record = pay(&journal, "a", booked()).await;
     let after = open(&place.after_crash(0), &Arc::default());
     assert_eq!(after.get(record.id).await, Ok(Some(record)));
+}
+
+async fn what_was_known_of_a_sale_stays_with_its_record_and_is_no_part_of_its_fingerprint<P: Place>() {
+    let (place, journal) = on_new::<P>();
+    let Reserve::Fresh(mut reservation) = journal.reserve(key("a"), sale(2)).await else { panic!("a fresh key") };
+    reservation.note_details(details(2));
+    let dispatched = journal.dispatch(reservation).await.unwrap();
+    let record = journal.finish(dispatched, booked()).await.unwrap();
+    let known = record.details.as_deref().unwrap();
+    assert_eq!((known.sum.as_deref(), known.products[0].price.as_deref()), (Some("9.00"), Some("4.50")));
+    assert_eq!(record.fingerprint, sale(2).fingerprint());
+    let after = open(&place.after_crash(0), &Arc::default());
+    assert_eq!(after.get(record.id).await, Ok(Some(record)));
+    assert!(matches!(after.reserve(key("a"), sale(2)).await, Reserve::Replay(_)));
 }
 
 async fn a_repeat_is_replayed_with_the_bytes_of_the_reply_and_another_sale_is_told_apart<P: Place>() {
