@@ -36,9 +36,11 @@ impl Asset {
 
 static PAGE: LazyLock<Asset> = LazyLock::new(|| Asset::new("", HTML, include_str!("page.html")));
 
-static PARTS: LazyLock<[Asset; 13]> = LazyLock::new(|| {
+static PARTS: LazyLock<[Asset; 21]> = LazyLock::new(|| {
     [
         Asset::new("page.css", CSS, include_str!("page.css")),
+        Asset::new("palette.css", CSS, include_str!("palette.css")),
+        Asset::new("wall.css", CSS, include_str!("wall.css")),
         Asset::new("icon.svg", SVG, include_str!("icon.svg")),
         Asset::new("main.js", SCRIPT, include_str!("main.js")),
         Asset::new("api.js", SCRIPT, include_str!("api.js")),
@@ -47,6 +49,12 @@ static PARTS: LazyLock<[Asset; 13]> = LazyLock::new(|| {
         Asset::new("shards.js", SCRIPT, include_str!("shards.js")),
         Asset::new("budget.js", SCRIPT, include_str!("budget.js")),
         Asset::new("facts.js", SCRIPT, include_str!("facts.js")),
+        Asset::new("chart.js", SCRIPT, include_str!("chart.js")),
+        Asset::new("findings.js", SCRIPT, include_str!("findings.js")),
+        Asset::new("find.js", SCRIPT, include_str!("find.js")),
+        Asset::new("rates.js", SCRIPT, include_str!("rates.js")),
+        Asset::new("sign_in.js", SCRIPT, include_str!("sign_in.js")),
+        Asset::new("wall.js", SCRIPT, include_str!("wall.js")),
         Asset::new("payments.js", SCRIPT, include_str!("payments.js")),
         Asset::new("settle.js", SCRIPT, include_str!("settle.js")),
         Asset::new("broadcasts.js", SCRIPT, include_str!("broadcasts.js")),

@@ -1,65 +1,87 @@
-// The budget of each command.
+// The budget of each command: the least left first, and those that are full folded away.
 
-import { byId, count, duration, el, keep, mark, say, shape, trend } from "./dom.js";
+import { draw } from "./chart.js";
+import { byId, count, duration, el, keep, mark, say, trend } from "./dom.js";
 
 const HISTORY = 120;
 const histories = new Map();
 
-function make() {
-  return el("tr", {},
-    el("th", { scope: "row" }),
-    el("td", { className: "left" },
-      el("div", { className: "bar", "aria-hidden": "true" }, el("i", { className: "free" }), el("i", { className: "flying" })),
-      el("span", { className: "numbers" })),
-    el("td", { className: "wide" }, trend("line")),
-    el("td", { className: "state" }));
-}
+/** Points that may still be spent. */
+export const left = (window) => Math.max(0, window.capacity_points - window.used_points);
 
-function stateOf(window) {
-  const waits = [
-    window.waiting_payments && count(window.waiting_payments, "payment"),
-    window.waiting_callers && count(window.waiting_callers, "read"),
-    window.waiting_refreshes && count(window.waiting_refreshes, "refresh", "refreshes"),
-  ].filter(Boolean);
+/** The share of the points that is left, from 0 to 1. */
+export const share = (window) => (window.capacity_points ? left(window) / window.capacity_points : 0);
+
+export const name = (window) => (window.command === "*" ? "all commands" : window.command);
+
+const waits = (window) => [
+  window.waiting_payments && count(window.waiting_payments, "payment"),
+  window.waiting_callers && count(window.waiting_callers, "read"),
+  window.waiting_refreshes && count(window.waiting_refreshes, "refresh", "refreshes"),
+].filter(Boolean);
+
+/** The state of a command's budget: a name for the style, and a text. */
+export function stateOf(window) {
   if (window.closed_for_ms > 0) {
     const until = new Date(Date.now() + window.closed_for_ms).toLocaleTimeString();
     return ["closed", `Closed by the gateway for ${duration(window.closed_for_ms / 1000)}, until ${until}`];
   }
   if (window.probing) return ["closed", "Closed by the gateway: one command tests whether it is open"];
-  if (waits.length) return ["waiting", `Waiting: ${waits.join(", ")}`];
+  if (waits(window).length) return ["waiting", `Waiting: ${waits(window).join(", ")}`];
   if (window.used_points === 0) return ["full", "Full"];
   return window.used_points >= window.capacity_points ? ["spent", "Spent"] : ["open", "Open"];
 }
 
-function update(row, window, key) {
-  const left = Math.max(0, window.capacity_points - window.used_points);
+const ORDER = ["closed", "waiting", "spent", "open", "full"];
+
+/** Budgets in the order in which they need to be looked at. */
+export function sorted(budgets) {
+  const place = (window) => ORDER.indexOf(stateOf(window)[0]);
+  return [...budgets].sort((a, b) => place(a) - place(b) || share(a) - share(b) || (a.command < b.command ? -1 : 1));
+}
+
+export const isFull = (window) => stateOf(window)[0] === "full";
+
+/** A bar of the points left, and those that commands under way hold. */
+export const bar = () => el("div", { className: "bar", "aria-hidden": "true" }, el("i", { className: "free" }), el("i", { className: "flying" }));
+
+export function fill(row, window) {
   const percent = (points) => `${window.capacity_points ? Math.min(100, (points * 100) / window.capacity_points) : 0}%`;
-  const [sign, words] = stateOf(window);
-  mark(row, "state", sign);
-  say(row.querySelector("th"), window.command === "*" ? "all commands" : window.command);
-  row.querySelector(".free").style.width = percent(left);
-  row.querySelector(".flying").style.width = percent(Math.min(window.in_flight_points, window.capacity_points - left));
-  say(row.querySelector(".numbers"), `${left} of ${window.capacity_points}`);
-  say(row.querySelector(".state"), words);
+  row.querySelector(".free").style.width = percent(left(window));
+  row.querySelector(".flying").style.width = percent(Math.min(window.in_flight_points, window.capacity_points - left(window)));
+}
+
+const make = () => el("li", { className: "budget" }, el("h3"), bar(), el("span", { className: "numbers" }), trend("line"), el("span", { className: "state" }));
+
+function record(window, key) {
   const history = histories.get(key) ?? [];
-  history.push(window.capacity_points ? left / window.capacity_points : 0);
+  history.push(share(window));
   if (history.length > HISTORY) history.shift();
   histories.set(key, history);
-  const svg = row.querySelector("svg");
-  svg.setAttribute("viewBox", `0 0 ${HISTORY} 20`);
-  svg.replaceChildren();
-  const first = HISTORY - history.length;
-  const points = history.map((share, index) => `${first + index},${(19 - share * 18).toFixed(1)}`).join(" ");
-  shape(svg, "polygon", { points: `${first},20 ${points} ${HISTORY - 1},20`, class: "area" });
-  shape(svg, "polyline", { points, class: "stroke" });
+}
+
+function update(row, window, key) {
+  const [sign, words] = stateOf(window);
+  mark(row, "state", sign);
+  say(row.querySelector("h3"), name(window));
+  fill(row, window);
+  say(row.querySelector(".numbers"), `${left(window)} of ${window.capacity_points}`);
+  say(row.querySelector(".state"), words);
+  draw(row.querySelector("svg"), histories.get(key), HISTORY);
 }
 
 export function showBudget(instance) {
-  keep(byId("budget-rows"), instance.budgets, (window) => window.command, make,
-    (row, window) => update(row, window, `${instance.instance} ${window.command}`));
+  const keyOf = (window) => `${instance.instance} ${window.command}`;
+  for (const window of instance.budgets) record(window, keyOf(window));
+  const show = (id, budgets) => keep(byId(id), budgets, (window) => window.command, make, (row, window) => update(row, window, keyOf(window)));
+  const full = instance.budgets.filter(isFull);
+  show("budget-rows", sorted(instance.budgets.filter((window) => !isFull(window))));
+  show("budget-full-rows", full);
+  byId("budget-full").hidden = full.length === 0;
+  say(byId("budget-full").querySelector("summary"), `${count(full.length, "command")} with a full budget`);
 }
 
 export function forgetBudget() {
   histories.clear();
-  byId("budget-rows").replaceChildren();
+  for (const id of ["budget-rows", "budget-full-rows"]) byId(id).replaceChildren();
 }

@@ -5,14 +5,20 @@ import { forgetAttention, showAttention, showFigures } from "./attention.js";
 import { forgetBroadcasts, listen, silence } from "./broadcasts.js";
 import { forgetBudget, showBudget } from "./budget.js";
 import { announce, byId, duration, el, keep, mark, say, time } from "./dom.js";
-import { agePayments, forgetPayments, showPayments } from "./payments.js";
+import { prepareFindings, wrong } from "./findings.js";
+import { forgetFound, prepareFind, searchIn } from "./find.js";
+import { agePayments, forgetPayments, showPayments, unsettled } from "./payments.js";
+import { forgetRates, showRates } from "./rates.js";
 import { prepareSettle } from "./settle.js";
 import { forgetShards, prepareCordon, showShards } from "./shards.js";
+import { forgetEntered, prepareSignIn } from "./sign_in.js";
+import { forgetWall, showWall } from "./wall.js";
 
 const EVERY_MS = 1000;
 const LONGEST_PAUSE_MS = 15_000;
 /** Interval for a token without `operate`, whose data changes seldom. */
 const LIMITED_EVERY_MS = 5000;
+const TITLE = document.title;
 
 let timer = null;
 let round = 0;
@@ -24,6 +30,12 @@ let chosen = null;
 function pulse(state, words) {
   mark(byId("pulse"), "state", state);
   say(byId("pulse").querySelector(".words"), words);
+}
+
+/** The tab's title, with the number of things that need attention. */
+function title(sign) {
+  const wanted = sign ? `(${sign}) ${TITLE}` : TITLE;
+  if (document.title !== wanted) document.title = wanted;
 }
 
 function showSignIn(problem = "") {
@@ -40,13 +52,15 @@ function forget() {
   clearTimeout(timer);
   round += 1;
   for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
-  for (const part of [forgetAttention, forgetBroadcasts, forgetBudget, forgetPayments, forgetShards]) part();
+  for (const part of [forgetAttention, forgetBroadcasts, forgetBudget, forgetFound, forgetPayments, forgetRates, forgetShards, forgetWall]) part();
+  title(0);
   [failures, lastGood, chosen, asking] = [0, null, null, false];
   for (const id of ["as-of", "program"]) say(byId(id), "");
 }
 
 function showBoard(limited) {
   const first = byId("board").hidden;
+  if (first) forgetEntered();
   byId("sign-in").hidden = true;
   byId("board").hidden = false;
   byId("session").hidden = false;
@@ -76,6 +90,10 @@ async function showStatus(status, mine) {
   }
   showAttention(status);
   showFigures(status);
+  showRates(status);
+  showWall(status, unsettled());
+  searchIn(names, true);
+  title(wrong());
   pulse(status.state === "serving" ? "live" : "away", status.state === "serving" ? "Live" : "Stopping");
   if (first) announce("Signed in. The page updates by itself.");
   await showPayments(status.payments, names, true, status.whole);
@@ -88,6 +106,8 @@ async function showLimited(mine) {
   if (mine !== round) return null;
   showBoard(true);
   choose(instances);
+  showWall(null, []);
+  searchIn(instances, false);
   pulse("live", "Signed in, limited");
   let payments = "its own payments";
   try {
@@ -131,6 +151,7 @@ function failed(fault) {
   const since = lastGood ? ` The data is as of ${time(lastGood)}.` : "";
   pulse("away", `${fault.message}${since}`);
   if (failures === 1) announce(`${fault.message}${since}`);
+  title("!");
   document.body.classList.add("stale");
   const pause = Math.min(LONGEST_PAUSE_MS, EVERY_MS * 2 ** Math.min(failures - 1, 5)) * (0.8 + Math.random() * 0.4);
   return Math.max(pause, (fault.retryAfter ?? 0) * 1000);
@@ -165,18 +186,8 @@ function soon() {
 }
 
 function prepare() {
-  byId("sign-in-form").addEventListener("submit", (event) => {
-    event.preventDefault();
-    const given = byId("token").value.trim();
-    // A token must fit into a header.
-    if (!/^[\x21-\x7e]+$/.test(given)) {
-      say(byId("sign-in-problem"), given ? "A token has only letters, digits and punctuation, and no spaces." : "Enter a token.");
-      byId("token").focus();
-      return;
-    }
-    say(byId("sign-in-problem"), "");
+  prepareSignIn((given) => {
     keepToken(given);
-    byId("token").value = "";
     pulse("waiting", "Signing in");
     tick();
   });
@@ -199,6 +210,9 @@ function prepare() {
       silence();
     } else tick();
   });
+  window.addEventListener("hashchange", soon);
+  prepareFind();
+  prepareFindings();
   prepareSettle(soon);
   prepareCordon();
 }

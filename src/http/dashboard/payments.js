@@ -14,6 +14,10 @@ const RECENT_MS = 10_000;
 const STATES = [["unknown", "unsettled"], ["dispatching", "being sent"], ["reserved", "waiting to be sent"], ["booked", "booked"], ["released", "not booked, key free"], ["settled", "settled by hand"], ["unreadable", "unreadable"]];
 let lists = { at: 0, counts: "" };
 let recentAt = 0;
+let toSettle = [];
+
+/** The payments that wait for a person, of all instances. */
+export const unsettled = () => toSettle;
 
 function make() {
   const button = el("button", { type: "button", className: "primary" }, "Settle…");
@@ -55,9 +59,9 @@ export async function showPayments(counts, instances, operates, whole = false) {
   if (known !== lists.counts || now - lists.at > LIST_MS) {
     lists = { at: now, counts: known };
     const wanted = ["unknown", "unreadable"].filter((state) => counts?.[state] !== 0);
-    const unsettled = (await Promise.all(wanted.map((state) => listOf(instances, `?state=${state}&limit=${MOST}`)))).flat();
-    byId("unsettled").hidden = unsettled.length === 0;
-    keep(byId("unsettled-list"), unsettled, (payment) => payment.id, make,
+    toSettle = (await Promise.all(wanted.map((state) => listOf(instances, `?state=${state}&limit=${MOST}`)))).flat();
+    byId("unsettled").hidden = toSettle.length === 0;
+    keep(byId("unsettled-list"), toSettle, (payment) => payment.id, make,
       (item, payment) => update(item, payment, instances.length > 1, operates));
   }
   if (byId("recent").open && now - recentAt > RECENT_MS) await showRecent(instances);
@@ -86,6 +90,7 @@ export function agePayments() {
 
 export function forgetPayments() {
   agePayments();
+  toSettle = [];
   for (const id of ["unsettled-list", "recent-rows", "payment-states"]) byId(id).replaceChildren();
   byId("unsettled").hidden = true;
 }
