@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::web::Bytes;
 use actix_web::{App, HttpResponse, HttpServer, web};
-use support::{Aim, KEY, Report, Row, Running, Scene, free_address, median};
+use support::{Aim, KEY, Report, Row, Running, Scene, free_address, median, wrk};
 
 const PATH: &str = "/v1/instances/demo/points-of-sale/1/products";
 const ROUNDS: usize = 5;
@@ -84,17 +84,9 @@ fn start_nginx(folder: &Path, listen: &str, upstream: &str) -> Running {
     Running::start(Command::new("nginx").args(["-c", &file, "-e", &format!("{folder}/error.log")]))
 }
 
-/// Requests a second, and whether each was answered 200.
-fn load(address: &str, seconds: u64) -> f64 {
-    let output = Command::new("wrk")
-        .args(["-t1", "-c64", &format!("-d{seconds}s"), "-H", &format!("Authorization: Bearer {KEY}")])
-        .arg(format!("http://{address}{PATH}"))
-        .output()
-        .expect("wrk, from Debian's package of that name");
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert!(!text.contains("Non-2xx") && !text.contains("Socket errors"), "{text}");
-    let line = text.lines().find_map(|line| line.strip_prefix("Requests/sec:")).unwrap();
-    line.trim().parse().unwrap()
+/// Requests a second.
+fn rate(address: &str, seconds: u64) -> f64 {
+    wrk::load(&format!("http://{address}{PATH}"), seconds, &[]).per_second
 }
 
 #[tokio::main]
@@ -126,26 +118,26 @@ fn measure(scene: &Scene, bare: &str, nginx: &str) -> Report {
     let (mut rounds, mut per_second) = (Vec::new(), Vec::new());
     for round in 0..=ROUNDS {
         let seconds = if round == 0 { 1 } else { 3 };
-        let bare = load(bare, seconds);
+        let bare = rate(bare, seconds);
         let (used, begun) = (program.processor_seconds(), Instant::now());
-        let itself = load(bridge, seconds);
+        let itself = rate(bridge, seconds);
         let requests = itself * begun.elapsed().as_secs_f64();
         let used = program.processor_seconds() - used;
         // The first round warms all up.
         if round > 0 {
-            rounds.push([bare, itself, load(nginx, seconds)]);
+            rounds.push([bare, itself, rate(nginx, seconds)]);
             per_second.push(requests / used);
         } else {
-            load(nginx, seconds);
+            rate(nginx, seconds);
         }
     }
-    let rate = |of: usize| median(rounds.iter().map(|rates| rates[of]).collect());
+    let of = |of: usize| median(rounds.iter().map(|rates| rates[of]).collect());
     let ratio = |of: usize| median(rounds.iter().map(|rates| rates[1] / rates[of]).collect());
     let mut report = Report::new();
-    let row = Row::new("cached", "cached read, requests a second", rate(1), "/s");
-    report.add(row.beside("a bare actix-web handler", rate(0)).ratio(ratio(0)).aim(Aim::AtLeast(0.9)));
-    let row = Row::new("cached-nginx", "cached read, requests a second", rate(1), "/s");
-    report.add(row.beside("nginx `proxy_cache`", rate(2)).ratio(ratio(2)).aim(Aim::AtLeast(1.0)));
+    let row = Row::new("cached", "cached read, requests a second", of(1), "/s");
+    report.add(row.beside("a bare actix-web handler", of(0)).ratio(ratio(0)).aim(Aim::AtLeast(0.9)));
+    let row = Row::new("cached-nginx", "cached read, requests a second", of(1), "/s");
+    report.add(row.beside("nginx `proxy_cache`", of(2)).ratio(ratio(2)).aim(Aim::AtLeast(1.0)));
     report.add(Row::new("cached-per-core", "cached reads a second of processor time", median(per_second), "/s"));
     report
 }

@@ -5,18 +5,28 @@ use std::time::{Duration, Instant};
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
 use super::KEY;
+
+/// The library's own read buffer.
+pub(crate) const DEFAULT_BUFFER: usize = 128 << 10;
 
 /// A bare connection to the gateway that asks as the bridge does: command, reply, ping, pong.
 pub(crate) struct Bare(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Bare {
     pub(crate) async fn connect(gateway: &str) -> Self {
+        Self::buffered(gateway, DEFAULT_BUFFER).await
+    }
+
+    /// With a read buffer of so many bytes, which the library clears before each read.
+    pub(crate) async fn buffered(gateway: &str, read_buffer: usize) -> Self {
         let url = format!("ws://{gateway}/exon/?instance=demo&Content-Type=json");
-        let (mut socket, _) = connect_async(url).await.unwrap();
+        let config = WebSocketConfig::default().read_buffer_size(read_buffer);
+        let (mut socket, _) = connect_async_with_config(url, Some(config), false).await.unwrap();
         if let MaybeTlsStream::Plain(tcp) = socket.get_mut() {
             tcp.set_nodelay(true).unwrap();
         }
@@ -26,12 +36,26 @@ impl Bare {
     /// How long a command took to its reply. The ping that follows is waited for and not in it.
     pub(crate) async fn ask(&mut self, command: &str) -> Duration {
         let begun = Instant::now();
-        self.0.send(Message::text(command)).await.unwrap();
-        while !self.0.next().await.unwrap().unwrap().is_text() {}
+        self.reply_to(command).await;
         let took = begun.elapsed();
+        self.settle().await;
+        took
+    }
+
+    /// The reply to a command. Before the next command, the socket has to settle.
+    pub(crate) async fn reply_to(&mut self, command: &str) -> Utf8Bytes {
+        self.0.send(Message::text(command)).await.unwrap();
+        loop {
+            if let Message::Text(reply) = self.0.next().await.unwrap().unwrap() {
+                return reply;
+            }
+        }
+    }
+
+    /// Waits until a ping is answered.
+    pub(crate) async fn settle(&mut self) {
         self.0.send(Message::Ping(vec![1].into())).await.unwrap();
         while !self.0.next().await.unwrap().unwrap().is_pong() {}
-        took
     }
 }
 

@@ -10,7 +10,9 @@
 )]
 
 mod bare;
+pub(crate) mod bare_bridge;
 mod report;
+pub(crate) mod wrk;
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -19,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-pub(crate) use bare::{Bare, Caller};
+pub(crate) use bare::{Bare, Caller, DEFAULT_BUFFER};
 pub(crate) use report::{Aim, Report, Row};
 
 /// The program under measurement, built with this bench.
@@ -105,9 +107,28 @@ pub(crate) fn simulate(gateway: &str, flags: &[&str]) -> Running {
     Running::start(Command::new(PROGRAM).args(["simulate", "--listen", gateway]).args(flags))
 }
 
+/// `program`, run by `wrapper` where there is one.
+pub(crate) fn wrapped(wrapper: &[&str], program: &str) -> Command {
+    let Some((first, further)) = wrapper.split_first() else { return Command::new(program) };
+    let mut command = Command::new(first);
+    command.args(further).arg(program);
+    command
+}
+
 /// A bridge over a gateway, with its data in a folder and further settings.
 pub(crate) fn serve(bridge: &str, gateway: &str, data: &Path, settings: &[(&str, &str)]) -> Running {
-    let mut command = Command::new(PROGRAM);
+    serve_under(&[], bridge, gateway, data, settings)
+}
+
+/// The same, run by `wrapper`.
+pub(crate) fn serve_under(
+    wrapper: &[&str],
+    bridge: &str,
+    gateway: &str,
+    data: &Path,
+    settings: &[(&str, &str)],
+) -> Running {
+    let mut command = wrapped(wrapper, PROGRAM);
     command
         .arg("serve")
         .env("BRIDGE_SERVER__LISTEN", bridge)
@@ -124,16 +145,20 @@ pub(crate) fn serve(bridge: &str, gateway: &str, data: &Path, settings: &[(&str,
 
 /// Waits until a bridge has a link to its gateway.
 pub(crate) async fn until_ready(bridge: &str) {
+    until_answered(&format!("http://{bridge}/readyz?require=gateway")).await;
+}
+
+/// Waits until `url` is answered with 200.
+pub(crate) async fn until_answered(url: &str) {
     let begun = Instant::now();
     let http = reqwest::Client::new();
     while begun.elapsed() < PATIENCE {
-        let ready = http.get(format!("http://{bridge}/readyz?require=gateway")).send().await;
-        if ready.is_ok_and(|answer| answer.status() == 200) {
+        if http.get(url).send().await.is_ok_and(|answer| answer.status() == 200) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    panic!("the bridge at {bridge} never became ready");
+    panic!("{url} was never answered");
 }
 
 /// A bridge with a link to its gateway, and the folder with its data.
