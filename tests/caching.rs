@@ -231,6 +231,64 @@ async fn whatever_way_a_fresh_copy_is_answered_the_answer_is_the_same() {
     }
 }
 
+/// What an answer says, but for what differs between any two.
+async fn comparable(response: reqwest::Response) -> (u16, Vec<(String, String)>, String) {
+    let mut headers: Vec<_> =
+        response.headers().iter().map(|(name, _)| (name.to_string(), header(&response, name.as_str()))).collect();
+    headers.retain(|(name, _)| !["x-request-id", "date", "age", "content-length"].contains(&name.as_str()));
+    headers.sort();
+    let (status, body) = (response.status().as_u16(), response.text().await.unwrap());
+    let without_id = |body: &str| {
+        let mut document: serde_json::Value = serde_json::from_str(body).unwrap();
+        document.as_object_mut().unwrap().remove("request_id");
+        document.to_string()
+    };
+    (status, headers, if status == 200 { body } else { without_id(&body) })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_way_a_read_of_the_gateway_is_answered_the_answer_is_the_same() {
+    let mut settings = support::token("seller", "pay,devices,events,operate");
+    settings.push(("BRIDGE_LIMITS__CAPACITY".to_owned(), "1000".to_owned()));
+    let settings: Vec<_> = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    // One of each, since what the first is told of the budget is not what the second is told.
+    let (one, other) =
+        (World::with(Config::default(), &settings).await, World::with(Config::default(), &settings).await);
+    let transactions = "/points-of-sale/1/transactions";
+    let with_limit = format!("{transactions}?limit=1");
+    for path in [
+        "/config",
+        "/version",
+        transactions,
+        &with_limit,
+        "/points-of-sale/7/products",
+        "/points-of-sale/99999/products",
+    ] {
+        for token in [None, Some("nobody-s"), Some("seller")] {
+            let ask = |world: &World, accepted: &str| {
+                let request = world.request(Method::GET, path).header("Accept", accepted);
+                token.map_or(request.try_clone().unwrap(), |token| {
+                    world.http.get(world.path(path)).header("Accept", accepted).bearer_auth(token)
+                })
+            };
+            let (short, long) =
+                (ask(&one, "*/*").send().await.unwrap(), ask(&other, "text/html, */*").send().await.unwrap());
+            assert_eq!(comparable(short).await, comparable(long).await, "{path} {token:?}");
+        }
+    }
+    // Nothing that has to be judged by the router is taken for something else.
+    for (path, code) in [
+        ("/points-of-sale/1/transactions?limit=0", "invalid-request"),
+        ("/points-of-sale/1/transactions?limit=1&limit=2", "invalid-request"),
+        ("/points-of-sale/1/products?limit=1", "invalid-request"),
+        ("/points-of-sale/1x/products", "invalid-request"),
+    ] {
+        assert_eq!(problem(one.get(path).await).await.code, code, "{path}");
+    }
+    let elsewhere = one.http.get(one.path("/config").replace("/demo/", "/elsewhere/")).bearer_auth("demo-key");
+    assert!(["forbidden", "unknown-instance"].contains(&&*problem(elsewhere.send().await.unwrap()).await.code));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn only_stale_copies_of_a_given_age_are_welcome_and_a_broadcast_begins_it() {
     let world = World::start().await;

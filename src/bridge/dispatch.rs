@@ -12,12 +12,13 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, timeout_at};
+use tracing::instrument::Instrumented;
 
 use super::error::Error;
 use super::fair_acquire::FairAcquire;
 use crate::budget::{Ask, Class, Denied, Ledger, Permit};
 use crate::clock::RETRY_SHORTLY;
-use crate::gateway::{Cause, Failure, Lease, Lost, NotSent, Pool, Priority, Refusal};
+use crate::gateway::{Cause, Failure, Lease, Lost, NotSent, Pool, Priority, Refusal, Reply};
 use crate::protocol::{Body, Command, GatewayError, Meaning};
 use crate::shutdown::Shutdown;
 
@@ -182,7 +183,7 @@ impl Dispatch {
         deadline: Instant,
     ) -> Result<Body, Failure> {
         permit.written();
-        let mut exchange = Box::pin(self.exchange(lease, command));
+        let mut exchange = self.exchange(lease, command);
         if let Ok(outcome) = timeout_at(deadline, &mut exchange).await {
             self.account(command, permit, &outcome);
             return outcome;
@@ -196,11 +197,7 @@ impl Dispatch {
     }
 
     /// Writes `command` with the key in force and waits for what ends it; see [`Lease::exchange`].
-    pub(super) fn exchange(
-        &self,
-        lease: Lease,
-        command: &Command,
-    ) -> impl Future<Output = Result<Body, Failure>> + Send + use<> {
+    pub(super) fn exchange(&self, lease: Lease, command: &Command) -> Instrumented<Reply> {
         // The key goes into the command at once, and what was borrowed of it is given back before anything is awaited.
         lease.exchange(command, self.api_key.load().expose_secret())
     }

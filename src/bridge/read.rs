@@ -7,11 +7,13 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use foldhash::quality::RandomState;
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -70,8 +72,10 @@ pub(super) struct Reader {
     dispatch: Arc<Dispatch>,
     cache: Arc<Cache>,
     tasks: TaskTracker,
-    fetches: Mutex<HashMap<Key, Arc<Fetch>>>,
+    fetches: Mutex<Fetches>,
 }
+
+type Fetches = HashMap<Key, Arc<Fetch>, RandomState>;
 
 /// A fetch under way.
 #[derive(Debug)]
@@ -79,8 +83,47 @@ struct Fetch {
     /// The epoch in which its command was written, once it was.
     epoch: OnceLock<Epoch>,
     /// The turns in which it waits for points.
-    turns: Arc<FairAcquire>,
-    outcome: watch::Receiver<Option<Result<CachedReply, Error>>>,
+    turns: FairAcquire,
+    outcome: OnceLock<Result<CachedReply, Error>>,
+    ended: Notify,
+}
+
+impl Fetch {
+    fn new(turn: Requester) -> Arc<Self> {
+        let (epoch, outcome, ended) = (OnceLock::new(), OnceLock::new(), Notify::new());
+        Arc::new(Self { epoch, turns: FairAcquire::of(turn), outcome, ended })
+    }
+
+    fn has_ended(&self) -> bool {
+        self.outcome.get().is_some()
+    }
+
+    fn end(&self, outcome: Result<CachedReply, Error>) {
+        // The first one is kept.
+        let _ = self.outcome.set(outcome);
+        self.ended.notify_waiters();
+    }
+
+    /// What it brings. It ends by its own deadline.
+    async fn outcome(&self) -> Result<CachedReply, Error> {
+        loop {
+            let mut ended = pin!(self.ended.notified());
+            ended.as_mut().enable();
+            if let Some(outcome) = self.outcome.get() {
+                return outcome.clone();
+            }
+            ended.await;
+        }
+    }
+}
+
+/// A fetch's own hold on itself: should its task panic or be cut off, nobody waits for it any more.
+struct Running(Arc<Fetch>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.end(Err(Error::Timeout));
+    }
 }
 
 impl Reader {
@@ -89,8 +132,9 @@ impl Reader {
     }
 
     pub(super) async fn read(self: &Arc<Self>, ask: Ask) -> Result<Served, Error> {
-        let refusal = self.cache.refusal(&ask.key, self.dispatch.api_key_number());
+        let ask = Arc::new(ask);
         let now = Instant::now();
+        let refusal = self.cache.refusal(&ask.key, self.dispatch.api_key_number(), now);
         let known = self.cache.copy(&ask.key).map(|copy| {
             let freshness = self.cache.freshness(ask.spec, &ask.key, &copy, now);
             (copy, freshness)
@@ -124,15 +168,19 @@ impl Reader {
 
     /// Fetches, or shares a fetch; says which. `stale` is for how long the copy has been stale that can stand in, if there
     /// is one.
-    async fn fetch(self: &Arc<Self>, ask: &Ask, stale: Option<Duration>) -> (Result<CachedReply, Error>, bool) {
+    async fn fetch(self: &Arc<Self>, ask: &Arc<Ask>, stale: Option<Duration>) -> (Result<CachedReply, Error>, bool) {
         let turn = stale.map_or_else(|| Requester::Caller(Arc::clone(&ask.turn)), |stale| Requester::Renewal { stale });
         let (fetch, collapsed) = self.join(ask, turn.clone(), ask.deadline);
+        if !collapsed {
+            // It has this caller's deadline, which needs no second timer.
+            return (fetch.outcome().await, false);
+        }
         let result = awaited(&fetch, ask.deadline).await;
         // The caller that began it may have had an earlier deadline: then one try of its own.
         let impatient =
             matches!(result, Err(Error::RateLimited { gateway: None, .. } | Error::Overloaded { .. } | Error::Timeout));
-        if !(collapsed && impatient && stale.is_none() && Instant::now() < ask.deadline) {
-            return (result, collapsed);
+        if !(impatient && stale.is_none() && Instant::now() < ask.deadline) {
+            return (result, true);
         }
         let (fetch, collapsed) = self.join(ask, turn, ask.deadline);
         (awaited(&fetch, ask.deadline).await, collapsed)
@@ -170,20 +218,17 @@ impl Reader {
     }
 
     /// Fetches while the caller is answered with the copy, if the budget has points to spare.
-    fn refresh(self: &Arc<Self>, ask: &Ask, freshness: Freshness) {
+    fn refresh(self: &Arc<Self>, ask: &Arc<Ask>, freshness: Freshness) {
         let stale = staleness(Some((freshness, Duration::ZERO)));
         self.join(ask, Requester::Refresh { stale }, Instant::now() + REFRESH_DEADLINE);
     }
 
     /// The fetch that answers `ask`: the one under way if its command is not written yet or was written in the epoch
     /// in force, else a new one. Says whether it was under way. It then asks for points on behalf of this caller too.
-    fn join(self: &Arc<Self>, ask: &Ask, turn: Requester, deadline: Instant) -> (Arc<Fetch>, bool) {
+    fn join(self: &Arc<Self>, ask: &Arc<Ask>, turn: Requester, deadline: Instant) -> (Arc<Fetch>, bool) {
         let mut fetches = self.fetches();
         let current = self.cache.epoch(ask.spec, &ask.key);
-        let under_way = |fetch: &Fetch| {
-            let ended = fetch.outcome.borrow().is_some() || fetch.outcome.has_changed().is_err();
-            !ended && fetch.epoch.get().is_none_or(|epoch| *epoch == current)
-        };
+        let under_way = |fetch: &Fetch| !fetch.has_ended() && fetch.epoch.get().is_none_or(|epoch| *epoch == current);
         let entry = match fetches.entry(ask.key.clone()) {
             Entry::Occupied(known) if under_way(known.get()) => {
                 known.get().turns.join(turn);
@@ -191,25 +236,18 @@ impl Reader {
             }
             entry => entry,
         };
-        let (sender, outcome) = watch::channel(None);
-        let turns = FairAcquire::of(turn);
-        let fetch = Arc::new(Fetch { epoch: OnceLock::new(), turns, outcome });
+        let fetch = Fetch::new(turn);
         entry.insert_entry(Arc::clone(&fetch));
         drop(fetches);
-        let work = Arc::clone(self).run_fetch(Arc::clone(&fetch), ask.clone(), deadline, sender);
+        let work = Arc::clone(self).run_fetch(Running(Arc::clone(&fetch)), Arc::clone(ask), deadline);
         // On the thread that asks, where connections run too. If it ended, so would its waiting callers.
         self.tasks.spawn(work.in_current_span());
         (fetch, false)
     }
 
     /// One fetch, from its command to its copy.
-    async fn run_fetch(
-        self: Arc<Self>,
-        fetch: Arc<Fetch>,
-        ask: Ask,
-        deadline: Instant,
-        outcome: watch::Sender<Option<Result<CachedReply, Error>>>,
-    ) {
+    async fn run_fetch(self: Arc<Self>, running: Running, ask: Arc<Ask>, deadline: Instant) {
+        let fetch = &running.0;
         let mut written = (Instant::now(), Epoch::FORMER);
         let mut api_key = self.dispatch.api_key_number();
         let note_write = || {
@@ -234,15 +272,14 @@ impl Reader {
             Ok(_) | Err(_) => {}
         }
         let mut fetches = self.fetches();
-        if fetches.get(&ask.key).is_some_and(|current| Arc::ptr_eq(current, &fetch)) {
+        if fetches.get(&ask.key).is_some_and(|current| Arc::ptr_eq(current, fetch)) {
             fetches.remove(&ask.key);
         }
         drop(fetches);
-        // Callers that all went away need no outcome; the copy is kept either way.
-        let _ = outcome.send(Some(result));
+        fetch.end(result);
     }
 
-    fn fetches(&self) -> MutexGuard<'_, HashMap<Key, Arc<Fetch>>> {
+    fn fetches(&self) -> MutexGuard<'_, Fetches> {
         self.fetches.lock()
     }
 }
@@ -257,12 +294,7 @@ fn staleness(seen: Option<(Freshness, Duration)>) -> Duration {
 
 /// What a fetch brings, if it does so in time.
 async fn awaited(fetch: &Fetch, deadline: Instant) -> Result<CachedReply, Error> {
-    let mut outcome = fetch.outcome.clone();
-    match timeout_at(deadline, outcome.wait_for(Option::is_some)).await {
-        Ok(Ok(result)) => result.clone().unwrap_or(Err(Error::Timeout)),
-        // The fetch panicked, or takes longer than this caller can wait.
-        Ok(Err(_)) | Err(_) => Err(Error::Timeout),
-    }
+    timeout_at(deadline, fetch.outcome()).await.unwrap_or(Err(Error::Timeout))
 }
 
 fn hit(copy: CachedReply, freshness: Freshness) -> Served {

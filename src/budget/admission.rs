@@ -75,17 +75,23 @@ impl Admission {
         Self { window, queue: Queue::default(), shares, verdicts: BTreeMap::new(), told: None }
     }
 
-    /// Decides an ask, or lets it wait.
-    pub(super) fn enter(&mut self, now: Tick, request: PointsRequest<'_>) -> Entered {
-        let PointsRequest { class, price, deadline } = request;
+    /// Points that are there for an ask of `class` at once, before which no other goes.
+    pub(super) fn grant_now(&mut self, now: Tick, class: Class<'_>, price: Price) -> Option<Grant> {
         self.shares.advance(now);
         let token = if let Class::Caller(name) = class { Some(name) } else { None };
         let is_kept = class != Class::Payment && self.shares.are_kept_for_others(now, token);
-        if self.queue.is_empty()
-            && !is_kept
-            && let Ok(grant) = self.window.try_grant(now, price)
-        {
-            return Entered::Decided(self.granted(now, grant, price, token.map(Arc::from)));
+        if !self.queue.is_empty() || is_kept {
+            return None;
+        }
+        let grant = self.window.try_grant(now, price).ok()?;
+        Some(self.counted(now, grant, price, token.map(Arc::from)))
+    }
+
+    /// Decides an ask, or lets it wait.
+    pub(super) fn enter(&mut self, now: Tick, request: PointsRequest<'_>) -> Entered {
+        let PointsRequest { class, price, deadline } = request;
+        if let Some(grant) = self.grant_now(now, class, price) {
+            return Entered::Decided(Resolution::Granted(grant));
         }
         let Ok(rank) = self.queue.push(now, class, price, deadline) else {
             let wait = self.wait_behind(now, class, price);
@@ -171,6 +177,11 @@ impl Admission {
         forecast
     }
 
+    /// Whether no ask waits.
+    pub(super) fn is_free(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     pub(super) fn lengths(&self) -> Lengths {
         self.queue.lengths()
     }
@@ -201,12 +212,13 @@ impl Admission {
         self.call(next);
     }
 
-    fn granted(&mut self, now: Tick, mut grant: Grant, price: Price, token: Option<Arc<str>>) -> Resolution {
+    /// The grant, counted as its token's.
+    fn counted(&mut self, now: Tick, mut grant: Grant, price: Price, token: Option<Arc<str>>) -> Grant {
         if let Some(token) = token {
             self.shares.granted(now, &token, price);
             grant.token = Some(token);
         }
-        Resolution::Granted(grant)
+        grant
     }
 
     /// Decides every ask that can be decided. Returns the first one left in the queue, and the instant at which it can be
@@ -258,8 +270,8 @@ impl Admission {
             Some(at) if at <= now => match self.window.try_grant(now, price) {
                 Ok(grant) => {
                     outlook.place(price);
-                    let verdict = self.granted(now, grant, price, token);
-                    self.verdicts.insert(rank, verdict);
+                    let grant = self.counted(now, grant, price, token);
+                    self.verdicts.insert(rank, Resolution::Granted(grant));
                     self.queue.decided(rank);
                     return None;
                 }

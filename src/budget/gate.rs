@@ -66,6 +66,12 @@ impl Gate {
         act(&mut admission, self.clock.now())
     }
 
+    /// Points that are there at once and that no other ask goes before.
+    pub(super) fn grant_now(self: &Arc<Self>, class: Class<'_>, price: Price) -> Option<Permit> {
+        let grant = self.with(|admission, now| admission.grant_now(now, class, price))?;
+        Some(Permit::new(Arc::clone(self), grant))
+    }
+
     /// Waits for points, at most until `deadline`. Dropping the future gives up the place, and the points if they were
     /// already granted.
     pub(super) async fn acquire(

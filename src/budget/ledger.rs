@@ -19,7 +19,7 @@ use super::metrics::Metrics;
 use super::queue::Class;
 use super::spending::{ALL_COMMANDS, Spending};
 use super::status::WindowStatus;
-use super::window::{Price, Spent};
+use super::window::{Price, Spent, Tick};
 use crate::clock::{secs_up, whole_ms};
 use crate::protocol::command::PAYITEMS;
 
@@ -64,7 +64,7 @@ struct LedgerState {
     /// The one window of [`CounterScope::Instance`].
     whole: Option<Arc<Gate>>,
     /// The commands of the configuration.
-    known: HashMap<String, Known>,
+    known: BTreeMap<String, Known>,
     others: Mutex<Others>,
     metrics: Metrics,
 }
@@ -107,15 +107,30 @@ impl Ledger {
         let Some((gate, cost)) = self.gate(ask.command) else {
             return Err(Denied { retry_after: self.shared.config.hold() });
         };
-        let payment = ask.class == Class::Payment;
+        let (asked, price) = (Instant::now(), self.price(cost, ask.class));
+        let outcome = gate.acquire(ask.class, price, ask.deadline).await;
+        self.shared.metrics.record(ask.class, asked.elapsed(), outcome.is_err());
+        outcome
+    }
+
+    /// The points for a command, where they are there now and no other ask goes before this one: without a wait, and
+    /// without a place in the queue.
+    #[must_use]
+    pub fn grant_now(&self, command: &str, class: Class<'_>) -> Option<Permit> {
+        let known = self.shared.known.get(command)?;
+        let permit = self.gate_of(known).grant_now(class, self.price(known.cost, class))?;
+        self.shared.metrics.record(class, Duration::ZERO, false);
+        Some(permit)
+    }
+
+    /// What a command of this cost takes, and how full it may make its window.
+    fn price(&self, cost: u32, class: Class<'_>) -> Price {
+        let payment = class == Class::Payment;
         let limit = match self.shared.config.payments {
             Payments::Ask if payment => u64::MAX,
             Payments::Ask | Payments::Count => u64::from(self.shared.config.limit(payment)),
         };
-        let asked = Instant::now();
-        let outcome = gate.acquire(ask.class, Price { points: u64::from(cost), limit }, ask.deadline).await;
-        self.shared.metrics.record(ask.class, asked.elapsed(), outcome.is_err());
-        outcome
+        Price { points: u64::from(cost), limit }
     }
 
     /// The gateway answered `ratelimit`: grants nothing more for this command (in [`CounterScope::Instance`], for any) until
@@ -172,14 +187,19 @@ impl Ledger {
         let Some(gate) = self.existing_gate(command) else { return full(cost) };
         let class = if payment { Class::Payment } else { Class::Caller("") };
         gate.with(|admission, now| {
+            let wait = |at: Option<Tick>| at.map_or(Duration::ZERO, |at| Duration::from_micros(now.until(at)));
+            let requests = |count: u64| Price { points: cost.saturating_mul(count), limit };
+            let quota = |remaining, more_in| Quota { remaining, more_in_secs: secs_up(more_in), ..full(cost) };
+            if admission.is_free() {
+                let window = admission.window();
+                let is_now = wait(window.earliest(now, requests(1))).is_zero();
+                let remaining = if is_now { limit.saturating_sub(window.used(now)) / cost } else { 0 };
+                return quota(remaining, wait(window.earliest(now, requests(remaining + 1))));
+            }
             let forecast = admission.forecast_behind(now, class);
-            let until = |requests: u64| {
-                let at = forecast.earliest(Price { points: cost.saturating_mul(requests), limit });
-                at.map_or(Duration::ZERO, |at| Duration::from_micros(now.until(at)))
-            };
-            let wait = until(1);
-            let remaining = if wait.is_zero() { forecast.room(limit) / cost } else { 0 };
-            Quota { remaining, more_in_secs: secs_up(until(remaining + 1)), ..full(cost) }
+            let is_now = wait(forecast.earliest(requests(1))).is_zero();
+            let remaining = if is_now { forecast.room(limit) / cost } else { 0 };
+            quota(remaining, wait(forecast.earliest(requests(remaining + 1))))
         })
     }
 

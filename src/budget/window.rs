@@ -289,15 +289,31 @@ impl Window {
     /// How the window goes on if asks are granted in a given order and nothing else happens.
     pub fn forecast(&mut self, now: Tick) -> Forecast {
         let now = self.advance(now);
+        let (used, at, hold) = (self.in_flight.saturating_add(self.lingering), self.opens(now), self.hold);
+        Forecast { used, at, hold, passed: 0, frees: self.frees(now).collect() }
+    }
+
+    /// When `price` is granted if nothing goes before it; `None` is never. What [`Self::forecast`] says, without a copy of
+    /// what is held.
+    pub fn earliest(&mut self, now: Tick, price: Price) -> Option<Tick> {
+        let now = self.advance(now);
+        let room = price.limit.checked_sub(price.points)?;
+        let (mut at, mut used) = (self.opens(now), self.in_flight.saturating_add(self.lingering));
+        for entry in self.frees(now) {
+            if used <= room && entry.free_at > at {
+                break;
+            }
+            used = used.saturating_sub(entry.points);
+            at = at.max(entry.free_at);
+        }
+        (used <= room).then_some(at)
+    }
+
+    /// What becomes free and when, in order.
+    fn frees(&self, now: Tick) -> impl Iterator<Item = Ended> {
         // Whatever ended did so by now, and is therefore freed before what is taken to end now.
         let in_flight = Ended { free_at: now.after(self.hold), points: self.in_flight };
-        Forecast {
-            used: self.in_flight.saturating_add(self.lingering),
-            at: self.opens(now),
-            hold: self.hold,
-            passed: 0,
-            frees: self.ended.iter().copied().chain(iter::once(in_flight)).collect(),
-        }
+        self.ended.iter().copied().chain(iter::once(in_flight))
     }
 
     /// The earliest instant at which the gateway's closing lets another command through.

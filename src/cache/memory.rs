@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use foldhash::quality::RandomState;
 use moka::notification::RemovalCause;
 use moka::sync::Cache as Moka;
 use parking_lot::{Mutex, MutexGuard};
@@ -14,6 +15,7 @@ use super::config::Config;
 use super::epochs::{Epoch, EpochStatus, Epochs, Subject};
 use super::key::{Key, PlainKey};
 use super::reply::{CachedReply, Freshness};
+use crate::clock::whole_ms;
 use crate::protocol::command::{InvalidatedBy, Retention};
 use crate::protocol::{Body, GatewayError, Spec};
 
@@ -31,9 +33,12 @@ const OVERHEAD: usize = 512;
 #[derive(Debug)]
 pub struct Cache {
     config: Config,
-    copies: Moka<Key, CachedReply>,
+    copies: Moka<Key, CachedReply, RandomState>,
     /// What was refused, and under the how manieth key of the instance.
-    refusals: Moka<Key, (u64, GatewayError)>,
+    refusals: Moka<Key, (u64, GatewayError), RandomState>,
+    /// Until when one of them may be remembered, in milliseconds since the cache was made: most of the time there is none.
+    refused_until_ms: AtomicU64,
+    made: Instant,
     epochs: Mutex<Epochs>,
     /// How many epochs have ended, of whatever: while it stands, so does every judgement of a copy.
     ended: AtomicU64,
@@ -56,9 +61,19 @@ impl Cache {
                     gone.note(&key);
                 }
             })
-            .build();
-        let refusals = Moka::builder().max_capacity(MAX_REFUSALS).time_to_live(REFUSAL_REMEMBERED).build();
-        Self { config, copies, refusals, epochs: Mutex::default(), ended: AtomicU64::new(0), changes }
+            .build_with_hasher(RandomState::default());
+        let refusals = Moka::builder().max_capacity(MAX_REFUSALS).time_to_live(REFUSAL_REMEMBERED);
+        let refusals = refusals.build_with_hasher(RandomState::default());
+        Self {
+            config,
+            copies,
+            refusals,
+            refused_until_ms: AtomicU64::new(0),
+            made: Instant::now(),
+            epochs: Mutex::default(),
+            ended: AtomicU64::new(0),
+            changes,
+        }
     }
 
     /// The rule of a command, if its replies are kept.
@@ -111,9 +126,10 @@ impl Cache {
         copy.current_at.load(Ordering::Relaxed) == self.ended.load(Ordering::Acquire)
     }
 
-    /// The copy of `key`, whatever its freshness.
+    /// The copy of `key`, whatever its freshness. There is none of a command whose replies are not kept.
     #[must_use]
     pub fn copy(&self, key: &Key) -> Option<CachedReply> {
+        self.rule(key.command)?;
         self.copies.get(key)
     }
 
@@ -189,13 +205,23 @@ impl Cache {
     /// Remembers for a short while that the gateway refused exactly this, asked with the instance's key of this number.
     pub fn refuse(&self, key: Key, error: GatewayError, api_key: u64) {
         self.refusals.insert(key, (api_key, error));
+        // After it, so that whoever looks for it finds it.
+        let until = self.millis(Instant::now() + REFUSAL_REMEMBERED).saturating_add(1);
+        self.refused_until_ms.fetch_max(until, Ordering::AcqRel);
     }
 
     /// The refusal remembered for exactly this key. What was refused to an earlier key of the instance may be granted to
     /// this one.
     #[must_use]
-    pub fn refusal(&self, key: &Key, api_key: u64) -> Option<GatewayError> {
+    pub fn refusal(&self, key: &Key, api_key: u64, now: Instant) -> Option<GatewayError> {
+        if self.millis(now) > self.refused_until_ms.load(Ordering::Acquire) {
+            return None;
+        }
         self.refusals.get(key).filter(|(asked_with, _)| *asked_with == api_key).map(|(_, error)| error)
+    }
+
+    fn millis(&self, instant: Instant) -> u64 {
+        whole_ms(instant.saturating_duration_since(self.made))
     }
 
     /// How many copies there are and how many bytes they take, roughly.

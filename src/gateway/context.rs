@@ -40,8 +40,17 @@ impl PoolContext {
 
     /// A link may carry a command again.
     pub(super) fn put_back(&self, link: LinkId) {
+        self.returned(|state| state.put_back(link, Instant::now()));
+    }
+
+    /// A link may carry a command again, whose ping was answered after `round_trip`.
+    pub(super) fn settled(&self, link: LinkId, round_trip: Duration, now: Instant) {
+        self.returned(|state| state.settled(link, round_trip, now));
+    }
+
+    fn returned(&self, put_back: impl FnOnce(&mut State)) {
         let mut state = self.state();
-        state.put_back(link, Instant::now());
+        put_back(&mut state);
         let draining = state.draining;
         drop(state);
         if draining {
@@ -67,14 +76,6 @@ impl PoolContext {
     pub(super) fn doubt(&self, link: LinkId, doubted: bool) {
         if let Some(entry) = self.state().links.get_mut(&link) {
             entry.doubted = doubted;
-        }
-    }
-
-    /// A ping on `shard` was answered.
-    pub(super) fn measured(&self, shard: usize, sample: Duration) {
-        if let Some(shard) = self.state().shards.get_mut(shard) {
-            shard.health.measured(sample);
-            shard.health.answered();
         }
     }
 

@@ -11,6 +11,8 @@
 //! ([`Exchange::conclude`]) does the payment end with the error. A reply that comes before that wins. After the error the
 //! connection is set aside, because a reply that comes on it later belongs to that payment and to no other.
 
+use std::borrow::Cow;
+
 use crate::protocol::{Body, Command, Frame, GatewayError, Kind};
 
 use super::error::Ending;
@@ -19,20 +21,16 @@ use super::error::Ending;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expect {
     /// The command's name: a `ratelimit` that names another is not its answer.
-    pub command: String,
+    pub command: Cow<'static, str>,
     /// The event that answers it.
-    pub reply_event: String,
+    pub reply_event: Cow<'static, str>,
     /// Decides whether its late reply is listened for.
     pub kind: Kind,
 }
 
 impl From<&Command> for Expect {
     fn from(command: &Command) -> Self {
-        Self {
-            command: command.name.clone().into_owned(),
-            reply_event: command.reply_event.clone().into_owned(),
-            kind: command.kind,
-        }
+        Self { command: command.name.clone(), reply_event: command.reply_event.clone(), kind: command.kind }
     }
 }
 
@@ -243,7 +241,8 @@ impl Exchange {
 fn ending(frame: Frame, expect: &Expect) -> Option<Ending> {
     match frame {
         Frame::Event { event, parameters } if event == expect.reply_event => {
-            let failure = GatewayError::of_failed_reply(&event, &parameters).filter(|_| expect.kind == Kind::Payment);
+            let may_be_failure = expect.kind == Kind::Payment;
+            let failure = may_be_failure.then(|| GatewayError::of_failed_reply(&event, &parameters)).flatten();
             Some(failure.map_or(Ending::Reply(parameters), Ending::Error))
         }
         Frame::Error(error) if !error.is_rate_limit_of_another(&expect.command, &expect.reply_event) => {
@@ -275,7 +274,7 @@ mod tests {
     use crate::protocol::frame::decode;
 
     fn expect(name: &str, kind: Kind) -> Expect {
-        Expect { command: name.into(), reply_event: name.into(), kind }
+        Expect { command: name.to_owned().into(), reply_event: name.to_owned().into(), kind }
     }
 
     fn event(name: &str, tag: usize) -> Frame {

@@ -11,7 +11,9 @@
 //! The task ends when the connection does, when it can no longer be trusted, or when it is told to; it is bounded in
 //! every state by a deadline.
 
+use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,7 +105,7 @@ fn boot_time() -> Duration {
 /// The caller that waits for the end of an exchange.
 #[derive(Debug)]
 struct Waiter {
-    command: String,
+    command: Cow<'static, str>,
     kind: Kind,
     written: Instant,
     answer: oneshot::Sender<Result<Body, Failure>>,
@@ -171,15 +173,25 @@ impl Link {
         self.shared.put_back(self.id);
         // With a new link in service the planner may close another.
         self.shared.replan();
+        let mut stopped = pin!(stop.cancelled());
+        // Set anew only for a deadline that is nearer than the one it is set for. Most deadlines are put off before they come,
+        // and then it costs nothing to have one.
+        let mut alarm = pin!(sleep_until(self.due.1));
         let ended = loop {
-            let overdue = sleep_until(self.due.1);
+            if self.due.1 < alarm.deadline() {
+                alarm.as_mut().reset(self.due.1);
+            }
             // In this order: what has come is handled before a deadline counts as missed and before anything is written,
             // so that a frame of an earlier command, or the end of the connection, never meets a new one.
             let went_on = tokio::select! {
                 biased;
-                () = stop.cancelled() => Err(Ended::Asked),
+                () = &mut stopped => Err(Ended::Asked),
                 received = self.socket.receive() => self.received(received).await,
-                () = overdue => self.overdue().await,
+                () = &mut alarm => {
+                    let went_on = if self.due.1 <= Instant::now() { self.overdue().await } else { Ok(()) };
+                    alarm.as_mut().reset(self.due.1);
+                    went_on
+                }
                 () = unawaited(self.late.as_ref()) => Err(Ended::Spent),
                 Some(job) = jobs.recv(), if self.exchange.is_idle() => self.begin(job).await,
             };
@@ -277,9 +289,8 @@ impl Link {
         match self.exchange.pong(payload) {
             Pong::Settled => {
                 self.proved = true;
-                self.shared.measured(self.shard, now - self.pinged);
                 self.due = (Due::KeepAlive, now + self.shared.config.ping_interval);
-                self.shared.put_back(self.id);
+                self.shared.settled(self.id, now - self.pinged, now);
             }
             Pong::Doubted => {
                 self.proved = true;

@@ -31,7 +31,7 @@ pub use config::Config;
 pub use dialer::{Dial, Dialer};
 pub use error::{Cause, Ending, Failure, LateFrames, Lost, NotSent, Refusal};
 pub use events::{EventSink, LinkEvent};
-pub use pool::{Lease, Pool};
+pub use pool::{Lease, Pool, Reply};
 pub use runtimes::Runtimes;
 pub use state::{LinkStatus, Priority, ShardStatus};
 pub use tls::{client_config, trusted_certificates};

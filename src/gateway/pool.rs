@@ -9,7 +9,10 @@
 //! program runs.
 
 use std::collections::BTreeSet;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -17,6 +20,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::instrument::Instrumented;
 use tracing::{Instrument, Span};
 
 use super::attempt::Attempt;
@@ -197,7 +201,7 @@ impl Pool {
             // The queue goes first, except for callers that cannot take what is free.
             if !state.draining
                 && state.is_next(priority)
-                && let Some(given) = state.take(priority, avoid)
+                && let Some(given) = state.take(priority, avoid, thread::current().id())
             {
                 return Ok(self.lease(given));
             }
@@ -304,27 +308,19 @@ impl Lease {
         self.given.as_ref().map(|given| given.shard)
     }
 
-    /// Writes `command` and waits for what ends it.
+    /// Hands `command` to the link, which writes it, and waits for what ends it.
     ///
-    /// The exchange runs in the link's own task: dropping this future cancels nothing that was written. It ends
+    /// The exchange runs in the link's own task: dropping the future cancels nothing. It ends
     /// within twice the request timeout, once for a write that makes no headway and once for the reply; for a payment that
     /// drew an error, within the connect timeout and the refusal grace more.
-    pub fn exchange(
-        mut self,
-        command: &Command,
-        api_key: &str,
-    ) -> impl Future<Output = Result<Body, Failure>> + Send + use<> {
+    pub fn exchange(mut self, command: &Command, api_key: &str) -> Instrumented<Reply> {
         let (answer, outcome) = oneshot::channel();
         let job =
             Job { text: frame::encode(command, api_key), expect: Expect::from(command), limit: self.limit, answer };
         let span = self.span(command);
-        let exchange = async move {
-            let given = self.given.take().ok_or(NotSent::LinkGone)?;
-            Self::hand_over(&given, job)?;
-            // A link always answers. Were its task to panic, the command may have left.
-            outcome.await.unwrap_or_else(|_| Err(link::lost()))
-        };
-        exchange.instrument(span)
+        // A link takes a job only when it has none, so a full queue cannot be; a closed one is a link that went away.
+        let handed_over = self.given.take().is_some_and(|given| given.jobs.try_send(job).is_ok());
+        Reply { outcome: handed_over.then_some(outcome) }.instrument(span)
     }
 
     /// The exchange as a span in its caller's trace.
@@ -337,10 +333,22 @@ impl Lease {
         let shard = self.shard().and_then(|index| self.shared.config.shards.get(index)).map(String::as_str);
         tracing::info_span!("exchange", otel.kind = "client", instance = self.shared.instance, command, shard)
     }
+}
 
-    fn hand_over(given: &Given, job: Job) -> Result<(), NotSent> {
-        // A link takes a job only when it has none, so a full queue cannot be; a closed one is a link that went away.
-        given.jobs.try_send(job).map_err(|_| NotSent::LinkGone)
+/// What ends an exchange, once it has. Dropped, it cancels nothing.
+#[derive(Debug)]
+pub struct Reply {
+    /// None where the link had gone, so that nothing was handed to it.
+    outcome: Option<oneshot::Receiver<Result<Body, Failure>>>,
+}
+
+impl Future for Reply {
+    type Output = Result<Body, Failure>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(outcome) = &mut self.outcome else { return Poll::Ready(Err(NotSent::LinkGone.into())) };
+        // A link always answers. Were its task to panic, the command may have left.
+        Poll::Ready(ready!(Pin::new(outcome).poll(context)).unwrap_or_else(|_| Err(link::lost())))
     }
 }
 

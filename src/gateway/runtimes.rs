@@ -15,8 +15,9 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-/// How long the first connections wait for the expected threads, which register within milliseconds or not at all.
-const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the first connections wait for the expected threads, which register within milliseconds or not at all. Where they
+/// do not, each read changes threads.
+const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The registered threads. Cheap to clone; all clones share one table.
 #[derive(Debug, Clone, Default)]

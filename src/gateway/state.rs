@@ -26,6 +26,16 @@ const MAX_WAITING: usize = 1024;
 /// How many links may be set aside at once to listen for late replies; beyond it the oldest stops listening.
 const MAX_SET_ASIDE: usize = 32;
 
+/// How much slower a shard may answer, in microseconds, before a link of another thread is preferred to one of it: changing
+/// threads takes some tens of microseconds twice, and round trips of one shard differ by more.
+const WORTH_A_THREAD_US: u64 = 1_000;
+
+/// How often whoever waits for a link may be overtaken by a caller on the thread where one became free.
+const MAX_OVERTAKEN: u32 = 16;
+
+/// How many that wait are looked at for a caller on that thread.
+const LOOKED_AT: usize = 64;
+
 /// Identifies one connection for as long as the program runs: a connection's generation.
 pub(super) type LinkId = u64;
 
@@ -122,6 +132,42 @@ impl Shard {
     }
 }
 
+/// The sorts of free links between which a choice is made: whether the last ping is unanswered, and whether the link runs on
+/// another thread than the caller.
+const SORTS: [(bool, bool); 4] = [(false, false), (false, true), (true, false), (true, true)];
+
+/// What a shard has to offer at one moment.
+struct Offer {
+    /// Links that are busy.
+    busy: usize,
+    /// The first free link of each sort.
+    free: [Option<LinkId>; SORTS.len()],
+    /// In microseconds.
+    round_trip: u64,
+}
+
+impl Offer {
+    fn of(shard: &Shard) -> Self {
+        let round_trip = shard.health.round_trip().unwrap_or_default().as_micros();
+        Self { busy: 0, free: [None; SORTS.len()], round_trip: u64::try_from(round_trip).unwrap_or(u64::MAX) }
+    }
+
+    fn add(&mut self, link: LinkId, is_doubted: bool, is_elsewhere: bool) {
+        let mut sorts = SORTS.iter().zip(&mut self.free);
+        if let Some((_, first)) = sorts.find(|(sort, _)| **sort == (is_doubted, is_elsewhere)) {
+            first.get_or_insert(link);
+        }
+    }
+
+    /// A free link of each sort.
+    fn links(&self) -> impl Iterator<Item = (LinkId, bool, bool)> {
+        SORTS
+            .iter()
+            .zip(self.free)
+            .filter_map(|((is_doubted, is_elsewhere), link)| Some((link?, *is_doubted, *is_elsewhere)))
+    }
+}
+
 /// A link that was given to a caller.
 #[derive(Debug)]
 pub(super) struct Given {
@@ -139,6 +185,10 @@ pub(super) struct Waiter {
     pub(super) sender: oneshot::Sender<Result<Given, NotSent>>,
     /// The shard whose links it does not take.
     pub(super) avoid: Option<usize>,
+    /// Where it waits.
+    thread: ThreadId,
+    /// By how many that came later.
+    overtaken: u32,
 }
 
 #[derive(Debug)]
@@ -185,39 +235,49 @@ impl State {
         self.next_id
     }
 
-    /// Takes the best free link: on the shard with the fewest busy links, then with the lowest round trip, and of those
-    /// alike one that runs on this thread; one with an unanswered ping only if there is no other, and none on `avoid`.
-    /// None where the links that are left are reserved for payments.
-    pub(super) fn take(&mut self, priority: Priority, avoid: Option<usize>) -> Option<Given> {
-        let link = self.best(priority, avoid)?;
+    /// Takes the best free link for a caller on `thread`: one that runs there, unless its shard is slower; then one on the
+    /// shard with the fewest busy links, then with the lowest round trip. One with an unanswered ping only if there is no
+    /// other, and none on `avoid`. None where the links that are left are reserved for payments.
+    pub(super) fn take(&mut self, priority: Priority, avoid: Option<usize>, thread: ThreadId) -> Option<Given> {
+        let link = self.best(priority, avoid, thread)?;
         self.give(link, priority)
     }
 
-    fn best(&self, priority: Priority, avoid: Option<usize>) -> Option<LinkId> {
-        if !self.may_be_given(priority) {
-            return None;
-        }
-        let mut busy = vec![0_usize; self.shards.len()];
-        for entry in self.links.values().filter(|entry| entry.phase == Phase::Busy) {
-            if let Some(count) = busy.get_mut(entry.shard) {
-                *count += 1;
+    fn best(&self, priority: Priority, avoid: Option<usize>, thread: ThreadId) -> Option<LinkId> {
+        let mut ordinary = 0;
+        let mut offers: Vec<Offer> = self.shards.iter().map(Offer::of).collect();
+        for (link, entry) in &self.links {
+            let Some(offer) = offers.get_mut(entry.shard) else { continue };
+            match entry.phase {
+                Phase::Busy => {
+                    offer.busy += 1;
+                    ordinary += usize::from(entry.ordinary);
+                }
+                Phase::Free(_) => offer.add(*link, entry.doubted, entry.thread != Some(thread)),
+                Phase::SetAside(_) => {}
             }
         }
-        let here = Some(thread::current().id());
-        let rank = |entry: &Entry| {
-            let shard = self.shards.get(entry.shard);
-            let round_trip = shard.and_then(|shard| shard.health.round_trip()).unwrap_or_default();
-            let last_resort = (shard.is_some_and(|shard| shard.cordoned), entry.doubted);
-            let timeouts = shard.map_or(0, |shard| shard.health.timeouts());
-            let (alike, elsewhere) = (round_trip.as_millis(), entry.thread != here);
-            (last_resort, timeouts, busy.get(entry.shard).copied(), alike, elsewhere, round_trip)
-        };
-        let (&link, _) = self
-            .links
-            .iter()
-            .filter(|(_, entry)| matches!(entry.phase, Phase::Free(_)) && Some(entry.shard) != avoid)
-            .min_by_key(|(_, entry)| rank(entry))?;
-        Some(link)
+        if !self.may_be_given(priority, ordinary) {
+            return None;
+        }
+        let with_free = offers.iter().filter(|offer| offer.links().next().is_some());
+        let lowest = with_free.map(|offer| offer.round_trip).min().unwrap_or(0);
+        let mut best = None;
+        for (index, (offer, shard)) in offers.iter().zip(&self.shards).enumerate() {
+            if Some(index) == avoid {
+                continue;
+            }
+            let is_slower = offer.round_trip.saturating_sub(lowest) > WORTH_A_THREAD_US;
+            for (link, is_doubted, is_elsewhere) in offer.links() {
+                let doubts = (shard.cordoned, is_doubted, shard.health.timeouts());
+                let round_trip = (offer.round_trip / 1000, is_elsewhere, offer.round_trip);
+                let rank = (doubts, is_elsewhere || is_slower, offer.busy, round_trip, link);
+                if best.is_none_or(|known| rank < known) {
+                    best = Some(rank);
+                }
+            }
+        }
+        best.map(|(.., link)| link)
     }
 
     /// Whether no waiting caller that could be given a link now goes before a new one of this priority.
@@ -225,9 +285,9 @@ impl State {
         !self.waiting.iter().any(|((before, _), waiter)| *before <= priority && waiter.avoid.is_none())
     }
 
-    /// Slow reads must not keep payments from selling: of several links one is never given to another command.
-    fn may_be_given(&self, priority: Priority) -> bool {
-        let ordinary = self.links.values().filter(|entry| entry.phase == Phase::Busy && entry.ordinary).count();
+    /// Slow reads must not keep payments from selling: of several links one is never given to another command. `ordinary`
+    /// are busy with one.
+    fn may_be_given(&self, priority: Priority, ordinary: usize) -> bool {
         priority == Priority::Payment || ordinary < self.max_links.saturating_sub(1).max(1)
     }
 
@@ -237,6 +297,16 @@ impl State {
         entry.phase = Phase::Busy;
         entry.ordinary = priority == Priority::Ordinary;
         Some(Given { link, shard: entry.shard, jobs: entry.jobs.clone() })
+    }
+
+    /// An exchange on `link` is over, and its ping took `round_trip`.
+    pub(super) fn settled(&mut self, link: LinkId, round_trip: Duration, now: Instant) {
+        let shard = self.links.get(&link).map(|entry| entry.shard);
+        if let Some(shard) = shard.and_then(|shard| self.shards.get_mut(shard)) {
+            shard.health.measured(round_trip);
+            shard.health.answered();
+        }
+        self.put_back(link, now);
     }
 
     /// Puts `link` back: to the first in the queue, or among the free.
@@ -259,7 +329,8 @@ impl State {
 
     /// Gives free links to waiting callers.
     pub(super) fn serve_waiting(&mut self, now: Instant) {
-        while let Some((ticket, link)) = self.next_served() {
+        while let Some((first, link)) = self.next_served() {
+            let ticket = self.overtaking(first, link).unwrap_or(first);
             let (Some(waiter), Some(given)) = (self.waiting.remove(&ticket), self.give(link, ticket.0)) else { return };
             // The caller went away; the link is still free.
             if waiter.sender.send(Ok(given)).is_err()
@@ -272,10 +343,30 @@ impl State {
 
     /// The first in the queue for which a link is free, and that link.
     fn next_served(&self) -> Option<(Ticket, LinkId)> {
-        let may_read = self.may_be_given(Priority::Ordinary);
-        let mut served =
-            self.waiting.iter().take_while(|((priority, _), _)| *priority == Priority::Payment || may_read);
-        served.find_map(|(ticket, waiter)| Some((*ticket, self.best(ticket.0, waiter.avoid)?)))
+        // Once there is none for the first that takes any, there is none for whoever comes after it.
+        for (ticket, waiter) in &self.waiting {
+            match self.best(ticket.0, waiter.avoid, waiter.thread) {
+                Some(link) => return Some((*ticket, link)),
+                None if waiter.avoid.is_none() => return None,
+                None => {}
+            }
+        }
+        None
+    }
+
+    /// Who is given `link` in place of the `first` in the queue: the next one of the same priority on the link's own thread,
+    /// so that neither has to change threads.
+    fn overtaking(&mut self, first: Ticket, link: LinkId) -> Option<Ticket> {
+        let entry = self.links.get(&link)?;
+        let (thread, shard) = (entry.thread?, entry.shard);
+        let is_near = |waiter: &Waiter| waiter.thread == thread && waiter.avoid != Some(shard);
+        if self.waiting.get(&first).is_none_or(|waiter| is_near(waiter) || waiter.overtaken >= MAX_OVERTAKEN) {
+            return None;
+        }
+        let mut others = self.waiting.range(first..).take_while(|(ticket, _)| ticket.0 == first.0).take(LOOKED_AT);
+        let near = *others.find(|(_, waiter)| is_near(waiter))?.0;
+        self.waiting.get_mut(&first)?.overtaken += 1;
+        Some(near)
     }
 
     /// Whether another shard than this one has a link in service, or a good one is being dialled.
@@ -322,7 +413,7 @@ impl State {
         }
         let ticket = (priority, self.next_id());
         let (sender, receiver) = oneshot::channel();
-        self.waiting.insert(ticket, Waiter { sender, avoid });
+        self.waiting.insert(ticket, Waiter { sender, avoid, thread: thread::current().id(), overtaken: 0 });
         Ok((ticket, receiver))
     }
 
@@ -528,6 +619,10 @@ mod tests {
         (state, inboxes)
     }
 
+    fn take(state: &mut State, priority: Priority, avoid: Option<usize>) -> Option<Given> {
+        state.take(priority, avoid, thread::current().id())
+    }
+
     fn wait(state: &mut State, avoid: Option<usize>) -> oneshot::Receiver<Result<Given, NotSent>> {
         state.enqueue(Priority::Ordinary, Instant::now(), avoid).unwrap().1
     }
@@ -557,10 +652,10 @@ mod tests {
         assert_eq!((given(&mut retry), given(&mut other)), (None, Some(0)));
         state.put_back(1, Instant::now());
         assert_eq!(given(&mut retry), None, "free, and not wanted");
-        assert!(state.take(Priority::Ordinary, Some(0)).is_none());
+        assert!(take(&mut state, Priority::Ordinary, Some(0)).is_none());
         state.put_back(2, Instant::now());
         assert_eq!(given(&mut retry), Some(1));
-        assert!(state.take(Priority::Ordinary, None).is_some());
+        assert!(take(&mut state, Priority::Ordinary, None).is_some());
     }
 
     #[test]
@@ -570,8 +665,8 @@ mod tests {
             state.put_back(link, Instant::now());
         }
         state.links.get_mut(&1).unwrap().doubted = true;
-        assert_eq!(state.take(Priority::Ordinary, None).map(|given| given.link), Some(2));
-        assert_eq!(state.take(Priority::Ordinary, None).map(|given| given.link), Some(1), "there is no other");
+        assert_eq!(take(&mut state, Priority::Ordinary, None).map(|given| given.link), Some(2));
+        assert_eq!(take(&mut state, Priority::Ordinary, None).map(|given| given.link), Some(1), "there is no other");
         state.put_back(1, Instant::now());
         assert!(!state.links[&1].doubted);
     }
@@ -583,11 +678,11 @@ mod tests {
         for link in [1, 2] {
             state.put_back(link, Instant::now());
         }
-        let read = state.take(Priority::Ordinary, None).unwrap().link;
+        let read = take(&mut state, Priority::Ordinary, None).unwrap().link;
         let mut waits = wait(&mut state, None);
-        assert!(state.take(Priority::Ordinary, None).is_none() && given(&mut waits).is_none());
+        assert!(take(&mut state, Priority::Ordinary, None).is_none() && given(&mut waits).is_none());
         assert!(state.is_next(Priority::Payment), "a payment passes reads that wait for what is kept from them");
-        let sale = state.take(Priority::Payment, None).unwrap().link;
+        let sale = take(&mut state, Priority::Payment, None).unwrap().link;
         state.put_back(sale, Instant::now());
         assert_eq!(given(&mut waits), None);
         state.put_back(read, Instant::now());
@@ -596,7 +691,61 @@ mod tests {
         let (mut state, _inboxes) = busy(&[0]);
         state.max_links = 1;
         state.put_back(1, Instant::now());
-        assert!(state.take(Priority::Ordinary, None).is_some());
+        assert!(take(&mut state, Priority::Ordinary, None).is_some());
+    }
+
+    /// A state with links on these shards and threads, all free, with shards that answer after these milliseconds.
+    fn free(links: &[(usize, ThreadId)], round_trips_ms: [u64; 3]) -> (State, Vec<mpsc::Receiver<Job>>) {
+        let (mut state, inboxes) = busy(&links.iter().map(|(shard, _)| *shard).collect::<Vec<_>>());
+        for (shard, millis) in state.shards.iter_mut().zip(round_trips_ms) {
+            shard.health.measured(Duration::from_millis(millis));
+        }
+        for (link, (_, thread)) in (1..).zip(links) {
+            state.links.get_mut(&link).unwrap().thread = Some(*thread);
+            state.put_back(link, Instant::now());
+        }
+        (state, inboxes)
+    }
+
+    fn other_thread() -> ThreadId {
+        thread::spawn(|| thread::current().id()).join().unwrap()
+    }
+
+    #[test]
+    fn a_free_link_of_the_asking_thread_is_taken_first_unless_its_shard_is_slower() {
+        let (here, there) = (thread::current().id(), other_thread());
+        // On the other thread the shard has fewer busy links, and here one is busy already.
+        let (mut state, _inboxes) = free(&[(0, here), (0, here), (1, there)], [20, 20, 20]);
+        let taken = [(); 3].map(|()| take(&mut state, Priority::Ordinary, None).unwrap().link);
+        assert_eq!(taken, [1, 2, 3]);
+        let (mut state, _inboxes) = free(&[(0, here), (1, there)], [40, 20, 20]);
+        assert_eq!(take(&mut state, Priority::Ordinary, None).unwrap().link, 2, "20 ms are worth a change of threads");
+        let (mut state, _inboxes) = free(&[(0, here), (1, there)], [20, 20, 20]);
+        state.links.get_mut(&1).unwrap().doubted = true;
+        assert_eq!(take(&mut state, Priority::Ordinary, None).unwrap().link, 2);
+    }
+
+    #[test]
+    fn whoever_waits_on_the_thread_of_a_link_goes_first_but_overtakes_nobody_for_long() {
+        let (here, there) = (thread::current().id(), other_thread());
+        let (mut state, _inboxes) = free(&[(0, there)], [20, 20, 20]);
+        let link = take(&mut state, Priority::Ordinary, None).unwrap().link;
+        let mut far = wait(&mut state, None);
+        let mut near: Vec<_> = (0..=MAX_OVERTAKEN).map(|_| wait(&mut state, None)).collect();
+        for waiter in state.waiting.values_mut().skip(1) {
+            waiter.thread = there;
+        }
+        assert!(state.waiting.values().next().is_some_and(|waiter| waiter.thread == here));
+        for waiter in near.iter_mut().take(MAX_OVERTAKEN as usize) {
+            state.put_back(link, Instant::now());
+            assert!(given(waiter).is_some() && given(&mut far).is_none());
+        }
+        state.put_back(link, Instant::now());
+        assert!(given(&mut far).is_some(), "it was overtaken often enough");
+        // A payment is overtaken by none but payments.
+        let (_, mut sale) = state.enqueue(Priority::Payment, Instant::now(), None).unwrap();
+        state.put_back(link, Instant::now());
+        assert!(given(&mut sale).is_some());
     }
 
     #[test]

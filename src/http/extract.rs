@@ -161,15 +161,8 @@ impl Call {
     pub async fn read(&self, spec: &'static Spec, parameters: Parameters) -> Result<HttpResponse, Problem> {
         let (instance, headers) = (self.served()?, self.request.headers());
         let (turn, directives) = (self.caller.name(), cache_control::directives(headers));
-        let served = instance.read(spec, parameters, turn, directives, self.deadline).await;
-        match served {
-            // Only an answer that touched the budget speaks of it.
-            Ok(served) if served.status.forward.is_none() => Ok(cached::answer(served)),
-            served => {
-                let answer = served.map(cached::answer).map_err(Problem::from);
-                self.with_budget(spec.name, answer)
-            }
-        }
+        let outcome = instance.read(spec, parameters, turn, directives, self.deadline).await;
+        cached::answer_to_read(&instance, spec, outcome)
     }
 
     /// What came of a command that was asked for, with what is left of its budget.

@@ -8,6 +8,7 @@
 //! /commands/{command}`). It is never sent again, like a payment, since what it does is not known.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::parameters::Parameters;
@@ -218,23 +219,24 @@ pub fn find(name: &str) -> Option<&'static Spec> {
     TABLE.iter().copied().find(|spec| spec.name == name)
 }
 
-/// The read that `GET` of this path below `/v1/instances/{instance}` asks for, and the value of its one path parameter.
-/// Only of reads that are kept by default, and whose required parameters are in the path.
-#[must_use]
-pub fn find_kept_read(path: &str) -> Option<(&'static Spec, Option<&str>)> {
-    TABLE.iter().copied().filter(|spec| spec.is_kept_by_default()).find_map(|spec| {
-        let Some((before, after)) = spec.route.path.split_once("{pos_id}") else {
-            return (spec.route.path == path).then_some((spec, None));
-        };
-        let value = path.strip_prefix(before)?.strip_suffix(after)?;
-        (!value.contains('/')).then_some((spec, Some(value)))
-    })
-}
+/// The reads that are asked for by `GET`, each with its path, split at the path parameter where it has one.
+static READS: LazyLock<Vec<(&Spec, &str, Option<&str>)>> = LazyLock::new(|| {
+    let reads = TABLE.iter().copied().filter(|spec| spec.kind == Kind::Read && spec.route.method == "GET");
+    let split = |spec: &'static Spec| match spec.route.path.split_once("{pos_id}") {
+        Some((before, after)) => (spec, before, Some(after)),
+        None => (spec, spec.route.path, None),
+    };
+    reads.map(split).collect()
+});
 
-impl Spec {
-    fn is_kept_by_default(&self) -> bool {
-        self.retention.is_some_and(|retention| !retention.fresh.is_zero())
-    }
+/// The read that `GET` of this path below `/v1/instances/{instance}` asks for, and the value of its one path parameter.
+#[must_use]
+pub fn find_read(path: &str) -> Option<(&'static Spec, Option<&str>)> {
+    READS.iter().find_map(|(spec, before, after)| {
+        let Some(after) = after else { return (*before == path).then_some((*spec, None)) };
+        let value = path.strip_prefix(before)?.strip_suffix(after)?;
+        (!value.contains('/')).then_some((*spec, Some(value)))
+    })
 }
 
 /// One command, ready to be written on any link.
@@ -298,22 +300,22 @@ mod tests {
 
     #[test]
     fn a_path_as_it_is_documented_finds_its_read() {
-        let found = |path| find_kept_read(path).map(|(spec, pos_id)| (spec.name, pos_id));
+        let found = |path| find_read(path).map(|(spec, pos_id)| (spec.name, pos_id));
         assert_eq!(found("/license"), Some(("getlicense", None)));
         assert_eq!(found("/points-of-sale"), Some(("listpos", None)));
         assert_eq!(found("/points-of-sale/7/products"), Some(("listproducts", Some("7"))));
-        for path in
-            ["", "/", "/config/", "/points-of-sale/7/8/products", "/points-of-sale/7/transactions", "/devices/x"]
-        {
+        assert_eq!(found("/points-of-sale/7/transactions"), Some(("listtransactions", Some("7"))));
+        for path in ["", "/", "/config/", "/points-of-sale/7/8/products", "/devices/x", "/points-of-sale/7/payments"] {
             assert_eq!(found(path), None, "{path}");
         }
         assert_eq!(found("/points-of-sale//products"), Some(("listproducts", Some(""))), "the caller judges the value");
     }
 
     #[test]
-    fn what_is_kept_is_a_read_whose_required_parameters_are_in_its_path() {
+    fn what_is_kept_is_a_read_by_get_whose_required_parameters_are_in_its_path() {
         for spec in TABLE {
-            assert_eq!(spec.retention.is_some(), spec.kind == Kind::Read && spec != &VERIFYAUTH, "{}", spec.name);
+            let is_read = spec.kind == Kind::Read && spec.route.method == "GET";
+            assert_eq!(spec.retention.is_some(), is_read, "{}", spec.name);
             assert!(spec.retention.is_some() || spec.invalidated_by == InvalidatedBy::Nothing, "{}", spec.name);
             for parameter in spec.parameters.iter().filter(|parameter| spec.retention.is_some() && parameter.required) {
                 assert!(spec.route.path.contains(&format!("{{{}}}", parameter.rest_name)), "{}", spec.name);

@@ -6,7 +6,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::Serialize;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::body::Body;
@@ -166,17 +167,35 @@ fn may_begin_broadcast(text: &str) -> bool {
     kind().is_none_or(|kind| kind == "broadcast" || kind.contains('\\'))
 }
 
+/// Parameters with the key of the instance in place of any that a caller gave.
+struct WithKey<'a> {
+    parameters: &'a Parameters,
+    api_key: &'a str,
+}
+
+impl Serialize for WithKey<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        const API_KEY: &str = "api_key";
+        let mut map = serializer.serialize_map(None)?;
+        for (name, value) in self.parameters.iter().filter(|(name, _)| *name != API_KEY) {
+            map.serialize_entry(name, value)?;
+        }
+        map.serialize_entry(API_KEY, self.api_key)?;
+        map.end()
+    }
+}
+
 /// Encodes `command` with the key of its instance, as plain JSON: valid in either format.
 #[must_use]
 pub fn encode(command: &Command, api_key: &str) -> String {
     #[derive(Serialize)]
     struct Outgoing<'a> {
         command: &'a str,
-        parameters: &'a Parameters,
+        parameters: WithKey<'a>,
     }
-    let parameters = command.parameters.clone().with("api_key", &api_key);
+    let parameters = WithKey { parameters: &command.parameters, api_key };
     // Strings and raw JSON cannot fail to serialize.
-    serde_json::to_string(&Outgoing { command: &command.name, parameters: &parameters }).unwrap_or_default()
+    serde_json::to_string(&Outgoing { command: &command.name, parameters }).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -152,8 +152,9 @@ async fn who_waits_for_a_command_in_flight_leaves_the_thread_to_the_one_that_end
     let start = Instant::now();
     let reply = tokio::spawn(async move {
         tokio::time::sleep(hold / 4).await;
+        let heard = start.elapsed();
         drop(flying);
-        start.elapsed()
+        heard
     });
     // On the same thread, as everything here.
     let patience = Duration::from_secs(5);

@@ -126,6 +126,28 @@ proptest! {
     }
 
     #[test]
+    fn the_earliest_instant_is_the_one_that_a_forecast_says(
+        steps in steps(),
+        closed in prop::option::of(0..80_u64),
+        points in 0..130_u64,
+    ) {
+        let mut run = Run::new();
+        for step in &steps {
+            run.step(step);
+        }
+        if let Some(pause) = closed {
+            run.window.close_until(Tick(run.now + pause));
+            run.now += pause / 2;
+            if let Ok(probe) = run.window.try_grant(Tick(run.now + pause), price(1)) {
+                run.flying.push((probe, 0));
+                run.now += pause;
+            }
+        }
+        let forecast = run.window.forecast(Tick(run.now)).earliest(price(points));
+        prop_assert_eq!(run.window.earliest(Tick(run.now), price(points)), forecast);
+    }
+
+    #[test]
     fn a_forecast_places_asks_where_they_are_granted_if_all_goes_well(
         steps in steps(),
         asks in prop::collection::vec(1..=50_u64, 1..20),

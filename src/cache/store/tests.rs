@@ -122,7 +122,7 @@ async fn an_instance_that_is_forgotten_leaves_nothing_in_memory_or_on_disk_and_t
     stop(folder.path(), &cache).await;
     assert_eq!(files(folder.path()).len(), 1);
     assert_eq!([&gone, &stays].map(|key| cache.copy(key).is_some()), [false, true]);
-    assert_eq!([&gone, &stays].map(|key| cache.refusal(key, 0).is_some()), [false, true]);
+    assert_eq!([&gone, &stays].map(|key| cache.refusal(key, 0, tokio::time::Instant::now()).is_some()), [false, true]);
     assert_eq!(cache.epoch(&LISTPRODUCTS, &stays), epoch);
     assert_eq!(cache.epoch(&LISTPRODUCTS, &gone), crate::cache::Epoch::FIRST);
 }

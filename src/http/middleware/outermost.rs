@@ -17,7 +17,7 @@ use super::tracked_body::TrackedBody;
 use super::{access_log, problem_details, representation, trace};
 use crate::http::auth::request::{Admitted, Arrival, HeldBack};
 use crate::http::connections::{Connection, RequestInProgress};
-use crate::http::fast_path;
+use crate::http::fast_path::{self, FastPath};
 use crate::http::response::event_stream::EventStream;
 
 /// What is known of a request when it is answered.
@@ -41,14 +41,9 @@ pub async fn handle(
     let id = RequestId::of(request.headers());
     let method = request.method().clone();
     // First, since it needs nothing of what follows.
-    if let Some(outcome) = fast_path::lookup_fresh(&request) {
-        let (answer, admitted) = match outcome {
-            Ok((answer, admitted)) => (answer, Some(admitted)),
-            Err(problem) => {
-                let base = problem_details::base(request.request());
-                (problem.render(base, Some(id.as_str())), take_admitted(&request))
-            }
-        };
+    if let Some((outcome, admitted)) = by_fast_path(&request, arrival, &id).await {
+        let answer = outcome
+            .unwrap_or_else(|problem| problem.render(problem_details::base(request.request()), Some(id.as_str())));
         hold_back(request.request()).await;
         let response = negotiated(&method, request.into_response(answer));
         let context = Context { arrival, method: &method, id: &id, span: None, trace_id: None, admitted, in_progress };
@@ -66,6 +61,15 @@ pub async fn handle(
     hold_back(response.request()).await;
     let (span, trace_id) = (Some(&span), trace_id.as_deref());
     Ok(finished(response, Context { arrival, method: &method, id: &id, span, trace_id, admitted, in_progress }))
+}
+
+async fn by_fast_path(request: &ServiceRequest, arrival: Instant, id: &RequestId) -> Option<fast_path::Outcome> {
+    let fast_path = FastPath::of(request)?;
+    if let Some(outcome) = fast_path.answer_fresh() {
+        return Some(outcome);
+    }
+    let (span, _) = trace::span_of(request, id, request.method());
+    fast_path.answer(arrival).instrument(span).await
 }
 
 /// The answer in the form that the request accepts and under its preconditions.

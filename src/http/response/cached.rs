@@ -7,13 +7,30 @@ use actix_web::http::header::{AGE, ETAG, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
 use crate::bridge::freshness::Forward;
-use crate::bridge::{Served, Status};
-use crate::http::response::reply;
+use crate::bridge::{self, Instance, Served, Status};
+use crate::http::problem::Problem;
+use crate::http::response::{rate_limit_fields, reply};
+use crate::protocol::Spec;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// The name under which the bridge stands in `Cache-Status`.
 const CACHE_NAME: &str = "concertpos-bridge";
+
+/// What came of a read of the bridge. Only an answer that touched the budget speaks of it.
+pub fn answer_to_read(
+    instance: &Instance,
+    spec: &Spec,
+    outcome: Result<Served, bridge::Error>,
+) -> Result<HttpResponse, Problem> {
+    match outcome {
+        Ok(served) if served.status.forward.is_none() => Ok(answer(served)),
+        outcome => {
+            let quota = instance.quota(spec.name);
+            rate_limit_fields::add_to(outcome.map(answer).map_err(Problem::from), spec.name, Some(quota))
+        }
+    }
+}
 
 /// Answers a read: the reply, with what is to be said about its copy.
 #[must_use]

@@ -5,6 +5,7 @@
 
 use actix_web::HttpResponse;
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use actix_web::web::BytesMut;
 
 use crate::budget::Quota;
 use crate::http::problem::Problem;
@@ -15,11 +16,25 @@ const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 /// The two fields that speak of `command`.
 fn fields(command: &str, quota: Quota) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
     let Quota { requests, window_secs, remaining, more_in_secs } = quota;
-    let policy = format!("\"{command}\";q={requests};w={window_secs}");
-    let limit = format!("\"{command}\";r={remaining};t={more_in_secs}");
-    // Commands are named with lower-case letters, digits and `_`, so each value is visible ASCII.
-    let field = |(name, value): (HeaderName, String)| Some((name, HeaderValue::try_from(value).ok()?));
-    [(POLICY, policy), (LIMIT, limit)].into_iter().filter_map(field)
+    let policy = item(command, [(";q=", requests), (";w=", window_secs)]);
+    let limit = item(command, [(";r=", remaining), (";t=", more_in_secs)]);
+    [(POLICY, policy), (LIMIT, limit)].into_iter().filter_map(|(name, value)| Some((name, value?)))
+}
+
+/// The command with two numbers of it.
+fn item(command: &str, parameters: [(&str, u64); 2]) -> Option<HeaderValue> {
+    // Long enough for every command that is documented.
+    let mut text = BytesMut::with_capacity(64);
+    let mut digits = itoa::Buffer::new();
+    text.extend_from_slice(b"\"");
+    text.extend_from_slice(command.as_bytes());
+    text.extend_from_slice(b"\"");
+    for (name, number) in parameters {
+        text.extend_from_slice(name.as_bytes());
+        text.extend_from_slice(digits.format(number).as_bytes());
+    }
+    // Commands are named with lower-case letters, digits and `_`, so it is visible ASCII.
+    HeaderValue::from_maybe_shared(text.freeze()).ok()
 }
 
 /// Adds the fields to an answer.
