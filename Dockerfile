@@ -1,7 +1,7 @@
 # The bridge's image: one static program and the trusted certificates. No shell, no package manager, a numeric user. Keys,
 # tokens and records are not in the image.
 #
-#   docker build --tag concertpos-bridge .
+#   docker build --build-arg REVISION="$(git rev-parse HEAD)" --tag concertpos-bridge .
 #   docker run --read-only --publish 8080:8080 --volume bridge:/data \
 #     --env BRIDGE_INSTANCES__MYFESTIVAL__API_KEY concertpos-bridge
 
@@ -29,11 +29,14 @@ RUN mkdir src simulator/src \
     && cargo build --locked --release --target "$(uname -m)-unknown-linux-musl"
 
 FROM crates AS program
+COPY build.rs ./
 COPY simulator/src simulator/src
 COPY src src
+# For `--version`: the repository is not here.
+ARG REVISION=unknown
 # touch, since the files may be older than the empty ones that they replace.
 RUN touch src/main.rs src/lib.rs simulator/src/lib.rs \
-    && cargo build --locked --release --target "$(uname -m)-unknown-linux-musl" \
+    && GIT_COMMIT="${REVISION}" cargo build --locked --release --target "$(uname -m)-unknown-linux-musl" \
     && mkdir --parents /image/etc/ssl/certs /image/data /image/tmp \
     && chmod 0700 /image/data \
     && chmod 1777 /image/tmp \

@@ -18,9 +18,15 @@ use running::{Running, free_address, run, text, wait_until};
 
 #[test]
 fn help_and_version_are_complete_and_bad_usage_exits_with_2() {
-    assert!(text(&run(&["--version"], &[]).stdout).starts_with("concertpos-bridge "));
+    let version = text(&run(&["--version"], &[]).stdout);
+    let version = version.trim().strip_prefix("concertpos-bridge ").unwrap();
+    let (number, commit) = version.split_once(" (").unwrap_or((version, "0)"));
+    assert_eq!(number, env!("CARGO_PKG_VERSION"));
+    assert!(commit.strip_suffix(')').unwrap().bytes().all(|byte| byte.is_ascii_hexdigit()), "{version}");
     let help = text(&run(&["--help"], &[]).stdout);
-    for command in ["serve", "demo", "simulate", "validate", "openapi", "token", "journal", "healthcheck"] {
+    for command in
+        ["serve", "demo", "simulate", "validate", "openapi", "token", "journal", "healthcheck", "payments", "man"]
+    {
         assert!(help.contains(command), "{command}");
     }
     assert_eq!(run(&["serve", "--nonsense"], &[]).status.code(), Some(2));
@@ -259,6 +265,91 @@ fn validate_dials_each_shard_once_and_prints_what_is_in_force() {
     assert!(!printed.contains("the-secret-of-this-test"));
     drop(simulator);
     assert_eq!(run(&["validate", "--dial"], &environment).status.code(), Some(1));
+}
+
+#[test]
+fn validate_asks_the_gateway_with_each_key_and_tells_a_wrong_one_from_one_that_could_not_be_tried() {
+    let gateway = free_address();
+    let start = |fault: &str| {
+        let arguments = ["simulate", "--listen", &gateway, "--session-event", "--fault", fault];
+        let simulator = Running::start(&arguments, &[]);
+        wait_until("the gateway listens", || std::net::TcpStream::connect(&gateway).is_ok());
+        simulator
+    };
+    let url = format!("ws://{gateway}/{{shard}}/?instance={{instance}}&Content-Type={{format}}");
+    let told = |keys: &[(&str, &str)], arguments: &[&str]| {
+        let environment = [&[("BRIDGE_GATEWAY__URL", url.as_str())], keys].concat();
+        let output = run(&[&["validate", "--key"], arguments].concat(), &environment);
+        (output.status.code(), text(&output.stdout))
+    };
+    let right = ("BRIDGE_INSTANCES__DEMO__API_KEY", "demo-key");
+    let wrong = ("BRIDGE_INSTANCES__DEMO__API_KEY", "a-secret-that-is-wrong");
+    let elsewhere = ("BRIDGE_INSTANCES__OTHER__API_KEY", "a-secret-of-nowhere");
+    let simulator = start("getlicense:error=getlicense:0");
+    assert_eq!(told(&[right], &[]), (Some(0), "demo: the gateway accepts the key\n".to_owned()));
+    let (status, said) = told(&[wrong], &["--dial"]);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(
+        said.contains("demo on exon: open") && said.contains("demo: the gateway refuses the key: api_key_"),
+        "{said}"
+    );
+    assert!(!said.contains("a-secret"), "{said}");
+    let (status, said) = told(&[right, elsewhere], &[]);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("demo: the gateway accepts the key\n"), "{said}");
+    assert!(said.contains("other: the key could not be tried") && said.contains("invalid_instance"), "{said}");
+    // One shard that is away tells nothing of a key.
+    let first_away = [right, ("BRIDGE_GATEWAY__SHARDS", "nowhere,exon")];
+    assert_eq!(told(&first_away, &[]).0, Some(0));
+    drop(simulator);
+    let (status, said) = told(&[right], &[]);
+    assert!(status == Some(1) && said.contains("could not be tried"), "{said}");
+    let _simulator = start("getlicense:error=getlicense");
+    let (status, said) = told(&[right], &[]);
+    assert!(status == Some(1) && said.contains("licence is invalid"), "{said}");
+}
+
+#[test]
+fn the_token_as_json_is_the_same_as_in_the_lines() {
+    let arguments = ["token", "new", "--name", "shop", "--instances", "demo,other", "--scopes", "read,pay", "--json"];
+    let made: serde_json::Value = serde_json::from_slice(&run(&arguments, &[]).stdout).unwrap();
+    let token = made["token"].as_str().unwrap();
+    assert!(token.starts_with("cpb_"));
+    assert_eq!(made["sha256"], digest(token));
+    let rest = (&made["name"], &made["instances"], &made["scopes"]);
+    let expected =
+        (serde_json::json!("shop"), serde_json::json!(["demo", "other"]), serde_json::json!(["read", "pay"]));
+    assert_eq!(rest, (&expected.0, &expected.1, &expected.2));
+}
+
+/// What a configuration holds of a token.
+fn digest(token: &str) -> String {
+    use data_encoding::HEXLOWER;
+    use sha2::{Digest, Sha256};
+    HEXLOWER.encode(&Sha256::digest(token.as_bytes()))
+}
+
+#[test]
+fn completions_and_manual_pages_know_every_command_and_the_shell_reads_them() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = run(&["completions", shell], &[]);
+        let script = text(&output.stdout);
+        assert!(output.status.success() && script.contains("uncordon") && script.contains("token-file"), "{shell}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("share/man1");
+    assert!(run(&["man", pages.to_str().unwrap()], &[]).status.success());
+    let page = |name: &str| std::fs::read_to_string(pages.join(name)).unwrap();
+    assert!(page("concertpos-bridge.1").contains("payments"));
+    let settle = page("concertpos-bridge-payments-settle.1");
+    for part in ["BRIDGE_TOKEN_FILE", "Exit status", "reason"] {
+        assert!(settle.contains(part), "{part}: {settle}");
+    }
+    assert!(run(&["man", "/proc/nowhere"], &[]).status.code() == Some(1));
+    assert_eq!(run(&["completions", "tcsh"], &[]).status.code(), Some(2));
+    let script = folder.path().join("completions.bash");
+    std::fs::write(&script, run(&["completions", "bash"], &[]).stdout).unwrap();
+    assert!(Command::new("bash").arg("-n").arg(&script).status().unwrap().success());
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod event_decoder;
 mod events;
 mod healthcheck;
 mod journal;
+mod manual;
 mod node;
 mod openapi;
 mod payments;
@@ -26,13 +27,13 @@ mod validate;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use common::{BAD_USAGE, ConfigFile, Failure, until_stopped};
 
 /// HTTP for ConcertPOS: a bridge from REST to the gateway's WebSocket.
 #[derive(Debug, Parser)]
-#[command(name = "concertpos-bridge", version, about, arg_required_else_help = true)]
+#[command(name = "concertpos-bridge", version = env!("PROGRAM_VERSION"), about, arg_required_else_help = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -66,6 +67,10 @@ enum Command {
     Shards(shards::Shards),
     /// Print an instance's broadcasts as they come
     Events(events::Events),
+    /// Print a script that completes commands and flags in a shell
+    Completions(manual::Completions),
+    /// Write the manual pages
+    Man(manual::Man),
     /// Exit with 0 if a running bridge is ready, else with 1
     Healthcheck(healthcheck::Healthcheck),
 }
@@ -98,6 +103,8 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Status(flags) => status::run(&flags),
         Command::Shards(command) => shards::run(&command),
         Command::Events(flags) => events::run(&flags),
+        Command::Completions(flags) => Ok(manual::completions(Arguments::command(), &flags)?),
+        Command::Man(flags) => Ok(manual::man(Arguments::command(), &flags)?),
         Command::Healthcheck(flags) => Ok(healthcheck::run(&flags)?),
     }
 }

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
+use super::common::print;
 use crate::http::auth::{EVERY_INSTANCE, Scope};
 
 /// 256 bits: nobody guesses it, and a plain SHA-256 of it is safe to keep.
@@ -30,12 +31,23 @@ pub(super) struct New {
     /// What it may do, comma-separated: read, pay, devices, events, raw, operate
     #[arg(long, value_name = "SCOPES", value_delimiter = ',', default_value = "read", value_parser = scope)]
     scopes: Vec<Scope>,
+    /// Print one JSON object: name, token, sha256, instances, scopes
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(token: Token) -> anyhow::Result<ExitCode> {
-    let Token::New(New { name, instances, scopes }) = token;
+    let Token::New(New { name, instances, scopes, json }) = token;
     let secret = random()?;
     let digest = digest(&secret);
+    if json {
+        let scopes: Vec<_> = scopes.iter().map(|scope| scope.name()).collect();
+        let made = serde_json::json!({
+            "name": name, "token": secret, "sha256": digest, "instances": instances, "scopes": scopes,
+        });
+        print(&format!("{made}\n"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let quoted = |names: Vec<&str>| names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
     println!("The token, shown this once:\n\n  {secret}\n\nThe configuration:\n");
     println!("[auth.tokens.{name}]");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::config::Config;
@@ -15,7 +15,9 @@ use super::events::LinkEvent;
 use super::link::{self, Link};
 use super::reach::ReachAttempt;
 use super::runtimes::Assignment;
+use super::socket::Received;
 use super::state::{Entry, LinkId, Phase};
+use crate::protocol::{Body, Command, Frame, GatewayError, frame};
 
 /// One attempt to connect, and the connection that it opens. However its task ends, even by a panic or with its thread,
 /// the drop reports it to the pool: a link that was never reported over would count as busy for ever.
@@ -116,6 +118,37 @@ pub async fn dial_once(config: &Config, dialer: &Dialer, shard: &str, slug: &str
     let took = begun.elapsed();
     socket.close(config.connect_timeout).await;
     Ok(took)
+}
+
+/// Connects to one shard once and asks one command with this key. The inner error is the gateway's refusal; the outer one says
+/// why there is no answer. For commands that change nothing: it may have been executed without one.
+pub async fn ask_once(
+    config: &Config,
+    dialer: &Dialer,
+    (shard, slug): (&str, &str),
+    (command, api_key): (&Command, &str),
+) -> Result<Result<Body, GatewayError>, DialError> {
+    let (mut socket, _) = link::open(&config.url_of(shard, slug), dialer, config).await?;
+    let asking = async {
+        socket.send(frame::encode(command, api_key)).await.map_err(DialError::Closed)?;
+        loop {
+            match socket.receive().await {
+                Received::Text(text) => match frame::decode(&text, config.format) {
+                    Ok(Frame::Event { event, parameters }) if event == command.reply_event => {
+                        return Ok(Ok(parameters));
+                    }
+                    Ok(Frame::Error(error)) => return Ok(Err(error)),
+                    _ => {}
+                },
+                Received::Closed(why) | Received::Garbled(why) => return Err(DialError::Closed(why)),
+                Received::Binary(_) | Received::Pong(_) | Received::Ignored => {}
+            }
+        }
+    };
+    let silent = || DialError::Closed("no reply within the request timeout".to_owned());
+    let answer = timeout(config.request_timeout, asking).await.unwrap_or_else(|_| Err(silent()));
+    socket.close(config.connect_timeout).await;
+    answer
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ mod socket;
 mod state;
 mod tls;
 
-pub use attempt::dial_once;
+pub use attempt::{ask_once, dial_once};
 pub use config::Config;
 pub use dialer::{Dial, Dialer};
 pub use error::{Cause, Ending, Failure, LateFrames, Lost, NotSent, Refusal};
