@@ -83,6 +83,8 @@ async fn asked(world: &World, path: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn payments_are_listed_over_all_pages_with_filters_as_a_table_and_as_the_bridge_s_json() {
     let world = World::with(Config::default(), QUICK).await;
+    // Prices are those of a cached reply.
+    assert_eq!(world.get("/points-of-sale/1/products").await.status(), 200);
     for key in ["one", "two", "three"] {
         assert_eq!(world.sale(key).send().await.unwrap().status(), 201);
     }
@@ -94,6 +96,9 @@ async fn payments_are_listed_over_all_pages_with_filters_as_a_table_and_as_the_b
     assert!(line.starts_with(&unknown) && line.contains("  unknown  "), "{table}");
     let as_json = operate(&world, &["payments", "list", "--json"]).await.printed();
     assert_eq!(as_json.trim_end(), asked(&world, "/v1/instances/demo/payments").await);
+    let listed: Value = serde_json::from_str(&as_json).unwrap();
+    let sum = listed["payments"][0]["sum"].as_str().unwrap();
+    assert!(line.contains(&format!(" {sum} ")), "{line}");
 
     let some = operate(&world, &["payments", "list", "--limit", "2"]).await;
     assert!(some.err.contains("There may be more: --all, or --cursor "), "{some:?}");

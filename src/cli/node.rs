@@ -155,29 +155,45 @@ fn list(items: &[Node], out: &mut String, depth: usize) {
     }
 }
 
-/// A column for each name that an item has; nothing where an item is no object, or holds more than plain values.
-pub(super) fn table(items: &[Node]) -> Option<Table> {
+/// A column for each name that an item has; nothing where an item is no object, or holds more than plain values and objects
+/// of them, whose members then have columns too.
+fn table(items: &[Node]) -> Option<Table> {
+    let rows = items.iter().map(cells).collect::<Option<Vec<_>>>()?;
     let mut names: Vec<&str> = Vec::new();
-    for item in items {
-        let Node::Object(members) = item else { return None };
-        for (name, node) in members {
-            if matches!(node, Node::List(_) | Node::Object(_)) {
-                return None;
-            }
-            if !names.contains(&name.as_str()) {
-                names.push(name);
-            }
+    for (name, _) in rows.iter().flatten() {
+        if !names.contains(name) {
+            names.push(name);
         }
     }
     let heads: Vec<String> = names.iter().map(|name| one_line(&name.replace('_', " ")).to_uppercase()).collect();
     let mut table = Table::new(heads.iter().map(|head| (head.as_str(), 0)));
-    for item in items {
-        table.row(names.iter().map(|name| {
-            let shown = item.shown(name);
-            if is_time(name) { local_time(shown) } else { shown.to_owned() }
+    for row in &rows {
+        let cell = |name: &str| row.iter().find(|(known, _)| *known == name).map_or(NOTHING, |(_, text)| *text);
+        table.row(names.iter().map(|name| match cell(name) {
+            time if is_time(name) => local_time(time),
+            text => text.to_owned(),
         }));
     }
     Some(table)
+}
+
+/// The plain values of an object, and those of the objects in it.
+fn cells(item: &Node) -> Option<Vec<(&str, &str)>> {
+    let Node::Object(members) = item else { return None };
+    let mut cells = Vec::new();
+    for (name, node) in members {
+        match node {
+            Node::Null => cells.push((name.as_str(), NOTHING)),
+            Node::Scalar(text) => cells.push((name, text)),
+            Node::Object(inner) => {
+                for (name, node) in inner {
+                    cells.push((name, node.as_text().or(matches!(node, Node::Null).then_some(NOTHING))?));
+                }
+            }
+            Node::List(_) => return None,
+        }
+    }
+    Some(cells)
 }
 
 fn scalars(items: &[Node]) -> Option<Vec<&str>> {
@@ -186,7 +202,7 @@ fn scalars(items: &[Node]) -> Option<Vec<&str>> {
 
 /// Whether the bridge names a time so.
 fn is_time(name: &str) -> bool {
-    name == "at" || name == "since" || name.ends_with("_at") || name.ends_with("_until")
+    name == "at" || name == "since" || ["_at", "_until", "_as_of"].iter().any(|end| name.ends_with(end))
 }
 
 /// A time as the clock on this machine's wall showed it, or the text as it is where it is no time.
@@ -205,7 +221,7 @@ mod tests {
     fn members_keep_their_order_and_numbers_their_spelling() {
         let node = Node::parse(
             r#"{"id": "1", "reply": {"Price": 9.50, "n": null}, "Products": [{"ID": 1, "Amount": 2}, {"ID": 20}],
-                "last_words": [1.0, "a\u001bb"], "none": [], "nested": [{"a": {"b": 1}}, {"a": []}]}"#,
+                "last_words": [1.0, "a\u001bb"], "none": [], "nested": [{"a": {"b": 1}}, {"a": []}], "found": [{"t": {"ID": 1, "P": 9.50}, "n": 0}, {"t": {"ID": 22}, "n": 1}]}"#,
         );
         assert_eq!(
             node.unwrap().outline(),
@@ -223,7 +239,11 @@ mod tests {
              \x20 a\n\
              \x20   b  1\n\
              \n\
-             \x20 a  -\n"
+             \x20 a  -\n\
+             found\n\
+             \x20 ID  P     N\n\
+             \x20 1   9.50  0\n\
+             \x20 22  -     1\n"
         );
     }
 

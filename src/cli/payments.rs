@@ -279,6 +279,7 @@ impl Listing {
             ("POS", 4),
             ("METHOD", 6),
             ("ITEMS", 5),
+            ("SUM", 8),
             ("CALLER", 10),
             ("KEY", 0),
         ];
@@ -293,6 +294,7 @@ impl Listing {
                 payment.shown("POSID"),
                 payment.shown("PaymentMethod"),
                 &pieces(payment),
+                payment.shown("sum"),
                 payment.shown("caller"),
                 payment.shown("idempotency_key"),
             ]);

@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::client::{Client, Connection, HELP, Media};
 use super::common::Failure;
-use super::node::{self, NOTHING, Node};
+use super::node::{NOTHING, Node, local_time};
 use super::terminal::{Table, one_line};
 
 /// States of payments that somebody has to look into, first.
@@ -84,21 +84,25 @@ fn overview(status: &Node) -> String {
     out
 }
 
-/// What the bridge says has to be looked into.
+/// What the bridge says has to be looked into, in its order: the gravest first.
 fn attention(status: &Node, out: &mut String) {
-    let items = status.items("attention");
-    if items.is_empty() {
+    if status.get("attention").is_none() {
+        return;
+    }
+    let mut table =
+        Table::new(["SEVERITY", "INSTANCE", "ABOUT", "SINCE", "WORDS"].map(|name| (name, 0))).without_head();
+    for item in status.items("attention") {
+        let about = item.text("subject").or_else(|| item.text("code")).unwrap_or(NOTHING);
+        let since = item.text("since").map_or_else(|| NOTHING.to_owned(), local_time);
+        table.row([item.shown("severity"), item.shown("instance"), about, &since, item.shown("words")]);
+    }
+    if table.is_empty() {
+        let _ = writeln!(out, "needs attention: nothing");
         return;
     }
     let _ = writeln!(out, "\nneeds attention:");
-    if let Some(table) = node::table(items) {
-        for line in table.to_string().lines() {
-            let _ = writeln!(out, "  {line}");
-        }
-    } else {
-        for item in items {
-            out.push_str(&item.as_text().map_or_else(|| item.outline(), |text| one_line(text) + "\n"));
-        }
+    for line in table.to_string().lines() {
+        let _ = writeln!(out, "  {line}");
     }
     out.push('\n');
 }
@@ -209,5 +213,35 @@ fn closed(window: &Node) -> String {
         Some(ms) => format!("for {}", humantime::format_duration(Duration::from_secs(ms.div_ceil(1000)))),
         None if window.is_true("probing") => "probing".to_owned(),
         None => NOTHING.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_needs_attention_comes_first_and_in_the_bridge_s_order() {
+        let status = |attention: &str| {
+            let json = format!(
+                r#"{{"version":"0.1.0","uptime_seconds":61,"state":"serving","whole":true{attention},"instances":[]}}"#
+            );
+            overview(&Node::parse(&json).unwrap())
+        };
+        let item = r#"{"code":"no-links","severity":"critical","instance":"demo","subject":null,"words":"No link \u001b.","since":null}"#;
+        let other = r#"{"code":"slow","severity":"warning","instance":null,"subject":"exon","words":"Slow."}"#;
+        assert_eq!(
+            status(&format!(r#","attention":[{item},{other}],"payments":{{"unknown":2,"booked":0}}"#))
+                .split("\n\nINSTANCE")
+                .next()
+                .unwrap(),
+            "concertpos-bridge 0.1.0, serving, up 1m 1s\n\nneeds attention:\n  \
+             critical  demo  no-links  -  No link \\u{1b}.\n  \
+             warning   -     exon      -  Slow.\n\npayments: 2 unknown"
+        );
+        assert!(
+            status(r#","attention":[]"#).contains("needs attention: nothing\npayments: the journal cannot be read")
+        );
+        assert!(!status("").contains("attention"), "an earlier bridge");
     }
 }
