@@ -13,6 +13,8 @@ const TOKEN = "a-token-of-the-operator";
 const PATIENCE_MS = 30_000;
 /** What WCAG 2 asks of text at level AA; large text may have less. */
 const LEAST_CONTRAST = 4.5;
+/** Where the person sits: not in the zone of this machine. */
+const ZONE = "Asia/Kathmandu";
 const listen = `127.0.0.1:${20000 + (process.pid % 20000)}`;
 const base = `http://${listen}`;
 const data = mkdtempSync(join(tmpdir(), "dashboard-"));
@@ -110,7 +112,7 @@ const kill = (shard, alive = false) => post(`${control}/shards/${shard}`, { aliv
 
 try {
   await until("the bridge", () => fetch(`${base}/readyz?require=gateway`).then((answer) => answer.ok, () => false), bridge);
-  const page = await browser.newPage({ viewport: { width: 1280, height: 1400 } });
+  const page = await browser.newPage({ viewport: { width: 1280, height: 1400 }, timezoneId: ZONE, locale: "en-GB" });
   const [elsewhere, faults, forbidden] = [[], [], []];
   page.on("request", (request) => { if (new URL(request.url()).host !== listen) elsewhere.push(request.url()); });
   page.on("pageerror", (error) => faults.push(String(error)));
@@ -155,6 +157,8 @@ try {
   await post(`${control}/broadcasts`, { message: script, parameters: { note: "<b>bold</b>" } });
   await page.locator("#broadcast-rows").getByText(script, { exact: true }).waitFor();
   await page.locator("#broadcast-rows").getByText("<b>bold</b>").waitFor();
+  await fetch(`${control}/broadcasts`, { method: "POST", headers: { "Content-Type": "application/json" }, body: '{"message":"offer","parameters":{"Price":9.50}}' });
+  await page.locator("#broadcast-rows").getByText('{"Price":9.50}', { exact: true }).waitFor();
   assert.equal(await page.locator("#broadcast-rows").locator("script, img, b").count(), 0, "a broadcast became markup");
   assert.equal(await page.title(), "ConcertPOS bridge");
   await shown("all-is-well");
@@ -174,7 +178,13 @@ try {
   for (const shard of linked) await kill(shard, true);
   await attention.getByText(`Only ${spare} has links`).waitFor({ state: "detached", timeout: PATIENCE_MS });
 
-  // A payment whose reply is lost waits for a person, who settles it here.
+  // A payment whose reply is lost waits for a person, who settles it here. Its price has changed, and nobody was told.
+  for (const path of ["points-of-sale", "points-of-sale/1/products", "points-of-sale/1/payment-methods"]) {
+    const read = await fetch(`${base}/v1/instances/demo/${path}`, { headers: authorization });
+    assert.equal(read.status, 200, path);
+  }
+  const dearer = await fetch(`${control}/products/1/1`, { method: "PATCH", headers: { "Content-Type": "application/json" }, body: '{"Price": 4.75}' });
+  assert.ok(dearer.ok, await dearer.text());
   const fault = await post(`${control}/faults`, { command: "payitems", times: 1, action: "cut_after_apply" });
   assert.equal(fault.status, 201, await fault.text());
   const sale = { PaymentMethod: 1, Products: [{ ID: 1, Amount: 2 }] };
@@ -189,17 +199,53 @@ try {
   await until("evidence", async () => /Matching transactions[1-9]/.test(await unsettled.textContent()));
   await shown("unsettled");
   await legible("unsettled");
+  const [lost] = (await (await fetch(`${base}/v1/instances/demo/payments?state=unknown`, { headers: authorization })).json()).payments;
+  const spelled = await (await fetch(`${base}/v1/instances/demo/payments/${lost.id}`, { headers: authorization })).text();
+  const local = (at) => new Intl.DateTimeFormat("en-GB", { timeZone: ZONE, year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false }).format(new Date(at));
+  const focused = () => page.evaluate(() => document.activeElement.getAttribute("aria-label") ?? document.activeElement.id);
+  // The dialog is longer than a low window: it opens at its top all the same, and gives focus back.
+  await page.setViewportSize({ width: 1280, height: 420 });
   await unsettled.getByRole("button").click();
   const dialog = page.locator("#settle");
+  await dialog.getByText("Evidence").waitFor();
+  assert.deepEqual(await dialog.evaluate((box) => [box.scrollTop, box.scrollHeight > box.clientHeight]), [0, true]);
+  assert.equal(await focused(), "settle-heading");
+  await page.keyboard.press("Escape");
+  await dialog.waitFor({ state: "hidden" });
+  assert.match(await focused(), /^Settle: 2 × Beer 0.5 l at Bar North/);
+  await page.setViewportSize({ width: 1280, height: 1400 });
+  await unsettled.getByRole("button").click();
+  // Both sides in local time, names and sum of the dispatch, and what differs.
+  const facts = dialog.locator("#settle-facts");
+  for (const fact of [local(lost.dispatched_at), "Bar North (1)", "Cash (1)", "9.00", "till-7-order-12"]) {
+    await facts.getByText(fact, { exact: true }).first().waitFor();
+  }
+  assert.deepEqual(await dialog.locator("#settle-sold tbody td").allTextContents(), ["Beer 0.5 l (1)", "2", "4.50", "9.00"]);
+  const booked = lost.evidence.transactions[0].transaction;
+  const cells = await dialog.locator("#settle-evidence tbody td").allTextContents();
+  assert.deepEqual(cells.slice(0, 5), [String(booked.ID), local(booked.timestamp), "Beer 0.5 l (1)", "2", "9.50"]);
+  assert.match(cells[5], /^money: 9.50 instead of 9.00; \d+\ss after it was sent$/);
+  assert.match(cells[11], /^time: \d+\sd \d+\sh before it was sent$/, "what was there long before is no candidate for a person");
+  const source = dialog.locator("#settle-evidence pre");
+  assert.equal(await source.isVisible(), false, "the JSON is folded away");
+  await shown("settle-folded");
+  await dialog.getByText("As the gateway sent them (JSON)").click();
+  const sent = await source.textContent();
+  assert.ok(sent.split("\n").every((line) => spelled.includes(line)) && sent.includes('"AmountMoney":9.50,'), sent);
   await dialog.getByRole("button", { name: "Settle for good" }).click();
   await dialog.getByText("Choose what you found.").waitFor();
   await dialog.getByText("It was booked.").click();
   await dialog.getByLabel("Reason").fill("The till's receipt says so.");
   await shown("settle");
   await legible("settle");
+  await page.setViewportSize({ width: 360, height: 740 });
+  await shown("settle-phone");
+  assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 360, "the dialog makes the page scroll sideways");
+  await page.setViewportSize({ width: 1280, height: 1400 });
   await dialog.getByRole("button", { name: "Settle for good" }).click();
   await dialog.waitFor({ state: "hidden" });
   await page.locator("#unsettled").waitFor({ state: "hidden" });
+  assert.equal(await focused(), "content", "focus is lost with the last payment to settle");
   const records = await (await fetch(`${base}/v1/instances/demo/payments?state=settled`, { headers: authorization })).json();
   const settled = records.payments.map(({ idempotency_key, settlement }) => [idempotency_key, settlement.outcome, settlement.reason]);
   assert.deepEqual(settled, [["till-7-order-12", "booked", "The till's receipt says so."]]);

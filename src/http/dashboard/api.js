@@ -54,7 +54,7 @@ export function headers(more = {}) {
 }
 
 /** Keeps numbers as text if JavaScript would change their digits (1.10, or twenty digits). */
-function exact(_, value, context) {
+export function exact(_, value, context) {
   return typeof value === "number" && context?.source && String(value) !== context.source ? context.source : value;
 }
 
@@ -63,12 +63,10 @@ export async function problemOf(response) {
   return new Refused(response.status, problem, Number(response.headers.get("Retry-After")) || null);
 }
 
-/** Sends a request and returns the JSON of the answer. */
-export async function ask(path, { method = "GET", body, more } = {}) {
-  let response;
-  let text;
+/** Sends a request and returns the text of the answer, which is JSON. */
+export async function asText(path, { method = "GET", body, more } = {}) {
   try {
-    response = await fetch(address(path), {
+    const response = await fetch(address(path), {
       method,
       headers: headers({ Accept: "application/json", ...(body ? { "Content-Type": "application/json" } : {}), ...more }),
       body: body ? JSON.stringify(body) : undefined,
@@ -78,9 +76,13 @@ export async function ask(path, { method = "GET", body, more } = {}) {
       signal: AbortSignal.timeout(PATIENCE_MS),
     });
     if (!response.ok) throw await problemOf(response);
-    text = await response.text();
+    return await response.text();
   } catch (fault) {
     throw fault instanceof Refused ? fault : new Unreachable();
   }
-  return JSON.parse(text, exact);
+}
+
+/** Sends a request and returns the JSON of the answer. */
+export async function ask(path, options) {
+  return JSON.parse(await asText(path, options), exact);
 }

@@ -36,7 +36,7 @@ impl Asset {
 
 static PAGE: LazyLock<Asset> = LazyLock::new(|| Asset::new("", HTML, include_str!("page.html")));
 
-static PARTS: LazyLock<[Asset; 21]> = LazyLock::new(|| {
+static PARTS: LazyLock<[Asset; 24]> = LazyLock::new(|| {
     [
         Asset::new("page.css", CSS, include_str!("page.css")),
         Asset::new("palette.css", CSS, include_str!("palette.css")),
@@ -57,6 +57,9 @@ static PARTS: LazyLock<[Asset; 21]> = LazyLock::new(|| {
         Asset::new("wall.js", SCRIPT, include_str!("wall.js")),
         Asset::new("payments.js", SCRIPT, include_str!("payments.js")),
         Asset::new("settle.js", SCRIPT, include_str!("settle.js")),
+        Asset::new("settle.css", CSS, include_str!("settle.css")),
+        Asset::new("evidence.js", SCRIPT, include_str!("evidence.js")),
+        Asset::new("exact.js", SCRIPT, include_str!("exact.js")),
         Asset::new("broadcasts.js", SCRIPT, include_str!("broadcasts.js")),
         Asset::new("stream.js", SCRIPT, include_str!("stream.js")),
     ]

@@ -1,6 +1,7 @@
 // Broadcasts of the gateway, as they arrive.
 
 import { byId, el, foreign, say, time } from "./dom.js";
+import { read } from "./exact.js";
 import { follow } from "./stream.js";
 
 const MOST_ROWS = 50;
@@ -17,10 +18,11 @@ function add(at, ...content) {
   while (rows.children.length > MOST_ROWS) rows.lastElementChild.remove();
 }
 
-function words(message, parameters) {
+/** The message, and its parameters as the gateway spelled them. */
+function words(message, parameters, spelled) {
   const content = [foreign(message)];
   if (message === "updatepos") content.push(el("span", { className: "muted" }, " – the catalogue changed; its cached replies are no longer fresh"));
-  if (parameters && Object.keys(parameters).length > 0) content.push(el("code", { className: "foreign" }, JSON.stringify(parameters)));
+  if (parameters && Object.keys(parameters).length > 0) content.push(el("code", { className: "foreign" }, spelled));
   return content;
 }
 
@@ -34,7 +36,7 @@ function onEvent({ event, data }) {
   if (event === "message") {
     heard += 1;
     say(byId("stream-words"), LISTENING);
-    const content = words(entry.message, entry.parameters);
+    const content = words(entry.message, entry.parameters, read(data).members.get("parameters")?.source);
     if (entry.maybe_duplicate) content.push(el("span", { className: "badge-note" }, "perhaps a duplicate"));
     add(entry.received_at, ...content);
   } else if (event === "gap") {

@@ -80,6 +80,24 @@ export function time(at) {
   return today ? clock.format(date) : `${day.format(date)}, ${clock.format(date)}`;
 }
 
+const whole = new Intl.DateTimeFormat([], { year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+
+/** The name of the time zone in which times are shown. */
+export const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+
+/** A local date and time, whole, to be compared with others. */
+export function dateTime(at) {
+  const date = new Date(at);
+  return Number.isNaN(date.valueOf()) ? "–" : whole.format(date);
+}
+
+/** The instant that a text names; none where it has no zone, so that nobody knows which it is. */
+export function instant(text) {
+  if (!/^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}.*(Z|[+-]\d{2}:?\d{2})$/.test(text ?? "")) return null;
+  const date = new Date(text);
+  return Number.isNaN(date.valueOf()) ? null : date;
+}
+
 /** A length of time; a number stays on the line of its unit. */
 export function duration(seconds) {
   if (seconds < 60) return `${Math.round(seconds)}\u00a0s`;

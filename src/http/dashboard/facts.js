@@ -1,17 +1,18 @@
-// The fields of one payment, for lists and for the dialog that settles it.
+// The fields of one payment, for lists.
 
 import { el, foreign, time } from "./dom.js";
 
 /** The products of a sale, as text. */
-export const sale = (payment) => payment.Products?.map((line) => `${line.Amount} × product ${line.ID}`).join(", ") ?? "A sale that cannot be read";
+export const sale = (payment) => payment.Products?.map((line) => `${line.Amount} × ${line.ProductName ?? `product ${line.ID}`}`).join(", ") ?? "A sale that cannot be read";
 
 function factsOf(payment) {
   const evidence = payment.evidence?.transactions?.length ?? 0;
   return [
     ["Sent", time(payment.dispatched_at ?? payment.created_at)],
     ["Sale", sale(payment)],
-    ["Point of sale", payment.POSID],
-    ["Payment method", payment.PaymentMethod ?? "not readable"],
+    ["Point of sale", payment.PointOfSale ? `${payment.PointOfSale} (${payment.POSID})` : payment.POSID],
+    ["Payment method", payment.Payment ?? payment.PaymentMethod ?? "not readable"],
+    ...(payment.sum ? [["Sum", payment.sum]] : []),
     ["Caller", payment.caller],
     ["Key", payment.idempotency_key],
     ...(payment.gateway ? [["Gateway error", payment.gateway.error]] : []),

@@ -32,7 +32,7 @@ function update(item, payment, many, operates) {
   item.payment = payment;
   if (item.dataset.revision === revision) return;
   mark(item, "revision", revision);
-  const heading = `${sale(payment)} at point of sale ${payment.POSID}${many ? `, ${payment.instance}` : ""}`;
+  const heading = `${sale(payment)} at ${payment.PointOfSale ?? `point of sale ${payment.POSID}`}${many ? `, ${payment.instance}` : ""}`;
   say(item.querySelector("h3"), heading);
   item.querySelector("dl").replaceChildren(...facts(payment).filter((_, index) => index !== 1 && index !== 2));
   item.querySelector("button").hidden = !operates;
