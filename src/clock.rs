@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tokio::time::Instant;
+
 /// The `Retry-After` of a refusal where nothing says how long its cause will last.
 pub const RETRY_SHORTLY: Duration = Duration::from_secs(1);
 
@@ -15,6 +17,13 @@ pub fn since_1970() -> Duration {
 #[must_use]
 pub fn unix_ms() -> i64 {
     i64::try_from(since_1970().as_millis()).unwrap_or(i64::MAX)
+}
+
+/// What the wall clock would have shown at an earlier instant, if it had not been changed since.
+#[must_use]
+pub fn unix_ms_at(instant: Instant) -> i64 {
+    let age = Instant::now().saturating_duration_since(instant);
+    unix_ms().saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// Whole milliseconds, rounded down.

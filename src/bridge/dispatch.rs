@@ -14,6 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, timeout_at};
 use tracing::instrument::Instrumented;
 
+use super::access::Access;
 use super::error::Error;
 use super::fair_acquire::FairAcquire;
 use crate::budget::{Ask, Class, Denied, Ledger, Permit};
@@ -36,6 +37,8 @@ pub(super) struct Dispatch {
     pub(super) ledger: Ledger,
     /// The key that goes into every command; replaced while commands are under way.
     pub(super) api_key: ArcSwap<SecretString>,
+    /// What the gateway does not accept.
+    pub(super) access: Access,
     /// How often that key was replaced.
     pub(super) replaced: AtomicU64,
     /// How long a read waits for points.
@@ -75,6 +78,7 @@ impl Dispatch {
         if self.api_key.load().expose_secret() != api_key.expose_secret() {
             self.api_key.store(Arc::new(api_key.clone()));
             self.replaced.fetch_add(1, Ordering::AcqRel);
+            self.access.key_replaced();
         }
     }
 
@@ -210,12 +214,16 @@ impl Dispatch {
                 self.heed(command, error);
                 permit.answered();
             }
-            Ok(_) => permit.answered(),
+            Ok(reply) => {
+                self.access.replied(&command.name, reply, Instant::now());
+                permit.answered();
+            }
             Err(Failure::Unknown(_)) => permit.ended(),
         }
     }
 
     fn heed(&self, command: &Command, error: &GatewayError) {
+        self.access.refused(&command.name, error, Instant::now());
         let instance = self.pool.instance();
         match error.meaning() {
             Meaning::RateLimit { retry_after, .. } => {

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
+use super::access::Access;
 use super::dispatch::{Dispatch, Once, Unfinished};
 use super::error::Error;
 use super::fair_acquire::{FairAcquire, Requester};
@@ -24,12 +25,13 @@ use super::freshness::CacheDirectives;
 use super::metrics::Metrics;
 use super::pay::{Paid, Payments, Shown};
 use super::read::{Ask, Reader, Served};
+use super::sales::Sales;
 use super::status::{InstanceMetrics, InstanceStatus};
 use crate::broadcasts::relay::Relay;
 use crate::broadcasts::{self, Broadcasts, Epoch, SubscriberLimit};
 use crate::budget::{Class, Ledger, Quota, WindowStatus};
 use crate::cache::{Cache, Key as CopyKey, PasswordKey, PlainKey};
-use crate::clock::RETRY_SHORTLY;
+use crate::clock::{RETRY_SHORTLY, unix_ms_at};
 use crate::gateway::{self, Cause, Dialer, Pool, Priority, Runtimes};
 use crate::journal::{Journal, Key, Record, RecordId, Sale, Verdict};
 use crate::protocol::{Body, Command, Parameters, Spec, command};
@@ -95,6 +97,7 @@ pub struct Instance {
     /// The key at the gateway has changed.
     key_replaced: Notify,
     metrics: Metrics,
+    sales: Arc<Sales>,
     pay_max_wait: Duration,
     broadcasts: Broadcasts,
     /// Work that must outlive its caller runs here.
@@ -157,7 +160,15 @@ impl Instance {
         let (commands, passwords) = (TaskTracker::new(), PasswordKey::derived(&api_key));
         let slug = Arc::from(pool.slug());
         let (api_key, replaced) = (ArcSwap::from_pointee(api_key), AtomicU64::new(0));
-        let dispatch = Arc::new(Dispatch { pool, ledger, api_key, replaced, max_wait, shutdown: shutdown.clone() });
+        let dispatch = Arc::new(Dispatch {
+            pool,
+            ledger,
+            api_key,
+            access: Access::default(),
+            replaced,
+            max_wait,
+            shutdown: shutdown.clone(),
+        });
         let reader = Arc::new(Reader::new(Arc::clone(&dispatch), Arc::clone(&cache), commands.clone()));
         let of_cache = (Arc::clone(&cache), passwords.clone());
         let payments = Payments::new(Arc::clone(&dispatch), journal.clone(), of_cache, Arc::clone(&name));
@@ -171,6 +182,7 @@ impl Instance {
             passwords,
             key_replaced: Notify::new(),
             metrics: Metrics::default(),
+            sales: Arc::default(),
             pay_max_wait,
             broadcasts,
             runtime: Handle::current(),
@@ -323,6 +335,13 @@ impl Instance {
         let waited_for = self.commands.token();
         let may_begin = self.dispatch.begin();
         let work = Arc::clone(&self.payments).pay(key, sale, command, may_begin, (write_by, Arc::clone(&shown)));
+        // Counted as it ended, whether or not its caller is still there.
+        let sales = Arc::clone(&self.sales);
+        let work = async move {
+            let outcome = work.await;
+            sales.ended(&outcome, Instant::now());
+            outcome
+        };
         let task = self.commands.spawn_on(work.in_current_span(), &self.runtime);
         drop(waited_for);
         match (timeout_at(deadline, task).await, shown.get()) {
@@ -375,6 +394,12 @@ impl Instance {
         self.dispatch.pool.is_connected()
     }
 
+    /// Whether the gateway refuses its key or its licence.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        self.dispatch.access.is_denied()
+    }
+
     /// The shards that are taken out by hand.
     #[must_use]
     pub fn cordoned(&self) -> BTreeSet<String> {
@@ -389,13 +414,18 @@ impl Instance {
 
     #[must_use]
     pub fn status(&self) -> InstanceStatus {
-        let pool = self.dispatch.pool.status();
+        let (pool, now) = (self.dispatch.pool.status(), Instant::now());
         InstanceStatus {
             instance: self.name.to_string(),
             waiting: pool.waiting,
             shards: pool.shards,
             budgets: self.dispatch.ledger.status(),
             contradictions: self.payments.contradictions(),
+            unlinked_since_ms: pool.unlinked_since.map(unix_ms_at),
+            denied: self.dispatch.access.denied(),
+            sales: self.sales.last_minute(now),
+            asks: self.dispatch.ledger.metrics().last_minute(now),
+            exchanges: self.dispatch.pool.metrics().last_minute(now),
             in_use: self.dispatch.pool.metrics().is_in_use(),
         }
     }
@@ -407,6 +437,7 @@ impl Instance {
             gateway: self.dispatch.pool.metrics(),
             budget: self.dispatch.ledger.metrics(),
             reads: &self.metrics,
+            sales: &self.sales,
             contradictions: self.payments.contradictions(),
         }
     }
@@ -421,16 +452,21 @@ impl Instance {
             let spec = &command::GETLICENSE;
             let parameters = Parameters::default();
             let served = self.read(spec, parameters, OWN_TURN, directives, deadline).await;
-            let pause = match served.map(|served| served.status.ttl_s) {
+            let is_denied = self.dispatch.access.is_denied();
+            let fresh_for = match served.map(|served| served.status.ttl_s) {
                 // A fetch has no `ttl` of its own: it is as fresh as its rule says.
                 Ok(None) => rule.fresh,
                 Ok(Some(ttl_s)) => Duration::from_secs(u64::try_from(ttl_s).unwrap_or_default()),
                 Err(_) => Duration::ZERO,
             };
+            // What was refused may have been mended at the gateway.
+            let pause = if is_denied { LICENSE_RETRY } else { fresh_for.max(LICENSE_RETRY) };
+            // A copy would not tell whether the gateway takes the key.
+            let anew = CacheDirectives { no_cache: true, ..CacheDirectives::default() };
             tokio::select! {
-                () = sleep(pause.max(LICENSE_RETRY)) => directives = CacheDirectives::default(),
-                // A copy would not tell whether the gateway takes the key.
-                () = self.key_replaced.notified() => directives = CacheDirectives { no_cache: true, ..CacheDirectives::default() },
+                () = sleep(pause) => directives = if is_denied { anew } else { CacheDirectives::default() },
+                () = self.key_replaced.notified() => directives = anew,
+                () = self.dispatch.access.refused.notified() => directives = anew,
             }
         }
     }

@@ -1,6 +1,8 @@
 //! What the bridge does, free of HTTP and of sockets: [`Instance`] answers the use cases of one instance, [`Bridge`] is all of
 //! them.
 
+pub mod access;
+pub mod attention;
 mod dispatch;
 pub mod error;
 mod fair_acquire;
@@ -12,8 +14,10 @@ mod pay;
 pub mod read;
 mod reconciliation;
 mod sale_details;
+pub mod sales;
 pub mod status;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
@@ -28,11 +32,12 @@ pub use instance::{Context, Instance, Settings};
 pub use instance_map::InstanceMap;
 pub use pay::Paid;
 pub use read::{Served, Status};
-use status::CacheStatus;
 pub use status::{BridgeStatus, PaymentCounts};
+use status::{CacheStatus, DiskStatus};
 
 use crate::cache::Cache;
-use crate::journal::{Filter, Journal, Listed, Page, Record, RecordId, RecordState, State, Verdict};
+use crate::clock::{unix_ms_at, whole_ms};
+use crate::journal::{Condition, Filter, Journal, Listed, Page, Record, RecordId, Verdict};
 use crate::shutdown::Shutdown;
 
 /// All instances that are served. Cheap to clone.
@@ -116,6 +121,12 @@ impl Bridge {
         !instances.is_empty() && instances.iter().all(|instance| instance.is_connected())
     }
 
+    /// Whether the gateway refuses the key or the licence of an instance.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        self.instances().iter().any(|instance| instance.is_denied())
+    }
+
     #[must_use]
     pub fn shutdown(&self) -> &Shutdown {
         &self.shared.shutdown
@@ -158,6 +169,14 @@ impl Bridge {
         let whole = served.iter().all(|instance| wanted(instance.name()));
         let instances = served.iter().filter(|instance| wanted(instance.name()));
         let (copies, bytes) = self.shared.cache.size();
+        let payments = self.payments_by_instance().await;
+        let mut all = PaymentCounts::default();
+        for (state, count) in payments.iter().flat_map(BTreeMap::values).flat_map(PaymentCounts::by_state) {
+            all.add(state, count);
+        }
+        let has_payments = payments.is_some();
+        let mut payments_by_instance = payments.unwrap_or_default();
+        payments_by_instance.retain(|instance, _| whole || wanted(instance));
         BridgeStatus {
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: self.shared.started.elapsed().as_secs(),
@@ -165,25 +184,42 @@ impl Bridge {
             whole,
             instances: instances.map(|instance| instance.status()).collect(),
             cache: whole.then_some(CacheStatus { copies, bytes }),
-            payments: if whole { self.payment_counts().await } else { None },
+            payments: (whole && has_payments).then_some(all),
+            payments_by_instance,
             // The instances share their places.
+            disk: Some(self.disk()),
+            callers: None,
             subscribers: whole.then(|| served.iter().next().map_or(0, |one| one.broadcasts().listeners() as u64)),
         }
     }
 
-    /// How many payments are in each state; `None` while the journal cannot tell.
-    pub async fn payment_counts(&self) -> Option<PaymentCounts> {
-        let counts = self.shared.journal.counts().await.ok()?;
-        let listed = |state| counts.get(&state).copied().unwrap_or_default();
-        let of = |state: State| listed(state.into());
-        Some(PaymentCounts {
-            reserved: of(State::Reserved),
-            dispatching: of(State::Dispatching),
-            booked: of(State::Booked),
-            released: of(State::Released),
-            unknown: of(State::Unknown),
-            settled: of(State::Settled),
-            unreadable: listed(RecordState::Unreadable),
-        })
+    /// How the disks and the clock are doing.
+    fn disk(&self) -> DiskStatus {
+        let Shared { journal, cache, .. } = &*self.shared;
+        let Condition { unwritable, slow, is_damaged, free_bytes, clock_step_ms } = journal.condition();
+        let (journal_since, journal_fault) = unwritable.unzip();
+        let (copies_since, copies_fault) = cache.store_fault().unzip();
+        let (clock_step_at, clock_step_ms) = clock_step_ms.unzip();
+        DiskStatus {
+            journal_available: journal.is_available(),
+            journal_damaged: is_damaged,
+            journal_fault,
+            journal_fault_since_ms: journal_since.map(unix_ms_at),
+            slow_commit_ms: slow.map(whole_ms),
+            free_bytes,
+            copies_fault,
+            copies_fault_since_ms: copies_since.map(unix_ms_at),
+            clock_step_ms,
+            clock_step_at_ms: clock_step_at.map(unix_ms_at),
+        }
+    }
+
+    /// Payments by state of each instance that has any; `None` while the journal cannot tell.
+    async fn payments_by_instance(&self) -> Option<BTreeMap<String, PaymentCounts>> {
+        let mut counts: BTreeMap<String, PaymentCounts> = BTreeMap::new();
+        for ((instance, state), count) in self.shared.journal.counts_by_instance().await.ok()? {
+            counts.entry(instance).or_default().add(state, count);
+        }
+        Some(counts)
     }
 }

@@ -1,7 +1,13 @@
 //! The bridge as its operator sees it: every instance's shards, links and budget, and what they share.
 
+use std::collections::BTreeMap;
+
+use super::access::AccessDenied;
 use super::metrics::Metrics;
+use super::sales::{RecentSales, Sales};
+use crate::budget::metrics::RecentAsks;
 use crate::budget::{self, WindowStatus};
+use crate::gateway::metrics::RecentExchanges;
 use crate::gateway::{self, ShardStatus};
 use crate::journal::{RecordState, State};
 
@@ -23,8 +29,46 @@ pub struct BridgeStatus {
     pub cache: Option<CacheStatus>,
     /// Payments by state, of all instances together; absent while the journal cannot be read.
     pub payments: Option<PaymentCounts>,
+    /// Payments by state of each instance that has any and that the token may use, be it served or not.
+    pub payments_by_instance: BTreeMap<String, PaymentCounts>,
+    /// The disks, and the wall clock.
+    pub disk: Option<DiskStatus>,
+    /// Callers that were refused; known to the room above.
+    pub callers: Option<CallerStatus>,
     /// Event streams that are open.
     pub subscribers: Option<u64>,
+}
+
+/// What the bridge writes to, and what time it has.
+#[derive(Debug, Clone, Default)]
+pub struct DiskStatus {
+    /// Whether payments can be recorded.
+    pub journal_available: bool,
+    pub journal_damaged: bool,
+    /// Why the journal cannot be written.
+    pub journal_fault: Option<String>,
+    pub journal_fault_since_ms: Option<i64>,
+    /// The slowest commit of the last minute or under way, where one is slow.
+    pub slow_commit_ms: Option<u64>,
+    /// What is left on the disk of the journal.
+    pub free_bytes: Option<u64>,
+    /// Why copies cannot be kept on disk.
+    pub copies_fault: Option<String>,
+    pub copies_fault_since_ms: Option<i64>,
+    /// By how much the wall clock was changed within the last hour.
+    pub clock_step_ms: Option<i64>,
+    pub clock_step_at_ms: Option<i64>,
+}
+
+/// Callers that were refused within the last minute.
+#[derive(Debug, Clone, Default)]
+pub struct CallerStatus {
+    /// Connections that were not taken.
+    pub turned_away: u64,
+    /// Attempts to authenticate from addresses that are blocked.
+    pub blocked_attempts: u64,
+    /// By caller, requests beyond its own limits.
+    pub limited: Vec<(String, u64)>,
 }
 
 /// One instance.
@@ -41,6 +85,16 @@ pub struct InstanceStatus {
     /// Words of the gateway since the start that did not agree with the record of their payment. Each is in
     /// `contradictions` of that payment.
     pub contradictions: u64,
+    /// Since when it has no link in service, in milliseconds since 1970.
+    pub unlinked_since_ms: Option<i64>,
+    /// What the gateway does not accept of it.
+    pub denied: Option<AccessDenied>,
+    /// Its sales within the last minute.
+    pub sales: RecentSales,
+    /// How its commands asked for points within the last minute.
+    pub asks: RecentAsks,
+    /// Its commands to the gateway within the last minute.
+    pub exchanges: RecentExchanges,
     /// Whether anything was asked of the gateway for it since the start, but the licence.
     pub in_use: bool,
 }
@@ -74,6 +128,20 @@ pub struct PaymentCounts {
 }
 
 impl PaymentCounts {
+    /// Counts so many more payments of this state.
+    pub(super) fn add(&mut self, state: RecordState, count: u64) {
+        let counted = match state {
+            RecordState::Payment(State::Reserved) => &mut self.reserved,
+            RecordState::Payment(State::Dispatching) => &mut self.dispatching,
+            RecordState::Payment(State::Booked) => &mut self.booked,
+            RecordState::Payment(State::Released) => &mut self.released,
+            RecordState::Payment(State::Unknown) => &mut self.unknown,
+            RecordState::Payment(State::Settled) => &mut self.settled,
+            RecordState::Unreadable => &mut self.unreadable,
+        };
+        *counted = counted.saturating_add(count);
+    }
+
     /// Each state with its count.
     #[must_use]
     pub fn by_state(&self) -> [(RecordState, u64); 7] {
@@ -95,6 +163,7 @@ pub struct InstanceMetrics<'a> {
     pub gateway: &'a gateway::metrics::Metrics,
     pub budget: &'a budget::metrics::Metrics,
     pub reads: &'a Metrics,
+    pub sales: &'a Sales,
     /// Words of the gateway that did not agree with the record of their payment.
     pub contradictions: u64,
 }

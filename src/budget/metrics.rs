@@ -6,14 +6,19 @@ use std::time::Duration;
 
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::Counter;
+use tokio::time::Instant;
 
 use super::queue::Class;
 use super::status::WindowStatus;
 use crate::protocol::command;
 use crate::telemetry::metrics::{Families, Histogram};
+use crate::telemetry::recent::Recent;
 
 /// The label of commands that are not in the configuration.
 const OTHER: &str = "other";
+
+/// A customer notices that.
+const LONG_WAIT: Duration = Duration::from_secs(1);
 
 /// The asks of one class.
 #[derive(Debug, Default)]
@@ -30,6 +35,18 @@ pub struct Metrics {
     refresh: Asks,
     /// How often the gateway's `ratelimit` closed a window.
     pub(super) closed: Counter,
+    /// Denied: payments, callers' other commands. Waited for long: payments.
+    recent: Recent<3>,
+}
+
+/// How points were asked for within the last minute.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RecentAsks {
+    pub payments_denied: u64,
+    /// Callers' asks other than payments.
+    pub callers_denied: u64,
+    /// Payments that waited for a second or more.
+    pub payments_waited: u64,
 }
 
 impl Metrics {
@@ -40,9 +57,21 @@ impl Metrics {
             Class::Refresh { .. } => &self.refresh,
         };
         asks.durations.get_or_init(Box::default).record(took);
+        let payment = class == Class::Payment;
+        let refresh = matches!(class, Class::Refresh { .. });
+        let told = [payment && denied, !payment && !refresh && denied, payment && took >= LONG_WAIT];
+        if told.contains(&true) {
+            self.recent.note(Instant::now(), told);
+        }
         if denied {
             asks.denied.inc();
         }
+    }
+
+    #[must_use]
+    pub fn last_minute(&self, now: Instant) -> RecentAsks {
+        let [payments_denied, callers_denied, payments_waited] = self.recent.last_minute(now);
+        RecentAsks { payments_denied, callers_denied, payments_waited }
     }
 
     fn classes(&self) -> [(&'static str, &Asks); 3] {

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::key::Key;
 
@@ -13,11 +14,13 @@ pub(super) struct Changes {
     wanted: bool,
     keys: Mutex<HashSet<Key>>,
     pub(super) noted: Notify,
+    /// Since when files cannot be written, and why.
+    failing: Mutex<Option<(Instant, String)>>,
 }
 
 impl Changes {
     pub(super) fn new(wanted: bool) -> Self {
-        Self { wanted, keys: Mutex::default(), noted: Notify::new() }
+        Self { wanted, keys: Mutex::default(), noted: Notify::new(), failing: Mutex::default() }
     }
 
     /// Notes that the copy of `key` came, changed or went. There are no more of them than there are copies.
@@ -26,6 +29,18 @@ impl Changes {
             self.keys.lock().insert(key.clone());
             self.noted.notify_one();
         }
+    }
+
+    /// How the last writing ended. Returns whether it is the first that failed.
+    pub(super) fn written(&self, fault: Option<String>) -> bool {
+        let mut failing = self.failing.lock();
+        let since = failing.take().map(|(since, _)| since);
+        *failing = fault.map(|fault| (since.unwrap_or_else(Instant::now), fault));
+        since.is_none() && failing.is_some()
+    }
+
+    pub(super) fn failing(&self) -> Option<(Instant, String)> {
+        self.failing.lock().clone()
     }
 
     pub(super) fn take(&self) -> HashSet<Key> {

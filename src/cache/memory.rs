@@ -224,6 +224,12 @@ impl Cache {
         whole_ms(instant.saturating_duration_since(self.made))
     }
 
+    /// Since when copies cannot be written to disk, and why.
+    #[must_use]
+    pub fn store_fault(&self) -> Option<(Instant, String)> {
+        self.changes.failing()
+    }
+
     /// How many copies there are and how many bytes they take, roughly.
     #[must_use]
     pub fn size(&self) -> (u64, u64) {

@@ -125,7 +125,7 @@ impl Store {
     /// Writes what changes in `cache` until `stop`, and the last of it then.
     pub async fn keep(self, cache: Arc<Cache>, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
-        let (store, mut failing) = (Arc::new(self), false);
+        let store = Arc::new(self);
         loop {
             let stopped = tokio::select! {
                 () = &mut stop => true,
@@ -133,13 +133,9 @@ impl Store {
             };
             let (writer, copies) = (Arc::clone(&store), Arc::clone(&cache));
             let written = tokio::task::spawn_blocking(move || writer.write(&copies)).await;
-            match written.map_err(io::Error::other).flatten() {
-                Ok(()) => failing = false,
-                Err(fault) if !failing => {
-                    tracing::warn!(folder = %store.folder.display(), %fault, "copies cannot be kept on disk");
-                    failing = true;
-                }
-                Err(_) => {}
+            let fault = written.map_err(io::Error::other).flatten().err().map(|fault| fault.to_string());
+            if cache.changes.written(fault.clone()) {
+                tracing::warn!(folder = %store.folder.display(), fault, "copies cannot be kept on disk");
             }
             if stopped {
                 return;

@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::config::Config;
 use super::dialer::Dialer;
-use super::error::{DialError, Ended};
+use super::error::{DialError, Ended, Fault, FaultKind};
 use super::events::EventSink;
 use super::metrics::Metrics;
 use super::reach::ReachAttempt;
@@ -104,8 +104,9 @@ impl PoolContext {
                 connections.lost.inc();
             }
             shard.health.lost(now, proved, fastrand::f64());
-            shard.last_fault = Some(why.clone());
+            shard.last_fault = Some(Fault { words: why.clone(), kind: FaultKind::Other, at: now });
         }
+        state.note_links(now);
         state.fail_waiting_without_prospect(now);
         // With this link gone, a waiting read may get one that was reserved for payments.
         state.serve_waiting(now);
@@ -131,6 +132,7 @@ impl PoolContext {
                     tracing::info!(instance = self.instance, shard = name, "shard can be reached again");
                 }
                 shard.health.dial_succeeded();
+                shard.last_fault = None;
                 shard.health.measured(round_trip);
                 state.look_at(self.dialer.reach());
                 Some(socket)
@@ -147,9 +149,10 @@ impl PoolContext {
                     let failures = shard.failures();
                     tracing::debug!(instance = self.instance, shard = name, %why, failures, "shard still out of reach");
                 }
-                shard.last_fault = Some(why.to_string());
+                let fault = Fault { words: why.to_string(), kind: why.kind(), at: now };
+                shard.last_fault = Some(fault.clone());
                 if why.is_of_shard() {
-                    reaching.failed(now, fastrand::f64(), why.to_string(), why == DialError::Timeout);
+                    reaching.failed(now, fastrand::f64(), fault, why == DialError::Timeout);
                 } else {
                     // The shard answered; what it said is about this instance.
                     shard.health.dial_failed(now, reaching.begun(), fastrand::f64(), false);
@@ -171,6 +174,7 @@ impl PoolContext {
             return None;
         }
         state.links.insert(id, entry);
+        state.note_links(Instant::now());
         Some(id)
     }
 }

@@ -63,8 +63,14 @@ async fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         // The attempt may have been given up.
         let _ = answer.send((host.as_str(), port).to_socket_addrs().map(Iterator::collect));
     })?;
-    resolved.await.unwrap_or_else(|_| Err(io::Error::other("the resolver gave no answer")))
+    let addresses = resolved.await.unwrap_or_else(|_| Err(io::Error::other("the resolver gave no answer")));
+    addresses.map_err(|why| io::Error::other(Unresolved(why)))
 }
+
+/// The system found no address of a name.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(super) struct Unresolved(io::Error);
 
 /// Connects to the first of `addresses` that answers. They are tried in order, IPv6 and IPv4 in turns, each next one as
 /// soon as those before it have failed or 250 ms have passed (RFC 8305), so that one dead address does not make a name

@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::protocol::{Body, GatewayError};
 
@@ -109,6 +110,12 @@ pub enum DialError {
     /// The URL that the template gives is none.
     #[error("bad URL: {0}")]
     Url(String),
+    /// Its host has no address that the system could find.
+    #[error("{0}")]
+    Name(String),
+    /// The certificate that it shows is not accepted.
+    #[error("{0}")]
+    Certificate(String),
     /// TCP, TLS or the WebSocket upgrade failed.
     #[error("{0}")]
     Connect(String),
@@ -129,8 +136,34 @@ pub enum DialError {
 impl DialError {
     /// Whether it concerns every instance that would connect to the shard.
     pub(super) fn is_of_shard(&self) -> bool {
-        matches!(self, Self::Connect(_) | Self::Timeout)
+        matches!(self, Self::Name(_) | Self::Certificate(_) | Self::Connect(_) | Self::Timeout)
     }
+
+    pub(super) fn kind(&self) -> FaultKind {
+        match self {
+            Self::Name(_) => FaultKind::Name,
+            Self::Certificate(_) => FaultKind::Certificate,
+            _ => FaultKind::Other,
+        }
+    }
+}
+
+/// What kind of fault keeps a shard from being used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FaultKind {
+    /// The name of its host.
+    Name,
+    /// Its certificate.
+    Certificate,
+    Other,
+}
+
+/// Why the last connection to a shard failed or ended. It is over once one is opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    pub words: String,
+    pub kind: FaultKind,
+    pub at: Instant,
 }
 
 /// Why a link is over.

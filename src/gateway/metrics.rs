@@ -11,14 +11,19 @@ use std::time::Duration;
 
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::Counter;
+use tokio::time::Instant;
 
 use super::error::{Cause, Failure};
 use super::state::ShardStatus;
 use crate::protocol::{Body, Meaning, command};
 use crate::telemetry::metrics::{Families, Histogram};
+use crate::telemetry::recent::Recent;
 
 /// The label of commands that are not in the table.
 const OTHER: &str = "other";
+
+/// A reply that takes as long is slow: a healthy gateway answers within some milliseconds.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// How an exchange ended that was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +90,18 @@ pub struct Metrics {
     shards: Vec<Connections>,
     /// Each broadcast on every connection.
     pub(super) broadcast_frames: Counter,
+    /// All exchanges, those that took long or got no reply, and of these those without a reply.
+    recent: Recent<3>,
+}
+
+/// The exchanges of the last minute.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RecentExchanges {
+    pub ended: u64,
+    /// Took a second or more, or got no reply.
+    pub slow: u64,
+    /// Got no reply.
+    pub unanswered: u64,
 }
 
 impl Metrics {
@@ -99,7 +116,14 @@ impl Metrics {
             exchanges: [const { OnceLock::new() }; command::TABLE.len() + 1],
             shards: shards.iter().map(connections).collect(),
             broadcast_frames: Counter::default(),
+            recent: Recent::default(),
         }
+    }
+
+    #[must_use]
+    pub fn last_minute(&self, now: Instant) -> RecentExchanges {
+        let [ended, slow, unanswered] = self.recent.last_minute(now);
+        RecentExchanges { ended, slow, unanswered }
     }
 
     pub(super) fn exchange_ended(&self, command: &str, outcome: ExchangeOutcome, took: Duration) {
@@ -110,6 +134,8 @@ impl Metrics {
             counter.inc();
         }
         exchanges.durations.record(took);
+        let unanswered = matches!(outcome, ExchangeOutcome::TimedOut | ExchangeOutcome::Lost);
+        self.recent.note(Instant::now(), [true, unanswered || took >= SLOW, unanswered]);
     }
 
     pub(super) fn connections(&self, shard: usize) -> Option<&Connections> {

@@ -29,7 +29,9 @@ mod tls;
 pub use attempt::{ask_once, dial_once};
 pub use config::Config;
 pub use dialer::{Dial, Dialer};
-pub use error::{Cause, Ending, Failure, LateFrames, Lost, NotSent, Refusal};
+#[cfg(test)]
+pub use error::Fault;
+pub use error::{Cause, Ending, Failure, FaultKind, LateFrames, Lost, NotSent, Refusal};
 pub use events::{EventSink, LinkEvent};
 pub use pool::{Lease, Pool, Reply};
 pub use runtimes::Runtimes;

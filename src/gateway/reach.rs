@@ -13,6 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::error::Fault;
 use super::shard::Health;
 
 /// The health of all shards. Cheap to clone; all clones share one table.
@@ -33,7 +34,7 @@ struct ReachTable {
 pub(super) struct SharedHealth {
     pub(super) health: Health,
     /// Why it cannot be reached.
-    pub(super) fault: Option<String>,
+    pub(super) fault: Option<Fault>,
     /// Whether an instance is trying it; no other may meanwhile.
     pub(super) on_trial: bool,
 }
@@ -94,7 +95,7 @@ impl ReachAttempt {
     }
 
     /// The shard was not reached, for this reason; see [`Health::dial_failed`].
-    pub(super) fn failed(self, now: Instant, jitter: f64, fault: String, hung: bool) {
+    pub(super) fn failed(self, now: Instant, jitter: f64, fault: Fault, hung: bool) {
         let mut shards = self.reach.shards();
         let known = shards.entry(self.shard.clone()).or_default();
         known.health.dial_failed(now, self.begun, jitter, hung);
@@ -124,6 +125,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::super::dialer::Stream;
+    use super::super::error::FaultKind;
     use super::super::{Config, Dial, Dialer, EventSink, Pool, Runtimes, client_config};
     use super::*;
     use concertpos_simulator::{self as simulator, Simulator};
@@ -239,16 +241,20 @@ mod tests {
         assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
     }
 
+    fn fault(at: Instant) -> Fault {
+        Fault { words: "refused".to_owned(), kind: FaultKind::Other, at }
+    }
+
     #[test]
     fn a_bad_shard_is_tried_by_one_at_a_time_and_the_first_success_opens_it_to_all() {
         let (reach, now) = (Reach::default(), Instant::now());
         let mut changes = reach.changes();
         let (one, other) = (reach.begin(SHARD, now).unwrap(), reach.begin(SHARD, now).unwrap());
-        one.failed(now, 1.0, "refused".into(), false);
+        one.failed(now, 1.0, fault(now), false);
         let shared = reach.of(SHARD);
-        assert_eq!((shared.health.failures(), shared.fault.as_deref()), (1, Some("refused")));
+        assert_eq!((shared.health.failures(), shared.fault), (1, Some(fault(now))));
         assert!(reach.begin(SHARD, now).is_none(), "its pause is not over");
-        other.failed(now, 1.0, "refused".into(), false);
+        other.failed(now, 1.0, fault(now), false);
         assert_eq!(reach.of(SHARD).health.failures(), 1, "two that were under way together are one failure");
         let later = now + Duration::from_secs(1);
         let trial = reach.begin(SHARD, later).unwrap();
@@ -266,7 +272,7 @@ mod tests {
     fn a_trial_that_is_given_up_lets_the_next_one_try() {
         let (reach, now) = (Reach::default(), Instant::now());
         let changes = reach.changes();
-        reach.begin(SHARD, now).unwrap().failed(now, 0.0, "refused".into(), false);
+        reach.begin(SHARD, now).unwrap().failed(now, 0.0, fault(now), false);
         let later = now + Duration::from_secs(1);
         drop(reach.begin(SHARD, later).unwrap());
         assert!(changes.has_changed().unwrap());

@@ -1,5 +1,6 @@
 //! One WebSocket connection to the gateway. The only file of the bridge that names tungstenite.
 
+use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, WebSocketCon
 use tokio_tungstenite::tungstenite::{Error as WsError, Utf8Bytes};
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
-use super::dialer::{Dialer, Stream};
+use super::dialer::{Dialer, Stream, Unresolved};
 use super::error::DialError;
 
 /// The largest message accepted. All transactions of a season's busiest point of sale are some tens of megabytes.
@@ -59,7 +60,7 @@ impl Socket {
         };
         // A literal IPv6 address stands in brackets in a URL and without them in a socket address.
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        let stream = dialer.dial(host, port).await.map_err(|error| DialError::Connect(error.to_string()))?;
+        let stream = dialer.dial(host, port).await.map_err(|error| unreached(&error))?;
         let limits = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .max_message_size(Some(MAX_MESSAGE))
@@ -74,6 +75,7 @@ impl Socket {
                 {
                     DialError::Status(answer.status().as_u16())
                 }
+                WsError::Io(error) => unreached(&error),
                 other => DialError::Connect(other.to_string()),
             })
     }
@@ -115,6 +117,19 @@ impl Socket {
         let frame = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::from_static("") };
         // Whether the frame arrives changes nothing: the connection is over either way.
         let _ = timeout(limit, self.stream.close(Some(frame))).await;
+    }
+}
+
+/// Why no connection came about.
+fn unreached(error: &io::Error) -> DialError {
+    let (words, source) = (error.to_string(), error.get_ref());
+    let is_certificate = |source: &rustls::Error| {
+        matches!(source, rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented)
+    };
+    match source {
+        Some(source) if source.is::<Unresolved>() => DialError::Name(words),
+        Some(source) if source.downcast_ref().is_some_and(is_certificate) => DialError::Certificate(words),
+        _ => DialError::Connect(words),
     }
 }
 

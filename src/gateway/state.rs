@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::error::{Failure, NotSent};
+use super::error::{Failure, Fault, NotSent};
 use super::exchange::Expect;
 use super::plan::{ShardView, View};
 use super::reach::{Reach, SharedHealth};
@@ -100,7 +100,7 @@ pub(super) struct Shard {
     pub(super) shared_health: SharedHealth,
     pub(super) dialling: usize,
     pub(super) cordoned: bool,
-    pub(super) last_fault: Option<String>,
+    pub(super) last_fault: Option<Fault>,
 }
 
 impl Shard {
@@ -197,6 +197,7 @@ pub(super) struct State {
     pub(super) shards: Vec<Shard>,
     pub(super) waiting: BTreeMap<Ticket, Waiter>,
     pub(super) draining: bool,
+    unlinked_since: Option<Instant>,
     max_links: usize,
     next_id: u64,
 }
@@ -218,9 +219,16 @@ impl State {
             shards: shards.into_iter().map(shard).collect(),
             waiting: BTreeMap::new(),
             draining: false,
+            unlinked_since: Some(Instant::now()),
             max_links,
             next_id: 0,
         }
+    }
+
+    /// Takes note of whether a link is in service. To be called wherever one may have begun to be, or ceased.
+    pub(super) fn note_links(&mut self, now: Instant) {
+        let linked = self.links.values().any(|entry| !matches!(entry.phase, Phase::SetAside(_)));
+        self.unlinked_since = if linked { None } else { self.unlinked_since.or(Some(now)) };
     }
 
     /// Takes note of what all instances know of the shards.
@@ -465,6 +473,7 @@ impl State {
             entry.phase = Phase::SetAside(now);
             entry.is_unknown = is_unknown;
         }
+        self.note_links(now);
         let rank = |(id, entry): (&LinkId, &Entry)| match entry.phase {
             Phase::SetAside(since) => Some((entry.is_unknown, since, *id)),
             _ => None,
@@ -538,7 +547,7 @@ impl State {
                 .map(|(id, e)| status(*id, e, now))
                 .collect(),
         });
-        PoolStatus { waiting: self.waiting.len(), shards: shards.collect() }
+        PoolStatus { waiting: self.waiting.len(), unlinked_since: self.unlinked_since, shards: shards.collect() }
     }
 }
 
@@ -559,6 +568,8 @@ fn status(link: LinkId, entry: &Entry, now: Instant) -> LinkStatus {
 pub struct PoolStatus {
     /// Commands waiting for a link.
     pub waiting: usize,
+    /// Since when no link is in service.
+    pub unlinked_since: Option<Instant>,
     /// Each shard with its links.
     pub shards: Vec<ShardStatus>,
 }
@@ -576,8 +587,8 @@ pub struct ShardStatus {
     pub failures: u32,
     /// Smoothed round trip in microseconds.
     pub round_trip_us: Option<u64>,
-    /// Why the last connection failed or ended.
-    pub last_fault: Option<String>,
+    /// Why the last connection failed or ended; none once another was opened.
+    pub last_fault: Option<Fault>,
     pub links: Vec<LinkStatus>,
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use actix_web::HttpRequest;
 use actix_web::web::Data;
+use tokio::time::Instant;
 
 use super::auth::Auth;
 use super::client;
@@ -16,6 +17,7 @@ use super::problem::{Problem, table};
 use super::request::query_names::QueryNames;
 use super::routes::allowed_methods::AllowedMethods;
 use crate::bridge::Bridge;
+use crate::bridge::status::{BridgeStatus, CallerStatus};
 use crate::telemetry::runtimes::Runtimes;
 
 /// State of the handlers. One for all threads: a budget in each worker's own state would be as many budgets as there are
@@ -36,6 +38,24 @@ pub struct AppState {
 }
 
 impl AppState {
+    /// The bridge at this moment, with the callers that were refused; see [`Bridge::overview`].
+    pub async fn overview(&self, wanted: impl Fn(&str) -> bool) -> BridgeStatus {
+        let status = self.bridge.overview(wanted).await;
+        let callers = status.whole.then(|| self.refused_callers());
+        BridgeStatus { callers, ..status }
+    }
+
+    fn refused_callers(&self) -> CallerStatus {
+        let ([turned_away], [blocked_attempts]) = {
+            let now = Instant::now();
+            let throttle = self.auth.throttle();
+            (self.connections.refused_lately.last_minute(now), throttle.blocked_lately.last_minute(now))
+        };
+        let limited = self.auth.limiters().into_iter();
+        let limited = limited.map(|(caller, limiters)| (caller, limiters.iter().map(|one| one.refused_lately()).sum()));
+        CallerStatus { turned_away, blocked_attempts, limited: limited.filter(|(_, refused)| *refused > 0).collect() }
+    }
+
     /// The state of the application that serves `request`.
     pub fn of(request: &HttpRequest) -> Result<&Data<Self>, Problem> {
         request.app_data::<Data<Self>>().ok_or_else(|| Problem::new(&table::INTERNAL_ERROR))

@@ -8,6 +8,7 @@ use tokio::time;
 
 use super::apply::Applied;
 use super::clock::{Clock, SystemClock};
+use super::condition::Condition;
 use super::config::Config;
 use super::embedded::store::EmbeddedStore;
 use super::error::{JournalError, OpenError};
@@ -18,7 +19,7 @@ use super::payment::{Dispatched, Reservation};
 use super::record::{Answer, Lookup, Outcome, Record, RecordState, State, Verdict};
 use super::sale::{Fingerprint, Key, Sale};
 use super::state_machine::{Effect, Event};
-use super::store::{Current, Store};
+use super::store::{CountsByInstance, Current, Store};
 
 /// How long a caller waits for the store before it is told that the journal is not available: a healthy commit takes
 /// about a millisecond, and a payment's own deadline is 15 s.
@@ -197,6 +198,17 @@ impl Journal {
         Ok(counts)
     }
 
+    /// How many records of each instance are in each state; those of which there are none may be left out.
+    pub async fn counts_by_instance(&self) -> Result<CountsByInstance, JournalError> {
+        let held = self.0.in_flight.by_instance();
+        let mut counts = in_time(self.0.store.counts_by_instance()).await?;
+        for (instance, held) in held {
+            let dispatching = counts.get(&(instance.clone(), State::Dispatching.into())).copied().unwrap_or(0);
+            counts.insert((instance, State::Reserved.into()), held.saturating_sub(dispatching));
+        }
+        Ok(counts)
+    }
+
     /// How often the gateway contradicted the record of a payment of this instance since the journal was opened.
     #[must_use]
     pub fn contradictions(&self, instance: &str) -> u64 {
@@ -213,6 +225,12 @@ impl Journal {
     #[must_use]
     pub fn is_available(&self) -> bool {
         self.0.store.is_available()
+    }
+
+    /// How its disk and the wall clock are doing, as far as is known.
+    #[must_use]
+    pub fn condition(&self) -> Condition {
+        self.0.store.condition()
     }
 
     /// Takes no more, writes what waits and closes the store. A payment still under way is unknown at the next start.

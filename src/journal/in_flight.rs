@@ -5,7 +5,7 @@
 //! can still send or record the payment, its key is not given out again. The number of held keys bounds the journal's
 //! memory and the queues of its store.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -52,6 +52,15 @@ impl InFlight {
         }
         keys.insert(key.clone(), fingerprint);
         Claim::Taken(HeldKey { key, keys: Arc::clone(self) })
+    }
+
+    /// How many keys of each instance are under way.
+    pub(super) fn by_instance(&self) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        for key in self.keys.lock().keys() {
+            *counts.entry(key.instance.clone()).or_default() += 1;
+        }
+        counts
     }
 
     /// How many keys are under way.

@@ -15,6 +15,7 @@
 mod apply;
 mod attempts;
 mod clock;
+mod condition;
 mod config;
 mod embedded;
 mod error;
@@ -34,6 +35,7 @@ mod store;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use condition::Condition;
 pub use config::{Config, Create};
 pub use embedded::directory::inspect;
 pub use embedded::verification::verify;

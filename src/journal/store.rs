@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use futures_util::future::BoxFuture;
 
 use super::apply::Apply;
+use super::condition::Condition;
 use super::error::JournalError;
 use super::id::RecordId;
 use super::in_flight::HeldKey;
@@ -29,6 +30,9 @@ pub(super) enum Current {
 
 /// What a read is answered with. Dropping it ends the read.
 pub(super) type Reading<'s, T> = BoxFuture<'s, Result<T, JournalError>>;
+
+/// How many records of each instance are in each state.
+pub type CountsByInstance = BTreeMap<(String, RecordState), u64>;
 
 /// A store of payment records.
 ///
@@ -55,6 +59,9 @@ pub(super) trait Store: Apply {
     /// How many records are in each state.
     fn counts(&self) -> Reading<'_, BTreeMap<RecordState, u64>>;
 
+    /// The same by instance; those of which there are none may be left out.
+    fn counts_by_instance(&self) -> Reading<'_, CountsByInstance>;
+
     /// Each payment that the gateway may have counted since `since_ms` by the wall clock, with its instance and the end of
     /// its exchange. Only at a start, before callers are served: it may block.
     fn sent_since(&self, since_ms: i64) -> Result<Vec<(String, i64)>, JournalError>;
@@ -67,6 +74,11 @@ pub(super) trait Store: Apply {
 
     /// Whether payments can be recorded, as far as is known.
     fn is_available(&self) -> bool;
+
+    /// How its disk and the wall clock are doing, as far as is known.
+    fn condition(&self) -> Condition {
+        Condition::default()
+    }
 
     /// Takes nothing more, makes durable what was handed in, and lets go of what it is kept on.
     fn close(&self) -> BoxFuture<'_, ()>;

@@ -4,6 +4,8 @@
 
 pub mod metrics;
 mod post;
+pub mod process;
+pub mod recent;
 pub mod runtimes;
 pub mod traces;
 

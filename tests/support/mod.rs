@@ -76,19 +76,35 @@ impl World {
         Self::serve(self.gateway, self.data, self.settings).await
     }
 
+    /// The same without waiting for links, which there may never be.
+    pub(crate) async fn without_links(settings: &[(&str, &str)]) -> Self {
+        let gateway = Simulator::start(simulator::Config::default()).await.expect("a simulated gateway");
+        let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Self::begin(gateway, tempfile::tempdir().expect("a folder"), settings)
+    }
+
     async fn serve(gateway: Simulator, data: tempfile::TempDir, settings: Vec<(String, String)>) -> Self {
+        let world = Self::begin(gateway, data, settings);
+        eventually("the bridge has its links", async || {
+            world.get_open("/readyz?require=gateway").await.status() == 200
+        })
+        .await;
+        world
+    }
+
+    fn begin(gateway: Simulator, data: tempfile::TempDir, settings: Vec<(String, String)>) -> Self {
         let config = configuration(&gateway, &data, &settings).unwrap_or_else(|faults| panic!("{faults}"));
         let shutdown = Shutdown::new();
         let app = App::build(config, shutdown.clone()).expect("a bridge");
         let (url, reloading) = (format!("http://{}", app.addr()), app.reload());
         let running = tokio::spawn(app.run());
         let http = reqwest::Client::new();
-        let world = Self { gateway, url, http, data, settings, shutdown, reloading, running };
-        eventually("the bridge has its links", async || {
-            world.get_open("/readyz?require=gateway").await.status() == 200
-        })
-        .await;
-        world
+        Self { gateway, url, http, data, settings, shutdown, reloading, running }
+    }
+
+    /// Where the journal and the copies are.
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.data.path()
     }
 
     /// Reloads the configuration as SIGHUP would, with these settings in place of those of the start.

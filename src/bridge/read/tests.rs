@@ -24,6 +24,7 @@ fn reader(gateway: &Simulator) -> (Arc<Reader>, CancellationToken) {
         pool,
         ledger: Ledger::new(crate::budget::Config::default()),
         api_key: arc_swap::ArcSwap::from_pointee("demo-key".into()),
+        access: crate::bridge::access::Access::default(),
         replaced: std::sync::atomic::AtomicU64::new(0),
         max_wait: Duration::from_secs(2),
         shutdown: Shutdown::new(),

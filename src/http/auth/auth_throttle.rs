@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::rate_limit::HELD_BACK;
 use crate::http::client::network;
+use crate::telemetry::recent::Recent;
 
 /// Failures that an address may have at a time: a user's typing errors, or a few tills with an old key.
 const FORGIVEN: u32 = 20;
@@ -46,6 +47,8 @@ pub struct AuthThrottle {
     pub failures: Counter,
     /// Attempts from a blocked address.
     pub blocked: Counter,
+    /// Those of them of the last minute.
+    pub blocked_lately: Recent<1>,
 }
 
 impl Default for AuthThrottle {
@@ -56,6 +59,7 @@ impl Default for AuthThrottle {
             refusals: RateLimiter::direct(Quota::per_second(UNDELAYED)),
             failures: Counter::default(),
             blocked: Counter::default(),
+            blocked_lately: Recent::default(),
         }
     }
 }

@@ -193,6 +193,7 @@ impl Auth {
             let was_accepted = self.accepted.contains(*credential.digest(), address);
             return outcome.ok().filter(|_| was_accepted).ok_or_else(|| {
                 self.throttle.blocked.inc();
+                self.throttle.blocked_lately.note(Instant::now(), [true]);
                 AuthError::Throttled { retry_after }
             });
         }

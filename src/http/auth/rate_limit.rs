@@ -16,9 +16,11 @@ use std::time::Duration;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use prometheus_client::metrics::counter::Counter;
+use tokio::time::Instant;
 
 use crate::clock::RETRY_SHORTLY;
 use crate::http::problem::{Problem, table};
+use crate::telemetry::recent::Recent;
 
 /// How long a refusal is delayed once there is a flood of them. A refusal costs as much as an answer from the cache, so a
 /// caller that ignores refusals could take the whole machine; a connection that waits for one sends nothing. Shorter than
@@ -54,6 +56,8 @@ pub struct CallerLimiter {
     payments_rate: DefaultDirectRateLimiter,
     refusals: DefaultDirectRateLimiter,
     refused: Counter,
+    /// Those of them of the last minute.
+    refused_lately: Recent<1>,
 }
 
 impl fmt::Debug for CallerLimiter {
@@ -81,7 +85,15 @@ impl CallerLimiter {
     pub fn new(limits: CallerLimits) -> Self {
         let per_second = NonZeroU32::new(limits.per_second).unwrap_or(NonZeroU32::MIN);
         let [rate, payments_rate, refusals] = [(); 3].map(|()| RateLimiter::direct(Quota::per_second(per_second)));
-        Self { limits, in_flight: AtomicU32::new(0), rate, payments_rate, refusals, refused: Counter::default() }
+        Self {
+            limits,
+            in_flight: AtomicU32::new(0),
+            rate,
+            payments_rate,
+            refusals,
+            refused: Counter::default(),
+            refused_lately: Recent::default(),
+        }
     }
 
     /// `before` where it has the same limits, so that a reload keeps what is in flight.
@@ -97,6 +109,13 @@ impl CallerLimiter {
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.refused.get()
+    }
+
+    /// Requests refused within the last minute.
+    #[must_use]
+    pub fn refused_lately(&self) -> u64 {
+        let [refused] = self.refused_lately.last_minute(Instant::now());
+        refused
     }
 
     pub fn admit(self: &Arc<Self>, purpose: Purpose) -> Result<RequestPermit, Limited> {
@@ -118,6 +137,7 @@ impl CallerLimiter {
 
     fn refuse(&self, retry_after: Duration) -> Limited {
         self.refused.inc();
+        self.refused_lately.note(Instant::now(), [true]);
         Limited { retry_after, held_back: self.refusals.check().is_err().then_some(HELD_BACK) }
     }
 }

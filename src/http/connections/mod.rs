@@ -36,6 +36,8 @@ pub use connection::{Connection, RequestInProgress};
 use connection::{Register, Timeouts};
 pub use tracked_stream::TrackedStream;
 
+use crate::telemetry::recent::Recent;
+
 /// Checks a second at most, each of so large a part of the connections.
 const CHECKS_A_SECOND: u32 = 100;
 
@@ -63,6 +65,8 @@ pub struct Connections {
     pub evicted: Counter,
     /// Not accepted.
     pub refused: Counter,
+    /// Those of them of the last minute.
+    pub refused_lately: Recent<1>,
 }
 
 #[derive(Debug, Default)]
@@ -86,7 +90,16 @@ impl Connections {
             [write_timeout, upgraded_write_timeout].map(|time| u32::try_from(time.as_secs()).unwrap_or(u32::MAX));
         let timeouts = Timeouts { head: HEAD_TIMEOUT_S, idle: IDLE_TIMEOUT_S, write, upgraded_write };
         let [timed_out, evicted, refused] = [(); 3].map(|()| Counter::default());
-        Self { max, timeouts, second: AtomicU32::new(1), open: Mutex::default(), timed_out, evicted, refused }
+        Self {
+            max,
+            timeouts,
+            second: AtomicU32::new(1),
+            open: Mutex::default(),
+            timed_out,
+            evicted,
+            refused,
+            refused_lately: Recent::default(),
+        }
     }
 
     /// Registers a new connection, if need be instead of another; `None` where all have a request.
@@ -95,6 +108,7 @@ impl Connections {
         if open.anonymous.len() + open.authenticated.len() >= self.max {
             let Some(evicted) = open.evict(self.now()) else {
                 self.refused.inc();
+                self.refused_lately.note(Instant::now(), [true]);
                 return None;
             };
             self.evicted.inc();

@@ -49,14 +49,14 @@ pub struct CordonedShard {
 
 /// Status of the bridge
 ///
-/// Shards and their links, budgets, copies, payments by state and subscribers, as they are at this moment. Instances
+/// What needs attention, in words; shards and their links, budgets, copies, payments by state and subscribers, as they are at this moment. Instances
 /// that the token may not use are left out, and then so is what is told of all instances together.
 #[utoipa::path(tag = "Operations", operation_id = "getBridge",
     responses((status = 200, description = "The bridge at this moment.", body = BridgeView)))]
 #[get("/v1/bridge")]
 pub(super) async fn get_bridge(call: Call) -> Result<HttpResponse, Problem> {
     call.caller().require(Scope::Operate)?;
-    let status = call.state().bridge.overview(|instance| call.caller().may_reach(instance)).await;
+    let status = call.state().overview(|instance| call.caller().may_reach(instance)).await;
     Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(BridgeView::from(status)))
 }
 

@@ -36,8 +36,14 @@ async fn readyz(request: HttpRequest, shared: Data<AppState>) -> Result<HttpResp
     if shared.bridge.is_draining() {
         return Err(Problem::new(&table::SHUTTING_DOWN).retry_after(PROBE_AGAIN));
     }
-    if gateway_required && !shared.bridge.has_gateway() {
-        return Err(Problem::new(&table::GATEWAY_UNAVAILABLE).retry_after(PROBE_AGAIN));
+    if gateway_required {
+        let unready = || Problem::new(&table::GATEWAY_UNAVAILABLE).retry_after(PROBE_AGAIN);
+        if !shared.bridge.has_gateway() {
+            return Err(unready());
+        }
+        if shared.bridge.is_denied() {
+            return Err(unready().detail("The gateway refuses the key or the licence of an instance."));
+        }
     }
     Ok(well("ready"))
 }

@@ -16,7 +16,9 @@ use prometheus_client::metrics::counter::ConstCounter;
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
+use crate::bridge::attention;
 use crate::bridge::metrics as bridge;
+use crate::bridge::sales;
 use crate::bridge::status::{BridgeStatus, InstanceStatus};
 use crate::budget::metrics as budget;
 use crate::gateway::metrics as gateway;
@@ -24,6 +26,7 @@ use crate::http::auth::{Auth, Caller, Scope};
 use crate::http::problem::{Problem, table};
 use crate::http::state::AppState;
 use crate::telemetry::metrics::{CONTENT_TYPE, Families, page};
+use crate::telemetry::process;
 
 /// Adds the metrics for callers with a token.
 pub fn configure(config: &mut ServiceConfig) -> &mut ServiceConfig {
@@ -55,8 +58,9 @@ async fn answer(shared: Data<AppState>) -> Result<HttpResponse, Problem> {
 }
 
 async fn text(shared: Data<AppState>) -> String {
-    let (status, tasks) = (shared.bridge.overview(|_| true).await, shared.runtimes.tasks());
-    page(Scrape { shared, status, tasks })
+    let (status, tasks) = (shared.overview(|_| true).await, shared.runtimes.tasks());
+    let page = page(Scrape { shared, status, tasks });
+    [page, process::page()].concat()
 }
 
 /// Everything at one moment.
@@ -93,6 +97,8 @@ impl Collector for Scrape {
             let contradictions = ConstCounter::new(counted.contradictions);
             contradictions.encode(family.encode_family(&[("pos_instance", *instance)])?)?;
         }
+        sales::encode(page, &counted.iter().map(|(name, counted)| (*name, counted.sales)).collect::<Vec<_>>())?;
+        needing_attention(page, status)?;
         now(page, status)
     }
 }
@@ -151,6 +157,18 @@ fn connections(page: &mut DescriptorEncoder<'_>, shared: &AppState) -> fmt::Resu
     Ok(())
 }
 
+/// What the dashboard and `/v1/bridge` show in words.
+fn needing_attention(page: &mut DescriptorEncoder<'_>, status: &BridgeStatus) -> fmt::Result {
+    let found = attention::findings(status);
+    let mut family = page.gauge("attention", "Things that need attention, by what they are.")?;
+    for ((instance, code, severity), count) in attention::counts(&found) {
+        let instance = instance.map(|instance| ("pos_instance", instance));
+        let labels: Vec<_> = instance.into_iter().chain([("code", code), ("severity", severity)]).collect();
+        family.encode_family(&labels)?.encode_gauge(&count)?;
+    }
+    Ok(())
+}
+
 /// How things stand at this moment.
 fn now(page: &mut DescriptorEncoder<'_>, status: &BridgeStatus) -> fmt::Result {
     let instances = || status.instances.iter().map(|one| (one.instance.as_str(), one));
@@ -170,12 +188,14 @@ fn now(page: &mut DescriptorEncoder<'_>, status: &BridgeStatus) -> fmt::Result {
         page.gauge("cache_copies", "Copies of replies.")?.encode_gauge(&cache.copies)?;
         page.gauge("cache_size_bytes", "What the copies take, roughly.")?.encode_gauge(&cache.bytes)?;
     }
-    let available = u32::from(status.payments.is_some());
+    let available = u32::from(status.disk.as_ref().is_some_and(|disk| disk.journal_available));
     page.gauge("journal_available", "1 while payments can be recorded.")?.encode_gauge(&available)?;
-    let Some(payments) = &status.payments else { return Ok(()) };
     let mut family = page.gauge("payments", "Payments on record, by state.")?;
-    for (state, count) in payments.by_state() {
-        family.encode_family(&[("state", state.name())])?.encode_gauge(&count)?;
+    for (instance, payments) in &status.payments_by_instance {
+        for (state, count) in payments.by_state().into_iter().filter(|(_, count)| *count > 0) {
+            let labels = [("pos_instance", instance.as_str()), ("state", state.name())];
+            family.encode_family(&labels)?.encode_gauge(&count)?;
+        }
     }
     Ok(())
 }

@@ -5,8 +5,12 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::bridge::status::{BridgeStatus, CacheStatus, InstanceStatus, PaymentCounts};
+use super::payment::time;
+use crate::bridge::access::{AccessDenied, Denial};
+use crate::bridge::attention::{self, Finding};
+use crate::bridge::status::{BridgeStatus, CacheStatus, CallerStatus, DiskStatus, InstanceStatus, PaymentCounts};
 use crate::budget::WindowStatus;
+use crate::clock::unix_ms_at;
 use crate::gateway::{LinkStatus, ShardStatus};
 
 /// The bridge, or what a token sees of it that may not use all of its instances.
@@ -24,6 +28,8 @@ pub struct BridgeView {
     /// Whether the token may use every instance. Where it may not, what is told of all instances together is left out:
     /// `cache`, `payments` and `subscribers`.
     whole: bool,
+    /// What needs attention, the gravest first; empty where all is well.
+    attention: Vec<AttentionView>,
     /// Each instance that the token may use, in order of name.
     instances: Vec<InstanceView>,
     /// Copies of replies, of all instances together.
@@ -34,10 +40,117 @@ pub struct BridgeView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     payments: Option<PaymentCountsView>,
+    /// What the bridge writes to, and the wall clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    disk: Option<DiskView>,
+    /// Callers that were refused; absent where the token may not use every instance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    callers: Option<CallersView>,
     /// Event streams that are open.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     subscribers: Option<u64>,
+}
+
+/// One thing that needs attention.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Attention)]
+pub struct AttentionView {
+    /// What kind of thing it is, as in the metric `concertpos_bridge_attention`.
+    #[schema(example = "no-links")]
+    code: &'static str,
+    /// `critical`: sales or money are lost, somebody must act now; `warning`; or `info`.
+    #[schema(example = "critical")]
+    severity: &'static str,
+    /// The instance that it concerns; null where it concerns the whole bridge.
+    instance: Option<String>,
+    /// The shard or the caller, where it concerns one.
+    subject: Option<String>,
+    /// What is wrong and what to do, for people.
+    words: String,
+    /// Since when, where that is known.
+    #[schema(example = "2026-06-08T02:47:58.120Z")]
+    since: Option<String>,
+}
+
+/// What the bridge writes to, and the wall clock.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DiskStatus)]
+pub struct DiskView {
+    /// Whether payments can be recorded.
+    journal_available: bool,
+    /// Whether the journal was found to be damaged.
+    journal_damaged: bool,
+    /// Why the journal cannot be written.
+    journal_fault: Option<String>,
+    /// Since when.
+    journal_fault_since: Option<String>,
+    /// Milliseconds of the slowest write of the journal within the last minute or under way, where one is slow.
+    slow_commit_ms: Option<u64>,
+    /// Bytes that are left on the disk of the journal.
+    free_bytes: Option<u64>,
+    /// Why copies cannot be kept on disk.
+    copies_fault: Option<String>,
+    /// Since when.
+    copies_fault_since: Option<String>,
+    /// Milliseconds by which the wall clock was changed within the last hour; negative: back.
+    clock_step_ms: Option<i64>,
+    /// When.
+    clock_step_at: Option<String>,
+}
+
+/// Callers that were refused within the last minute.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CallersStatus)]
+pub struct CallersView {
+    /// Connections that were not taken.
+    turned_away: u64,
+    /// Attempts to authenticate from addresses that are blocked.
+    blocked_attempts: u64,
+    /// Requests beyond a caller's own limits.
+    limited: u64,
+}
+
+/// What the gateway does not accept of an instance.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AccessDenied)]
+pub struct AccessDeniedView {
+    /// `key` or `licence`.
+    #[schema(example = "key")]
+    what: &'static str,
+    /// The gateway's word, or `inactive` where the licence says so itself.
+    #[schema(example = "api_key_mismatch")]
+    word: String,
+    /// The command that was refused.
+    command: String,
+    /// Since when.
+    since: String,
+}
+
+/// An instance's last minute.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = LastMinute)]
+pub struct LastMinuteView {
+    /// Sales that were booked.
+    sales_booked: u64,
+    /// Sales that were refused for no fault of their callers.
+    sales_refused: u64,
+    /// Why most of them were, as the code of a problem.
+    sales_refused_as: Option<&'static str>,
+    /// Sales whose outcome became unknown.
+    sales_unknown: u64,
+    /// Sales that waited for points for a second or more.
+    sales_waited: u64,
+    /// Callers' commands other than sales that got no points.
+    reads_refused: u64,
+    /// Commands to the gateway that ended.
+    commands: u64,
+    /// Those of them that took a second or more, or got no reply.
+    commands_slow: u64,
+    /// Those of them that got no reply.
+    commands_unanswered: u64,
 }
 
 /// One instance.
@@ -56,6 +169,12 @@ pub struct InstanceView {
     /// Words of the gateway since the start that did not agree with the record of their payment. Each is in
     /// `contradictions` of that payment.
     contradictions: u64,
+    /// Since when it has no link in service; null where it has one.
+    without_link_since: Option<String>,
+    /// What the gateway refuses of it; null where nothing is known to be refused.
+    access_denied: Option<AccessDeniedView>,
+    /// What happened within the last minute.
+    last_minute: LastMinuteView,
 }
 
 /// Copies of replies.
@@ -104,8 +223,10 @@ pub struct ShardView {
     failures: u32,
     /// Smoothed round trip in microseconds.
     round_trip_us: Option<u64>,
-    /// Why the last connection failed or ended.
+    /// Why the last connection failed or ended; null once another was opened.
     last_fault: Option<String>,
+    /// When it did.
+    last_fault_at: Option<String>,
     /// Its connections.
     links: Vec<LinkView>,
 }
@@ -149,15 +270,31 @@ pub struct WindowView {
 
 impl From<BridgeStatus> for BridgeView {
     fn from(status: BridgeStatus) -> Self {
-        let BridgeStatus { version, uptime_seconds, state, whole, instances, cache, payments, subscribers } = status;
+        let attention = attention::findings(&status).into_iter().map(Into::into).collect();
+        let BridgeStatus {
+            version,
+            uptime_seconds,
+            state,
+            whole,
+            instances,
+            cache,
+            payments,
+            subscribers,
+            disk,
+            callers,
+            ..
+        } = status;
         Self {
             version,
             uptime_seconds,
             state,
             whole,
+            attention,
             instances: instances.into_iter().map(Into::into).collect(),
             cache: cache.map(Into::into),
             payments: payments.map(Into::into),
+            disk: disk.map(Into::into),
+            callers: callers.map(Into::into),
             subscribers,
         }
     }
@@ -165,14 +302,74 @@ impl From<BridgeStatus> for BridgeView {
 
 impl From<InstanceStatus> for InstanceView {
     fn from(status: InstanceStatus) -> Self {
-        let InstanceStatus { instance, waiting, shards, budgets, contradictions, in_use: _ } = status;
+        let InstanceStatus { instance, waiting, shards, budgets, contradictions, unlinked_since_ms, denied, .. } =
+            status;
+        let InstanceStatus { sales, asks, exchanges, .. } = status;
         Self {
+            without_link_since: unlinked_since_ms.map(time),
+            access_denied: denied.map(Into::into),
+            last_minute: LastMinuteView {
+                sales_booked: sales.booked,
+                sales_refused: sales.refused,
+                sales_refused_as: sales.refused_as,
+                sales_unknown: sales.unknown,
+                sales_waited: asks.payments_waited,
+                reads_refused: asks.callers_denied,
+                commands: exchanges.ended,
+                commands_slow: exchanges.slow,
+                commands_unanswered: exchanges.unanswered,
+            },
             instance,
             waiting,
             shards: shards.into_iter().map(Into::into).collect(),
             budgets: budgets.into_iter().map(Into::into).collect(),
             contradictions,
         }
+    }
+}
+
+impl From<Finding> for AttentionView {
+    fn from(finding: Finding) -> Self {
+        let Finding { code, severity, instance, subject, words, since_ms } = finding;
+        Self { code, severity: severity.name(), instance, subject, words, since: since_ms.map(time) }
+    }
+}
+
+impl From<AccessDenied> for AccessDeniedView {
+    fn from(denied: AccessDenied) -> Self {
+        let AccessDenied { denial, word, command, since } = denied;
+        let what = match denial {
+            Denial::Key => "key",
+            Denial::License => "licence",
+        };
+        Self { what, word, command, since: time(unix_ms_at(since)) }
+    }
+}
+
+impl From<DiskStatus> for DiskView {
+    fn from(status: DiskStatus) -> Self {
+        let DiskStatus { journal_available, journal_damaged, journal_fault, slow_commit_ms, free_bytes, .. } = status;
+        let DiskStatus { journal_fault_since_ms, copies_fault, copies_fault_since_ms, .. } = status;
+        let DiskStatus { clock_step_ms, clock_step_at_ms, .. } = status;
+        Self {
+            journal_available,
+            journal_damaged,
+            journal_fault,
+            journal_fault_since: journal_fault_since_ms.map(time),
+            slow_commit_ms,
+            free_bytes,
+            copies_fault,
+            copies_fault_since: copies_fault_since_ms.map(time),
+            clock_step_ms,
+            clock_step_at: clock_step_at_ms.map(time),
+        }
+    }
+}
+
+impl From<CallerStatus> for CallersView {
+    fn from(status: CallerStatus) -> Self {
+        let CallerStatus { turned_away, blocked_attempts, limited } = status;
+        Self { turned_away, blocked_attempts, limited: limited.iter().map(|(_, refused)| refused).sum() }
     }
 }
 
@@ -193,6 +390,7 @@ impl From<PaymentCounts> for PaymentCountsView {
 impl From<ShardStatus> for ShardView {
     fn from(status: ShardStatus) -> Self {
         let ShardStatus { shard, good, in_doubt, cordoned, failures, round_trip_us, last_fault, links } = status;
+        let last_fault_at = last_fault.as_ref().map(|fault| time(unix_ms_at(fault.at)));
         Self {
             shard,
             good,
@@ -200,7 +398,8 @@ impl From<ShardStatus> for ShardView {
             cordoned,
             failures,
             round_trip_us,
-            last_fault,
+            last_fault: last_fault.map(|fault| fault.words),
+            last_fault_at,
             links: links.into_iter().map(Into::into).collect(),
         }
     }

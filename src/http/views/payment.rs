@@ -444,6 +444,6 @@ fn raw(body: &Body) -> Option<Box<RawValue>> {
 }
 
 /// A time that cannot be written is shown as the last one that can.
-fn time(ms: i64) -> String {
+pub(super) fn time(ms: i64) -> String {
     Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX).to_string()
 }

@@ -118,6 +118,11 @@ impl Medium for Directory {
         &self.file
     }
 
+    fn free_bytes(&self) -> Option<u64> {
+        let disk = rustix::fs::statvfs(&self.file).ok()?;
+        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
     fn check(&self) -> Result<(), OpenError> {
         self.compare(&fs::metadata(&self.file).map_err(|fault| self.lost(fault))?)?;
         self.lock().check()

@@ -28,6 +28,11 @@ pub(crate) trait Medium: Send + 'static {
         Ok(())
     }
 
+    /// What is left on its disk, where that is known.
+    fn free_bytes(&self) -> Option<u64> {
+        None
+    }
+
     /// How much of it is kept in memory.
     fn cache_bytes(&self) -> usize {
         CACHE_BYTES

@@ -24,11 +24,18 @@ pub(crate) trait Home: Send {
     /// Whether a start would find what is open.
     fn check(&self) -> Result<(), OpenError>;
 
+    /// What is left on its disk, where that is known.
+    fn free_bytes(&self) -> Option<u64>;
+
     /// Opens the file once more to read its pages, with what its header says now. No commit may be under way.
     fn pages(&self) -> Result<(Header, Box<dyn StorageBackend>), OpenError>;
 }
 
 impl<M: Medium> Home for M {
+    fn free_bytes(&self) -> Option<u64> {
+        Medium::free_bytes(self)
+    }
+
     fn open(&self) -> Result<Database, OpenError> {
         open(self)
     }

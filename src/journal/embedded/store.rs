@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot};
+use tokio::time::Instant;
 use tokio::{task, time};
 
 use super::directory::Directory;
@@ -24,6 +25,7 @@ use super::write_queue::{Job, WriteQueue};
 use super::writer::Writer;
 use crate::journal::apply::{Applied, Apply};
 use crate::journal::clock::Clock;
+use crate::journal::condition::Condition;
 use crate::journal::config::Config;
 use crate::journal::error::{JournalError, OpenError};
 use crate::journal::id::RecordId;
@@ -33,7 +35,7 @@ use crate::journal::payment::Dispatched;
 use crate::journal::record::{Record, RecordState};
 use crate::journal::sale::Key;
 use crate::journal::state_machine::Event;
-use crate::journal::store::{Current, Reading, Store};
+use crate::journal::store::{CountsByInstance, Current, Reading, Store};
 
 /// Records that a start looks at for what was sent lately: more than any gateway takes in ten minutes.
 const MAX_EXAMINED: u32 = 100_000;
@@ -224,6 +226,10 @@ impl Store for EmbeddedStore {
         )
     }
 
+    fn counts_by_instance(&self) -> Reading<'_, CountsByInstance> {
+        Box::pin(self.read(Snapshot::counts_by_instance))
+    }
+
     fn sent_since(&self, since_ms: i64) -> Result<Vec<(String, i64)>, JournalError> {
         let (mut sent, mut left) = (Vec::new(), MAX_EXAMINED);
         let begun_by = since_ms.saturating_sub(LONGEST_PAYMENT_MS);
@@ -249,6 +255,11 @@ impl Store for EmbeddedStore {
 
     fn is_available(&self) -> bool {
         self.reader.view.is_shown() && !self.reader.view.is_condemned()
+    }
+
+    fn condition(&self) -> Condition {
+        let view = &self.reader.view;
+        Condition { is_damaged: view.is_condemned(), ..view.watched.at(Instant::now()) }
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -8,6 +8,7 @@
 //! Records are under their id, as `encoding` spells them. Beside them are the indexes of `index`, the ended ones by the
 //! journal's age at their end, and a count of each state, so that no payment waits for a walk of a table.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use redb::{
@@ -26,7 +27,7 @@ use crate::journal::id::RecordId;
 use crate::journal::news::{Contradictions, News};
 use crate::journal::record::{Record, RecordState, Recovered, Standing, State, Times};
 use crate::journal::sale::{Fingerprint, Key};
-use crate::journal::store::Current;
+use crate::journal::store::{CountsByInstance, Current};
 
 /// What this release writes. An older one is brought up to it at open; a newer one is refused.
 pub(crate) const FORMAT: u64 = 2;
@@ -196,6 +197,30 @@ impl Snapshot {
     pub(crate) fn count(&self, state: RecordState) -> Result<u64, StoreError> {
         Ok(self.counts.get(state.name())?.map_or(0, |count| count.value()))
     }
+
+    /// How many records of each instance are in each state; those of which there are none are left out.
+    pub(crate) fn counts_by_instance(&self) -> Result<CountsByInstance, StoreError> {
+        counts_by_instance(&self.counts)
+    }
+}
+
+/// How the count of a state's records of one instance is named, beside that of all, which is named like the state alone. No
+/// state has a space in its name.
+fn name_of_count(state: RecordState, instance: &str) -> String {
+    format!("{} {instance}", state.name())
+}
+
+fn counts_by_instance(counts: &impl ReadableTable<&'static str, u64>) -> Result<CountsByInstance, StoreError> {
+    let mut found = CountsByInstance::new();
+    for entry in counts.iter()? {
+        let (name, count) = entry?;
+        let Some((state, instance)) = name.value().split_once(' ') else { continue };
+        let state = RecordState::ALL.into_iter().find(|one| one.name() == state);
+        if let Some(state) = state.filter(|_| count.value() > 0) {
+            found.insert((instance.to_owned(), state), count.value());
+        }
+    }
+    Ok(found)
 }
 
 /// One transaction, to be written.
@@ -335,14 +360,14 @@ impl<'t> Batch<'t> {
         let (instance, caller, id) = (entry.key.instance.as_str(), entry.key.caller.as_str(), id.as_u128());
         self.by_state.insert((state.code(), instance, id), entry.by_state())?;
         self.by_caller.insert((instance, caller, state.code(), id), (entry.pos_id, entry.created_ms))?;
-        self.count(state, u64::saturating_add)
+        self.count(state, instance, u64::saturating_add)
     }
 
     fn unlist(&mut self, state: RecordState, id: RecordId, key: &Key) -> Result<(), StoreError> {
         let (instance, caller, id) = (key.instance.as_str(), key.caller.as_str(), id.as_u128());
         self.by_caller.remove((instance, caller, state.code(), id))?;
         let was_listed = self.by_state.remove((state.code(), instance, id))?.is_some();
-        if was_listed { self.count(state, u64::saturating_sub) } else { Ok(()) }
+        if was_listed { self.count(state, instance, u64::saturating_sub) } else { Ok(()) }
     }
 
     /// Lists a record as unreadable, if it cannot be read and any index knows it. It never expires.
@@ -449,14 +474,46 @@ impl<'t> Batch<'t> {
         self.unlist(record.state().into(), record.id, &record.key)
     }
 
-    pub(crate) fn count(&mut self, state: RecordState, step: fn(u64, u64) -> u64) -> Result<(), StoreError> {
-        let count = self.counts.get(state.name())?.map_or(0, |count| count.value());
-        self.counts.insert(state.name(), step(count, 1))?;
+    fn count(&mut self, state: RecordState, instance: &str, step: fn(u64, u64) -> u64) -> Result<(), StoreError> {
+        for name in [state.name(), &name_of_count(state, instance)] {
+            let count = self.counts.get(name)?.map_or(0, |count| count.value());
+            self.counts.insert(name, step(count, 1))?;
+        }
+        Ok(())
+    }
+
+    /// Counts by instance anew where they do not add up: an earlier release kept none, and may have written since.
+    pub(crate) fn recount_by_instance(&mut self) -> Result<(), StoreError> {
+        let mut sums: BTreeMap<RecordState, u64> = BTreeMap::new();
+        for ((_, state), count) in counts_by_instance(&self.counts)? {
+            *sums.entry(state).or_default() += count;
+        }
+        let is_whole = |state: RecordState| -> Result<bool, StoreError> {
+            let all = self.counts.get(state.name())?.map_or(0, |count| count.value());
+            Ok(sums.get(&state).copied().unwrap_or_default() == all)
+        };
+        let whole: Vec<bool> = RecordState::ALL.into_iter().map(is_whole).collect::<Result<_, _>>()?;
+        if whole.iter().all(|whole| *whole) {
+            return Ok(());
+        }
+        self.counts.retain(|name, _| !name.contains(' '))?;
+        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+        for entry in self.by_state.iter()? {
+            let (key, _) = entry?;
+            let (code, instance, _) = key.value();
+            if let Some(state) = RecordState::of_code(code) {
+                *counts.entry(name_of_count(state, instance)).or_default() += 1;
+            }
+        }
+        for (name, count) in counts {
+            self.counts.insert(name.as_str(), count)?;
+        }
         Ok(())
     }
 
     /// Begins to count from nothing.
     pub(crate) fn reset_counts(&mut self) -> Result<(), StoreError> {
+        self.counts.retain(|name, _| !name.contains(' '))?;
         for state in RecordState::ALL {
             self.counts.insert(state.name(), 0)?;
         }

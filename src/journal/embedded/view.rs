@@ -7,6 +7,7 @@ use parking_lot::RwLock;
 
 use super::error::StoreError;
 use super::tables::Snapshot;
+use crate::journal::condition::Watched;
 use crate::journal::news::Contradictions;
 
 /// The state after the last commit, while the journal is in order.
@@ -19,6 +20,7 @@ pub(crate) struct View {
     commits: AtomicU64,
     condemned: AtomicBool,
     pub(crate) contradictions: Contradictions,
+    pub(crate) watched: Watched,
 }
 
 impl View {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use redb::Database;
 use tokio::sync::oneshot;
+use tokio::time::Instant as Moment;
 
 use super::error::StoreError;
 use super::opening::Home;
@@ -91,6 +92,7 @@ impl Writer {
         let wall_ms = clock.wall_ms();
         let stored_ms = tables::commit(&database, &view.contradictions, |batch| {
             let age_ms = batch.age_ms()?;
+            batch.recount_by_instance()?;
             batch.unmark_readable(age_ms)?;
             let open = [State::Dispatching, State::Unknown].map(|state| batch.ids_in(state.into()));
             let [dispatching, unknown] = open;
@@ -125,6 +127,7 @@ impl Writer {
         let _end = End { view: Arc::clone(&self.view), queue: Arc::clone(&self.queue) };
         loop {
             let mut taken = self.queue.take(BATCH, self.patience());
+            self.view.watched.clocks(self.clock.wall_ms(), self.clock.monotonic(), Moment::now());
             taken.jobs = self.hand_out_pins(taken.jobs);
             if self.down.is_some_and(|down| taken.closed || Instant::now() >= down.next_attempt) {
                 self.recover();
@@ -183,6 +186,7 @@ impl Writer {
 
     /// Finds out that the file was moved before a payment does.
     fn look_after(&mut self) {
+        self.view.watched.has_free(self.home.free_bytes());
         if let Err(error) = self.home.check() {
             self.fail(&error.into(), Vec::new());
         }
@@ -191,6 +195,7 @@ impl Writer {
     /// Refuses the jobs of a commit that failed, and everything from now on until the file is in order again.
     fn fail(&mut self, fault: &StoreError, jobs: Vec<Job>) {
         tracing::error!(%fault, "the payment journal cannot be written: no payment is sent");
+        self.view.watched.failed(fault.to_string(), Moment::now());
         // First, so that a caller that is refused finds the journal out of order.
         self.view.show(None);
         self.refuse(jobs, Attempted::Yes);
@@ -226,6 +231,13 @@ impl Writer {
 
     /// Commits and shows the new state before any job is answered, so that a repeated request finds its record.
     fn commit<T>(&self, work: impl FnOnce(&mut Batch<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.view.watched.commit_begun(Moment::now());
+        let done = self.commit_now(work);
+        self.view.watched.commit_ended(Moment::now());
+        done
+    }
+
+    fn commit_now<T>(&self, work: impl FnOnce(&mut Batch<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let database = self.database.as_ref().ok_or(StoreError::Closed)?;
         self.home.check()?;
         let done = tables::commit(database, &self.view.contradictions, work)?;
@@ -300,12 +312,14 @@ impl Writer {
                 // The keys are free before the journal answers for them again.
                 self.unwritten.clear();
                 self.view.show(Some(snapshot));
+                self.view.watched.recovered();
                 tracing::info!("the payment journal can be written again");
             }
             Err(reason) => {
                 let pause = self.down.map_or(FIRST_PAUSE, |down| (down.pause * 2).min(LONGEST_PAUSE));
                 self.down = Some(Down { next_attempt: Instant::now() + pause, pause });
                 tracing::warn!(reason, "the payment journal is still out of order");
+                self.view.watched.failed(reason, Moment::now());
             }
         }
     }

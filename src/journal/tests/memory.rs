@@ -17,7 +17,7 @@ use crate::journal::listing::{Listed, Page};
 use crate::journal::news::Contradictions;
 use crate::journal::record::RecordState;
 use crate::journal::state_machine::Event;
-use crate::journal::store::{Current, Reading, Store};
+use crate::journal::store::{CountsByInstance, Current, Reading, Store};
 
 /// What outlives a journal in memory.
 #[derive(Default)]
@@ -282,6 +282,16 @@ impl Store for MemoryStore {
         self.read(|kept| {
             let count = |state: RecordState| kept.records.values().filter(|one| state == one.state().into()).count();
             RecordState::ALL.into_iter().map(|state| (state, count(state) as u64)).collect()
+        })
+    }
+
+    fn counts_by_instance(&self) -> Reading<'_, CountsByInstance> {
+        self.read(|kept| {
+            let mut counts = CountsByInstance::new();
+            for record in kept.records.values() {
+                *counts.entry((record.key.instance.clone(), record.state().into())).or_default() += 1;
+            }
+            counts
         })
     }
 

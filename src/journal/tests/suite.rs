@@ -235,6 +235,10 @@ async fn payments_are_counted_by_state<P: Place>() {
     let _dispatched = dispatch(&journal, "f").await;
     let counts = journal.counts().await.unwrap();
     assert!(State::ALL.iter().all(|state| counts[&(*state).into()] == 1), "{counts:?}");
+    let by_instance = journal.counts_by_instance().await.unwrap();
+    let of_demo =
+        counts.iter().filter(|(_, count)| **count > 0).map(|(state, count)| (("demo".to_owned(), *state), *count));
+    assert_eq!(by_instance, of_demo.collect());
     let after = open(&place.after_crash(0), &Arc::default()).counts().await.unwrap();
     let after = [State::Reserved, State::Dispatching, State::Unknown].map(|state| after[&state.into()]);
     assert_eq!(after, [0, 0, 2]);

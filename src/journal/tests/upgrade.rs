@@ -113,3 +113,30 @@ async fn a_record_that_cannot_be_read_keeps_its_key_there_too() {
     let reserved = journal.reserve(key_of_till("booked"), of_one(2)).await;
     assert!(matches!(reserved, Reserve::Replay(_)), "nothing says which sale it was: {reserved:?}");
 }
+
+/// A release before counted no instances by themselves, and its payments since are in the counts of all alone.
+#[tokio::test]
+async fn counts_by_instance_that_do_not_add_up_are_made_anew_at_the_start() {
+    const COUNTS: TableDefinition<'_, &str, u64> = TableDefinition::new("counts");
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config::new(folder.path().join("journal"), Config::LEAST_KEEP).unwrap();
+    let journal = Journal::open(&config).unwrap();
+    for key in ["a", "b"] {
+        pay(&journal, key, booked()).await;
+    }
+    pay(&journal, "c", refused()).await;
+    let counted = journal.counts_by_instance().await.unwrap();
+    assert_eq!(counted[&("demo".to_owned(), State::Booked.into())], 2);
+    journal.close().await;
+    drop(journal);
+    for forgotten in ["booked demo", "released demo"] {
+        let database = redb::Database::open(config.directory().join("payments.redb")).unwrap();
+        let transaction = database.begin_write().unwrap();
+        assert!(transaction.open_table(COUNTS).unwrap().remove(forgotten).unwrap().is_some());
+        transaction.commit().unwrap();
+        drop(database);
+        let journal = Journal::open(&config).unwrap();
+        assert_eq!(journal.counts_by_instance().await.unwrap(), counted, "without {forgotten}");
+        journal.close().await;
+    }
+}
