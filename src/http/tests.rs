@@ -457,7 +457,7 @@ async fn the_document_has_a_tag_and_is_not_sent_twice() {
 async fn the_browser_of_the_document_loads_nothing_from_elsewhere() {
     let redirect = ask(TestRequest::get().uri("/docs")).await;
     assert_eq!((redirect.status, redirect.header("location")), (308, "docs/"));
-    for uri in ["/docs/", "/docs/index.html", "/docs/swagger-initializer.js"] {
+    for uri in ["/docs/", "/docs/index.html", "/docs/page.js", "/docs/page.css"] {
         let page = ask(TestRequest::get().uri(uri)).await;
         assert_eq!(page.status, 200, "{uri}");
         let text = std::str::from_utf8(&page.body).unwrap();
@@ -468,10 +468,12 @@ async fn the_browser_of_the_document_loads_nothing_from_elsewhere() {
     let plain = ask(TestRequest::get().uri("/docs/swagger-ui.css")).await;
     assert_eq!((small.header("content-encoding"), &small.body[..2]), ("gzip", &[0x1f, 0x8b][..]));
     assert!(plain.body.starts_with(b".swagger-ui") && plain.body.len() > 3 * small.body.len());
-    assert_eq!(ask(TestRequest::get().uri("/docs/nothing-here")).await.status, 404);
-    let script = ask(TestRequest::get().uri("/docs/swagger-initializer.js")).await;
+    for uri in ["/docs/nothing-here", "/docs/swagger-initializer.js", "/docs/favicon-32x32.png"] {
+        assert_eq!(ask(TestRequest::get().uri(uri)).await.status, 404, "{uri}");
+    }
+    let script = ask(TestRequest::get().uri("/docs/page.js")).await;
     let text = std::str::from_utf8(&script.body).unwrap();
-    assert!(text.contains("../openapi.json") && text.contains(r#""validatorUrl": "none""#), "{text}");
+    assert!(text.contains("../openapi.json") && text.contains("validatorUrl: null"), "{text}");
 }
 
 #[actix_web::test]

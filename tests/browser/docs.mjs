@@ -1,11 +1,19 @@
-// Opens the API browser in Chromium: every operation is there, and nothing is asked of any other host.
+// Opens the API browser and the pages of the problems in Chromium: every operation is there, bodies are shown as they came, a
+// payment has a fresh key, anybody can read the pages, and nothing is asked of any other host.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { chromium } from "playwright-core";
+import { accessible } from "./accessible.mjs";
 
 const program = process.argv[2];
 const listen = `127.0.0.1:${20000 + (process.pid % 20000)}`;
-const demo = spawn(program, ["demo", "--listen", listen], { stdio: ["ignore", "pipe", "inherit"] });
+const control = `127.0.0.1:${20000 + ((process.pid + 11) % 20000)}`;
+/** What the API browser's own markup does against the rules, and no style or name can mend. */
+const EXCEPTIONS = [
+  // The line of an operation is a button, and holds the link to the operation and the button that copies its path.
+  { rule: "nested-interactive", within: ".opblock-summary-control" },
+];
+const demo = spawn(program, ["demo", "--listen", listen, "--control", control], { stdio: ["ignore", "pipe", "inherit"] });
 const printed = new Promise((resolve) => {
   let text = "";
   demo.stdout.on("data", (chunk) => {
@@ -13,6 +21,62 @@ const printed = new Promise((resolve) => {
     if (text.includes("/docs")) resolve(text);
   });
 });
+
+/** A phone and a desktop, by day and by night. */
+const SIZES = [["light", 360], ["dark", 360], ["light", 1200], ["dark", 1200]];
+
+async function pages(page) {
+  for (const path of ["docs/", "problems", "problems/payment-outcome-unknown"]) {
+    await page.goto(`http://${listen}/${path}`);
+    if (path === "docs/") {
+      await page.locator(".opblock-post", { hasText: "/points-of-sale/{pos_id}/payments" }).first().locator(".opblock-summary-control").click();
+      await page.getByRole("button", { name: "Try it out" }).click();
+    }
+    assert.match(await page.title(), / – ConcertPOS bridge$/, path);
+    assert.equal(await page.locator(".topbar, img[alt*=Swagger]").count(), 0, `${path} has a foreign logo`);
+    for (const [colorScheme, width] of SIZES) {
+      await page.emulateMedia({ colorScheme });
+      await page.setViewportSize({ width, height: 800 });
+      assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), width, `${path} scrolls sideways`);
+      await accessible(page, `${path}, ${colorScheme}, ${width}`, path === "docs/" ? EXCEPTIONS : []);
+      const bright = await page.evaluate(() => Number(/\d+/.exec(getComputedStyle(document.body).backgroundColor)[0]) > 127);
+      assert.equal(bright, colorScheme === "light", `${path} is not dressed for ${colorScheme}`);
+    }
+  }
+}
+
+/** Makes a payment as it stands, and returns the status and the key that was sent. */
+async function pay(page, operation) {
+  const [request] = await Promise.all([
+    page.waitForRequest((request) => request.method() === "POST" && request.url().endsWith("/payments")),
+    operation.getByRole("button", { name: "Execute" }).click(),
+  ]);
+  const status = (await request.response()).status();
+  await operation.locator(".live-responses-table .response-col_status", { hasText: String(status) }).waitFor();
+  return { status, key: request.headers()["idempotency-key"], body: request.postData() };
+}
+
+async function keys(page) {
+  await page.goto(`http://${listen}/docs/`);
+  const operation = page.locator(".opblock-post", { hasText: "/points-of-sale/{pos_id}/payments" }).first();
+  await operation.locator(".opblock-summary-control").click();
+  await operation.getByRole("button", { name: "Try it out" }).click();
+  await operation.getByPlaceholder("instance").fill("demo");
+  await operation.getByPlaceholder("pos_id").fill("1");
+  const body = '{"PaymentMethod": 1, "Products": [{"ID": 1, "Amount": 1}], "Note": 9.50}';
+  await operation.locator(".body-param__text").fill(body);
+  const field = operation.getByPlaceholder("Idempotency-Key");
+  const first = await pay(page, operation);
+  assert.deepEqual([first.status, first.body], [201, body], "the body was not sent as it was typed");
+  await page.waitForFunction(([box, old]) => box.value && box.value !== old, [await field.elementHandle(), first.key]);
+  // A payment that may be booked is repeated with its own key.
+  const fault = await fetch(`http://${control}/faults`, { method: "POST", body: JSON.stringify({ command: "payitems", times: 1, action: "cut_after_apply" }) });
+  assert.equal(fault.status, 201);
+  const unknown = await pay(page, operation);
+  assert.equal(unknown.status, 504);
+  assert.notEqual(unknown.key, first.key, "one key for two sales");
+  assert.equal(await field.inputValue(), unknown.key, "another key after an unknown outcome");
+}
 
 const browser = await chromium.launch({
   executablePath: "/usr/bin/chromium",
@@ -44,10 +108,22 @@ try {
   await read.getByPlaceholder("pos_id").fill("1");
   await read.getByRole("button", { name: "Execute" }).click();
   await read.locator(".live-responses-table").getByText("ProductName").first().waitFor();
+  // Prices as they came: what is no digit of a number may differ, as lines are indented.
+  const came = await (await fetch(`http://${listen}/v1/instances/demo/points-of-sale/1/products`)).text();
+  const shown = await read.locator(".live-responses-table .highlight-code").first().locator("pre, code").first().textContent();
+  assert.match(came, /\d\.\d0\b/, "no price by which a change of spelling would be seen");
+  const numbers = (text) => text.match(/-?\d+(\.\d+)?/g);
+  assert.deepEqual(numbers(shown), numbers(came), "a number is not shown as it came");
+  assert.deepEqual(JSON.parse(shown), JSON.parse(came));
   if (process.argv[3]) await page.screenshot({ path: process.argv[3] });
+  assert.deepEqual(faults, [], "the page has errors");
+  await keys(page);
+  await pages(page);
+  // The payment of unknown outcome was an answer that is no success.
+  assert.deepEqual(faults.splice(0).filter((fault) => !/ 504 /.test(fault)), [], "the page has errors");
   assert.deepEqual(elsewhere, [], "something was asked of another host");
   assert.deepEqual(faults, [], "the page has errors");
-  console.log(`the API browser shows ${operations.length} operations, and a read made from it is answered`);
+  console.log(`the API browser shows ${operations.length} operations, a read made from it is answered, and the pages are accessible`);
 } finally {
   await browser.close();
   demo.kill("SIGTERM");

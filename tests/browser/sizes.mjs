@@ -1,5 +1,6 @@
 // Holds the dashboard to what it promises on a phone, on a desktop and on a wall, and to what a person looks for in it.
 import assert from "node:assert/strict";
+import { accessible } from "./accessible.mjs";
 import { LONG_NAME, NAMES, PATIENCE_MS, TOKEN, launch, open, stage, until } from "./stage.mjs";
 
 const PHONE = { width: 320, height: 640 };
@@ -39,6 +40,14 @@ function unseen(selectors) {
   return selectors.flatMap((selector) => [...document.querySelectorAll(selector)].filter(cut).map((element) => `${selector}: ${element.textContent}`));
 }
 
+/** Holds the page to axe by day and by night. */
+async function readable(page, where) {
+  for (const colorScheme of ["light", "dark"]) {
+    await page.emulateMedia({ colorScheme });
+    await accessible(page, `${where}, ${colorScheme}`);
+  }
+}
+
 const numbers = async (page, selector) => (await page.locator(selector).allTextContents()).map((text) => Number.parseInt(text, 10));
 
 async function onAPhone(browser, { one, many }) {
@@ -54,9 +63,11 @@ async function onAPhone(browser, { one, many }) {
   const width = () => page.evaluate(() => document.documentElement.scrollWidth);
   assert.equal(await width(), PHONE.width, "the page scrolls sideways with a long name");
   assert.deepEqual(await page.evaluate(broken), [], "words are broken");
+  await readable(page, "phone");
   await page.locator("#unsettled button").first().click();
   await page.locator("#settle").waitFor();
   assert.ok(await page.locator("#settle").evaluate((dialog) => dialog.scrollWidth <= dialog.clientWidth), "the dialog scrolls sideways");
+  await readable(page, "dialog on a phone");
   assert.deepEqual(page.faults, []);
   await page.context().close();
   const single = await open(browser, one.base, { ...PHONE });
@@ -77,6 +88,7 @@ async function budgets(browser, { one }) {
   assert.equal(await full.locator(".budget").first().isVisible(), false, "full budgets are not folded");
   await full.locator("summary").click();
   assert.ok((await numbers(page, "#budget-full-rows .numbers")).every((points) => points === 100));
+  await readable(page, "desktop");
   const all = await page.locator(".budget").count();
   assert.equal(all, (await one.read("bridge")).instances[0].budgets.length, "a budget is missing");
   await page.context().close();
@@ -98,7 +110,10 @@ async function onAWall(browser, bridge, names, unsettled) {
   }
   const parts = ["#attention-heading", "#rate-sold", "#rate-refused", ".place h3", ".wall-shards li", ".wall-budgets li", "#wall-unsettled-list li", ".open-payments:not(:empty)"];
   assert.deepEqual(await page.evaluate(unseen, names.length === 1 ? parts.slice(0, -1) : parts), [], "parts of the wall are not seen");
+  const cutNames = await page.locator(".place h3").evaluateAll((names) => names.filter((name) => name.scrollHeight > name.clientHeight + 1).map((name) => name.textContent));
+  assert.deepEqual(cutNames, [], "names are cut off");
   assert.equal(await page.locator("#shards").isVisible(), false, "the wall shows the parts of the full page");
+  await readable(page, `wall of ${names.length}`);
   await page.getByRole("link", { name: "Full page" }).click();
   await page.locator("#shards").waitFor();
   await page.getByRole("link", { name: "Wall" }).click();
@@ -166,6 +181,7 @@ async function signIn(browser, { one }) {
   const form = await page.locator("#sign-in-form").evaluate((form) => [...form.elements].filter((one) => one.autocomplete)
     .map((one) => [one.autocomplete, one.type, one.checkVisibility()]));
   assert.deepEqual(form, [["username", "text", true], ["current-password", "password", true]], "no form for a password manager");
+  await readable(page, "sign-in");
   await field.fill("wrong-token");
   await page.getByRole("button", { name: "Show token" }).click();
   assert.equal(await field.getAttribute("type"), "text", "what was typed is not revealed");

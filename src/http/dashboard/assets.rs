@@ -36,10 +36,11 @@ impl Asset {
 
 static PAGE: LazyLock<Asset> = LazyLock::new(|| Asset::new("", HTML, include_str!("page.html")));
 
-static PARTS: LazyLock<[Asset; 24]> = LazyLock::new(|| {
+static PARTS: LazyLock<[Asset; 25]> = LazyLock::new(|| {
     [
         Asset::new("page.css", CSS, include_str!("page.css")),
         Asset::new("palette.css", CSS, include_str!("palette.css")),
+        Asset::new("pages.css", CSS, include_str!("pages.css")),
         Asset::new("wall.css", CSS, include_str!("wall.css")),
         Asset::new("icon.svg", SVG, include_str!("icon.svg")),
         Asset::new("main.js", SCRIPT, include_str!("main.js")),

@@ -5,6 +5,9 @@ import { el, foreign, time } from "./dom.js";
 /** The products of a sale, as text. */
 export const sale = (payment) => payment.Products?.map((line) => `${line.Amount} × ${line.ProductName ?? `product ${line.ID}`}`).join(", ") ?? "A sale that cannot be read";
 
+/** The place of a sale, as text; a number stays on the line of its words. */
+export const place = (payment) => payment.PointOfSale ?? `point of sale\u00a0${payment.POSID}`;
+
 function factsOf(payment) {
   const evidence = payment.evidence?.transactions?.length ?? 0;
   return [

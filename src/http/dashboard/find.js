@@ -2,7 +2,7 @@
 
 import { ask, inInstance } from "./api.js";
 import { byId, count, el, foreign, keep, mark, say, time } from "./dom.js";
-import { facts, sale } from "./facts.js";
+import { facts, place, sale } from "./facts.js";
 import { openSettle } from "./settle.js";
 
 const MOST = 50;
@@ -79,7 +79,7 @@ function update(item, payment) {
   say(item.querySelector(".state"), stateOf(payment));
   mark(item.querySelector(".state"), "state", payment.state);
   const where = instances.length > 1 ? `, ${payment.instance}` : "";
-  say(item.querySelector(".sold"), `${sale(payment)} at point of sale\u00a0${payment.POSID}${where}`);
+  say(item.querySelector(".sold"), `${sale(payment)} at ${place(payment)}${where}`);
   const own = [["Payment id", payment.id], ["Instance", payment.instance]];
   item.querySelector("dl").replaceChildren(...facts(payment), ...own.map(([name, value]) => el("div", { className: "long" }, el("dt", {}, name), el("dd", {}, foreign(value)))));
   item.querySelector("button").hidden = !operates || !TO_SETTLE.includes(payment.state);

@@ -2,7 +2,7 @@
 
 import { ask, inInstance } from "./api.js";
 import { byId, el, keep, mark, say, time } from "./dom.js";
-import { facts, sale } from "./facts.js";
+import { facts, place, sale } from "./facts.js";
 import { openSettle } from "./settle.js";
 
 const RECENT = 50;
@@ -32,7 +32,7 @@ function update(item, payment, many, operates) {
   item.payment = payment;
   if (item.dataset.revision === revision) return;
   mark(item, "revision", revision);
-  const heading = `${sale(payment)} at ${payment.PointOfSale ?? `point of sale ${payment.POSID}`}${many ? `, ${payment.instance}` : ""}`;
+  const heading = `${sale(payment)} at ${place(payment)}${many ? `, ${payment.instance}` : ""}`;
   say(item.querySelector("h3"), heading);
   item.querySelector("dl").replaceChildren(...facts(payment).filter((_, index) => index !== 1 && index !== 2));
   item.querySelector("button").hidden = !operates;

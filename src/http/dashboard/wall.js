@@ -4,7 +4,7 @@
 
 import { bar, fill, isFull, left, name, sorted, stateOf } from "./budget.js";
 import { byId, count, el, keep, mark, say, time } from "./dom.js";
-import { sale } from "./facts.js";
+import { place, sale } from "./facts.js";
 import { foldFindings } from "./findings.js";
 import { standing } from "./shards.js";
 
@@ -12,6 +12,8 @@ import { standing } from "./shards.js";
 const MOST_BLOCKS = 6;
 /** Budgets in a row; a block shows as many as are not full. */
 const BUDGETS_IN_ROW = 3;
+/** A longer name is written smaller, so that a row holds it. */
+const LONG = 24;
 const BAD = ["down", "lost", "warn"];
 /** The states of a shard for which a row has no room to say more. */
 const SHORT = { down: "Down", lost: "No link", warn: "Failing", out: "Taken out" };
@@ -56,6 +58,7 @@ function updateInstance(item, instance, unsettled, density) {
   mark(item, "grade", trouble(instance, unsettled) > 0 ? "bad" : "well");
   say(item.querySelector("h3"), instance.instance);
   item.querySelector("h3").title = instance.instance;
+  mark(item.querySelector("h3"), "long", instance.instance.length > LONG);
   keep(item.querySelector(".wall-shards"), instance.shards, (shard) => shard.shard, makeShard, (line, shard) => updateShard(line, shard, density === "many"));
   const spent = sorted(instance.budgets.filter((window) => !isFull(window)));
   const shown = density === "one" ? sorted(instance.budgets) : density === "many" ? spent.slice(0, BUDGETS_IN_ROW) : spent;
@@ -101,7 +104,7 @@ function showUnsettled(unsettled, counted, many) {
   byId("wall-unsettled").classList.toggle("urgent", unsettled.length > 0);
   say(byId("wall-unsettled-words"), unsettled.length ? `${counted ?? unsettled.length}: sent, and the outcome is unknown.` : "None.");
   keep(list, unsettled, (payment) => payment.id, () => el("li", {}, el("b"), el("span", { className: "muted" })), (item, payment) => {
-    say(item.firstChild, `${sale(payment)} at point of sale ${payment.POSID}`);
+    say(item.firstChild, `${sale(payment)} at ${place(payment)}`);
     say(item.lastChild, `${time(payment.dispatched_at ?? payment.created_at)}${many ? ` · ${payment.instance}` : ""} · ${payment.caller}`);
   });
   fit(byId("wall-unsettled"), [...list.children], byId("wall-unsettled-more"), (hidden) => `and ${hidden} more`);

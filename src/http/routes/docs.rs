@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
 use actix_web::http::header::{CACHE_CONTROL, ETAG, LOCATION};
 use actix_web::web::{Bytes, Data, Path, ServiceConfig};
@@ -14,16 +14,16 @@ use crate::http::response::page_headers;
 use crate::http::response::static_text::StaticText;
 use crate::http::state::AppState;
 
-/// The browser is files of its own, but for the styles that its script sets and its pictures.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+/// Everything is a file of its own, but for the pictures in the browser's styles.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// The files of the library that the page uses.
+const LIBRARY: [&str; 2] = ["swagger-ui-bundle.js", "swagger-ui.css"];
 
 /// Adds the document and the browser.
 pub fn configure(config: &mut ServiceConfig) -> &mut ServiceConfig {
-    // The address is relative, so that the browser works behind a proxy that adds a prefix; without "none" it would
-    // send the document to a validator on the internet.
-    let browser = Config::new(["../openapi.json"]).validator_url("none");
-    config.app_data(Data::new(browser)).service(openapi).service(docs).service(browser_file)
+    config.service(openapi).service(docs).service(browser_file)
 }
 
 #[get("/openapi.json")]
@@ -40,7 +40,7 @@ async fn docs() -> HttpResponse {
     HttpResponse::PermanentRedirect().insert_header((LOCATION, "docs/")).finish()
 }
 
-/// The browser's files that were asked for. Only those that there are come here, so that it is bounded.
+/// The library's files that were asked for.
 static FILES: RwLock<BTreeMap<String, Arc<File>>> = RwLock::new(BTreeMap::new());
 
 /// One file of the browser.
@@ -50,25 +50,44 @@ struct File {
     text: StaticText,
 }
 
-/// A file of the browser. They are in the program compressed, which makes it three megabytes smaller, and are sent so.
+impl File {
+    fn own(media_type: &str, text: &'static str) -> Self {
+        Self { media_type: media_type.to_owned(), text: StaticText::plain(text) }
+    }
+}
+
+static PAGE: LazyLock<Arc<File>> =
+    LazyLock::new(|| Arc::new(File::own("text/html; charset=utf-8", include_str!("docs/page.html"))));
+static SCRIPT: LazyLock<Arc<File>> =
+    LazyLock::new(|| Arc::new(File::own("text/javascript; charset=utf-8", include_str!("docs/page.js"))));
+static STYLE: LazyLock<Arc<File>> =
+    LazyLock::new(|| Arc::new(File::own("text/css; charset=utf-8", include_str!("docs/page.css"))));
+
 #[get("/docs/{_:.*}")]
-async fn browser_file(
-    request: HttpRequest,
-    path: Path<String>,
-    config: Data<Config<'static>>,
-) -> Result<HttpResponse, Problem> {
-    let file = find(&path, config.into_inner())?.ok_or_else(|| Problem::new(&table::NOT_FOUND))?;
+async fn browser_file(request: HttpRequest, path: Path<String>) -> Result<HttpResponse, Problem> {
+    let file = find(&path)?.ok_or_else(|| Problem::new(&table::NOT_FOUND))?;
     let mut response = HttpResponse::Ok();
     page_headers::guard(&mut response, POLICY);
     response.content_type(file.media_type.as_str());
     Ok(file.text.answer(&request, &mut response))
 }
 
-fn find(path: &str, config: Arc<Config<'static>>) -> Result<Option<Arc<File>>, Problem> {
+fn find(path: &str) -> Result<Option<Arc<File>>, Problem> {
+    match path {
+        "" | "index.html" => Ok(Some(Arc::clone(&PAGE))),
+        "page.js" => Ok(Some(Arc::clone(&SCRIPT))),
+        "page.css" => Ok(Some(Arc::clone(&STYLE))),
+        library if LIBRARY.contains(&library) => of_library(library),
+        _ => Ok(None),
+    }
+}
+
+/// A file of the library. They are in the program compressed, which makes it three megabytes smaller, and are sent so.
+fn of_library(path: &str) -> Result<Option<Arc<File>>, Problem> {
     if let Some(file) = FILES.read().unwrap_or_else(PoisonError::into_inner).get(path) {
         return Ok(Some(Arc::clone(file)));
     }
-    let found = serve(path, config).map_err(|_| Problem::new(&table::INTERNAL_ERROR))?;
+    let found = serve(path, Arc::new(Config::from(""))).map_err(|_| Problem::new(&table::INTERNAL_ERROR))?;
     Ok(found.map(|found| {
         let bytes = match found.bytes {
             Cow::Borrowed(bytes) => Bytes::from_static(bytes),

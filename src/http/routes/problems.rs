@@ -9,8 +9,8 @@ use crate::http::problem::{Entry, Problem, table};
 use crate::http::request::accept;
 use crate::http::response::page_headers;
 
-/// The page loads nothing and runs nothing; only its own few lines of style are let in.
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; \
+/// The page runs nothing, and loads the dashboard's styles alone.
+const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
 
 /// Adds the pages.
@@ -65,13 +65,12 @@ fn described(entry: &Entry) -> Value {
 
 fn index() -> String {
     let rows: String = table::TABLE.iter().map(|entry| row(entry)).collect();
-    document(
-        "Problems",
-        &format!("<h1>Problems</h1>\n<p>What can go wrong, and what to do about it.</p>\n<ul>\n{rows}</ul>\n"),
-    )
+    let body = format!(
+        "<h1>Problems</h1>\n<p>What can go wrong, and what to do about it.</p>\n<ul class=\"problems\">\n{rows}</ul>\n"
+    );
+    document("Problems", "", &body)
 }
 
-/// Links are relative, as the bridge may lie under a path of a proxy.
 fn row(entry: &Entry) -> String {
     let (Entry { code, status, .. }, title) = (entry, html(entry.title));
     format!("<li><a href=\"problems/{code}\">{title}</a> <code>{status} {code}</code></li>\n")
@@ -89,19 +88,25 @@ fn page(entry: &Entry) -> String {
     let body = format!(
         "<p><code>{status} {code}</code></p>\n<h1>{title}</h1>\n\
          <h2>What happened</h2>\n<p>{explanation}</p>\n<h2>What to do</h2>\n<p>{advice}</p>\n\
-         <h2>Is it worth repeating?</h2>\n<p>{retryable}</p>\n<p><a href=\"../problems\">All problems</a></p>\n"
+         <h2>Is it worth repeating?</h2>\n<p>{retryable}</p>\n"
     );
-    document(&title, &body)
+    document(&title, "../", &body)
 }
 
-/// A whole page around `body`; both are HTML already.
-fn document(title: &str, body: &str) -> String {
+/// A whole page around `body`; both texts are HTML already. `root` leads from the page to `/`: links are relative, as the
+/// bridge may lie under a path of a proxy.
+fn document(title: &str, root: &str, body: &str) -> String {
+    let home = if root.is_empty() { "./" } else { root };
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width\">\n<title>{title}</title>\n\
-         <style>body{{font:1.1rem/1.5 system-ui,sans-serif;max-width:42rem;margin:3rem auto;padding:0 1rem}}\
-         code{{background:#8882;border-radius:.2em;padding:0 .25em}}:root{{color-scheme:light dark}}</style>\n\
-         </head>\n<body>\n{body}</body>\n</html>\n"
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{plain} – ConcertPOS bridge</title>\n\
+         <link rel=\"icon\" href=\"{root}dashboard/icon.svg\" type=\"image/svg+xml\">\n\
+         <link rel=\"stylesheet\" href=\"{root}dashboard/palette.css\">\n\
+         <link rel=\"stylesheet\" href=\"{root}dashboard/pages.css\">\n</head>\n<body class=\"text\">\n\
+         <header class=\"place\"><a href=\"{home}\">ConcertPOS bridge</a> <a href=\"{root}problems\">Problems</a> \
+         <a href=\"{root}docs/\">API</a></header>\n<main>\n{body}</main>\n</body>\n</html>\n",
+        plain = title.replace("<code>", "").replace("</code>", ""),
     )
 }
 
