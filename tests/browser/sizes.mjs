@@ -114,6 +114,20 @@ async function onAWall(browser, bridge, names, unsettled) {
   assert.deepEqual(cutNames, [], "names are cut off");
   assert.equal(await page.locator("#shards").isVisible(), false, "the wall shows the parts of the full page");
   await readable(page, `wall of ${names.length}`);
+  // What the bridge judges of an instance is seen at its place, though its links and budgets are well.
+  const calm = page.locator("#wall-list .place[data-grade=well] h3").last();
+  if (names.length > 1) {
+    const instance = await calm.textContent();
+    await page.route("**/v1/bridge", async (route) => {
+      const answer = await route.fetch();
+      const status = await answer.json();
+      status.attention.push({ code: "gateway-credentials", severity: "critical", instance, words: "The gateway refuses the API key." });
+      await route.fulfill({ response: answer, json: status });
+    });
+    const place = page.locator("#wall-list .place", { has: page.getByRole("heading", { name: instance, exact: true }) });
+    await until("the finding at its place", async () => await place.getAttribute("data-grade") === "bad");
+    await page.unroute("**/v1/bridge");
+  }
   await page.getByRole("link", { name: "Full page" }).click();
   await page.locator("#shards").waitFor();
   await page.getByRole("link", { name: "Wall" }).click();

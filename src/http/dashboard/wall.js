@@ -46,12 +46,18 @@ function updateBudget(item, window, brief) {
   say(item.querySelector(".numbers"), brief ? String(left(window)) : `${left(window)} of ${window.capacity_points}`);
 }
 
+const WEIGHTS = { critical: 10_000, warning: 1000 };
+
+/** What the bridge finds wrong with an instance, as one number. */
+const judged = (status, instance) => status.attention.filter((one) => one.instance === instance.instance)
+  .reduce((sum, { severity }) => sum + (WEIGHTS[severity] ?? 0), 0);
+
 /** How much is wrong with an instance; 0: nothing. */
 function trouble(instance, unsettled) {
   const linked = instance.shards.some((shard) => shard.links.some((link) => link.state !== "set-aside"));
   const closed = instance.budgets.filter((window) => ["closed", "waiting", "spent"].includes(stateOf(window)[0])).length;
   const bad = instance.shards.filter((shard) => BAD.includes(standing(shard)[0])).length;
-  return (linked ? 0 : 1000) + 100 * unsettled + 10 * bad + closed;
+  return instance.judged + (linked ? 0 : 1000) + 100 * unsettled + 10 * bad + closed;
 }
 
 function updateInstance(item, instance, unsettled, density) {
@@ -122,7 +128,8 @@ export function showWall(status, unsettled) {
   foldFindings(on && ((items, more) => fit(byId("attention"), items, more, (hidden) => `and ${hidden} more`)));
   if (!on) return;
   const counts = status.payments;
-  showInstances(status.instances, (instance) => unsettled.filter((payment) => payment.instance === instance.instance).length);
+  const instances = status.instances.map((instance) => ({ ...instance, judged: judged(status, instance) }));
+  showInstances(instances, (instance) => unsettled.filter((payment) => payment.instance === instance.instance).length);
   showUnsettled(unsettled, counts && counts.unknown + counts.unreadable, status.instances.length > 1);
 }
 
