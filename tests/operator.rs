@@ -161,6 +161,10 @@ async fn a_payment_is_settled_as_it_was_seen_and_only_with_a_confirmation() {
     let settle = ["payments", "settle", &id, "--outcome", "booked", "--reason", "seen \u{1b}[2J at the till"];
     let state = async || operate(&world, &["payments", "show", &id, "--json"]).await.json();
 
+    let shown = operate(&world, &["status"]).await.printed();
+    let attention = shown.split("needs attention:").nth(1).unwrap_or_default();
+    assert!(attention.contains("demo"), "an unknown payment: {shown}");
+
     let unasked = operate(&world, &settle).await.failed(2);
     assert!(unasked.contains("--yes"), "{unasked}");
     let changed = operate(&world, &[&settle[..], &["--yes", "--revision", "77"]].concat()).await.failed(1);
