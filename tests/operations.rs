@@ -6,7 +6,7 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use concertpos_simulator::{Action, Config, Fault};
+use concertpos_simulator::{Action, Config, Fault, Instance};
 use reqwest::Method;
 use serde_json::{Value, json};
 use support::{ANY, OPERATOR, World, eventually, problem};
@@ -125,6 +125,8 @@ async fn the_metrics_say_what_happened() {
         ("budget_wait_seconds_count{pos_instance=\"demo\",class=\"payment\"}", 1),
         ("cache_answers_total{pos_instance=\"demo\",answer=\"miss\"}", 2),
         ("cache_answers_total{pos_instance=\"demo\",answer=\"hit\"}", 2),
+        ("budget_spent_points_total{pos_instance=\"demo\",caller=\"gateway-key\",command=\"getconfig\"}", 25),
+        ("budget_spent_points_total{pos_instance=\"demo\",caller=\"gateway-key\",command=\"payitems\"}", 1),
         ("payments{pos_instance=\"demo\",state=\"booked\"}", 1),
         ("journal_available", 1),
         ("draining", 0),
@@ -236,4 +238,29 @@ async fn a_sale_that_waits_for_a_link_when_the_bridge_stops_is_sent_and_answered
     for sale in [first, second, third] {
         assert_eq!(sale.await.unwrap().unwrap().status(), 201);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_of_many_instances_may_have_metrics_that_do_not_tell_them_apart() {
+    let settings = [
+        ("BRIDGE_TELEMETRY__INSTANCE_LABEL", "false"),
+        ("BRIDGE_INSTANCES__FEST__API_KEY", "fest-key"),
+        ("BRIDGE_AUTH__TOKENS__OPERATOR__INSTANCES", "*"),
+    ];
+    let gateway = Config {
+        instances: ["demo", "fest"]
+            .map(|slug| Instance { slug: slug.to_owned(), api_key: format!("{slug}-key") })
+            .into(),
+        ..Config::default()
+    };
+    let world = World::with(gateway, &settings).await;
+    assert_eq!(world.sale("one").send().await.unwrap().status(), 201);
+    eventually("both asked for their licences", async || {
+        metrics(&world).await.contains("exchanges_total{command=\"getlicense\",outcome=\"replied\"} 2\n")
+    })
+    .await;
+    let text = metrics(&world).await;
+    assert!(!text.contains("pos_instance"), "{text}");
+    assert_eq!(sample(&text, "sales_total{outcome=\"booked\"}"), 1);
+    assert_eq!(sample(&text, "shard_good{shard=\"exon\"}"), 1);
 }

@@ -30,6 +30,9 @@ const TRIES: u32 = 4;
 /// What a try must have left for its reply to be worth its points. A gateway that is well answers in less.
 const LEAST_TRY: Duration = Duration::from_millis(250);
 
+/// Who spends the points of a fetch that renews an old copy, in the metrics.
+const RENEWALS: &str = "refresh";
+
 /// One instance's way to the gateway.
 #[derive(Debug)]
 pub(super) struct Dispatch {
@@ -51,6 +54,8 @@ pub(super) struct Dispatch {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Once<'a> {
     pub(super) class: Class<'a>,
+    /// Who spends the points.
+    pub(super) caller: &'a str,
     pub(super) priority: Priority,
     /// Nothing is written after it.
     pub(super) write_by: Instant,
@@ -104,6 +109,7 @@ impl Dispatch {
             let (permit, lease) = way.map_err(|why| failed.clone().unwrap_or(why))?;
             avoid = lease.shard();
             on_write();
+            self.ledger.count_spent(turns.first_caller().as_deref().unwrap_or(RENEWALS), &command.name);
             let limit = share(deadline.saturating_duration_since(Instant::now()), written + 1 == TRIES);
             match self.write(command, lease.within(limit), permit, deadline).await {
                 Ok(body) if body.is_object() => return Ok(body),
@@ -164,6 +170,7 @@ impl Dispatch {
             }
             let (mut permit, lease) = way;
             permit.written();
+            self.ledger.count_spent(once.caller, &command.name);
             let outcome = self.exchange(lease, command).await;
             self.account(command, permit, &outcome);
             match outcome {

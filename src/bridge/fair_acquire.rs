@@ -73,6 +73,14 @@ impl FairAcquire {
         Self { turns: Mutex::new(vec![turn]), joined: Notify::new() }
     }
 
+    /// The caller for whom it began; none where it renews an old copy.
+    pub(super) fn first_caller(&self) -> Option<Arc<str>> {
+        self.turns.lock().first().and_then(|turn| match turn {
+            Requester::Caller(token) => Some(Arc::clone(token)),
+            Requester::Renewal { .. } | Requester::Refresh { .. } => None,
+        })
+    }
+
     /// Has the fetch wait in this turn too.
     pub(super) fn join(&self, turn: Requester) {
         let mut turns = self.turns.lock();

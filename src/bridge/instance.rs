@@ -295,7 +295,7 @@ impl Instance {
         let write_by = deadline.min(Instant::now() + self.pay_max_wait);
         let work = async move {
             dispatch.begin()?;
-            let once = Once { class: Class::Caller(&turn), priority: Priority::Ordinary, write_by };
+            let once = Once { class: Class::Caller(&turn), caller: &turn, priority: Priority::Ordinary, write_by };
             let way = dispatch.way_once(&command, once).await?;
             let too_late = Error::Overloaded { retry_after: RETRY_SHORTLY };
             match dispatch.write_once(&command, way, once, too_late).await {

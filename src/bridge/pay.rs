@@ -136,7 +136,8 @@ impl Payments {
         (write_by, shown): (Instant, Shown),
     ) -> Result<Paid, Begun> {
         // Until the record is durable a dropped reservation frees the key, and a dropped lease and permit go back.
-        let once = Once { class: Class::Payment, priority: Priority::Payment, write_by };
+        let caller = reservation.caller().to_owned();
+        let once = Once { class: Class::Payment, caller: &caller, priority: Priority::Payment, write_by };
         let way = self.dispatch.way_once(command, once).await?;
         if let Some(newest) = self.reconciliation.newest_before(pos_id) {
             reservation.note_newest_transaction(newest);

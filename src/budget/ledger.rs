@@ -133,6 +133,11 @@ impl Ledger {
         Price { points: u64::from(cost), limit }
     }
 
+    /// Counts the points of a command of this caller that is being written, for the metrics alone.
+    pub fn count_spent(&self, caller: &str, command: &str) {
+        self.shared.metrics.spent(caller, command, u64::from(self.shared.config.cost_of(command)));
+    }
+
     /// The gateway answered `ratelimit`: grants nothing more for this command (in [`CounterScope::Instance`], for any) until
     /// `retry_after` from now, and then one command alone until it is answered. Where the gateway named no time, a whole
     /// window and guard; and never longer, for by then everything that it counted has lapsed, and a slip in one number

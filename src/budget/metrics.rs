@@ -1,11 +1,13 @@
 //! Metrics of one instance's budget: how long asks waited for points, how many were denied, and how the windows stand.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use tokio::time::Instant;
 
 use super::queue::Class;
@@ -37,7 +39,13 @@ pub struct Metrics {
     pub(super) closed: Counter,
     /// Denied: payments, callers' other commands. Waited for long: payments.
     recent: Recent<3>,
+    /// Points of what was written, by caller and command.
+    spent: Mutex<BTreeMap<(Arc<str>, &'static str), u64>>,
 }
+
+/// Series of spent points that an instance may have. Callers are tokens of the configuration, of which there are fewer; what is
+/// beyond it counts under [`OTHER`].
+const MAX_SPENDERS: usize = 1_000;
 
 /// How points were asked for within the last minute.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -66,6 +74,18 @@ impl Metrics {
         if denied {
             asks.denied.inc();
         }
+    }
+
+    pub(super) fn spent(&self, caller: &str, command: &str, points: u64) {
+        let command = command::TABLE.iter().find(|spec| spec.name == command).map_or(OTHER, |spec| spec.name);
+        let mut spent = self.spent.lock();
+        // Looked up by borrowed parts: nothing is allocated but for the first of a kind.
+        if let Some((_, known)) = spent.iter_mut().find(|((who, what), _)| **who == *caller && *what == command) {
+            *known += points;
+            return;
+        }
+        let caller = if spent.len() < MAX_SPENDERS { caller } else { OTHER };
+        *spent.entry((Arc::from(caller), command)).or_default() += points;
     }
 
     #[must_use]
@@ -106,6 +126,14 @@ pub fn encode(page: &mut DescriptorEncoder<'_>, instances: &[Shown<'_>]) -> fmt:
                 continue;
             }
             asks.denied.encode(family.encode_family(&[("pos_instance", *instance), ("class", class)])?)?;
+        }
+    }
+    let mut family =
+        page.counter("budget_spent_points", "Points of commands that were written, by caller and command.")?;
+    for Shown { instance, metrics, .. } in instances.iter().filter(|shown| shown.in_use) {
+        for ((caller, command), points) in metrics.spent.lock().iter() {
+            let labels = [("pos_instance", *instance), ("caller", caller), ("command", *command)];
+            ConstCounter::new(*points).encode(family.encode_family(&labels)?)?;
         }
     }
     let mut family = page.counter("budget_closed", "How often the gateway said `ratelimit`.")?;

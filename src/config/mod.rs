@@ -70,6 +70,7 @@ impl Config {
         let payments = payments::read(&mut root.section("payments"));
         let telemetry = Telemetry::read(&mut root.section("telemetry"));
         server.http.heartbeat = events.heartbeat;
+        server.http.instance_label = telemetry.instance_label;
         server.http.native = http::native::NativeConfig {
             hearing: events.native,
             shards: gateway.shards.clone(),

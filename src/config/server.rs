@@ -53,6 +53,7 @@ impl Server {
             trusted_proxies: trusted_proxies(section),
             shutdown_grace,
             heartbeat: default.heartbeat,
+            instance_label: default.instance_label,
             untaken: default.untaken,
             native: default.native,
         };

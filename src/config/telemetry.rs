@@ -17,6 +17,8 @@ pub struct Telemetry {
     /// The filter of log lines: a level, or targets with levels.
     pub log: String,
     pub log_format: LogFormat,
+    /// Whether metrics tell instances apart.
+    pub instance_label: bool,
     /// The collector that gets traces over OTLP.
     pub otlp_endpoint: Option<String>,
 }
@@ -47,6 +49,7 @@ impl Telemetry {
         if otlp_endpoint.as_deref().is_some_and(url::names_a_user) {
             section.warn("otlp_endpoint", "holds a name and a password, which are not sent");
         }
-        Self { log, log_format, otlp_endpoint }
+        let instance_label = section.get("instance_label", true);
+        Self { log, log_format, instance_label, otlp_endpoint }
     }
 }

@@ -25,6 +25,8 @@ pub struct Config {
     pub heartbeat: Duration,
     /// How long a caller may take nothing of what is written to it before the system gives its connection up.
     pub untaken: Duration,
+    /// Whether metrics tell instances apart.
+    pub instance_label: bool,
     /// The gateway's own protocol, spoken downstream.
     pub native: NativeConfig,
 }
@@ -42,6 +44,7 @@ impl Default for Config {
             heartbeat: broadcasts::Config::default().heartbeat,
             // Longer than any network pauses, and not so long that callers who never read could gather.
             untaken: Duration::from_secs(30),
+            instance_label: true,
             native: NativeConfig::default(),
         }
     }

@@ -46,6 +46,12 @@ impl Reservation {
         self.record.details = details.map(Box::new);
     }
 
+    /// Who asks for it.
+    #[must_use]
+    pub fn caller(&self) -> &str {
+        &self.record.key.caller
+    }
+
     #[must_use]
     pub fn sale(&self) -> &Sale {
         &self.record.sale

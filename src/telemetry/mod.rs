@@ -2,6 +2,7 @@
 //!
 //! Entry points: [`filter`] and [`start`] for log lines, [`metrics`], [`traces`].
 
+pub mod aggregate;
 pub mod metrics;
 mod post;
 pub mod process;

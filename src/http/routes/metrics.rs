@@ -25,6 +25,7 @@ use crate::gateway::metrics as gateway;
 use crate::http::auth::{Auth, Caller, Scope};
 use crate::http::problem::{Problem, table};
 use crate::http::state::AppState;
+use crate::telemetry::aggregate::without_instances;
 use crate::telemetry::metrics::{CONTENT_TYPE, Families, page};
 use crate::telemetry::process;
 
@@ -59,7 +60,9 @@ async fn answer(shared: Data<AppState>) -> Result<HttpResponse, Problem> {
 
 async fn text(shared: Data<AppState>) -> String {
     let (status, tasks) = (shared.overview(|_| true).await, shared.runtimes.tasks());
+    let instance_label = shared.config.instance_label;
     let page = page(Scrape { shared, status, tasks });
+    let page = if instance_label { page } else { without_instances(&page) };
     [page, process::page()].concat()
 }
 
