@@ -72,10 +72,10 @@ async fn a_till_that_knows_only_the_slug_finds_its_instance() {
     ];
     let world = World::with(
         concertpos_simulator::Config {
-            instances: ["demo", "demo2"]
-                .map(|slug| concertpos_simulator::Instance {
+            instances: [("demo", "elsewhere"), ("demo2", crate::support::KEY)]
+                .map(|(slug, api_key)| concertpos_simulator::Instance {
                     slug: slug.to_owned(),
-                    api_key: crate::support::KEY.to_owned(),
+                    api_key: api_key.to_owned(),
                 })
                 .into(),
             ..concertpos_simulator::Config::default()
