@@ -55,7 +55,6 @@ const fill = (specActions, place) => specActions.changeParam(place, KEY, "header
 /** After these answers the same key must be used again: the payment may be booked, or the same request may succeed. */
 const isOpen = ({ status }) => !(status >= 200 && status < 500) || status === 409 || status === 429;
 
-let bodyAsTyped = null;
 /** The operations that take a key. */
 let places = [];
 
@@ -71,22 +70,10 @@ function bridge() {
             if (places.some(has) && !isOpen(answer)) fill(specActions, [path, method]);
             return done;
           },
-          executeRequest: (original, { oas3Selectors }) => (request) => {
-            const typed = oas3Selectors.requestBodyValue(request.pathName, request.method);
-            bodyAsTyped = typeof typed === "string" ? typed : null;
-            return original(request);
-          },
         },
       },
     },
   };
-}
-
-/** Sends what was typed, which the library would spell anew. */
-function sendAsTyped(request) {
-  if (bodyAsTyped !== null && request.body !== undefined) request.body = bodyAsTyped;
-  bodyAsTyped = null;
-  return request;
 }
 
 function dress() {
@@ -119,7 +106,6 @@ const ui = SwaggerUIBundle({
   layout: "BaseLayout",
   presets: [SwaggerUIBundle.presets.apis],
   plugins: [bridge],
-  requestInterceptor: sendAsTyped,
   onComplete: () => {
     places = withKey(ui.specSelectors.specJson().toJS());
     for (const place of places) fill(ui.specActions, place);
