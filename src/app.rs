@@ -226,7 +226,8 @@ impl Health {
     pub fn line(&self) -> String {
         let instances = self.bridge.instances();
         let without: Vec<_> = instances.iter().filter(|one| !one.is_connected()).map(|one| &**one.name()).collect();
-        let (served, plural) = (instances.iter().count(), if instances.iter().count() == 1 { "" } else { "s" });
+        let served = instances.iter().count();
+        let plural = if served == 1 { "" } else { "s" };
         let named = without.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
         match without.len() {
             0 => format!("Serving {served} instance{plural}"),

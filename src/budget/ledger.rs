@@ -194,17 +194,16 @@ impl Ledger {
         gate.with(|admission, now| {
             let wait = |at: Option<Tick>| at.map_or(Duration::ZERO, |at| Duration::from_micros(now.until(at)));
             let requests = |count: u64| Price { points: cost.saturating_mul(count), limit };
-            let quota = |remaining, more_in| Quota { remaining, more_in_secs: secs_up(more_in), ..full(cost) };
+            let quota = |room: u64, earliest: &mut dyn FnMut(Price) -> Option<Tick>| {
+                let remaining = if wait(earliest(requests(1))).is_zero() { room / cost } else { 0 };
+                Quota { remaining, more_in_secs: secs_up(wait(earliest(requests(remaining + 1)))), ..full(cost) }
+            };
             if admission.is_free() {
                 let window = admission.window();
-                let is_now = wait(window.earliest(now, requests(1))).is_zero();
-                let remaining = if is_now { limit.saturating_sub(window.used(now)) / cost } else { 0 };
-                return quota(remaining, wait(window.earliest(now, requests(remaining + 1))));
+                return quota(limit.saturating_sub(window.used(now)), &mut |price| window.earliest(now, price));
             }
             let forecast = admission.forecast_behind(now, class);
-            let is_now = wait(forecast.earliest(requests(1))).is_zero();
-            let remaining = if is_now { forecast.room(limit) / cost } else { 0 };
-            quota(remaining, wait(forecast.earliest(requests(remaining + 1))))
+            quota(forecast.room(limit), &mut |price| forecast.earliest(price))
         })
     }
 

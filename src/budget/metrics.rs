@@ -40,7 +40,7 @@ pub struct Metrics {
     /// Denied: payments, callers' other commands. Waited for long: payments.
     recent: Recent<3>,
     /// Points of what was written, by caller and command.
-    spent: Mutex<BTreeMap<(Arc<str>, &'static str), u64>>,
+    spent: Mutex<BTreeMap<Arc<str>, BTreeMap<&'static str, u64>>>,
 }
 
 /// Series of spent points that an instance may have. Callers are tokens of the configuration, of which there are fewer; what is
@@ -77,15 +77,15 @@ impl Metrics {
     }
 
     pub(super) fn spent(&self, caller: &str, command: &str, points: u64) {
-        let command = command::TABLE.iter().find(|spec| spec.name == command).map_or(OTHER, |spec| spec.name);
+        let command = command::find(command).map_or(OTHER, |spec| spec.name);
         let mut spent = self.spent.lock();
-        // Looked up by borrowed parts: nothing is allocated but for the first of a kind.
-        if let Some((_, known)) = spent.iter_mut().find(|((who, what), _)| **who == *caller && *what == command) {
+        if let Some(known) = spent.get_mut(caller).and_then(|commands| commands.get_mut(command)) {
             *known += points;
             return;
         }
-        let caller = if spent.len() < MAX_SPENDERS { caller } else { OTHER };
-        *spent.entry((Arc::from(caller), command)).or_default() += points;
+        let series: usize = spent.values().map(BTreeMap::len).sum();
+        let caller = if series < MAX_SPENDERS { caller } else { OTHER };
+        *spent.entry(Arc::from(caller)).or_default().entry(command).or_default() += points;
     }
 
     #[must_use]
@@ -131,9 +131,11 @@ pub fn encode(page: &mut DescriptorEncoder<'_>, instances: &[Shown<'_>]) -> fmt:
     let mut family =
         page.counter("budget_spent_points", "Points of commands that were written, by caller and command.")?;
     for Shown { instance, metrics, .. } in instances.iter().filter(|shown| shown.in_use) {
-        for ((caller, command), points) in metrics.spent.lock().iter() {
-            let labels = [("pos_instance", *instance), ("caller", caller), ("command", *command)];
-            ConstCounter::new(*points).encode(family.encode_family(&labels)?)?;
+        for (caller, commands) in metrics.spent.lock().iter() {
+            for (command, points) in commands {
+                let labels = [("pos_instance", *instance), ("caller", caller), ("command", *command)];
+                ConstCounter::new(*points).encode(family.encode_family(&labels)?)?;
+            }
         }
     }
     let mut family = page.counter("budget_closed", "How often the gateway said `ratelimit`.")?;

@@ -375,7 +375,9 @@ impl Link {
         let Some(waiter) = self.waiter.take() else { return false };
         let outcome = outcome(&waiter);
         let Waiter { command, written, answer, .. } = waiter;
-        self.shared.metrics.exchange_ended(&command, ExchangeOutcome::of(&outcome), written.elapsed());
+        let now = Instant::now();
+        let took = now.saturating_duration_since(written);
+        self.shared.metrics.exchange_ended(&command, ExchangeOutcome::of(&outcome), took, now);
         // A caller that went away needs no answer.
         let _ = answer.send(outcome);
         true

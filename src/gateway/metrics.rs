@@ -126,7 +126,7 @@ impl Metrics {
         RecentExchanges { ended, slow, unanswered }
     }
 
-    pub(super) fn exchange_ended(&self, command: &str, outcome: ExchangeOutcome, took: Duration) {
+    pub(super) fn exchange_ended(&self, command: &str, outcome: ExchangeOutcome, took: Duration, now: Instant) {
         let index = command::TABLE.iter().position(|spec| spec.name == command).unwrap_or(command::TABLE.len());
         let Some(exchanges) = self.exchanges.get(index) else { return };
         let exchanges = exchanges.get_or_init(Box::default);
@@ -135,7 +135,7 @@ impl Metrics {
         }
         exchanges.durations.record(took);
         let unanswered = matches!(outcome, ExchangeOutcome::TimedOut | ExchangeOutcome::Lost);
-        self.recent.note(Instant::now(), [true, unanswered || took >= SLOW, unanswered]);
+        self.recent.note(now, [true, unanswered || took >= SLOW, unanswered]);
     }
 
     pub(super) fn connections(&self, shard: usize) -> Option<&Connections> {
@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn of_an_instance_that_only_its_licence_was_asked_for_no_durations_are_shown_and_no_outcome_that_there_was_not() {
         let metrics = Metrics::new(&["exon".to_owned()]);
-        metrics.exchange_ended("getlicense", ExchangeOutcome::TimedOut, Duration::ZERO);
+        metrics.exchange_ended("getlicense", ExchangeOutcome::TimedOut, Duration::ZERO, Instant::now());
         let text = page(Demo(metrics));
         let outcome = |outcome| format!("command=\"getlicense\",outcome=\"{outcome}\"}}");
         assert!(text.contains(&format!("{} 1\n", outcome("timed-out"))), "{text}");
@@ -272,8 +272,8 @@ mod tests {
         for (index, (outcome, _)) in ExchangeOutcome::ALL.into_iter().enumerate() {
             assert_eq!(outcome as usize, index);
         }
-        metrics.exchange_ended("getconfig", ExchangeOutcome::Lost, Duration::ZERO);
-        metrics.exchange_ended("anything", ExchangeOutcome::Replied, Duration::ZERO);
+        metrics.exchange_ended("getconfig", ExchangeOutcome::Lost, Duration::ZERO, Instant::now());
+        metrics.exchange_ended("anything", ExchangeOutcome::Replied, Duration::ZERO, Instant::now());
         let text = page(Demo(metrics));
         for (command, outcome, count) in
             [("getconfig", "lost", 1), ("getconfig", "replied", 0), ("other", "replied", 1), ("other", "lost", 0)]
