@@ -42,3 +42,6 @@ pub mod settings {
 pub mod shutdown {
     pub use crate::shutdown::Shutdown;
 }
+pub mod tenure {
+    pub use crate::tenure::{Lease, SessionId, Tenure, Tenures, boot_time};
+}

@@ -20,3 +20,4 @@ mod settings;
 mod shutdown;
 mod supervisor;
 mod telemetry;
+mod tenure;

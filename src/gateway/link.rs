@@ -17,7 +17,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +31,7 @@ use super::metrics::ExchangeOutcome;
 use super::socket::{self, Socket};
 use super::state::{Job, LinkId};
 use crate::protocol::{Body, Frame, GatewayError, Kind, Meaning, Undecodable, frame};
+use crate::tenure::boot_time;
 
 /// How long closing a connection may take.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -94,12 +94,6 @@ enum Due {
     LastLook,
     /// The late reply is no longer awaited.
     Late,
-}
-
-/// Time by a clock that goes on while the process is stopped and while the machine sleeps.
-fn boot_time() -> Duration {
-    let now = clock_gettime(ClockId::Boottime);
-    Duration::new(u64::try_from(now.tv_sec).unwrap_or_default(), u32::try_from(now.tv_nsec).unwrap_or_default())
 }
 
 /// The caller that waits for the end of an exchange.
