@@ -12,6 +12,9 @@ pub mod budget {
 pub mod cache {
     pub use crate::cache::{Cache, CachedReply, Config, PasswordKey, PlainKey};
 }
+pub mod cluster {
+    pub use crate::cluster::*;
+}
 pub mod config {
     pub use crate::config::Config;
 }

@@ -7,6 +7,7 @@ mod budget;
 mod cache;
 pub mod cli;
 mod clock;
+mod cluster;
 mod config;
 mod gateway;
 mod http;

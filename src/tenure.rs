@@ -246,7 +246,7 @@ mod tests {
         assert!(!lease.is_valid());
         let until = boot_time() + LONG;
         lease.extend_to(until);
-        lease.extend_to(until - LONG);
+        lease.extend_to(until.saturating_sub(LONG));
         assert!(lease.is_valid());
         assert_eq!(lease.until(), until);
     }
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn a_lease_that_ran_out_can_be_extended_and_one_that_was_ended_cannot() {
         let lease = lease();
-        lease.extend_to(boot_time() - Duration::from_nanos(1));
+        lease.extend_to(boot_time().saturating_sub(Duration::from_nanos(1)));
         assert!(!lease.is_valid());
         lease.extend_to(boot_time() + LONG);
         assert!(lease.clone().is_valid());
