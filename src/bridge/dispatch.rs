@@ -12,6 +12,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, timeout_at};
+use tracing::field;
 use tracing::instrument::Instrumented;
 
 use super::access::Access;
@@ -235,8 +236,8 @@ impl Dispatch {
         match error.meaning() {
             Meaning::RateLimit { retry_after, .. } => {
                 self.ledger.closed_by_gateway(&command.name, retry_after);
-                let closed_for = self.ledger.closed_for(&command.name);
-                tracing::warn!(instance, command = %command.name, ?retry_after, ?closed_for,
+                let (retry_after, closed_for) = (retry_after.map(field::debug), self.ledger.closed_for(&command.name));
+                tracing::warn!(instance, command = %command.name, retry_after, ?closed_for,
                     "the gateway's limit was reached");
             }
             // Not for a caller to mend: for the operator, who reads the log.

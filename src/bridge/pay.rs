@@ -144,6 +144,7 @@ impl Payments {
         }
         let details = self.catalogue.details(reservation.sale(), &command.parameters);
         reservation.note_details(details);
+        let caller = reservation.caller().to_owned();
         let dispatched = match self.journal.dispatch(reservation).await {
             Ok(dispatched) => dispatched,
             Err(JournalError::KeyTaken(_)) => return Err(Begun::KeyTaken),
@@ -171,7 +172,7 @@ impl Payments {
             }
             Err(Unfinished::Unknown(lost)) => {
                 self.cache.sold(&self.slug, pos_id);
-                self.lost(dispatched, pos_id, lost).await
+                self.lost(dispatched, (&caller, pos_id), lost).await
             }
         };
         Ok(paid?)
@@ -183,7 +184,7 @@ impl Payments {
             Ok(record) => Ok(Paid { record, replayed: false }),
             // An answer that a restart would forget is none.
             Err(error) => {
-                tracing::error!(payment = %id, %error, "a payment was booked and its record cannot be written");
+                tracing::error!(instance = &*self.instance, payment = %id, %error, "a payment was booked and its record cannot be written");
                 Err(Error::OutcomeUnknown { gateway: None, payment: Some(id.to_string()) })
             }
         }
@@ -196,20 +197,25 @@ impl Payments {
         match self.journal.finish(dispatched, release).await {
             Ok(_) => Err(error),
             Err(fault) => {
-                tracing::error!(payment = %id, %fault, "a payment was not booked and its record cannot be written");
+                tracing::error!(instance = &*self.instance, payment = %id, %fault, "a payment was not booked and its record cannot be written");
                 Err(Error::OutcomeUnknown { gateway: None, payment: Some(id.to_string()) })
             }
         }
     }
 
-    async fn lost(self: Arc<Self>, dispatched: Dispatched, pos_id: i64, lost: Lost) -> Result<Paid, Error> {
+    async fn lost(
+        self: Arc<Self>,
+        dispatched: Dispatched,
+        (caller, pos_id): (&str, i64),
+        lost: Lost,
+    ) -> Result<Paid, Error> {
         let id = dispatched.id();
         let gateway = match lost.cause {
             Cause::Word(error) => Some(error),
             Cause::Timeout | Cause::Disconnected | Cause::NotUnderstood => None,
         };
         let said = gateway.as_ref().map(|said| said.error.as_str());
-        tracing::warn!(instance = %self.instance, payment = %id, gateway = said,
+        tracing::warn!(instance = &*self.instance, caller, pos_id, payment = %id, gateway = said,
             "the outcome of a payment is unknown");
         // Before the record says unknown: a settlement must find what is listened to, to end it.
         let listening = lost.late.map(|late| (late, self.listen(id)));

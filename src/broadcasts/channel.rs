@@ -52,6 +52,12 @@ impl Broadcasts {
         Self { shared: Arc::new(shared) }
     }
 
+    /// Whether nothing is logged any more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.shared.state().closed
+    }
+
     /// Logs an event, unless the log is closed: the gap that the shutdown itself causes is not logged. Returns at once:
     /// subscriptions are woken by [`Broadcasts::announce`].
     pub fn publish(&self, event: Event) -> Id {

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::channel::Broadcasts;
+use super::coverage::CoverageGap;
 use super::entry::{Event, Gap, Reason};
 use super::matcher::{Decision, Matched, Matcher};
 use crate::cache::Cache;
@@ -30,6 +31,8 @@ pub struct Relay {
     cache: Arc<Cache>,
     broadcasts: Broadcasts,
     matcher: Mutex<Matcher>,
+    /// Before the first link nobody could listen.
+    begun: Instant,
     /// Something is held that was not before.
     held: Notify,
 }
@@ -44,9 +47,10 @@ impl Relay {
         skew: Duration,
         patience: Duration,
     ) -> Arc<Self> {
-        let matcher = Mutex::new(Matcher::new(skew, patience, Instant::now()));
+        let begun = Instant::now();
+        let matcher = Mutex::new(Matcher::new(skew, patience, begun));
         let (instance, slug) = (Arc::from(instance), Arc::from(slug));
-        Arc::new(Self { instance, slug, cache, broadcasts, matcher, held: Notify::new() })
+        Arc::new(Self { instance, slug, cache, broadcasts, matcher, begun, held: Notify::new() })
     }
 
     /// Where the pool reports connection events.
@@ -86,8 +90,10 @@ impl Relay {
                 Decision::Gap(gap) => {
                     let (from, to) = (wall_clock(gap.from), wall_clock(gap.to));
                     let entry = Gap { from, to, reason: Reason::NoConnection };
-                    tracing::info!(instance = &*self.instance, from = %entry.from, to = %entry.to,
-                        "broadcasts may have been missed: no link was sure to receive them");
+                    if self.is_news(gap) {
+                        tracing::info!(instance = &*self.instance, from = %entry.from, to = %entry.to,
+                            "broadcasts may have been missed: no link was sure to receive them");
+                    }
                     Event::Gap(entry)
                 }
                 Decision::Unreadable(at) => {
@@ -99,6 +105,11 @@ impl Relay {
                 }
             });
         }
+    }
+
+    /// A gap of a start or of a drain tells an operator nothing.
+    fn is_news(&self, gap: CoverageGap) -> bool {
+        gap.from != self.begun && !self.broadcasts.is_closed()
     }
 
     /// Decides in time on what is held. Runs until it is dropped.
@@ -121,4 +132,27 @@ impl Relay {
 fn wall_clock(at: Instant) -> Timestamp {
     let ago = Instant::now().saturating_duration_since(at);
     Timestamp::now().checked_sub(ago).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::broadcasts::{Epoch, SubscriberLimit};
+    use crate::cache::Config;
+
+    #[test]
+    fn a_gap_of_a_start_or_of_a_drain_is_not_logged() {
+        let broadcasts = Broadcasts::new(Epoch::new(1), 10, SubscriberLimit::new(1, 1));
+        let cache =
+            Arc::new(Cache::new(Config { max_size: 0, min_age: Duration::ZERO, rules: BTreeMap::new(), store: None }));
+        let second = Duration::from_secs(1);
+        let relay = Relay::new(("demo", "demo"), cache, broadcasts.clone(), second, second);
+        let gap = |from| CoverageGap { from, to: relay.begun + 2 * second };
+        assert!(relay.is_news(gap(relay.begun + second)));
+        assert!(!relay.is_news(gap(relay.begun)));
+        broadcasts.close();
+        assert!(!relay.is_news(gap(relay.begun + second)));
+    }
 }

@@ -94,6 +94,6 @@ pub(super) fn until_stopped<F: Future<Output = anyhow::Result<()>>>(
 /// Starts logging where no configuration says how.
 pub(super) fn log_to_standard_error(filter: &str) {
     if let Ok(filter) = telemetry::filter(filter) {
-        telemetry::start(filter, telemetry::LogFormat::Text, None);
+        telemetry::start(filter, telemetry::LogFormat::Text, None, None);
     }
 }

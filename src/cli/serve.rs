@@ -14,19 +14,21 @@ use crate::gateway;
 use crate::reload::{self, Difference, Reload};
 use crate::service_manager::{self, ServiceManager};
 use crate::settings::{ConfigError, EffectiveConfig};
-use crate::telemetry::{self, Traces};
+use crate::telemetry::{self, Floods, Traces};
 
 pub(super) fn run(file: Option<&Path>) -> Result<ExitCode, Failure> {
     let (config, printed) = load(file)?;
     let filter = telemetry::filter(&config.telemetry.log).context("telemetry.log")?;
     let traces = traces(&config)?;
-    telemetry::start(filter, config.telemetry.log_format, traces.as_ref());
+    let floods = Floods::default();
+    telemetry::start(filter, config.telemetry.log_format, Some(floods.clone()), traces.as_ref());
     warn_of(&printed);
     raise_open_files();
     let file = file.map(Path::to_owned);
     let ended = until_stopped(async |shutdown| {
         // Heeded before anything listens: unheeded, the signal would end the process.
         let hangups = signal(SignalKind::hangup())?;
+        let telling = tokio::spawn(floods.clone().tell());
         let app = App::build(config, shutdown.clone())?;
         let manager = ServiceManager::from_environment();
         let reloading = tokio::spawn(reload_on(hangups, app.reload(), (file, printed), manager.clone()));
@@ -38,6 +40,8 @@ pub(super) fn run(file: Option<&Path>) -> Result<ExitCode, Failure> {
         let ended = app.run().await;
         reloading.abort();
         tending.abort();
+        telling.abort();
+        floods.tell_now();
         ended
     });
     if let Some(traces) = traces {

@@ -13,9 +13,10 @@ use super::dialer::Dialer;
 use super::error::{DialError, Ended, Fault, FaultKind};
 use super::events::EventSink;
 use super::metrics::Metrics;
+use super::outage::OutageNews;
 use super::reach::ReachAttempt;
 use super::socket::Socket;
-use super::state::{Entry, LinkId, State};
+use super::state::{Entry, LinkId, Shard, State};
 
 /// One pool's settings, state and tasks.
 #[derive(Debug)]
@@ -60,7 +61,11 @@ impl PoolContext {
 
     /// A link listens for a late reply from now on.
     pub(super) fn set_aside(&self, link: LinkId, is_unknown: bool) {
-        let closed = self.state().set_aside(link, is_unknown, Instant::now());
+        let now = Instant::now();
+        let mut state = self.state();
+        let closed = state.set_aside(link, is_unknown, now);
+        self.observe_links(&mut state, now);
+        drop(state);
         tracing::debug!(instance = self.instance, link, "link set aside for a late reply");
         if let Some(closed) = closed {
             tracing::warn!(
@@ -106,8 +111,8 @@ impl PoolContext {
             shard.health.lost(now, proved, fastrand::f64());
             shard.last_fault = Some(Fault { words: why.clone(), kind: FaultKind::Other, at: now });
         }
-        state.note_links(now);
         state.fail_waiting_without_prospect(now);
+        self.observe_links(&mut state, now);
         // With this link gone, a waiting read may get one that was reserved for payments.
         state.serve_waiting(now);
         drop(state);
@@ -160,7 +165,30 @@ impl PoolContext {
                 }
                 state.look_at(self.dialer.reach());
                 state.fail_waiting_without_prospect(now);
+                self.observe_links(&mut state, now);
                 None
+            }
+        }
+    }
+
+    /// Takes note of whether a link is in service, and logs that none is left, or that there is one again.
+    pub(super) fn observe_links(&self, state: &mut State, now: Instant) {
+        // A drain closes them all.
+        let news = state.observe_links(now).filter(|_| !state.draining);
+        match news {
+            None => {}
+            Some(OutageNews::Begun) => {
+                let told = |shard: &Shard| {
+                    if shard.cordoned {
+                        return Some(format!("{}: cordoned", shard.name));
+                    }
+                    shard.last_fault.as_ref().map(|fault| format!("{}: {}", shard.name, fault.words))
+                };
+                let why = state.shards.iter().filter_map(told).collect::<Vec<_>>().join("; ");
+                tracing::error!(instance = self.instance, why, "no link to the gateway: nothing can be sold");
+            }
+            Some(OutageNews::Ended(without_for)) => {
+                tracing::info!(instance = self.instance, ?without_for, "linked to the gateway again");
             }
         }
     }
@@ -174,7 +202,7 @@ impl PoolContext {
             return None;
         }
         state.links.insert(id, entry);
-        state.note_links(Instant::now());
+        self.observe_links(&mut state, Instant::now());
         Some(id)
     }
 }

@@ -17,6 +17,7 @@ pub mod events;
 pub mod exchange;
 pub mod link;
 pub mod metrics;
+mod outage;
 pub mod plan;
 pub mod pool;
 mod reach;

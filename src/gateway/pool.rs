@@ -116,6 +116,7 @@ impl Pool {
         let mut state = shared.state();
         state.look_at(shared.dialer.reach());
         state.fail_waiting_without_prospect(now);
+        shared.observe_links(&mut state, now);
         let plan = plan(&state.view(shared.config.min_links, shared.config.max_links), now);
         let mut dials = Vec::with_capacity(plan.dial.len());
         for index in plan.dial {
@@ -224,7 +225,7 @@ impl Pool {
     /// Whether a link is in service.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.shared.state().links.values().any(|entry| !matches!(entry.phase, Phase::SetAside(_)))
+        self.shared.state().is_linked()
     }
 
     /// Takes a shard out by hand, or puts it back. False where there is no such shard.

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::{Failure, Fault, NotSent};
 use super::exchange::Expect;
+use super::outage::{Outage, OutageNews};
 use super::plan::{ShardView, View};
 use super::reach::{Reach, SharedHealth};
 use super::shard::Health;
@@ -197,7 +198,7 @@ pub(super) struct State {
     pub(super) shards: Vec<Shard>,
     pub(super) waiting: BTreeMap<Ticket, Waiter>,
     pub(super) draining: bool,
-    unlinked_since: Option<Instant>,
+    outage: Outage,
     max_links: usize,
     next_id: u64,
 }
@@ -219,16 +220,17 @@ impl State {
             shards: shards.into_iter().map(shard).collect(),
             waiting: BTreeMap::new(),
             draining: false,
-            unlinked_since: Some(Instant::now()),
+            outage: Outage::new(Instant::now()),
             max_links,
             next_id: 0,
         }
     }
 
-    /// Takes note of whether a link is in service. To be called wherever one may have begun to be, or ceased.
-    pub(super) fn note_links(&mut self, now: Instant) {
-        let linked = self.links.values().any(|entry| !matches!(entry.phase, Phase::SetAside(_)));
-        self.unlinked_since = if linked { None } else { self.unlinked_since.or(Some(now)) };
+    /// Takes note of whether a link is in service. To be called wherever one may have begun to be, or ceased, and wherever
+    /// there may be no prospect of one any more.
+    pub(super) fn observe_links(&mut self, now: Instant) -> Option<OutageNews> {
+        let (is_linked, has_prospect) = (self.is_linked(), self.has_prospect());
+        self.outage.observe(is_linked, has_prospect, now)
     }
 
     /// Takes note of what all instances know of the shards.
@@ -433,11 +435,15 @@ impl State {
         open + dialling < max_links
     }
 
+    /// Whether a link is in service.
+    pub(super) fn is_linked(&self) -> bool {
+        self.links.values().any(|entry| !matches!(entry.phase, Phase::SetAside(_)))
+    }
+
     /// Whether waiting for a link makes sense: one is in service, or there is a shard that is good, or has been bad for so
     /// short a time that the next attempt may succeed.
     pub(super) fn has_prospect(&self) -> bool {
-        self.links.values().any(|entry| !matches!(entry.phase, Phase::SetAside(_)))
-            || self.shards.iter().any(|shard| !shard.cordoned && shard.may_be_back_soon())
+        self.is_linked() || self.shards.iter().any(|shard| !shard.cordoned && shard.may_be_back_soon())
     }
 
     /// Where no waiting caller can be served, all of them fail at once.
@@ -473,7 +479,6 @@ impl State {
             entry.phase = Phase::SetAside(now);
             entry.is_unknown = is_unknown;
         }
-        self.note_links(now);
         let rank = |(id, entry): (&LinkId, &Entry)| match entry.phase {
             Phase::SetAside(since) => Some((entry.is_unknown, since, *id)),
             _ => None,
@@ -547,7 +552,7 @@ impl State {
                 .map(|(id, e)| status(*id, e, now))
                 .collect(),
         });
-        PoolStatus { waiting: self.waiting.len(), unlinked_since: self.unlinked_since, shards: shards.collect() }
+        PoolStatus { waiting: self.waiting.len(), unlinked_since: self.outage.since(), shards: shards.collect() }
     }
 }
 

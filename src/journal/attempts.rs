@@ -11,7 +11,7 @@
 use super::error::JournalError;
 use super::id::RecordId;
 use super::listing::Unreadable;
-use super::news::News;
+use super::news::{News, Subject};
 use super::record::{Contradiction, Discrepancy, Outcome, Record, RecordState};
 use super::sale::Key;
 use super::state_machine::{Effect, Event, Rejection};
@@ -293,17 +293,16 @@ impl<R: Records> Draft<'_, R> {
         // Of two records that note the same word, the one that it is about tells of it.
         let is_told = !matches!(event, Event::Contradicted(_));
         if is_told && (effect == Effect::Contradicted || record.contradictions.len() > contradictions) {
-            let instance = record.key.instance.clone();
-            self.changes.news.push(News::Contradicted { id: record.id, instance, state: after });
+            self.changes.news.push(News::Contradicted { subject: Subject::of(record), state: after });
         }
         if after != before {
-            self.changes.news.push(News::Moved { id: record.id, from: before, to: after });
+            self.changes.news.push(News::Moved { subject: Subject::of(record), from: before, to: after });
             record.ended_age_ms = record.state().has_ended().then_some(self.now.age_ms);
         }
         if effect == Effect::Changed
             && let Some(bytes) = record.reply_bytes
         {
-            self.changes.news.push(News::Shortened { id: record.id, bytes });
+            self.changes.news.push(News::Shortened { subject: Subject::of(record), bytes });
         }
         if effect != Effect::Unchanged {
             self.put(before, record, replaces_unreadable);

@@ -3,6 +3,8 @@
 //! Entry points: [`filter`] and [`start`] for log lines, [`metrics`], [`traces`].
 
 pub mod aggregate;
+mod floods;
+mod lines;
 pub mod metrics;
 mod post;
 pub mod process;
@@ -19,7 +21,11 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
+pub use floods::Floods;
 pub use traces::Traces;
+
+use floods::Guarded;
+use lines::Fields;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
@@ -76,28 +82,34 @@ pub fn filter(text: &str) -> Result<EnvFilter, FilterError> {
     Ok(if is_chatty { filter.add_directive(CHATTER.parse()?) } else { filter })
 }
 
-/// Starts logging for the whole process, and traces where there is a collector. A second call changes nothing.
-pub fn start(filter: EnvFilter, format: LogFormat, traces: Option<&Traces>) {
+/// Starts logging for the whole process, and traces where there is a collector. A second call changes nothing. Lines that
+/// `floods` leaves out have to be told by it.
+pub fn start(filter: EnvFilter, format: LogFormat, floods: Option<Floods>, traces: Option<&Traces>) {
     // Fails where logging was started before, which then stays in force.
     let _ = match traces {
         // A filter of everything is cheaper than one of each layer.
-        None => tracing_subscriber::registry().with(lines(format)).with(filter).try_init(),
+        None => tracing_subscriber::registry().with(layer(format, floods)).with(filter).try_init(),
         Some(traces) => {
             // Only the bridge's own spans: those of libraries may hold secrets.
             let spans = filter_fn(|metadata| metadata.is_span() && metadata.target().starts_with(OWN_TARGET));
             let exporter = tracing_opentelemetry::layer().with_tracer(traces.tracer());
             let exporter = exporter.with_location(false).with_threads(false).with_filter(spans);
-            tracing_subscriber::registry().with(lines(format).with_filter(filter)).with(exporter).try_init()
+            tracing_subscriber::registry().with(layer(format, floods).with_filter(filter)).with(exporter).try_init()
         }
     };
 }
 
-fn lines<S: Subscriber + for<'span> LookupSpan<'span>>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync> {
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
-    let lines = lines.with_ansi(std::io::stderr().is_terminal());
+fn layer<S: Subscriber + for<'span> LookupSpan<'span>>(
+    format: LogFormat,
+    floods: Option<Floods>,
+) -> Box<dyn Layer<S> + Send + Sync> {
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let layer = layer.with_ansi(std::io::stderr().is_terminal());
     match format {
-        LogFormat::Text => lines.boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Text => layer.fmt_fields(Fields).map_event_format(|format| Guarded { format, floods }).boxed(),
+        LogFormat::Json => {
+            layer.json().flatten_event(true).map_event_format(|format| Guarded { format, floods }).boxed()
+        }
     }
 }
 

@@ -227,7 +227,7 @@ impl Reconciliation {
                 true
             }
             Err(error) => {
-                tracing::warn!(payment = %record.id, %error, "evidence about a payment cannot be recorded");
+                tracing::warn!(instance = %self.instance, payment = %record.id, %error, "evidence about a payment cannot be recorded");
                 false
             }
         }

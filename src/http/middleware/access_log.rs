@@ -1,16 +1,36 @@
 //! One log line a request, and its count by route and status. A line never holds a query or a header field: both may hold
-//! secrets.
+//! secrets. Of a path it holds what is known to be no secret: the name of an instance that is served, and ids.
+//!
+//! Nothing of a line is put together unless it is wanted, since most requests are cached reads, which cost less than a line.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use actix_web::HttpResponse;
+use actix_web::body::MessageBody;
 use actix_web::dev::ServiceResponse;
+use actix_web::http::header::LOCATION;
 use actix_web::http::{Method, StatusCode};
 use actix_web::web::Data;
-use tracing::Span;
+use tracing::{Level, Span};
 
 use super::request_id::RequestId;
+use crate::http::client;
+use crate::http::problem::Entry;
 use crate::http::state::AppState;
 use crate::telemetry::traces;
+
+/// Where instances are.
+const INSTANCES: &str = "/v1/instances/";
+
+/// The longest integer of 64 bits, with its sign.
+const LONGEST_ID: usize = 20;
+
+/// The characters of a payment's id.
+const PAYMENT_ID: usize = 36;
+
+/// The code of a problem, in the extensions of its answer.
+struct Code(&'static str);
 
 /// What a line says besides route and status.
 pub(super) struct Line<'a> {
@@ -22,29 +42,109 @@ pub(super) struct Line<'a> {
     pub(super) span: Option<&'a Span>,
 }
 
+/// Leaves the code of a problem with its answer, where lines are wanted.
+pub(super) fn note_problem(answer: &mut HttpResponse, problem: &'static Entry) {
+    if tracing::enabled!(Level::WARN) {
+        answer.extensions_mut().insert(Code(problem.code));
+    }
+}
+
 /// Counts an answer, ends its span, and logs it.
-pub(super) fn record<B>(response: &ServiceResponse<B>, line: &Line<'_>) {
+pub(super) fn record<B: MessageBody>(response: &ServiceResponse<B>, line: &Line<'_>) {
     let Some(state) = response.request().app_data::<Data<AppState>>() else { return };
     let status = response.status();
     let route = state.metrics.answered(response.request().path(), status.as_u16(), line.took);
     if let Some(span) = line.span.filter(|_| traces::are_wanted()) {
         traces::request_ended(span, line.method.as_str(), route, status.as_u16());
     }
-    log(line, route, status);
+    log(&Answer { response, state, line, route });
+}
+
+/// An answer, and what can be said of it.
+struct Answer<'a, B> {
+    response: &'a ServiceResponse<B>,
+    state: &'a AppState,
+    line: &'a Line<'a>,
+    route: &'a str,
 }
 
 /// Probes and dashboards ask every second, so their lines are for the level `debug`.
-fn log(line: &Line<'_>, route: &str, status: StatusCode) {
-    let Line { trace_id, caller, .. } = line;
-    let (method, request_id) = (line.method.as_str(), line.request_id.as_str());
-    let duration_us = u64::try_from(line.took.as_micros()).unwrap_or(u64::MAX);
+fn log<B: MessageBody>(answer: &Answer<'_, B>) {
+    let (route, status) = (answer.route, answer.response.status());
     let is_polled = matches!(route, "/livez" | "/readyz") || (route == "/v1/bridge" && status == StatusCode::OK);
-    let (is_fault, status) = (status.is_server_error(), status.as_u16());
-    if is_polled {
-        tracing::debug!(method, route, status, duration_us, request_id, trace_id, caller, "answered");
-    } else if is_fault {
-        tracing::warn!(method, route, status, duration_us, request_id, trace_id, caller, "answered");
-    } else {
-        tracing::info!(method, route, status, duration_us, request_id, trace_id, caller, "answered");
+    // The fields are looked for only where the line is wanted.
+    macro_rules! answered {
+        ($event:ident) => {
+            tracing::$event!(
+                method = answer.line.method.as_str(),
+                route,
+                status = status.as_u16(),
+                code = answer.code(),
+                instance = answer.instance(),
+                pos_id = answer.pos_id(),
+                payment = answer.payment(),
+                caller = answer.line.caller,
+                peer = %answer.peer(),
+                duration_us = u64::try_from(answer.line.took.as_micros()).unwrap_or(u64::MAX),
+                request_id = answer.line.request_id.as_str(),
+                trace_id = answer.line.trace_id,
+                "answered"
+            )
+        };
     }
+    if is_polled {
+        answered!(debug);
+    } else if status.is_server_error() {
+        answered!(warn);
+    } else {
+        answered!(info);
+    }
+}
+
+impl<B> Answer<'_, B> {
+    /// The id that a path has after an instance and the collection of this name.
+    fn id_in(&self, collection: &str) -> Option<&str> {
+        let below = self.response.request().path().strip_prefix(INSTANCES)?;
+        let mut parts = below.split('/').skip(1);
+        parts.next().filter(|part| *part == collection).and_then(|_| parts.next())
+    }
+
+    /// Known ones only: anything may stand in a path.
+    fn instance(&self) -> Option<&str> {
+        let below = self.response.request().path().strip_prefix(INSTANCES)?;
+        let name = below.split('/').next()?;
+        self.state.bridge.instances().get(name).map(|_| name)
+    }
+
+    fn pos_id(&self) -> Option<&str> {
+        self.id_in("points-of-sale").filter(|id| is_integer(id))
+    }
+
+    /// The payment that was asked about, or the one that was made, whose place the answer tells.
+    fn payment(&self) -> Option<&str> {
+        let told = || {
+            let place = self.response.headers().get(LOCATION)?.to_str().ok()?;
+            place.rsplit_once("/payments/").map(|(_, id)| id)
+        };
+        self.id_in("payments").or_else(told).filter(|id| is_payment_id(id))
+    }
+
+    fn code(&self) -> Option<&'static str> {
+        self.response.response().extensions().get::<Code>().map(|code| code.0)
+    }
+
+    fn peer(&self) -> IpAddr {
+        let request = self.response.request();
+        let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
+        client::address(peer, request.headers(), &self.state.config.trusted_proxies)
+    }
+}
+
+fn is_integer(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    text.len() <= LONGEST_ID && !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn is_payment_id(text: &str) -> bool {
+    text.len() == PAYMENT_ID && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
 }

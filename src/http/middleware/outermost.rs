@@ -42,8 +42,11 @@ pub async fn handle(
     let method = request.method().clone();
     // First, since it needs nothing of what follows.
     if let Some((outcome, admitted)) = by_fast_path(&request, arrival, &id).await {
-        let answer = outcome
-            .unwrap_or_else(|problem| problem.render(problem_details::base(request.request()), Some(id.as_str())));
+        let answer = outcome.unwrap_or_else(|problem| {
+            let mut answer = problem.render(problem_details::base(request.request()), Some(id.as_str()));
+            access_log::note_problem(&mut answer, problem.entry());
+            answer
+        });
         hold_back(request.request()).await;
         let response = negotiated(&method, request.into_response(answer));
         let context = Context { arrival, method: &method, id: &id, span: None, trace_id: None, admitted, in_progress };

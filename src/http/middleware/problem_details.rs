@@ -11,6 +11,7 @@ use actix_web::middleware::Next;
 use actix_web::web::Data;
 use actix_web::{Error, HttpMessage, HttpRequest, HttpResponse};
 
+use super::access_log;
 use super::request_id::RequestId;
 use crate::http::problem::{Entry, MEDIA_TYPE, Problem, table};
 use crate::http::state::AppState;
@@ -46,7 +47,9 @@ pub(super) fn converted(response: ServiceResponse<BoxBody>) -> ServiceResponse<B
 
 pub(super) fn rendered(problem: &Problem, request: &HttpRequest) -> HttpResponse {
     let extensions = request.extensions();
-    problem.render(base(request), extensions.get::<RequestId>().map(RequestId::as_str))
+    let mut answer = problem.render(base(request), extensions.get::<RequestId>().map(RequestId::as_str));
+    access_log::note_problem(&mut answer, problem.entry());
+    answer
 }
 
 pub(super) fn base(request: &HttpRequest) -> &str {

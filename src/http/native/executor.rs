@@ -97,12 +97,8 @@ impl Executor {
     }
 
     fn error_reply(&self, error: Error, spec: &Spec) -> ErrorReply {
-        if let Error::OutcomeUnknown { payment: Some(payment), .. } = &error {
-            let (instance, caller) = (&*self.instance, self.caller.name());
-            tracing::warn!(instance, caller, %payment, "the outcome of a till's payment is unknown");
-        }
         if let Error::Violation(reason) = &error {
-            tracing::warn!(%reason, "the gateway's answer was not understood");
+            tracing::warn!(instance = &*self.instance, command = spec.name, %reason, "the gateway's answer was not understood");
         }
         ErrorReply::of(error, spec.name, spec.kind)
     }

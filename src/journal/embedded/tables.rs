@@ -382,7 +382,8 @@ impl<'t> Batch<'t> {
             Some((was @ RecordState::Payment(_), entry)) => {
                 self.list_under(Some(was), RecordState::Unreadable, id, &entry)?;
                 self.unreadable.insert(id.as_u128(), (was.code(), [].as_slice()))?;
-                self.news.push(News::Unreadable { id, was, reason });
+                let Entry { key: Key { instance, caller, .. }, pos_id, .. } = entry;
+                self.news.push(News::Unreadable { id, instance, caller, pos_id, was, reason });
                 Ok(())
             }
             Some((RecordState::Unreadable, _)) | None => Ok(()),
