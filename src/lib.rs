@@ -16,6 +16,8 @@ pub mod internals;
 mod journal;
 mod protocol;
 mod reload;
+#[cfg(test)]
+mod scratch;
 mod service_manager;
 mod settings;
 mod shutdown;

@@ -22,6 +22,7 @@ use crate::budget::{self, Ledger};
 use crate::cache;
 use crate::gateway::{self, EventSink, Pool};
 use crate::journal::{self, Journal};
+use crate::scratch;
 use crate::shutdown::Shutdown;
 
 /// A bridge without a gateway.
@@ -53,8 +54,8 @@ fn bridge_for(demo: Option<Parts>) -> Bridge {
 
 /// A journal in a folder that goes with the process.
 fn journal() -> Journal {
-    let folder = tempfile::tempdir().unwrap().keep();
-    Journal::open(&journal::Config::new(folder.join("journal"), journal::Config::LEAST_KEEP).unwrap()).unwrap()
+    let config = journal::Config::new(scratch::folder(), journal::Config::LEAST_KEEP).unwrap();
+    Journal::open(&config).unwrap()
 }
 
 /// Callers for tests: `ALL` may do everything in `demo`, each scope's own name is a token with only that scope, and

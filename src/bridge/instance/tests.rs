@@ -9,7 +9,7 @@ use futures_util::future::poll_immediate;
 use super::*;
 use crate::broadcasts::{End, Since};
 use crate::journal::{Filter, JournalError, Outcome, Reserve};
-use crate::{budget, cache, journal};
+use crate::{budget, cache, journal, scratch};
 
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -28,7 +28,7 @@ impl World {
         let config = simulator::Config { instances: instances.into(), ..simulator::Config::default() };
         let gateway = Simulator::start(config).await.unwrap();
         let cache = cache::Config { max_size: 1 << 20, min_age: Duration::ZERO, rules: BTreeMap::new(), store: None };
-        let folder = tempfile::tempdir().unwrap().keep().join("journal");
+        let folder = scratch::folder();
         let journal = journal::Config::new(folder, journal::Config::LEAST_KEEP).unwrap();
         let context = Context {
             cache: Arc::new(Cache::new(cache)),
