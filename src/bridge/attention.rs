@@ -3,45 +3,16 @@
 //! The one place that decides it, and in which words: the page, `GET /v1/bridge`, the metrics and the alerts show what is found
 //! here. A finding lasts as long as what it tells of; a rate is that of the last minute.
 
+mod cluster;
+mod finding;
+
 use std::collections::BTreeMap;
 
+pub use self::finding::{Finding, Severity};
+use self::finding::{count, ended, finding};
 use super::access::{AccessDenied, Denial};
 use super::status::{BridgeStatus, CallerStatus, DiskStatus, InstanceStatus, PaymentCounts};
 use crate::gateway::{FaultKind, ShardStatus};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
-    /// Sales are lost, or money is: somebody must act now.
-    Critical,
-    Warning,
-    /// As it was ordered; to be remembered.
-    Info,
-}
-
-impl Severity {
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Critical => "critical",
-            Self::Warning => "warning",
-            Self::Info => "info",
-        }
-    }
-}
-
-/// One thing that needs attention.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    pub code: &'static str,
-    pub severity: Severity,
-    /// The instance that it concerns; none where it concerns the whole bridge.
-    pub instance: Option<String>,
-    /// The shard or the caller, where it concerns one.
-    pub subject: Option<String>,
-    pub words: String,
-    /// Since when, where that is known, in milliseconds since 1970.
-    pub since_ms: Option<i64>,
-}
 
 /// Less than this on the disk of the journal is told: a festival's journal grows by some hundred megabytes.
 const LITTLE_SPACE: u64 = 256 << 20;
@@ -61,6 +32,9 @@ const GUESSES: u64 = 30;
 pub fn findings(status: &BridgeStatus) -> Vec<Finding> {
     let mut found = of_the_whole(status);
     found.extend(status.callers.iter().flat_map(of_callers));
+    // Who stops gives its lease back.
+    let cluster = status.cluster.as_ref().filter(|_| status.state != "draining");
+    found.extend(cluster.into_iter().flat_map(cluster::findings));
     found.extend(status.instances.iter().flat_map(of_instance));
     found.sort_by_key(|one| one.severity);
     found
@@ -74,20 +48,6 @@ pub fn counts(found: &[Finding]) -> BTreeMap<(Option<&str>, &'static str, &'stat
         *counts.entry((instance.as_deref(), *code, severity.name())).or_default() += 1;
     }
     counts
-}
-
-fn finding(severity: Severity, code: &'static str, words: impl Into<String>) -> Finding {
-    Finding { code, severity, instance: None, subject: None, words: words.into(), since_ms: None }
-}
-
-impl Finding {
-    fn since(self, since_ms: Option<i64>) -> Self {
-        Self { since_ms, ..self }
-    }
-
-    fn about(self, subject: &str) -> Self {
-        Self { subject: Some(subject.to_owned()), ..self }
-    }
 }
 
 fn of_the_whole(status: &BridgeStatus) -> Vec<Finding> {
@@ -327,17 +287,8 @@ fn of_the_gateway(status: &InstanceStatus) -> Vec<Finding> {
     found
 }
 
-fn count(number: u64, one: &str, more: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { more })
-}
-
 fn them(number: u64) -> &'static str {
     if number == 1 { "it" } else { "them" }
-}
-
-/// Words that a sentence can go on from.
-fn ended(words: &str) -> &str {
-    words.trim().trim_end_matches('.')
 }
 
 #[cfg(test)]

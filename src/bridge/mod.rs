@@ -189,6 +189,7 @@ impl Bridge {
             // The instances share their places.
             disk: Some(self.disk()),
             callers: None,
+            cluster: None,
             subscribers: whole.then(|| served.iter().next().map_or(0, |one| one.broadcasts().listeners() as u64)),
         }
     }

@@ -35,6 +35,8 @@ pub struct BridgeStatus {
     pub disk: Option<DiskStatus>,
     /// Callers that were refused; known to the room above.
     pub callers: Option<CallerStatus>,
+    /// The replicas; known to the room above, and absent where this bridge is the only one.
+    pub cluster: Option<ClusterStatus>,
     /// Event streams that are open.
     pub subscribers: Option<u64>,
 }
@@ -69,6 +71,71 @@ pub struct CallerStatus {
     pub blocked_attempts: u64,
     /// By caller, requests beyond its own limits.
     pub limited: Vec<(String, u64)>,
+}
+
+/// The replicas that serve together, as this one knows them.
+#[derive(Debug, Clone, Default)]
+pub struct ClusterStatus {
+    /// This replica's name.
+    pub replica: String,
+    /// Its session; none while it has none.
+    pub session: Option<String>,
+    /// For how much longer it may act without another renewal; none while it may not.
+    pub lease_left_ms: Option<u64>,
+    /// How long a lease is.
+    pub lease_ms: u64,
+    pub database: DatabaseStatus,
+    /// The sessions that have not ended, this one included, in order of name.
+    pub replicas: Vec<ReplicaStatus>,
+    /// Who owns each instance that some replica lists, in order of instance.
+    pub owners: Vec<OwnerStatus>,
+    /// Instances whose settings are not the same at all replicas.
+    pub settings_differ: Vec<String>,
+    /// Changes of owner that were seen since the start.
+    pub owner_changes: u64,
+    /// Sessions that this replica has begun since the start.
+    pub sessions_begun: u64,
+}
+
+/// The database that decides who owns what.
+#[derive(Debug, Clone, Default)]
+pub struct DatabaseStatus {
+    /// Why the last renewal was not acknowledged.
+    pub fault: Option<String>,
+    pub fault_since_ms: Option<i64>,
+    /// Whether the database answers reads while it acknowledges nothing.
+    pub reads: bool,
+    /// Whether a commit waits for a standby; none while that is not known.
+    pub has_standby: Option<bool>,
+}
+
+/// A replica's session.
+#[derive(Debug, Clone, Default)]
+pub struct ReplicaStatus {
+    pub name: String,
+    pub session: String,
+    /// Where other replicas reach it.
+    pub address: String,
+    pub version: String,
+    /// The newest format of data that it reads.
+    pub format: i32,
+    pub draining: bool,
+    /// For how long no renewal of it was seen.
+    pub silent_ms: u64,
+    /// How many instances it can serve.
+    pub lists: u64,
+    /// How many it owns.
+    pub owns: u64,
+}
+
+/// Who owns an instance.
+#[derive(Debug, Clone, Default)]
+pub struct OwnerStatus {
+    pub instance: String,
+    /// The name of the replica; none while nobody owns it.
+    pub replica: Option<String>,
+    /// Grows with each change of owner; none where it never had one.
+    pub epoch: Option<i64>,
 }
 
 /// One instance.

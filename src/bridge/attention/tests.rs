@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::bridge::sales::RecentSales;
-use crate::bridge::status::PaymentCounts;
+use crate::bridge::status::{ClusterStatus, PaymentCounts};
 use crate::budget::WindowStatus;
 use crate::budget::metrics::RecentAsks;
 use crate::gateway::metrics::RecentExchanges;
@@ -53,6 +53,7 @@ fn well() -> BridgeStatus {
         payments_by_instance: BTreeMap::new(),
         disk: Some(DiskStatus { journal_available: true, free_bytes: Some(1 << 40), ..DiskStatus::default() }),
         callers: Some(CallerStatus::default()),
+        cluster: None,
         subscribers: Some(0),
     }
 }
@@ -311,4 +312,13 @@ proptest! {
         prop_assert!(found.is_sorted_by_key(|one| one.severity));
         prop_assert_eq!(counts(&found).values().sum::<u64>(), found.len() as u64);
     }
+}
+
+#[test]
+fn a_replica_that_stops_is_not_blamed_for_its_lease() {
+    let mut status = well();
+    status.cluster = Some(ClusterStatus::default());
+    assert_eq!(told(&findings(&status)).0, [("lease-lost", Severity::Critical)]);
+    status.state = "draining";
+    assert_eq!(told(&findings(&status)).0, [("draining", Severity::Critical)]);
 }

@@ -36,7 +36,7 @@ impl Asset {
 
 static PAGE: LazyLock<Asset> = LazyLock::new(|| Asset::new("", HTML, include_str!("page.html")));
 
-static PARTS: LazyLock<[Asset; 25]> = LazyLock::new(|| {
+static PARTS: LazyLock<[Asset; 26]> = LazyLock::new(|| {
     [
         Asset::new("page.css", CSS, include_str!("page.css")),
         Asset::new("palette.css", CSS, include_str!("palette.css")),
@@ -48,6 +48,7 @@ static PARTS: LazyLock<[Asset; 25]> = LazyLock::new(|| {
         Asset::new("dom.js", SCRIPT, include_str!("dom.js")),
         Asset::new("attention.js", SCRIPT, include_str!("attention.js")),
         Asset::new("shards.js", SCRIPT, include_str!("shards.js")),
+        Asset::new("replicas.js", SCRIPT, include_str!("replicas.js")),
         Asset::new("budget.js", SCRIPT, include_str!("budget.js")),
         Asset::new("facts.js", SCRIPT, include_str!("facts.js")),
         Asset::new("chart.js", SCRIPT, include_str!("chart.js")),

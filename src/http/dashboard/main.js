@@ -9,6 +9,7 @@ import { prepareFindings, wrong } from "./findings.js";
 import { forgetFound, prepareFind, searchIn } from "./find.js";
 import { agePayments, forgetPayments, showPayments, unsettled } from "./payments.js";
 import { forgetRates, showRates } from "./rates.js";
+import { forgetReplicas, showReplicas } from "./replicas.js";
 import { prepareSettle } from "./settle.js";
 import { forgetShards, prepareCordon, showShards } from "./shards.js";
 import { forgetEntered, prepareSignIn } from "./sign_in.js";
@@ -52,7 +53,7 @@ function forget() {
   clearTimeout(timer);
   round += 1;
   for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
-  for (const part of [forgetAttention, forgetBroadcasts, forgetBudget, forgetFound, forgetPayments, forgetRates, forgetShards, forgetWall]) part();
+  for (const part of [forgetAttention, forgetBroadcasts, forgetBudget, forgetFound, forgetPayments, forgetRates, forgetReplicas, forgetShards, forgetWall]) part();
   title(0);
   [failures, lastGood, chosen, asking] = [0, null, null, false];
   for (const id of ["as-of", "program"]) say(byId(id), "");
@@ -67,6 +68,7 @@ function showBoard(limited) {
   byId("sign-out").hidden = token() === null;
   byId("limited").hidden = !limited;
   for (const id of ["attention", "figures", "shards", "budget"]) byId(id).hidden = limited;
+  if (limited) forgetReplicas();
   return first;
 }
 
@@ -89,6 +91,7 @@ async function showStatus(status, mine) {
     showBudget(instance);
   }
   showAttention(status);
+  showReplicas(status.cluster, chosen);
   showFigures(status);
   showRates(status);
   showWall(status, unsettled());

@@ -6,6 +6,7 @@
 //! number is bounded.
 
 use std::fmt;
+use std::time::Duration;
 
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::web::{Data, ServiceConfig};
@@ -19,7 +20,7 @@ use tokio::task::spawn_blocking;
 use crate::bridge::attention;
 use crate::bridge::metrics as bridge;
 use crate::bridge::sales;
-use crate::bridge::status::{BridgeStatus, InstanceStatus};
+use crate::bridge::status::{BridgeStatus, ClusterStatus, InstanceStatus};
 use crate::budget::metrics as budget;
 use crate::gateway::metrics as gateway;
 use crate::http::auth::{Auth, Caller, Scope};
@@ -102,6 +103,7 @@ impl Collector for Scrape {
         }
         sales::encode(page, &counted.iter().map(|(name, counted)| (*name, counted.sales)).collect::<Vec<_>>())?;
         needing_attention(page, status)?;
+        status.cluster.iter().try_for_each(|status| cluster(page, status))?;
         now(page, status)
     }
 }
@@ -172,6 +174,33 @@ fn needing_attention(page: &mut DescriptorEncoder<'_>, status: &BridgeStatus) ->
     Ok(())
 }
 
+/// The replicas as this one knows them.
+fn cluster(page: &mut DescriptorEncoder<'_>, status: &ClusterStatus) -> fmt::Result {
+    let left = status.lease_left_ms.unwrap_or_default();
+    let help = "For how much longer this replica may act without another renewal; 0 while it may not.";
+    page.gauge("cluster_lease_seconds", help)?.encode_gauge(&Duration::from_millis(left).as_secs_f64())?;
+    let answers = u32::from(status.database.fault.is_none());
+    let help = "1 while the database acknowledges renewals.";
+    page.gauge("cluster_database_available", help)?.encode_gauge(&answers)?;
+    let draining = status.replicas.iter().filter(|replica| replica.draining).count() as u64;
+    let mut family = page.gauge("cluster_replicas", "Replicas whose sessions have not ended, by state.")?;
+    for (state, count) in [("serving", status.replicas.len() as u64 - draining), ("draining", draining)] {
+        family.encode_family(&[("state", state)])?.encode_gauge(&count)?;
+    }
+    let owned = status.owners.iter().filter(|owner| owner.replica.is_some()).count() as u64;
+    let own = status.replicas.iter().find(|replica| Some(&replica.session) == status.session.as_ref());
+    let own = own.map_or(0, |replica| replica.owns);
+    let by_owner = [("this", own), ("other", owned.saturating_sub(own)), ("none", status.owners.len() as u64 - owned)];
+    let mut family = page.gauge("cluster_instances", "Instances that some replica lists, by who owns them.")?;
+    for (owner, count) in by_owner {
+        family.encode_family(&[("owner", owner)])?.encode_gauge(&count)?;
+    }
+    let changes = ConstCounter::new(status.owner_changes);
+    changes.encode(page.counter("cluster_owner_changes", "Changes of owner that were seen.")?)?;
+    let sessions = ConstCounter::new(status.sessions_begun);
+    sessions.encode(page.counter("cluster_sessions", "Sessions that this replica has begun.")?)
+}
+
 /// How things stand at this moment.
 fn now(page: &mut DescriptorEncoder<'_>, status: &BridgeStatus) -> fmt::Result {
     let instances = || status.instances.iter().map(|one| (one.instance.as_str(), one));
@@ -213,7 +242,11 @@ mod tests {
 
     #[actix_web::test]
     async fn every_metric_is_in_the_operators_guide() {
-        let text = text(Data::new(server::state(bridge(), auth(), Config::default()))).await;
+        let shared = Data::new(server::state(bridge(), auth(), Config::default()));
+        let mut status = shared.overview(|_| true).await;
+        status.cluster = Some(ClusterStatus::default());
+        let text = page(Scrape { shared, status, tasks: 0 });
+        let text = [text, process::page()].concat();
         let names: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
         assert!(names.len() >= 35, "{names:?}");
         let missing: Vec<_> = names.iter().filter(|name| !GUIDE.contains(&format!("`{name}`"))).collect();

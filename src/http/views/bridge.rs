@@ -5,6 +5,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::cluster::ClusterView;
 use super::payment::time;
 use crate::bridge::access::{AccessDenied, Denial};
 use crate::bridge::attention::{self, Finding};
@@ -52,6 +53,10 @@ pub struct BridgeView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     subscribers: Option<u64>,
+    /// The replicas that serve together, as this one knows them; absent where this bridge is the only one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    cluster: Option<ClusterView>,
 }
 
 /// One thing that needs attention.
@@ -282,6 +287,7 @@ impl From<BridgeStatus> for BridgeView {
             subscribers,
             disk,
             callers,
+            cluster,
             ..
         } = status;
         Self {
@@ -296,6 +302,7 @@ impl From<BridgeStatus> for BridgeView {
             disk: disk.map(Into::into),
             callers: callers.map(Into::into),
             subscribers,
+            cluster: cluster.map(Into::into),
         }
     }
 }
