@@ -4,13 +4,13 @@ pub mod app {
     pub use crate::app::App;
 }
 pub mod broadcasts {
-    pub use crate::broadcasts::{Epoch, Id, matcher};
+    pub use crate::broadcasts::{Away, Broadcasts, Carried, CarriedLog, Epoch, Id, OnUnwritten, matcher, relay};
 }
 pub mod budget {
-    pub use crate::budget::window;
+    pub use crate::budget::{Carried, Ledger, SentPayments, window};
 }
 pub mod cache {
-    pub use crate::cache::{Cache, CachedReply, Config, PasswordKey, PlainKey};
+    pub use crate::cache::{Cache, CachedReply, CarriedCopy, Config, Ended, PasswordKey, PlainKey};
 }
 pub mod cluster {
     pub use crate::cluster::*;

@@ -4,14 +4,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::carried::CarriedLog;
 use super::entry::{Epoch, Event, Id};
 use super::limit::SubscriberLimit;
 use super::log::Log;
-use super::state::{Channel, State};
+use super::state::{Channel, OnUnwritten, State};
 use super::subscription::Subscription;
+use super::unwritten::Unwritten;
 
 /// Where a listener begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +50,7 @@ impl Broadcasts {
     #[must_use]
     pub fn new(epoch: Epoch, history: usize, limit: SubscriberLimit) -> Self {
         let log = Log::new(epoch, history);
-        let state = State { log, waiting: HashMap::new(), callers: HashMap::new(), closed: false };
+        let state = State { log, unwritten: None, waiting: HashMap::new(), callers: HashMap::new(), closed: false };
         let shared = Channel { limit, state: Mutex::new(state), listeners: AtomicU64::new(0), news: Notify::new() };
         Self { shared: Arc::new(shared) }
     }
@@ -59,20 +62,104 @@ impl Broadcasts {
     }
 
     /// Logs an event, unless the log is closed: the gap that the shutdown itself causes is not logged. Returns at once:
-    /// subscriptions are woken by [`Broadcasts::announce`].
-    pub fn publish(&self, event: Event) -> Id {
+    /// subscriptions are woken by [`Broadcasts::announce`]. Where the log is written to a database, the event is logged once it
+    /// is written ([`Broadcasts::written`]).
+    pub fn publish(&self, event: Event) {
         let mut state = self.shared.state();
         if state.closed {
-            return state.log.cursor();
+            return;
         }
-        let id = state.log.append(event);
+        if let Some((unwritten, told)) = &mut state.unwritten {
+            unwritten.push(event);
+            let told = told.clone();
+            drop(state);
+            return (told.0)();
+        }
+        state.log.append(event);
         drop(state);
         self.shared.news.notify_one();
-        id
+    }
+
+    /// From now on events are written before they are logged, by whoever is `told` of them; as many may wait for that as the
+    /// log may hold entries.
+    pub fn write_first(&self, told: OnUnwritten) {
+        let mut state = self.shared.state();
+        let history = state.log.history();
+        state.unwritten = Some((Unwritten::new(history), told));
+    }
+
+    /// The epoch of the log.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.shared.state().log.cursor().epoch
+    }
+
+    /// Goes on with the log of an earlier owner. To be said before the first subscription.
+    pub fn resume(&self, carried: CarriedLog) {
+        let mut state = self.shared.state();
+        state.log = Log::resume(carried, state.log.history());
+    }
+
+    /// The whole log, without what is yet to be written.
+    #[must_use]
+    pub fn carried(&self) -> CarriedLog {
+        self.shared.state().log.carried()
+    }
+
+    /// What is to be written next, at most so many: events with the offsets that they will have. The same is given until
+    /// [`Broadcasts::written`] takes it.
+    #[must_use]
+    pub fn to_write(&self, most: usize) -> CarriedLog {
+        let mut state = self.shared.state();
+        let Id { epoch, offset } = state.log.cursor();
+        let events = state.unwritten.as_mut().map(|(unwritten, _)| unwritten.next(most)).unwrap_or_default();
+        let newest = offset + events.len() as u64;
+        CarriedLog { epoch, newest, entries: (offset + 1..).zip(events).collect() }
+    }
+
+    /// All that is yet to be written, with the offsets that it will have.
+    #[must_use]
+    pub fn unwritten(&self) -> CarriedLog {
+        let state = self.shared.state();
+        let Id { epoch, offset } = state.log.cursor();
+        let events = state.unwritten.as_ref().map(|(unwritten, _)| unwritten.all()).unwrap_or_default();
+        CarriedLog { epoch, newest: offset + events.len() as u64, entries: (offset + 1..).zip(events).collect() }
+    }
+
+    /// What [`Broadcasts::unwritten`] gave is written, and nothing has come since: logs it.
+    pub fn all_written(&self) {
+        let mut state = self.shared.state();
+        let State { log, unwritten: Some((unwritten, _)), .. } = &mut *state else { return };
+        for event in unwritten.all_written() {
+            log.append(event);
+        }
+        drop(state);
+        self.shared.news.notify_one();
+    }
+
+    /// What [`Broadcasts::to_write`] gave is written: logs it. Returns whether more is to be written.
+    #[must_use]
+    pub fn written(&self) -> bool {
+        let mut state = self.shared.state();
+        let State { log, unwritten: Some((unwritten, _)), .. } = &mut *state else { return false };
+        for event in unwritten.written() {
+            log.append(event);
+        }
+        let is_more = !unwritten.is_empty();
+        drop(state);
+        self.shared.news.notify_one();
+        is_more
+    }
+
+    /// When the oldest event came that is yet to be written.
+    #[must_use]
+    pub fn oldest_unwritten(&self) -> Option<Timestamp> {
+        self.shared.state().unwritten.as_ref().and_then(|(unwritten, _)| unwritten.oldest())
     }
 
     /// The id of the newest entry: resuming after it misses nothing from now on.
     #[cfg(test)]
+    #[must_use]
     pub fn cursor(&self) -> Id {
         self.shared.state().log.cursor()
     }

@@ -66,6 +66,22 @@ impl Coverage {
         self.settle()
     }
 
+    /// Until when broadcasts were certainly received without a gap, where something last came on the open connections at
+    /// what `heard` tells, or at no known time.
+    pub(super) fn certain_until(&self, heard: impl Fn(u64) -> Option<Instant>) -> Instant {
+        let until = |(link, since): (&u64, &Instant)| {
+            let until = heard(*link).and_then(|heard| heard.checked_sub(self.skew)).filter(|until| until > since)?;
+            Some((*since, until))
+        };
+        let received: Vec<_> = self.ended.iter().copied().chain(self.open.iter().filter_map(until)).collect();
+        let mut certain = self.settled;
+        while let Some(until) = received.iter().filter(|one| one.0 <= certain && one.1 > certain).map(|one| one.1).max()
+        {
+            certain = until;
+        }
+        certain
+    }
+
     /// Settles as much as can be, and returns the gaps. A gap without an end yet is returned once it has one.
     fn settle(&mut self) -> Vec<CoverageGap> {
         let mut gaps = Vec::new();

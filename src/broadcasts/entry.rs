@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::protocol::{Body, Format};
 
@@ -21,6 +22,13 @@ impl Epoch {
         let mut random = [0; 8];
         getrandom::fill(&mut random)?;
         Ok(Self::new(u64::from_be_bytes(random)))
+    }
+
+    /// The epoch that is spelled so.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let epoch = Self(u64::from_str_radix(text, 36).ok()?);
+        (epoch.to_string() == text).then_some(epoch)
     }
 
     /// The epoch that these random bits name.
@@ -62,36 +70,43 @@ impl fmt::Display for Id {
 }
 
 /// A broadcast of the gateway, once, however many connections brought it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Broadcast {
     /// Its name, or the text that an administrator typed.
     pub message: Arc<str>,
     /// What it carries, as the gateway sent it.
     pub parameters: Body,
     /// When it first came.
+    #[serde(with = "super::timestamp")]
     pub received_at: Timestamp,
     /// Whether it may be another copy of an earlier entry.
     pub maybe_duplicate: bool,
 }
 
 /// Why broadcasts may be missing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// No connection was certain to receive them.
     NoConnection,
     /// A message came that may have been one, and could not be read.
     Unreadable,
+    /// More came than could wait while the database was away.
+    NotStored,
 }
 
 /// A time in which broadcasts may have been missed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
+    #[serde(with = "super::timestamp")]
     pub from: Timestamp,
+    #[serde(with = "super::timestamp")]
     pub to: Timestamp,
     pub reason: Reason,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Event {
     Broadcast(Broadcast),
     /// Broadcasts may be missing here.
@@ -104,6 +119,14 @@ impl Event {
         match self {
             Self::Broadcast(broadcast) => broadcast.message.len() + broadcast.parameters.as_str().len(),
             Self::Gap(_) => 0,
+        }
+    }
+
+    /// When it began and ended.
+    pub(super) fn times(&self) -> (Timestamp, Timestamp) {
+        match self {
+            Self::Broadcast(broadcast) => (broadcast.received_at, broadcast.received_at),
+            Self::Gap(gap) => (gap.from, gap.to),
         }
     }
 }

@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::carried::CarriedLog;
 use super::entry::{Entry, Epoch, Event, Id};
 
 /// The most that the events of one log may take. A broadcast is a hundred bytes; this bounds what strange ones cost.
-const MOST_BYTES: usize = 16 << 20;
+pub(super) const MOST_BYTES: usize = 16 << 20;
 
 /// The newest entries of one epoch.
 #[derive(Debug)]
@@ -23,6 +24,28 @@ impl Log {
         Self { epoch, history, entries: VecDeque::new(), bytes: 0, newest: 0 }
     }
 
+    /// A log that goes on with the newest entries of another, as many as it may hold.
+    pub(super) fn resume(carried: CarriedLog, history: usize) -> Self {
+        let newest = carried.newest;
+        let mut log =
+            Self { newest: newest.saturating_sub(carried.entries.len() as u64), ..Self::new(carried.epoch, history) };
+        // Offsets have no holes: what does not end with the newest is left out.
+        let whole = carried.entries.iter().map(|(offset, _)| *offset).eq(log.newest + 1..=newest);
+        if whole {
+            for (_, event) in carried.entries {
+                log.append(event);
+            }
+        }
+        log.newest = newest;
+        log
+    }
+
+    /// What is here, for [`Self::resume`].
+    pub(super) fn carried(&self) -> CarriedLog {
+        let entries = self.entries.iter().map(|entry| (entry.id.offset, entry.event.clone()));
+        CarriedLog { epoch: self.epoch, newest: self.newest, entries: entries.collect() }
+    }
+
     /// Appends an event and drops the oldest entries beyond the bounds, but never the newest, which no subscription has read.
     pub(super) fn append(&mut self, event: Event) -> Id {
         self.newest += 1;
@@ -35,6 +58,11 @@ impl Log {
             }
         }
         id
+    }
+
+    /// How many entries it holds at most.
+    pub(super) fn history(&self) -> usize {
+        self.history
     }
 
     /// The id of the newest entry.

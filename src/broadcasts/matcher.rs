@@ -22,10 +22,11 @@ use tokio::time::Instant;
 use super::corroboration::{Corroboration, Testimony};
 use super::coverage::{Coverage, CoverageGap};
 use super::entry::Broadcast;
+use super::payload::Payload;
 use crate::protocol::Body;
 
 /// For how many skews a copy may be late and is still recognized as one, if only to be marked.
-const LATE_SKEWS: u32 = 10;
+pub(super) const LATE_SKEWS: u32 = 10;
 
 /// How many different broadcasts are told apart at once. Beyond it the oldest is forgotten, and what may be a copy of
 /// a forgotten one is marked.
@@ -56,30 +57,10 @@ pub struct Matched {
     pub decisions: Vec<Decision>,
 }
 
-/// A broadcast as far as it can be told from others.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Payload {
-    Read {
-        message: Arc<str>,
-        parameters: Body,
-    },
-    /// One that cannot be read, by a digest of the whole message.
-    Unreadable(u64),
-}
-
-impl Payload {
-    fn size(&self) -> usize {
-        match self {
-            Self::Read { message, parameters } => message.len() + parameters.as_str().len(),
-            Self::Unreadable(digest) => size_of_val(digest),
-        }
-    }
-
-    fn broadcast(&self, received_at: Timestamp, maybe_duplicate: bool) -> Decision {
-        let Self::Read { message, parameters } = self else { return Decision::Unreadable(received_at) };
-        let (message, parameters) = (Arc::clone(message), parameters.clone());
-        Decision::Broadcast(Broadcast { message, parameters, received_at, maybe_duplicate })
-    }
+fn decision(payload: &Payload, received_at: Timestamp, maybe_duplicate: bool) -> Decision {
+    let Payload::Read { message, parameters } = payload else { return Decision::Unreadable(received_at) };
+    let (message, parameters) = (Arc::clone(message), parameters.clone());
+    Decision::Broadcast(Broadcast { message, parameters, received_at, maybe_duplicate })
 }
 
 /// Equal broadcasts, counted from 1.
@@ -193,6 +174,8 @@ struct Held {
     payload: Arc<Payload>,
     link: u64,
     at: Instant,
+    /// When it may have come already: before `at` only where another replica heard it.
+    earliest: Instant,
     /// Which of the link's equal frames it is.
     frames: u64,
     received_at: Timestamp,
@@ -262,7 +245,7 @@ impl Matcher {
         for mut vouched in std::mem::take(&mut self.vouched) {
             match vouched.corroboration.closed(link, last_heard) {
                 Testimony::Confirmed => {}
-                Testimony::Void => outcome.decisions.push(vouched.payload.broadcast(vouched.received_at, true)),
+                Testimony::Void => outcome.decisions.push(decision(&vouched.payload, vouched.received_at, true)),
                 Testimony::Pending => self.vouched.push_back(vouched),
             }
         }
@@ -310,7 +293,7 @@ impl Matcher {
         let known = self.payloads.get_key_value(&payload).map(|(known, _)| Arc::clone(known));
         if known.is_none() && self.forgotten.is_some_and(|forgotten| now < forgotten + skew * LATE_SKEWS) {
             outcome.news = true;
-            outcome.decisions.push(payload.broadcast(received_at, true));
+            outcome.decisions.push(decision(&payload, received_at, true));
             return outcome;
         }
         if known.is_none() {
@@ -319,7 +302,7 @@ impl Matcher {
         let payload = known.unwrap_or(payload);
         let occurrences = self.payloads.entry(Arc::clone(&payload)).or_default();
         occurrences.forgive(now, skew * LATE_SKEWS);
-        let equals = self.held.iter().filter(|held| held.payload == payload && held.at < since + skew);
+        let equals = self.held.iter().filter(|held| held.payload == payload && held.earliest < since + skew);
         let held_most = equals
             .filter_map(|held| Some(occurrences.progress_by_link.get(&held.link)?.most_missed + held.frames))
             .max();
@@ -327,20 +310,21 @@ impl Matcher {
         let frames = occurrences.progress_by_link.get(&link).map_or(0, |progress| progress.frames);
         let is_new = least > occurrences.count();
         if is_new {
-            let earliest = self.held.iter().find(|held| held.payload == payload).map_or(now, |held| held.at);
+            let earliest = self.held.iter().find(|held| held.payload == payload).map_or(now, |held| held.earliest);
             occurrences.add(link, earliest, now, skew);
             outcome.news = true;
-            outcome.decisions.push(payload.broadcast(received_at, false));
+            outcome.decisions.push(decision(&payload, received_at, false));
             self.added.push_back((now, Arc::clone(&payload)));
         }
         if most <= occurrences.count() {
             match occurrences.first(most).filter(|first| now < first.at + skew) {
                 None => {
                     outcome.news = true;
-                    outcome.decisions.push(payload.broadcast(received_at, true));
+                    outcome.decisions.push(decision(&payload, received_at, true));
                 }
                 Some(first) if first.by_newcomer && !is_new => {
-                    let copy = Held { payload: Arc::clone(&payload), link, at: now, frames, received_at };
+                    let copy =
+                        Held { payload: Arc::clone(&payload), link, at: now, earliest: now, frames, received_at };
                     self.doubt(&mut outcome, copy, first);
                 }
                 Some(_) => {}
@@ -349,7 +333,8 @@ impl Matcher {
             // Where one is new for certain and another is held, equal as they are, it is two of which one may be a copy.
             occurrences.held += 1;
             outcome.news = true;
-            self.held.push_back(Held { payload: Arc::clone(&payload), link, at: now, frames, received_at });
+            let held = Held { payload: Arc::clone(&payload), link, at: now, earliest: now, frames, received_at };
+            self.held.push_back(held);
         }
         if is_new {
             self.settle_held(&mut outcome, &payload);
@@ -433,7 +418,7 @@ impl Matcher {
         occurrences.held -= 1;
         // Connected before this can have been delivered anywhere, and all that it brought is known.
         let saw_all = |(link, since): &(u64, Instant)| {
-            *link != held.link && *since + self.skew <= held.at && occurrences.is_certain(*link)
+            *link != held.link && *since + self.skew <= held.earliest && occurrences.is_certain(*link)
         };
         let witnesses: Vec<u64> =
             self.coverage.open().filter(|open| in_time && saw_all(open)).map(|open| open.0).collect();
@@ -451,14 +436,14 @@ impl Matcher {
     /// Drops a frame if there are witnesses, or logs it if there are none.
     fn vouch(&mut self, outcome: &mut Matched, vouched: Vouched) {
         if vouched.corroboration.has_no_witness() {
-            outcome.decisions.push(vouched.payload.broadcast(vouched.received_at, true));
+            outcome.decisions.push(decision(&vouched.payload, vouched.received_at, true));
             return;
         }
         self.vouched.push_back(vouched);
         if self.vouched.len() > MOST_DOUBTFUL
             && let Some(oldest) = self.vouched.pop_front()
         {
-            outcome.decisions.push(oldest.payload.broadcast(oldest.received_at, true));
+            outcome.decisions.push(decision(&oldest.payload, oldest.received_at, true));
         }
     }
 
@@ -492,5 +477,6 @@ impl Matched {
     }
 }
 
+mod handover;
 #[cfg(test)]
 mod tests;

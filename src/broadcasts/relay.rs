@@ -4,6 +4,9 @@
 //! cache is invalidated, and only then is the event logged, so that a client that reads again on an event gets the new state.
 //! An `updatepos` that may be new invalidates even while it is held for its log entry, and so does any time in which one may
 //! have been missed, and any message that may have been one and cannot be read.
+//!
+//! While an instance changes its owner, both owners only keep what their connections report ([`Kept`]): the new one from when
+//! its connections open, the old one from when it told what it knows. Whoever owns it then matches what it kept.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +19,7 @@ use tokio::time::{Instant, sleep_until};
 use super::channel::Broadcasts;
 use super::coverage::CoverageGap;
 use super::entry::{Event, Gap, Reason};
+use super::kept::Kept;
 use super::matcher::{Decision, Matched, Matcher};
 use crate::cache::Cache;
 use crate::gateway::{EventSink, LinkEvent};
@@ -30,11 +34,22 @@ pub struct Relay {
     slug: Arc<str>,
     cache: Arc<Cache>,
     broadcasts: Broadcasts,
-    matcher: Mutex<Matcher>,
     /// Before the first link nobody could listen.
     begun: Instant,
+    skew: Duration,
+    patience: Duration,
+    state: Mutex<State>,
     /// Something is held that was not before.
     held: Notify,
+    /// A connection has opened while what comes is only kept.
+    opened: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    matcher: Matcher,
+    /// What has come since the instance is changing its owner; none while this one is.
+    kept: Option<Kept>,
 }
 
 impl Relay {
@@ -48,9 +63,11 @@ impl Relay {
         patience: Duration,
     ) -> Arc<Self> {
         let begun = Instant::now();
-        let matcher = Mutex::new(Matcher::new(skew, patience, begun));
+        let matcher = Matcher::new(skew, patience, begun);
+        let state = Mutex::new(State { matcher, kept: None });
         let (instance, slug) = (Arc::from(instance), Arc::from(slug));
-        Arc::new(Self { instance, slug, cache, broadcasts, matcher, begun, held: Notify::new() })
+        let (held, opened) = (Notify::new(), Notify::new());
+        Arc::new(Self { instance, slug, cache, broadcasts, begun, skew, patience, state, held, opened })
     }
 
     /// Where the pool reports connection events.
@@ -61,16 +78,26 @@ impl Relay {
     }
 
     fn take(&self, report: &LinkEvent) {
-        let mut matcher = self.matcher.lock();
+        let mut state = self.state.lock();
+        if let Some(kept) = &mut state.kept {
+            kept.push(report, Instant::now());
+            // What is heard may be news, whoever logs it.
+            self.cache.catalogue_changed(&self.slug);
+            return self.opened.notify_one();
+        }
+        self.match_report(&mut state.matcher, report, Timestamp::now());
+    }
+
+    fn match_report(&self, matcher: &mut Matcher, report: &LinkEvent, received_at: Timestamp) {
         let (outcome, concerns_catalogue) = match report {
             LinkEvent::Opened { link, at } => (matcher.opened(*link, *at), true),
             LinkEvent::Closed { link, last_heard } => (matcher.closed(*link, *last_heard), true),
             LinkEvent::Broadcast { link, at, message, parameters } => {
                 tracing::trace!(instance = &*self.instance, link, message, "broadcast");
-                (matcher.heard(*link, *at, message, parameters, Timestamp::now()), message == UPDATEPOS)
+                (matcher.heard(*link, *at, message, parameters, received_at), message == UPDATEPOS)
             }
             LinkEvent::Unreadable { link, at, digest } => {
-                (matcher.heard_unreadable(*link, *at, *digest, Timestamp::now()), true)
+                (matcher.heard_unreadable(*link, *at, *digest, received_at), true)
             }
         };
         if outcome.news && concerns_catalogue {
@@ -115,19 +142,29 @@ impl Relay {
     /// Decides in time on what is held. Runs until it is dropped.
     pub async fn run(self: Arc<Self>) {
         loop {
-            let due = self.matcher.lock().due();
+            let due = self.state.lock().due();
             let Some(due) = due else {
                 self.held.notified().await;
                 continue;
             };
             // What is held meanwhile is due later.
             sleep_until(due).await;
-            let mut matcher = self.matcher.lock();
-            let outcome = matcher.tick(Instant::now());
-            self.log(outcome);
+            let mut state = self.state.lock();
+            if state.kept.is_none() {
+                let outcome = state.matcher.tick(Instant::now());
+                self.log(outcome);
+            }
         }
     }
 }
+
+impl State {
+    fn due(&self) -> Option<Instant> {
+        self.matcher.due().filter(|_| self.kept.is_none())
+    }
+}
+
+mod handover;
 
 fn wall_clock(at: Instant) -> Timestamp {
     let ago = Instant::now().saturating_duration_since(at);

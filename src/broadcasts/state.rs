@@ -1,6 +1,7 @@
 //! What one instance's log and its subscriptions share.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::task::Waker;
@@ -10,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::limit::SubscriberLimit;
 use super::log::Log;
+use super::unwritten::Unwritten;
 
 #[derive(Debug)]
 pub(super) struct Channel {
@@ -20,9 +22,21 @@ pub(super) struct Channel {
     pub(super) news: Notify,
 }
 
+/// Called when something is to be written. It must return at once.
+#[derive(Clone)]
+pub struct OnUnwritten(pub Arc<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for OnUnwritten {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("OnUnwritten")
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) log: Log,
+    /// What is written to a database before it is logged, and who is told of it; none where the log is in memory alone.
+    pub(super) unwritten: Option<(Unwritten, OnUnwritten)>,
     /// Subscriptions that have received everything, to be woken at the next entry.
     pub(super) waiting: HashMap<u64, Waker>,
     /// How often each listens.

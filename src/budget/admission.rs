@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 
 use super::queue::{Class, Lengths, Next, Queue, Rank};
 use super::shares::{Claim, Shares};
-use super::window::{Forecast, Grant, Price, Spent, Tick, Wait, Window};
+use super::window::{Forecast, Grant, Price, Remaining, Spent, Tick, Wait, Window};
 
 /// One ask, in the window's own terms.
 #[derive(Debug, Clone, Copy)]
@@ -200,6 +200,17 @@ impl Admission {
     pub(super) fn restore(&mut self, now: Tick, spent: &Spent, away_ms: u64) {
         self.window.restore(now, spent, away_ms);
         self.settle(now);
+    }
+
+    /// See [`Window::take_over`].
+    pub(super) fn take_over(&mut self, now: Tick, remaining: &Remaining, in_flight_for: u64) {
+        self.window.take_over(now, remaining, in_flight_for);
+        self.settle(now);
+    }
+
+    /// See [`Window::forget_ended`]. Nobody is granted anything for it: what is held is yet to be counted.
+    pub(super) fn forget_ended(&mut self) {
+        self.window.forget_ended();
     }
 
     fn wait_behind(&mut self, now: Tick, class: Class<'_>, price: Price) -> u64 {

@@ -258,19 +258,22 @@ impl Ledger {
     #[must_use]
     pub fn spent(&self) -> Spending {
         let mut windows = BTreeMap::new();
-        let mut note = |command: &str, gate: &Gate| {
+        self.each_used(|command, gate| {
             let spent = gate.with(|admission, now| admission.window().spent(now));
             if !spent.is_nothing() {
                 windows.insert(command.to_owned(), spent);
             }
-        };
-        if let Some(gate) = &self.shared.whole {
-            note(ALL_COMMANDS, gate);
-        } else {
-            let known = self.shared.known.iter().filter_map(|(command, known)| Some((command, known.gate.get()?)));
-            known.chain(&self.others().gates).for_each(|(command, gate)| note(command, gate));
-        }
+        });
         Spending { scope: self.shared.config.scope, windows }
+    }
+
+    /// Every window that was used, by name.
+    fn each_used(&self, mut note: impl FnMut(&str, &Gate)) {
+        if let Some(gate) = &self.shared.whole {
+            return note(ALL_COMMANDS, gate);
+        }
+        let known = self.shared.known.iter().filter_map(|(command, known)| Some((command, known.gate.get()?)));
+        known.chain(&self.others().gates).for_each(|(command, gate)| note(command, gate));
     }
 
     /// Whether there is another clone of it.
@@ -324,17 +327,21 @@ impl Ledger {
     /// Takes every window to be full just now, as far as other commands than payments can have filled it: what they spent
     /// is not known. To be said after [`count_payments`](Self::count_payments).
     pub fn assume_spent(&self) {
+        self.assume_spent_for(self.shared.config.hold());
+    }
+
+    fn assume_spent_for(&self, pause: Duration) {
         let config = &self.shared.config;
-        let (capacity, limit, hold) = (u64::from(config.capacity), u64::from(config.limit(false)), config.hold());
+        let (capacity, limit) = (u64::from(config.capacity), u64::from(config.limit(false)));
         if let Some(gate) = &self.shared.whole {
             // Others were never granted what would have passed the capacity together with payments.
             let payments = gate.with(|admission, now| admission.window().used(now));
-            return gate.count(limit.min(capacity.saturating_sub(payments)), hold);
+            return gate.count(limit.min(capacity.saturating_sub(payments)), pause);
         }
-        self.others().full_until = Instant::now().checked_add(hold);
+        self.others().full_until = Instant::now().checked_add(pause);
         for (command, known) in &self.shared.known {
             if !is_payment(command) {
-                self.gate_of(known).count(limit, hold);
+                self.gate_of(known).count(limit, pause);
             }
         }
     }
@@ -405,5 +412,6 @@ impl Others {
     }
 }
 
+mod handover;
 #[cfg(test)]
 mod tests;

@@ -32,5 +32,5 @@ pub use gate::{Denied, Permit};
 pub use ledger::{Ask, Ledger, Quota};
 pub use ledgers::Ledgers;
 pub use queue::Class;
-pub use spending::Sent;
+pub use spending::{Carried, Sent, SentPayments};
 pub use status::WindowStatus;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::config::CounterScope;
-use super::window::Spent;
+use super::window::{Remaining, Spent};
 
 /// The name under which the one window of [`CounterScope::Instance`] is shown and saved. No command can be named so.
 pub(super) const ALL_COMMANDS: &str = "*";
@@ -48,6 +48,25 @@ impl Spending {
             known.closed_for_ms = known.closed_for_ms.max(closed_for_ms);
         }
     }
+}
+
+/// What one instance's owner leaves to the next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Carried {
+    /// What shared a window there.
+    pub scope: CounterScope,
+    /// By command; windows that hold nothing are left out.
+    pub windows: BTreeMap<String, Remaining>,
+}
+
+/// Payments that an earlier owner sent and that the gateway may still count, as the journal has them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SentPayments {
+    /// How long ago each exchange ended.
+    pub ended: Vec<Duration>,
+    /// How many have no end yet.
+    pub in_flight: u64,
 }
 
 /// One moment by the machine's clocks.

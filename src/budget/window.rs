@@ -125,6 +125,28 @@ impl Spent {
     }
 }
 
+/// What a window holds, told in what is left of each time, for another replica to go on with. Rounded to the safe side.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Remaining {
+    /// Points of commands that have not ended.
+    pub in_flight: u64,
+    /// Points and the milliseconds for which they are still held, the shortest first.
+    pub held: Vec<(u64, u64)>,
+    /// Milliseconds for which the window stays closed.
+    pub closed_for_ms: u64,
+    /// Whether one command alone has to find out then that the gateway takes commands again.
+    pub probe: bool,
+}
+
+impl Remaining {
+    /// Whether nothing is held and nothing closed.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// The window. Cheap: an uncontended grant is a few additions and allocates nothing.
 #[derive(Debug, Clone)]
 pub struct Window {
@@ -279,6 +301,39 @@ impl Window {
             // An earlier release may have been closed for longer.
             self.close_until(now.after(closed_ms.saturating_mul(MICROS_PER_MS).min(self.hold)));
         }
+    }
+
+    /// What is held, for [`Self::take_over`] on another replica.
+    pub fn remaining(&mut self, now: Tick) -> Remaining {
+        let now = self.advance(now);
+        let left_ms = |until: Tick| now.until(until).div_ceil(MICROS_PER_MS);
+        Remaining {
+            in_flight: self.in_flight,
+            held: self.ended.iter().map(|entry| (entry.points, left_ms(entry.free_at))).collect(),
+            closed_for_ms: left_ms(self.closed_until),
+            probe: self.needs_probe(),
+        }
+    }
+
+    /// Goes on with what another replica held, as of now. What was then in flight there ends within `in_flight_for`
+    /// microseconds, whatever is heard of it here. Nothing is held or closed for longer than a hold and that.
+    pub fn take_over(&mut self, now: Tick, remaining: &Remaining, in_flight_for: u64) {
+        let now = self.advance(now);
+        let most = self.hold.saturating_add(in_flight_for);
+        let left = |ms: u64| ms.saturating_mul(MICROS_PER_MS).min(most);
+        for &(points, left_ms) in &remaining.held {
+            self.linger(points, now.after(left(left_ms)));
+        }
+        self.linger(remaining.in_flight, now.after(most));
+        if remaining.probe || remaining.closed_for_ms > 0 {
+            self.close_until(now.after(left(remaining.closed_for_ms)));
+        }
+    }
+
+    /// Forgets what ended commands hold: whoever says what is held counts it anew.
+    pub fn forget_ended(&mut self) {
+        self.ended.clear();
+        self.lingering = 0;
     }
 
     /// Counts points that were spent without a grant here; they are held until `until`.

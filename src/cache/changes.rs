@@ -1,6 +1,7 @@
 //! Which cached replies the store has yet to write.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -11,7 +12,7 @@ use super::key::Key;
 /// Keys whose files are not what the cache holds.
 #[derive(Debug)]
 pub(super) struct Changes {
-    wanted: bool,
+    wanted: AtomicBool,
     keys: Mutex<HashSet<Key>>,
     pub(super) noted: Notify,
     /// Since when files cannot be written, and why.
@@ -20,12 +21,22 @@ pub(super) struct Changes {
 
 impl Changes {
     pub(super) fn new(wanted: bool) -> Self {
-        Self { wanted, keys: Mutex::default(), noted: Notify::new(), failing: Mutex::default() }
+        Self {
+            wanted: AtomicBool::new(wanted),
+            keys: Mutex::default(),
+            noted: Notify::new(),
+            failing: Mutex::default(),
+        }
+    }
+
+    /// From now on changes are taken.
+    pub(super) fn want(&self) {
+        self.wanted.store(true, Ordering::Relaxed);
     }
 
     /// Notes that the copy of `key` came, changed or went. There are no more of them than there are copies.
     pub(super) fn note(&self, key: &Key) {
-        if self.wanted {
+        if self.wanted.load(Ordering::Relaxed) {
             self.keys.lock().insert(key.clone());
             self.noted.notify_one();
         }

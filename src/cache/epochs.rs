@@ -74,6 +74,14 @@ pub(super) enum Subject {
     Sales(Arc<str>, i64),
 }
 
+impl Subject {
+    fn instance(&self) -> &str {
+        match self {
+            Self::Catalogue(of) | Self::Sales(of, _) => of,
+        }
+    }
+}
+
 /// The epochs of everything that changed at least once.
 #[derive(Debug, Default)]
 pub(super) struct Epochs {
@@ -97,9 +105,14 @@ impl Epochs {
 
     /// Forgets whatever is about this instance.
     pub(super) fn forget(&mut self, instance: &str) {
-        self.eras.retain(|subject, _| match subject {
-            Subject::Catalogue(of) | Subject::Sales(of, _) => **of != *instance,
-        });
+        self.eras.retain(|subject, _| subject.instance() != instance);
+    }
+
+    /// Ends every epoch of this instance that is known.
+    pub(super) fn end_all(&mut self, instance: &str, now: Instant) {
+        for (_, era) in self.eras.iter_mut().filter(|(subject, _)| subject.instance() == instance) {
+            era.end(now);
+        }
     }
 
     /// Ends the epoch in force.

@@ -107,7 +107,11 @@ impl Cache {
 
     fn end(&self, subject: Subject) {
         self.epochs().end(subject, Instant::now());
-        // After the epoch: a reader that sees the old number with the new epoch only checks once more.
+        self.has_ended();
+    }
+
+    /// To be said after an epoch has ended: a reader that sees the old number with the new epoch only checks once more.
+    fn has_ended(&self) {
         self.ended.fetch_add(1, Ordering::AcqRel);
     }
 
@@ -248,6 +252,8 @@ impl Cache {
         written.is_some()
     }
 }
+
+mod handover;
 
 /// What ends the freshness of a key's copies; nothing, for what only ages.
 fn subject(spec: &Spec, key: &Key) -> Option<Subject> {

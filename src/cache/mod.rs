@@ -7,6 +7,7 @@
 //!
 //! This room keeps copies and says how fresh they are. When to fetch is decided in `bridge`.
 
+mod carried;
 mod changes;
 mod config;
 mod epochs;
@@ -15,6 +16,7 @@ mod memory;
 mod reply;
 pub mod store;
 
+pub use carried::{CarriedCopy, Ended};
 pub use config::Config;
 pub use epochs::Epoch;
 pub use key::{Key, PasswordKey, PlainKey};

@@ -195,6 +195,7 @@ fn line(name: &str, data: &str) -> Option<String> {
             let why = match node.shown("reason") {
                 "no-connection" => "the bridge had no link to the gateway".to_owned(),
                 "unreadable" => "a message of the gateway could not be read".to_owned(),
+                "not-stored" => "more came than could wait while the database was away".to_owned(),
                 "history" => "the bridge's history no longer holds them".to_owned(),
                 other => one_line(other),
             };

@@ -5,10 +5,10 @@ use serde_json::value::RawValue;
 
 use super::*;
 
-const SKEW_MS: u64 = 1000;
-const PATIENCE_MS: u64 = 8000;
+pub(super) const SKEW_MS: u64 = 1000;
+pub(super) const PATIENCE_MS: u64 = 8000;
 
-fn body() -> Body {
+pub(super) fn body() -> Body {
     Body::from(&*RawValue::from_string("{}".to_owned()).unwrap())
 }
 
@@ -196,43 +196,43 @@ fn what_is_remembered_is_bounded_and_what_was_forgotten_too_early_is_marked() {
 
 /// One connection's life.
 #[derive(Debug, Clone)]
-struct Life {
-    shard: usize,
-    opened_ms: u64,
-    lasts_ms: u64,
+pub(super) struct Life {
+    pub(super) shard: usize,
+    pub(super) opened_ms: u64,
+    pub(super) lasts_ms: u64,
     /// For how long it is half-open before its end is noticed.
-    deaf_ms: u64,
+    pub(super) deaf_ms: u64,
     /// How long before it fell silent it answered its last ping.
-    silent_ms: u64,
+    pub(super) silent_ms: u64,
 }
 
 #[derive(Debug, Clone)]
-struct Made {
+pub(super) struct Made {
     pause_ms: u64,
-    text: usize,
+    pub(super) text: usize,
     delays_ms: [u64; 3],
 }
 
-fn life() -> impl Strategy<Value = Life> {
+pub(super) fn life() -> impl Strategy<Value = Life> {
     let deaf = prop_oneof![3 => Just(0), 1 => 0..PATIENCE_MS];
     (0..3_usize, 0..20_000_u64, 1..12_000_u64, deaf, 0..3000_u64).prop_map(
         |(shard, opened_ms, lasts_ms, deaf_ms, silent_ms)| Life { shard, opened_ms, lasts_ms, deaf_ms, silent_ms },
     )
 }
 
-fn made(most_delay_ms: u64) -> impl Strategy<Value = Made> {
+pub(super) fn made(most_delay_ms: u64) -> impl Strategy<Value = Made> {
     let pause = prop_oneof![Just(0), 0..300_u64, 0..4000_u64];
     (pause, prop_oneof![3 => Just(0), 1 => Just(1)], prop::array::uniform3(0..most_delay_ms))
         .prop_map(|(pause_ms, text, delays_ms)| Made { pause_ms, text, delays_ms })
 }
 
 /// A connection that is there from long before to long after.
-fn steady(shard: usize) -> Life {
+pub(super) fn steady(shard: usize) -> Life {
     Life { shard, opened_ms: 0, lasts_ms: 1_000_000, deaf_ms: 0, silent_ms: 0 }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum What {
+pub(super) enum What {
     Opened,
     Heard { broadcast: usize },
     Closed { last_heard_ms: u64 },
@@ -240,28 +240,28 @@ enum What {
 
 /// What really happened to one broadcast.
 #[derive(Debug, Clone)]
-struct Truth {
-    text: usize,
+pub(super) struct Truth {
+    pub(super) text: usize,
     /// The first moment at which any shard delivered it.
-    made_ms: u64,
-    heard: bool,
+    pub(super) made_ms: u64,
+    pub(super) heard: bool,
     /// Whether it was reported as possible news when it was first heard.
-    was_news: bool,
+    pub(super) was_news: bool,
 }
 
 /// What the matcher made of a history.
 #[derive(Debug, Default)]
-struct Log {
-    truths: Vec<Truth>,
+pub(super) struct Log {
+    pub(super) truths: Vec<Truth>,
     /// Unmarked and marked entries by text.
-    entries: [[u64; 2]; 2],
-    gaps_ms: Vec<(u64, u64)>,
+    pub(super) entries: [[u64; 2]; 2],
+    pub(super) gaps_ms: Vec<(u64, u64)>,
     /// An unmarked entry that was one more than had been broadcast by then.
     invented: bool,
 }
 
 /// Deliveries on each shard, in order: a later broadcast never overtakes an earlier one.
-fn deliveries(made: &[Made], begin_ms: u64) -> Vec<[u64; 3]> {
+pub(super) fn deliveries(made: &[Made], begin_ms: u64) -> Vec<[u64; 3]> {
     let (mut now_ms, mut last) = (begin_ms, [0; 3]);
     let deliver = |one: &Made| {
         now_ms += one.pause_ms;
@@ -273,7 +273,7 @@ fn deliveries(made: &[Made], begin_ms: u64) -> Vec<[u64; 3]> {
     made.iter().map(deliver).collect()
 }
 
-fn history(lives: &[Life], delivered: &[[u64; 3]]) -> Vec<(u64, usize, What)> {
+pub(super) fn history(lives: &[Life], delivered: &[[u64; 3]]) -> Vec<(u64, usize, What)> {
     let mut events = Vec::new();
     for (link, life) in lives.iter().enumerate() {
         let deaf_from_ms = life.opened_ms + life.lasts_ms;
@@ -295,45 +295,59 @@ fn history(lives: &[Life], delivered: &[[u64; 3]]) -> Vec<(u64, usize, What)> {
 
 fn play(lives: &[Life], made: &[Made], begin_ms: u64) -> Log {
     let start = Instant::now();
-    let at = |at_ms: u64| start + Duration::from_millis(at_ms);
     let mut matcher = Matcher::new(Duration::from_millis(SKEW_MS), Duration::from_millis(PATIENCE_MS), start);
     let delivered = deliveries(made, begin_ms);
-    let truth = |(one, shards): (&Made, &[u64; 3])| {
-        let made_ms = shards.iter().copied().min().unwrap_or_default();
-        Truth { text: one.text, made_ms, heard: false, was_news: false }
-    };
-    let mut log = Log { truths: made.iter().zip(&delivered).map(truth).collect(), ..Log::default() };
-    for (at_ms, link, what) in history(lives, &delivered) {
+    let mut log = Log::of(made, &delivered);
+    for event in history(lives, &delivered) {
+        log.feed(&mut matcher, event, start);
+    }
+    // Somebody comes in the end, so that the last hole is told.
+    log.end(&mut matcher, start);
+    log
+}
+
+impl Log {
+    pub(super) fn of(made: &[Made], delivered: &[[u64; 3]]) -> Self {
+        let truth = |(one, shards): (&Made, &[u64; 3])| {
+            let made_ms = shards.iter().copied().min().unwrap_or_default();
+            Truth { text: one.text, made_ms, heard: false, was_news: false }
+        };
+        Self { truths: made.iter().zip(delivered).map(truth).collect(), ..Self::default() }
+    }
+
+    /// Lets the matcher hear one event of a history.
+    pub(super) fn feed(&mut self, matcher: &mut Matcher, (at_ms, link, what): (u64, usize, What), start: Instant) {
+        let at = |at_ms: u64| start + Duration::from_millis(at_ms);
         while let Some(due) = matcher.due().filter(|due| *due <= at(at_ms)) {
-            log.take(matcher.tick(due), start);
+            self.take(matcher.tick(due), start);
         }
         let link = link as u64;
         let outcome = match what {
             What::Opened => matcher.opened(link, at(at_ms)),
             What::Closed { last_heard_ms } => matcher.closed(link, at(last_heard_ms)),
             What::Heard { broadcast } => {
-                let text = log.truths[broadcast].text;
+                let text = self.truths[broadcast].text;
                 let outcome = matcher.heard(link, at(at_ms), ["a", "b"][text], &body(), Timestamp::UNIX_EPOCH);
                 // An equal one that was made later and heard earlier stood for this one too.
-                let mut later = log.truths[broadcast + 1..].iter();
+                let mut later = self.truths[broadcast + 1..].iter();
                 let stood_for = later.any(|later| later.text == text && later.was_news);
-                let truth = &mut log.truths[broadcast];
+                let truth = &mut self.truths[broadcast];
                 let first = !std::mem::replace(&mut truth.heard, true);
                 truth.was_news |= first && (outcome.news || stood_for);
                 outcome
             }
         };
-        log.take(outcome, start);
+        self.take(outcome, start);
     }
-    // Somebody comes in the end, so that the last hole is told.
-    log.take(matcher.tick(at(2_000_000)), start);
-    log.take(matcher.opened(u64::MAX, at(2_000_000)), start);
-    assert!(matcher.held.is_empty() && matcher.payloads.is_empty() && matcher.bytes == 0);
-    log
-}
 
-impl Log {
-    fn take(&mut self, outcome: Matched, start: Instant) {
+    pub(super) fn end(&mut self, matcher: &mut Matcher, start: Instant) {
+        let end = start + Duration::from_secs(2000);
+        self.take(matcher.tick(end), start);
+        self.take(matcher.opened(u64::MAX, end), start);
+        assert!(matcher.held.is_empty() && matcher.payloads.is_empty() && matcher.bytes == 0);
+    }
+
+    pub(super) fn take(&mut self, outcome: Matched, start: Instant) {
         let ms = |at: Instant| u64::try_from((at - start).as_millis()).unwrap();
         for decision in outcome.decisions {
             match decision {
@@ -349,7 +363,7 @@ impl Log {
     }
 
     /// Whether nothing was lost without an entry or a gap, and no copy is an unmarked entry of its own.
-    fn is_whole(&self) -> bool {
+    pub(super) fn is_whole(&self) -> bool {
         let counts = [0, 1].into_iter().all(|text| {
             let ([certain, marked], heard) = (self.entries[text], self.heard(text));
             certain <= heard && heard <= certain + marked
@@ -359,7 +373,7 @@ impl Log {
         !self.invented && counts && truths.all(|truth| if truth.heard { truth.was_news } else { told(truth.made_ms) })
     }
 
-    fn heard(&self, text: usize) -> u64 {
+    pub(super) fn heard(&self, text: usize) -> u64 {
         self.truths.iter().filter(|truth| truth.heard && truth.text == text).count() as u64
     }
 }

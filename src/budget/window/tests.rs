@@ -209,6 +209,43 @@ proptest! {
             }
         }
     }
+
+    #[test]
+    fn a_window_that_is_taken_over_grants_what_the_other_would_have_and_frees_nothing_early(
+        ends in prop::collection::vec((1..=20_u64, 0..40_000_u64), 0..8),
+        flying in 0..=20_u64,
+        closed_ms in prop::option::of(0..=HOLD),
+        later_us in 0..(HOLD * 1000),
+    ) {
+        let hold = HOLD * 1000;
+        let mut first = Window::new(hold);
+        let mut now = Tick(0);
+        for (points, pause) in ends {
+            now = now.after(pause);
+            if let Ok(grant) = first.try_grant(now, price(points)) {
+                first.ended(grant, now, true);
+            }
+        }
+        let flying = first.try_grant(now, price(flying)).ok();
+        if let Some(closed_ms) = closed_ms {
+            first.close_until(now.after(closed_ms * 1000));
+        }
+        let mut second = Window::new(hold);
+        second.take_over(Tick(7), &first.remaining(now), 2000);
+        prop_assert_eq!(second.used(Tick(7)), first.used(now));
+        prop_assert_eq!(second.needs_probe(), first.needs_probe());
+        // What was in flight ends as late as it can.
+        if let Some(grant) = flying {
+            first.ended(grant, now.after(2000), true);
+        }
+        for asked in 1..=CAPACITY {
+            let (one, other) = (first.clone().earliest(now.after(2000), price(asked)), second.earliest(Tick(2007), price(asked)));
+            let (one, other) = (one.unwrap().0 - now.0, other.unwrap().0 - 7);
+            prop_assert!(one <= other && other < one + 1000, "{asked} points at {one} and {other}");
+        }
+        let (one, other) = (first.used(now.after(2000 + later_us)), second.used(Tick(2007).after(later_us)));
+        prop_assert!(one <= other);
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ import { follow } from "./stream.js";
 const MOST_ROWS = 50;
 const LISTENING = "Listening.";
 /** Texts for the reasons of a gap. */
-const REASONS = { unreadable: "a message of the gateway could not be read", "no-connection": "no link to the gateway was sure to receive them", history: "the history was too short" };
+const REASONS = { unreadable: "a message of the gateway could not be read", "no-connection": "no link to the gateway was sure to receive them", "not-stored": "more came than could wait while the database was away", history: "the history was too short" };
 let stream = null;
 let followed = null;
 let heard = 0;

@@ -120,6 +120,7 @@ fn name_of(reason: Reason) -> &'static str {
     match reason {
         Reason::NoConnection => "no-connection",
         Reason::Unreadable => "unreadable",
+        Reason::NotStored => "not-stored",
     }
 }
 
