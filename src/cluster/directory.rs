@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::host::Listed;
+use super::standing::Standing;
 use crate::tenure::SessionId;
 
 /// Where a request for an instance goes.
@@ -80,6 +81,7 @@ struct View {
     /// The names of the instances that members list, and by slug.
     listed: HashSet<Arc<str>>,
     by_slug: HashMap<Arc<str>, Arc<str>>,
+    moves: u64,
 }
 
 #[derive(Debug)]
@@ -87,6 +89,7 @@ struct Shared {
     view: RwLock<View>,
     /// Counts the changes of the view.
     changes: watch::Sender<u64>,
+    standing: RwLock<Standing>,
 }
 
 /// Cheap to clone; all clones are one.
@@ -95,7 +98,7 @@ pub struct Directory(Arc<Shared>);
 
 impl Default for Directory {
     fn default() -> Self {
-        Self(Arc::new(Shared { view: RwLock::default(), changes: watch::Sender::new(0) }))
+        Self(Arc::new(Shared { view: RwLock::default(), changes: watch::Sender::new(0), standing: RwLock::default() }))
     }
 }
 
@@ -140,6 +143,31 @@ impl Directory {
         }
     }
 
+    /// How this replica stands with the database, for people.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.0.standing.read().clone()
+    }
+
+    /// Keeps for people what changed in that.
+    pub fn note(&self, change: impl FnOnce(&mut Standing)) {
+        change(&mut self.0.standing.write());
+    }
+
+    /// Changes of owner that were seen since the first reading.
+    #[must_use]
+    pub fn moves(&self) -> u64 {
+        self.0.view.read().moves
+    }
+
+    /// The names of the instances that some member lists, in order.
+    #[must_use]
+    pub fn listed(&self) -> Vec<Arc<str>> {
+        let mut listed: Vec<_> = self.0.view.read().listed.iter().cloned().collect();
+        listed.sort();
+        listed
+    }
+
     /// The sessions that have not ended, this one included.
     #[must_use]
     pub fn members(&self) -> Vec<Member> {
@@ -179,7 +207,7 @@ impl Directory {
         if owners.is_empty() {
             return;
         }
-        self.0.view.write().owners.extend(owners);
+        self.0.view.write().own(owners);
         self.0.changes.send_modify(|count| *count += 1);
     }
 }
@@ -197,6 +225,15 @@ impl View {
             }
         }
         if self.listed.contains(instance) { Route::Nobody } else { Route::Unknown }
+    }
+
+    fn own(&mut self, owners: Vec<(Arc<str>, Owner)>) {
+        // Whose owner was not known before may have had it for long.
+        let moved = owners.iter().filter(|(instance, new)| {
+            new.session.is_some() && self.owners.get(instance).is_some_and(|old| old.epoch < new.epoch)
+        });
+        self.moves += moved.count() as u64;
+        self.owners.extend(owners);
     }
 
     fn list(&mut self) {

@@ -7,6 +7,8 @@
 pub mod config;
 pub mod directory;
 pub mod host;
+pub mod standing;
+pub mod status;
 
 pub use self::config::Config;
 pub use self::directory::{Directory, Member, Owner, Peer, Route};
