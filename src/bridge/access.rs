@@ -76,11 +76,11 @@ impl Access {
         }
     }
 
-    /// The gateway replied to `command`.
-    pub(super) fn replied(&self, command: &str, reply: &Body, now: Instant) {
+    /// The gateway replied to `command`. The clock is read only where that matters.
+    pub(super) fn replied(&self, command: &str, reply: &Body, now: impl FnOnce() -> Instant) {
         let of_license = command == command::GETLICENSE.name;
         if of_license && is_inactive(reply) {
-            return self.deny(Denial::License, "inactive", command, now);
+            return self.deny(Denial::License, "inactive", command, now());
         }
         if !self.is_denied() {
             return;
@@ -139,7 +139,7 @@ mod tests {
         access.refused("getconfig", &GatewayError::word("no_api_key"), now + std::time::Duration::from_secs(9));
         assert_eq!(access.denied().unwrap().since, now);
         assert_eq!(denial(&access), Some((Denial::Key, "api_key_mismatch".into())));
-        access.replied("getdeposit", &body("{}"), now);
+        access.replied("getdeposit", &body("{}"), || now);
         assert_eq!((denial(&access), access.is_denied()), (None, false));
     }
 
@@ -148,12 +148,12 @@ mod tests {
         let (access, now) = (Access::default(), Instant::now());
         let refuse = || access.refused("payitems", &GatewayError::word("getlicense"), now);
         refuse();
-        access.replied("listpos", &body("{}"), now);
+        access.replied("listpos", &body("{}"), || now);
         assert_eq!(denial(&access), Some((Denial::License, "getlicense".into())));
-        access.replied("payitems", &body("{}"), now);
+        access.replied("payitems", &body("{}"), || now);
         assert_eq!(denial(&access), None);
         refuse();
-        access.replied("getlicense", &body(r#"{"License":{"Active":"1"}}"#), now);
+        access.replied("getlicense", &body(r#"{"License":{"Active":"1"}}"#), || now);
         assert_eq!(denial(&access), None);
     }
 
@@ -161,10 +161,10 @@ mod tests {
     fn a_licence_that_says_itself_that_it_is_not_active_is_denied_however_that_is_spelled() {
         let (access, now) = (Access::default(), Instant::now());
         for (active, denied) in [(r#""0""#, true), ("0", true), ("false", true), (r#""1""#, false), ("null", false)] {
-            access.replied("getlicense", &body(&format!(r#"{{"License":{{"Active":{active}}}}}"#)), now);
+            access.replied("getlicense", &body(&format!(r#"{{"License":{{"Active":{active}}}}}"#)), || now);
             assert_eq!(denial(&access).is_some(), denied, "{active}");
         }
-        access.replied("getlicense", &body("{}"), now);
+        access.replied("getlicense", &body("{}"), || now);
         assert_eq!(denial(&access), None);
     }
 

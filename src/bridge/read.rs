@@ -1,18 +1,20 @@
 //! Reads: from a copy where one will do, else from one fetch that equal reads share.
 //!
-//! A fetch runs in a task of its own, so that a caller that goes away does not end it for the others. It takes its epoch when
-//! its command is written: a copy is never newer than that, and a request that arrives after a broadcast ended that epoch never
-//! joins it. Where no new copy can be had (budget, outage, timeout, a gateway that fails or answers with an unknown word, the
-//! bridge's own key refused) the old one is served and labelled, unless the caller forbids it.
+//! A fetch is carried out by the caller that began it; should that caller go away, it goes on in a task of its own for the others.
+//! It takes its epoch when its command is written: a copy is never newer than that, and a request that arrives after a broadcast
+//! ended that epoch never joins it. Where no new copy can be had (budget, outage, timeout, a gateway that fails or answers with
+//! an unknown word, the bridge's own key refused) the old one is served and labelled, unless the caller forbids it.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use foldhash::quality::RandomState;
 use parking_lot::{Mutex, MutexGuard};
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
@@ -106,6 +108,9 @@ impl Fetch {
 
     /// What it brings. It ends by its own deadline.
     async fn outcome(&self) -> Result<CachedReply, Error> {
+        if let Some(outcome) = self.outcome.get() {
+            return outcome.clone();
+        }
         loop {
             let mut ended = pin!(self.ended.notified());
             ended.as_mut().enable();
@@ -117,12 +122,62 @@ impl Fetch {
     }
 }
 
-/// A fetch's own hold on itself: should its task panic or be cut off, nobody waits for it any more.
+/// A fetch's own hold on itself: should it panic or be cut off, nobody waits for it any more.
 struct Running(Arc<Fetch>);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.end(Err(Error::Timeout));
+        if !self.0.has_ended() {
+            self.0.end(Err(Error::Timeout));
+        }
+    }
+}
+
+/// The work of a fetch, done where this is awaited. Dropped before its end, it goes on in a task on the same thread.
+struct Work(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
+
+impl Future for Work {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        // Taken out meanwhile: after a panic it does not go on.
+        let Some(mut work) = self.0.take() else { return Poll::Ready(()) };
+        let progress = work.as_mut().poll(context);
+        if progress.is_pending() {
+            self.0 = Some(work);
+        }
+        progress
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        // Without a runtime the program is ending, and all tasks with it.
+        if let Some(work) = self.0.take()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(work);
+        }
+    }
+}
+
+/// What a caller gets that asks for a fetch.
+enum Joined {
+    Begun(Arc<Fetch>, Work),
+    UnderWay(Arc<Fetch>),
+}
+
+impl Joined {
+    /// What the fetch brings, by `deadline`, and whether another had begun it.
+    async fn outcome(self, deadline: Instant) -> (Result<CachedReply, Error>, bool) {
+        match self {
+            Self::Begun(fetch, work) => {
+                // It has this caller's deadline, which needs no second timer.
+                work.await;
+                (fetch.outcome().await, false)
+            }
+            Self::UnderWay(fetch) => (timeout_at(deadline, fetch.outcome()).await.unwrap_or(Err(Error::Timeout)), true),
+        }
     }
 }
 
@@ -170,20 +225,14 @@ impl Reader {
     /// is one.
     async fn fetch(self: &Arc<Self>, ask: &Arc<Ask>, stale: Option<Duration>) -> (Result<CachedReply, Error>, bool) {
         let turn = stale.map_or_else(|| Requester::Caller(Arc::clone(&ask.turn)), |stale| Requester::Renewal { stale });
-        let (fetch, collapsed) = self.join(ask, turn.clone(), ask.deadline);
-        if !collapsed {
-            // It has this caller's deadline, which needs no second timer.
-            return (fetch.outcome().await, false);
-        }
-        let result = awaited(&fetch, ask.deadline).await;
+        let (result, collapsed) = self.join(ask, turn.clone(), ask.deadline).outcome(ask.deadline).await;
         // The caller that began it may have had an earlier deadline: then one try of its own.
         let impatient =
             matches!(result, Err(Error::RateLimited { gateway: None, .. } | Error::Overloaded { .. } | Error::Timeout));
-        if !(impatient && stale.is_none() && Instant::now() < ask.deadline) {
-            return (result, true);
+        if !(collapsed && impatient && stale.is_none() && Instant::now() < ask.deadline) {
+            return (result, collapsed);
         }
-        let (fetch, collapsed) = self.join(ask, turn, ask.deadline);
-        (awaited(&fetch, ask.deadline).await, collapsed)
+        self.join(ask, turn, ask.deadline).outcome(ask.deadline).await
     }
 
     /// The answer after a fetch. An old copy is judged anew before it stands in: much may have happened meanwhile.
@@ -220,19 +269,20 @@ impl Reader {
     /// Fetches while the caller is answered with the copy, if the budget has points to spare.
     fn refresh(self: &Arc<Self>, ask: &Arc<Ask>, freshness: Freshness) {
         let stale = staleness(Some((freshness, Duration::ZERO)));
-        self.join(ask, Requester::Refresh { stale }, Instant::now() + REFRESH_DEADLINE);
+        // Begun, it goes on in a task at once.
+        drop(self.join(ask, Requester::Refresh { stale }, Instant::now() + REFRESH_DEADLINE));
     }
 
     /// The fetch that answers `ask`: the one under way if its command is not written yet or was written in the epoch
-    /// in force, else a new one. Says whether it was under way. It then asks for points on behalf of this caller too.
-    fn join(self: &Arc<Self>, ask: &Arc<Ask>, turn: Requester, deadline: Instant) -> (Arc<Fetch>, bool) {
+    /// in force, else a new one. One that is under way then asks for points on behalf of this caller too.
+    fn join(self: &Arc<Self>, ask: &Arc<Ask>, turn: Requester, deadline: Instant) -> Joined {
         let mut fetches = self.fetches();
         let current = self.cache.epoch(ask.spec, &ask.key);
         let under_way = |fetch: &Fetch| !fetch.has_ended() && fetch.epoch.get().is_none_or(|epoch| *epoch == current);
         let entry = match fetches.entry(ask.key.clone()) {
             Entry::Occupied(known) if under_way(known.get()) => {
                 known.get().turns.join(turn);
-                return (Arc::clone(known.get()), true);
+                return Joined::UnderWay(Arc::clone(known.get()));
             }
             entry => entry,
         };
@@ -240,9 +290,8 @@ impl Reader {
         entry.insert_entry(Arc::clone(&fetch));
         drop(fetches);
         let work = Arc::clone(self).run_fetch(Running(Arc::clone(&fetch)), Arc::clone(ask), deadline);
-        // On the thread that asks, where connections run too. If it ended, so would its waiting callers.
-        self.tasks.spawn(work.in_current_span());
-        (fetch, false)
+        let work = self.tasks.track_future(work.in_current_span());
+        Joined::Begun(fetch, Work(Some(Box::pin(work))))
     }
 
     /// One fetch, from its command to its copy.
@@ -290,11 +339,6 @@ fn staleness(seen: Option<(Freshness, Duration)>) -> Duration {
         Some((Freshness::Stale { by } | Freshness::Invalidated { by }, _)) => by,
         _ => Duration::ZERO,
     }
-}
-
-/// What a fetch brings, if it does so in time.
-async fn awaited(fetch: &Fetch, deadline: Instant) -> Result<CachedReply, Error> {
-    timeout_at(deadline, fetch.outcome()).await.unwrap_or(Err(Error::Timeout))
 }
 
 fn hit(copy: CachedReply, freshness: Freshness) -> Served {

@@ -6,6 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use foldhash::quality::RandomState;
 use tokio::time::Instant;
 
 /// Ends remembered with their instants. Of a copy that was ended longer ago only that is known.
@@ -85,7 +86,7 @@ impl Subject {
 /// The epochs of everything that changed at least once.
 #[derive(Debug, Default)]
 pub(super) struct Epochs {
-    eras: HashMap<Subject, Era>,
+    eras: HashMap<Subject, Era, RandomState>,
 }
 
 impl Epochs {

@@ -1,5 +1,6 @@
 //! The cached replies of all instances, in memory.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -33,6 +34,8 @@ const OVERHEAD: usize = 512;
 #[derive(Debug)]
 pub struct Cache {
     config: Config,
+    /// Of the commands whose replies are kept.
+    rules: HashMap<String, Retention, RandomState>,
     copies: Moka<Key, CachedReply, RandomState>,
     /// What was refused, and under the how manieth key of the instance.
     refusals: Moka<Key, (u64, GatewayError), RandomState>,
@@ -64,8 +67,11 @@ impl Cache {
             .build_with_hasher(RandomState::default());
         let refusals = Moka::builder().max_capacity(MAX_REFUSALS).time_to_live(REFUSAL_REMEMBERED);
         let refusals = refusals.build_with_hasher(RandomState::default());
+        let kept = config.rules.iter().filter(|(_, rule)| !(rule.fresh + rule.stale).is_zero());
+        let rules = kept.map(|(command, rule)| (command.clone(), *rule)).collect();
         Self {
             config,
+            rules,
             copies,
             refusals,
             refused_until_ms: AtomicU64::new(0),
@@ -79,7 +85,7 @@ impl Cache {
     /// The rule of a command, if its replies are kept.
     #[must_use]
     pub fn rule(&self, command: &str) -> Option<Retention> {
-        self.config.rules.get(command).copied().filter(|rule| !(rule.fresh + rule.stale).is_zero())
+        self.rules.get(command).copied()
     }
 
     /// A copy younger than this answers even a request that asks for a new one.

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use tokio::time::Instant;
 use twox_hash::XxHash3_128;
 
@@ -77,8 +78,12 @@ impl CachedReply {
     #[must_use]
     pub fn new(body: Body, written: Instant, epoch: Epoch) -> Self {
         // It tells the bodies of one resource apart. They come from the gateway, and nobody gains by two that are alike.
-        let tag = XxHash3_128::oneshot(body.as_str().as_bytes());
-        let etag = format!("\"{tag:032x}\"").into_boxed_str();
+        let tag = XxHash3_128::oneshot(body.as_str().as_bytes()).to_be_bytes();
+        let mut etag = String::with_capacity(2 * tag.len() + 2);
+        etag.push('"');
+        HEXLOWER.encode_append(&tag, &mut etag);
+        etag.push('"');
+        let etag = etag.into_boxed_str();
         // Not judged yet: no number of ends is this high.
         Self(Arc::new(Reply {
             body,

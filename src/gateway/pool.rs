@@ -309,6 +309,12 @@ impl Lease {
         self.given.as_ref().map(|given| given.shard)
     }
 
+    /// Whether its link lives on this very thread: then no timer here can come before the link's own.
+    #[must_use]
+    pub fn is_of_this_thread(&self) -> bool {
+        self.given.as_ref().and_then(|given| given.thread) == Some(thread::current().id())
+    }
+
     /// Hands `command` to the link, which writes it, and waits for what ends it.
     ///
     /// The exchange runs in the link's own task: dropping the future cancels nothing. It ends

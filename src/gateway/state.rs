@@ -134,7 +134,7 @@ impl Shard {
 }
 
 /// The sorts of free links between which a choice is made: whether the last ping is unanswered, and whether the link runs on
-/// another thread than the caller.
+/// another thread than the caller. Each is at the number whose two digits they are.
 const SORTS: [(bool, bool); 4] = [(false, false), (false, true), (true, false), (true, true)];
 
 /// What a shard has to offer at one moment.
@@ -154,8 +154,8 @@ impl Offer {
     }
 
     fn add(&mut self, link: LinkId, is_doubted: bool, is_elsewhere: bool) {
-        let mut sorts = SORTS.iter().zip(&mut self.free);
-        if let Some((_, first)) = sorts.find(|(sort, _)| **sort == (is_doubted, is_elsewhere)) {
+        let sort = 2 * usize::from(is_doubted) + usize::from(is_elsewhere);
+        if let Some(first) = self.free.get_mut(sort) {
             first.get_or_insert(link);
         }
     }
@@ -174,6 +174,8 @@ impl Offer {
 pub(super) struct Given {
     pub(super) link: LinkId,
     pub(super) shard: usize,
+    /// The thread on which it lives, where it is a single one.
+    pub(super) thread: Option<ThreadId>,
     pub(super) jobs: mpsc::Sender<Job>,
 }
 
@@ -306,7 +308,7 @@ impl State {
         let entry = self.links.get_mut(&link)?;
         entry.phase = Phase::Busy;
         entry.ordinary = priority == Priority::Ordinary;
-        Some(Given { link, shard: entry.shard, jobs: entry.jobs.clone() })
+        Some(Given { link, shard: entry.shard, thread: entry.thread, jobs: entry.jobs.clone() })
     }
 
     /// An exchange on `link` is over, and its ping took `round_trip`.

@@ -98,6 +98,19 @@ impl Undecodable {
 pub fn decode(text: &str, format: Format) -> Result<Frame, Undecodable> {
     // Some servers put a byte order mark before what they print.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    match reply(text) {
+        Some(event) => Ok(event),
+        None => any_frame(text, format),
+    }
+}
+
+/// An event as the gateway prints it. Replies are events and may be long, so they are read in one pass.
+fn reply(text: &str) -> Option<Frame> {
+    let [event, parameters] = text::members_of_tagged(text, ("type", "event"), "result", ["event", "parameters"])?;
+    Some(Frame::Event { event: event.text()?.into_owned(), parameters: body(parameters)? })
+}
+
+fn any_frame(text: &str, format: Format) -> Result<Frame, Undecodable> {
     match (text::members(text, ENVELOPE), format) {
         (Ok(envelope), _) => frame(envelope),
         (Err(fault), Format::Json) if fault.is_data() => Err(Undecodable::shape(true)),
@@ -329,6 +342,29 @@ mod tests {
     }
 
     proptest::proptest! {
+        /// Members in any order and number, of any type.
+        #[test]
+        fn what_is_read_in_one_pass_is_read_no_differently_than_in_two(
+            outer in proptest::collection::vec((0..4_usize, 0..6_usize), 0..5),
+            inner in proptest::collection::vec((0..4_usize, 0..6_usize), 0..4),
+            usual in proptest::prelude::any::<bool>(),
+        ) {
+            let values = ["\"event\"", "\"broadcast\"", "null", "{\"a\":[1e400,\"\\ud83c\"]}", "[", "7"];
+            let members = |names: [&str; 4], of: &[(usize, usize)], nested: &str| {
+                let member = |(name, value): &(usize, usize)| {
+                    let value = if names[*name] == "result" && *value > 0 { nested } else { values[*value] };
+                    format!("\"{}\": {value}", names[*name])
+                };
+                format!("{{{}}}", of.iter().map(member).collect::<Vec<_>>().join(", "))
+            };
+            let inside = members(["event", "parameters", "message", "x"], &inner, "");
+            let mut text = members(["type", "result", "event", "x"], &outer, &inside);
+            if usual {
+                text = format!(r#"{{"type":"event","result":{inside},"x":{text}}}"#);
+            }
+            proptest::prop_assert_eq!(decode(&text, Format::Json), any_frame(&text, Format::Json), "{}", text);
+        }
+
         #[test]
         fn no_text_panics_the_decoder(text in "\\PC{0,200}|[{}\\[\\]:,'\"a-z0-9\\\\ ]{0,80}") {
             let _ = decode(&text, Format::Json);

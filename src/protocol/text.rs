@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// A JSON string. Lone surrogates are read as U+FFFD.
@@ -81,33 +81,96 @@ pub(super) fn members<'a, const N: usize>(
     json: &'a str,
     names: [&str; N],
 ) -> Result<[Member<'a>; N], serde_json::Error> {
-    struct Members<'n, const N: usize>([&'n str; N]);
+    read_whole(json, Members(names))
+}
 
-    impl<'de, const N: usize> Visitor<'de> for Members<'_, N> {
-        type Value = [Member<'de>; N];
+/// The members of these names in the object `inside` of an object, in one pass: only where that is tagged before with this name
+/// and text, and each of the two is there once. Nothing else is an error here.
+pub(super) fn members_of_tagged<'a, const N: usize>(
+    json: &'a str,
+    tag: (&str, &str),
+    inside: &str,
+    names: [&str; N],
+) -> Option<[Member<'a>; N]> {
+    read_whole(json, Tagged { tag, inside, names }).ok().flatten()
+}
 
-        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-            formatter.write_str("an object")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut found = [Member::Absent; N];
-            while let Some(name) = map.next_key::<Text<'de>>()? {
-                let value = map.next_value()?;
-                for (member, wanted) in found.iter_mut().zip(self.0) {
-                    if wanted == name.0 {
-                        *member = if matches!(member, Member::Absent) { Member::Once(value) } else { Member::Twice };
-                    }
-                }
-            }
-            Ok(found)
-        }
-    }
-
+fn read_whole<'a, S: DeserializeSeed<'a>>(json: &'a str, seed: S) -> Result<S::Value, serde_json::Error> {
     let mut from = serde_json::Deserializer::from_str(json);
-    let found = from.deserialize_map(Members(names))?;
+    let found = seed.deserialize(&mut from)?;
     from.end()?;
     Ok(found)
+}
+
+/// Reads the members of these names.
+struct Members<'n, const N: usize>([&'n str; N]);
+
+impl<'de, const N: usize> DeserializeSeed<'de> for Members<'_, N> {
+    type Value = [Member<'de>; N];
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de, const N: usize> Visitor<'de> for Members<'_, N> {
+    type Value = [Member<'de>; N];
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = [Member::Absent; N];
+        while let Some(name) = map.next_key::<Text<'de>>()? {
+            let value = map.next_value()?;
+            for (member, wanted) in found.iter_mut().zip(self.0) {
+                if wanted == name.0 {
+                    *member = if matches!(member, Member::Absent) { Member::Once(value) } else { Member::Twice };
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// See [`members_of_tagged`].
+struct Tagged<'n, const N: usize> {
+    tag: (&'n str, &'n str),
+    inside: &'n str,
+    names: [&'n str; N],
+}
+
+impl<'de, const N: usize> DeserializeSeed<'de> for Tagged<'_, N> {
+    type Value = Option<[Member<'de>; N]>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de, const N: usize> Visitor<'de> for Tagged<'_, N> {
+    type Value = Option<[Member<'de>; N]>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let (mut is_tagged, mut found) = (false, None);
+        while let Some(name) = map.next_key::<Text<'de>>()? {
+            if name.0 == self.tag.0 && !is_tagged {
+                is_tagged = map.next_value::<Text<'de>>()?.0 == self.tag.1;
+            } else if name.0 == self.inside && is_tagged && found.is_none() {
+                found = Some(map.next_value_seed(Members(self.names))?);
+            } else if name.0 == self.tag.0 || name.0 == self.inside {
+                return Err(de::Error::custom("twice, or in another order"));
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(found)
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //!
 //! - A request is authenticated in `request.rs`, a native connection in `native/`; both ask [`Auth`].
 //! - Each authentication method is a [`Verifier`]; [`Verifiers::of`] has the list. `token_store.rs` is the one for tokens
-//!   and gateway keys, which are kept and compared only as SHA-256.
+//!   and gateway keys, which are kept and compared only as SHA-256. A connection remembers its caller, so that its further
+//!   requests need none (`remembered_caller.rs`).
 //! - An error never tells whether an instance exists, and while an address is blocked (`auth_throttle.rs`), not whether
 //!   its credential is right.
 //! - A caller with too many requests is limited (`rate_limit.rs`).
@@ -14,6 +15,7 @@ mod caller;
 mod config;
 pub mod local;
 mod rate_limit;
+pub mod remembered_caller;
 pub mod request;
 mod token_store;
 pub mod verifier;
@@ -21,6 +23,7 @@ pub mod verifier;
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
@@ -34,14 +37,20 @@ use auth_throttle::AuthThrottle;
 pub use caller::{ANYONE, Caller, EVERY_INSTANCE, Scope};
 pub use config::{AuthConfigError, Config, Mode, Token};
 pub use rate_limit::{CallerLimiter, CallerLimits, Purpose, RequestPermit};
+use remembered_caller::RememberedCaller;
 use token_store::TokenStore;
 use verifier::{Credential, Rejection, Verifier};
 
 use super::problem::{Problem, table};
 
+/// Counts the configurations of this process.
+static CONFIGURATIONS: AtomicU64 = AtomicU64::new(0);
+
 /// The authentication methods in force.
 #[derive(Debug)]
 struct Verifiers {
+    /// The number of their configuration, which no other one has.
+    number: u64,
     mode: Mode,
     list: Vec<Box<dyn Verifier>>,
 }
@@ -58,7 +67,11 @@ impl Verifiers {
         if config.mode == Mode::Tokens && tokens.is_empty() {
             errors.push(AuthConfigError::NoCaller);
         }
-        if errors.is_empty() { Ok(Self { mode: config.mode, list: vec![Box::new(tokens)] }) } else { Err(errors) }
+        if errors.is_empty() { Ok(Self::new(config.mode, vec![Box::new(tokens)])) } else { Err(errors) }
+    }
+
+    fn new(mode: Mode, list: Vec<Box<dyn Verifier>>) -> Self {
+        Self { number: CONFIGURATIONS.fetch_add(1, Ordering::Relaxed), mode, list }
     }
 
     fn recognizing(&self, credential: &Credential<'_>) -> Option<&dyn Verifier> {
@@ -186,8 +199,18 @@ impl Auth {
         if verifiers.mode == Mode::None {
             return Ok(Caller::anyone());
         }
+        self.verify(&verifiers, credential, address, Instant::now())
+    }
+
+    fn verify(
+        &self,
+        verifiers: &Verifiers,
+        credential: &Credential<'_>,
+        address: IpAddr,
+        now: Instant,
+    ) -> Result<Caller, AuthError> {
         let verifier = verifiers.recognizing(credential).ok_or(AuthError::NoCredential)?;
-        let (now, outcome) = (Instant::now(), verifier.verify(credential));
+        let outcome = verifier.verify(credential);
         if let Some(retry_after) = self.throttle.blocked_for(address, now) {
             // Looked up for a wrong credential too, so that the time it takes tells nothing.
             let was_accepted = self.accepted.contains(*credential.digest(), address);
@@ -214,14 +237,33 @@ impl Auth {
 
     /// [`Auth::authenticate`] by the `Authorization` header.
     pub fn by_header(&self, headers: &HeaderMap, address: IpAddr) -> Result<Caller, Problem> {
-        if self.mode() == Mode::None {
+        self.by_header_again(headers, address, None)
+    }
+
+    /// The same for a request on a connection that remembers the caller of the one before.
+    pub fn by_header_again(
+        &self,
+        headers: &HeaderMap,
+        address: IpAddr,
+        remembered: Option<&RememberedCaller>,
+    ) -> Result<Caller, Problem> {
+        let verifiers = self.verifiers.load();
+        if verifiers.mode == Mode::None {
             return Ok(Caller::anyone());
         }
         let mut given = headers.get_all(AUTHORIZATION);
-        let (Some(credential), None) = (given.next().and_then(Credential::of_header), given.next()) else {
-            return Err(AuthError::NoCredential.into());
-        };
-        Ok(self.authenticate(&credential, address)?)
+        let (Some(header), None) = (given.next(), given.next()) else { return Err(AuthError::NoCredential.into()) };
+        let now = Instant::now();
+        let again = remembered.and_then(|remembered| remembered.recall(header, address, verifiers.number, now));
+        if let Some(caller) = again {
+            return Ok(caller);
+        }
+        let credential = Credential::of_header(header).ok_or(AuthError::NoCredential)?;
+        let caller = self.verify(&verifiers, &credential, address, now)?;
+        if let Some(remembered) = remembered {
+            remembered.remember(&caller, header, address, verifiers.number, now);
+        }
+        Ok(caller)
     }
 
     #[must_use]

@@ -17,6 +17,7 @@ use super::caller::{Caller, Scope};
 use super::config::Mode;
 use super::local;
 use super::rate_limit::{Purpose, RequestPermit};
+use super::remembered_caller::RememberedCaller;
 use crate::clock::RETRY_SHORTLY;
 use crate::http::client;
 use crate::http::connections::Connection;
@@ -67,7 +68,8 @@ pub fn examine(request: &HttpRequest) -> Result<Admitted, Problem> {
         local::guard(request.uri(), request.headers(), &state.config.cors_origins)?;
     }
     let address = address(request, state);
-    let caller = state.auth.by_header(request.headers(), address).inspect_err(|_| {
+    let remembered = request.conn_data::<RememberedCaller>();
+    let caller = state.auth.by_header_again(request.headers(), address, remembered).inspect_err(|_| {
         hold_back(request, state.auth.throttle().held_back());
     })?;
     claim_connection(request, &caller)?;

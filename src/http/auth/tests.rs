@@ -140,6 +140,27 @@ fn a_reload_replaces_the_tokens_and_a_bad_one_leaves_the_old_in_force() {
 }
 
 #[test]
+fn a_connection_that_remembers_its_caller_notices_a_reload_and_another_token() {
+    let both = config([("shop", token("s3cret", &[], &[])), ("till", token("other", &[], &[]))]);
+    let auth = Auth::new(&both, &keys(&[])).unwrap();
+    let connection = RememberedCaller::default();
+    let ask = |values: &[&str]| {
+        let caller = auth.by_header_again(&headers(values), HERE, Some(&connection));
+        caller.map(|caller| caller.name().to_owned()).map_err(|problem| problem.entry().code)
+    };
+    for _ in 0..2 {
+        assert_eq!(ask(&["Bearer s3cret"]), Ok("shop".to_owned()));
+    }
+    assert_eq!(ask(&["Bearer wrong"]), Err("unauthenticated"));
+    assert_eq!(ask(&["Bearer s3cret", "Bearer s3cret"]), Err("unauthenticated"));
+    assert_eq!(ask(&["Bearer other"]), Ok("till".to_owned()));
+    assert_eq!(ask(&["Bearer s3cret"]), Ok("shop".to_owned()));
+    auth.reload(&config([("till", token("other", &[], &[]))]), &keys(&[])).unwrap();
+    assert_eq!(ask(&["Bearer s3cret"]), Err("unauthenticated"));
+    assert_eq!(ask(&["Bearer other"]), Ok("till".to_owned()));
+}
+
+#[test]
 fn nothing_secret_shows_in_debug() {
     let auth = Auth::new(&config([("shop", token("s3cret", &[], &[]))]), &keys(&[("demo", "key-123")])).unwrap();
     let shown = format!("{auth:?}");
@@ -249,7 +270,7 @@ fn two_methods(signed: Signed) -> Verifiers {
     let (tokens, errors) =
         TokenStore::new(&config([("shop", token("s3cret", &["demo"], &[Scope::Read]))]), &keys(&[]), &[]);
     assert!(errors.is_empty());
-    Verifiers { mode: Mode::Tokens, list: vec![Box::new(signed), Box::new(tokens)] }
+    Verifiers::new(Mode::Tokens, vec![Box::new(signed), Box::new(tokens)])
 }
 
 #[test]

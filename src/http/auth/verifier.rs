@@ -76,7 +76,8 @@ pub trait Verifier: fmt::Debug + Send + Sync {
     /// Whether the credential is of this method's kind. Says nothing about whether it is valid.
     fn recognizes(&self, credential: &Credential<'_>) -> bool;
 
-    /// The caller whom a recognized credential proves. Must take as long for a wrong one as for a right one: it is also
+    /// The caller whom a recognized credential proves; for a minute it may not be asked again about one that comes again on the
+    /// same connection (`remembered_caller.rs`). Must take as long for a wrong one as for a right one: it is also
     /// asked while the address is throttled, and its answer is then not told.
     fn verify(&self, credential: &Credential<'_>) -> Result<Caller, Rejection>;
 

@@ -26,6 +26,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::http::auth::remembered_caller::RememberedCaller;
 use crate::http::connections::{Bounded, Connections, TrackedStream};
 
 /// How long a connection may take to agree on TLS.
@@ -179,6 +180,7 @@ where
         .local_addr(address)
         .on_connect_ext(|stream: &Bounded<T>, data| {
             data.insert(Arc::clone(stream.connection()));
+            data.insert(RememberedCaller::default());
         })
         .finish(map_config(app, |()| AppConfig::default()))
 }

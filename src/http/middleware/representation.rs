@@ -63,15 +63,15 @@ fn tell_codings_apart(headers: &mut HeaderMap) -> bool {
 
 /// Some caches read one line of `Vary` and no more, and some layers here write one each.
 fn one_line_of_vary(headers: &mut HeaderMap, is_negotiated: bool) {
-    let lines = || headers.get_all(VARY).filter_map(|line| line.to_str().ok());
-    let mut more = lines();
-    if let (Some(line), None) = (more.next(), more.next())
-        && (!is_negotiated || line.ends_with(ACCEPT_ENCODING))
+    let mut given = headers.get_all(VARY);
+    if let (Some(line), None) = (given.next(), given.next())
+        && (!is_negotiated || line.as_bytes().ends_with(ACCEPT_ENCODING.as_bytes()))
     {
         return;
     }
+    let lines = headers.get_all(VARY).filter_map(|line| line.to_str().ok());
     let mut names: Vec<&str> = Vec::new();
-    let given = lines().flat_map(|line| line.split(',')).map(str::trim).filter(|name| !name.is_empty());
+    let given = lines.flat_map(|line| line.split(',')).map(str::trim).filter(|name| !name.is_empty());
     for name in given.chain(is_negotiated.then_some(ACCEPT_ENCODING)) {
         if !names.iter().any(|known| known.eq_ignore_ascii_case(name)) {
             names.push(name);
