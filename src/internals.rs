@@ -18,6 +18,12 @@ pub mod cluster {
 pub mod config {
     pub use crate::config::Config;
 }
+pub mod database {
+    pub use crate::database::{
+        Config, ConfigFault, Connection, Durability, Ended, Error, FORMAT, Migrated, Row, Rows, SchemaError, Statement,
+        Timeline, Transaction, Type, check_schema, migrate,
+    };
+}
 pub mod gateway {
     pub use crate::gateway::{
         Cause, Config, Dial, Dialer, Ending, EventSink, Failure, LateFrames, LinkEvent, Lost, NotSent, Pool, Priority,

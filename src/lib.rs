@@ -9,6 +9,7 @@ pub mod cli;
 mod clock;
 mod cluster;
 mod config;
+mod database;
 mod gateway;
 mod http;
 #[doc(hidden)]
