@@ -117,8 +117,10 @@ impl App {
         let parts = Parts { bridge: bridge.clone(), auth, config: config.server.http, certificates };
         let registry = runtimes.clone();
         let servers = http::run(Listeners { callers, admin }, parts, move || registry.register())?;
-        let watch = Arc::clone(&servers.connections).watch();
+        let watch = Arc::clone(&servers.state.connections).watch();
         tasks.spawn(close.clone().run_until_cancelled_owned(watch));
+        let state = servers.state.clone();
+        tasks.spawn(close.clone().run_until_cancelled_owned(async move { state.log_attention().await }));
         let bridge = Self {
             addr,
             admin_addr,

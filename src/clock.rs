@@ -32,6 +32,12 @@ pub fn whole_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Whole microseconds, rounded down.
+#[must_use]
+pub fn whole_us(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// Whole seconds, rounded up, so that a caller who waits that long does not come too early.
 #[must_use]
 pub fn secs_up(duration: Duration) -> u64 {

@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod attention;
+pub mod attention_log;
 mod dispatch;
 pub mod error;
 mod fair_acquire;

@@ -42,12 +42,13 @@ impl Changes {
         }
     }
 
-    /// How the last writing ended. Returns whether it is the first that failed.
+    /// How the last writing ended. Returns whether the one before it had failed.
     pub(super) fn written(&self, fault: Option<String>) -> bool {
         let mut failing = self.failing.lock();
         let since = failing.take().map(|(since, _)| since);
         *failing = fault.map(|fault| (since.unwrap_or_else(Instant::now), fault));
-        since.is_none() && failing.is_some()
+        drop(failing);
+        since.is_some()
     }
 
     pub(super) fn failing(&self) -> Option<(Instant, String)> {

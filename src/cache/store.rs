@@ -134,8 +134,12 @@ impl Store {
             let (writer, copies) = (Arc::clone(&store), Arc::clone(&cache));
             let written = tokio::task::spawn_blocking(move || writer.write(&copies)).await;
             let fault = written.map_err(io::Error::other).flatten().err().map(|fault| fault.to_string());
-            if cache.changes.written(fault.clone()) {
-                tracing::warn!(folder = %store.folder.display(), fault, "copies cannot be kept on disk");
+            let had_failed = cache.changes.written(fault.clone());
+            let folder = store.folder.display();
+            match fault {
+                Some(fault) if !had_failed => tracing::warn!(%folder, fault, "copies cannot be kept on disk"),
+                None if had_failed => tracing::info!(%folder, "copies are kept on disk again"),
+                _ => {}
             }
             if stopped {
                 return;

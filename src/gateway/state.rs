@@ -18,7 +18,7 @@ use super::outage::{Outage, OutageNews};
 use super::plan::{ShardView, View};
 use super::reach::{Reach, SharedHealth};
 use super::shard::Health;
-use crate::clock::RETRY_SHORTLY;
+use crate::clock::{RETRY_SHORTLY, whole_us};
 use crate::protocol::Body;
 
 /// How many may wait for a link. Reads fail with [`NotSent::QueueFull`] beyond it; payments have a quarter more.
@@ -545,7 +545,7 @@ impl State {
             in_doubt: shard.is_in_doubt(),
             cordoned: shard.cordoned,
             failures: shard.failures(),
-            round_trip_us: shard.health.round_trip().map(|trip| u64::try_from(trip.as_micros()).unwrap_or(u64::MAX)),
+            round_trip_us: shard.health.round_trip().map(whole_us),
             last_fault: shard.shared_health.fault.clone().or_else(|| shard.last_fault.clone()),
             links: self
                 .links

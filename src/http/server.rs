@@ -105,8 +105,9 @@ pub struct Servers {
     pub callers: Server,
     /// The operator's own tools.
     pub admin: Option<Server>,
-    /// Callers' connections, to be watched for as long as they are served.
-    pub connections: Arc<Connections>,
+    /// What requests share: callers' connections, to be watched, and what needs attention, to be logged, for as long as they
+    /// are served.
+    pub state: Data<AppState>,
 }
 
 /// The state of the handlers over a bridge and its callers.
@@ -173,17 +174,18 @@ pub fn run(listeners: Listeners, parts: Parts, on_worker: impl Fn() + Clone + Se
         None => Protocol::Clear,
     };
     let connections = Arc::clone(&state.connections);
+    let for_callers = state.clone();
     let server = listener::open(callers, protocol, limits, &connections, move || {
         on_worker();
-        state.runtimes.count_mine();
-        app(state.clone())
+        for_callers.runtimes.count_mine();
+        app(for_callers.clone())
     })?;
     let admin = admin.map(|listener| {
         let server = HttpServer::new(move || admin_app(for_admin.clone()));
         let server = server.workers(1).shutdown_timeout(grace_s).disable_signals();
         Ok::<_, io::Error>(Server(server.listen(listener)?.run()))
     });
-    Ok(Servers { callers: Server(server), admin: admin.transpose()?, connections })
+    Ok(Servers { callers: Server(server), admin: admin.transpose()?, state })
 }
 
 /// The application of the operator's own listener: probes, and metrics without a token.

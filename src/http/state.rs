@@ -1,10 +1,11 @@
 //! What all requests share, made once and passed to the handlers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::HttpRequest;
 use actix_web::web::Data;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::auth::Auth;
 use super::client;
@@ -17,8 +18,13 @@ use super::problem::{Problem, table};
 use super::request::query_names::QueryNames;
 use super::routes::allowed_methods::AllowedMethods;
 use crate::bridge::Bridge;
+use crate::bridge::attention::findings;
+use crate::bridge::attention_log::AttentionLog;
 use crate::bridge::status::{BridgeStatus, CallerStatus};
 use crate::telemetry::runtimes::Runtimes;
+
+/// How often it is looked for what needs attention, to be logged.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// State of the handlers. One for all threads: a budget in each worker's own state would be as many budgets as there are
 /// cores.
@@ -43,6 +49,22 @@ impl AppState {
         let status = self.bridge.overview(wanted).await;
         let callers = status.whole.then(|| self.refused_callers());
         BridgeStatus { callers, ..status }
+    }
+
+    /// Logs what needs attention, for as long as it is polled. A drain, in which links are closed, is none of it.
+    pub async fn log_attention(&self) {
+        let mut log = AttentionLog::default();
+        let mut looks = interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // At a start nothing is known yet.
+        looks.tick().await;
+        while !self.bridge.is_draining() {
+            looks.tick().await;
+            let status = self.overview(|_| true).await;
+            if !self.bridge.is_draining() {
+                log.tell(findings(&status), Instant::now());
+            }
+        }
     }
 
     fn refused_callers(&self) -> CallerStatus {

@@ -7,6 +7,7 @@ use serde_json::json;
 use tokio_tungstenite::tungstenite;
 
 use crate::client::{Till, event, sale, word};
+use crate::support::scene::Scene;
 use crate::support::{KEY, OPERATOR, World, eventually, sha256_hex};
 
 /// Settings with a token of this name and these scopes, which is its own secret.
@@ -190,5 +191,31 @@ async fn reads_take_neither_the_places_of_a_connection_s_payments_nor_those_of_i
         assert_eq!(word(&till.frame().await), "ratelimit", "{key} has no place for one read more");
         assert_eq!(event(&till.ask_with("payitems", sale("paid"), Some(key)).await), "payitem", "{key}");
         assert_eq!(world.gateway.counts().bookings("paid"), 1, "{key}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_command_is_one_line_of_the_log_that_holds_no_secret() {
+    let scene = Scene::with(&[]).await;
+    let mut till = Till::open(&scene).await;
+    let is_logged = async |level: &str, parts: &[&str]| {
+        let start = format!(" {level} answered command=");
+        let parts = [&[start.as_str(), " duration_us="], parts].concat();
+        eventually(&format!("{parts:?}"), async || scene.lines(&parts).len() == 1).await;
+    };
+    till.ask("listproducts", json!({"POSID": "7", "posPassword": "password-of-the-test"})).await;
+    let of_caller = " instance=demo pos_id=7 caller=gateway-key peer=127.0.0.1 ";
+    is_logged("INFO", &["command=listproducts", of_caller]).await;
+    till.ask("payitems", sale("a")).await;
+    is_logged("INFO", &["command=payitems instance=demo pos_id=1 caller=gateway-key "]).await;
+    till.ask("command_of_the_test", json!({})).await;
+    is_logged("INFO", &["command=raw code=invalid_command instance=demo caller=gateway-key "]).await;
+    till.ask_with("listpos", json!({}), Some("key-of-the-test")).await;
+    is_logged("INFO", &["command=listpos code=api_key_mismatch instance=demo peer=127.0.0.1 "]).await;
+    scene.gateway.add_fault(Fault::new(Action::CutAfterApply).on("payitems"));
+    assert_eq!(word(&till.ask("payitems", sale("b")).await), "error_exec");
+    is_logged("WARN", &["command=payitems code=error_exec instance=demo pos_id=1 "]).await;
+    for secret in ["of-the-test", "of_the_test", KEY] {
+        assert_eq!(scene.lines(&[secret]), [""; 0]);
     }
 }

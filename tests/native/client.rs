@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use crate::support::{KEY, World};
+use crate::support::{Caller, KEY};
 
 /// The most that anything is waited for: nothing takes this long unless it has failed. Shorter than the bridge's pings are
 /// apart, so that no ping passes for something.
@@ -21,16 +21,16 @@ pub(crate) struct Till(pub(crate) WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Till {
     /// A connection to the instance `demo` that prints JSON.
-    pub(crate) async fn open(world: &World) -> Self {
+    pub(crate) async fn open(world: &Caller) -> Self {
         Self::at(world, "/?instance=demo&Content-Type=json").await
     }
 
-    pub(crate) async fn at(world: &World, path: &str) -> Self {
+    pub(crate) async fn at(world: &Caller, path: &str) -> Self {
         Self::try_at(world, path, None).await.unwrap()
     }
 
     /// A connection as a web page of `origin` would open it.
-    pub(crate) async fn try_at(world: &World, path: &str, origin: Option<&str>) -> Result<Self, tungstenite::Error> {
+    pub(crate) async fn try_at(world: &Caller, path: &str, origin: Option<&str>) -> Result<Self, tungstenite::Error> {
         let mut request = format!("{}{path}", world.url.replace("http://", "ws://")).into_client_request()?;
         if let Some(origin) = origin {
             request.headers_mut().insert("Origin", HeaderValue::from_str(origin).unwrap());

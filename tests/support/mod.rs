@@ -13,7 +13,9 @@
 
 pub(crate) mod events;
 pub(crate) mod program;
+pub(crate) mod scene;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
@@ -37,17 +39,59 @@ pub(crate) const OPERATOR: &str = "operator-of-the-tests";
 /// The most that any condition is waited for. Generous: nothing waits this long unless it has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Who asks a bridge.
+pub(crate) struct Caller {
+    pub(crate) url: String,
+    pub(crate) http: reqwest::Client,
+}
+
 /// A bridge and its gateway.
 pub(crate) struct World {
     pub(crate) gateway: Simulator,
-    pub(crate) url: String,
-    pub(crate) http: reqwest::Client,
+    caller: Caller,
     /// Holds the journal; goes when the world does.
     data: tempfile::TempDir,
     settings: Vec<(String, String)>,
     shutdown: Shutdown,
     reloading: Reload,
     running: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Caller {
+    /// Where an instance's path is.
+    pub(crate) fn path(&self, path: &str) -> String {
+        format!("{}/v1/instances/demo{path}", self.url)
+    }
+
+    /// A request to a path under the instance, with the instance's key.
+    pub(crate) fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
+        self.http.request(method, self.path(path)).bearer_auth(KEY)
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> reqwest::Response {
+        self.request(reqwest::Method::GET, path).send().await.expect("an answer")
+    }
+
+    /// A request without a token, from the root.
+    pub(crate) async fn get_open(&self, path: &str) -> reqwest::Response {
+        self.http.get(format!("{}{path}", self.url)).send().await.expect("an answer")
+    }
+
+    /// A sale of two pieces of product 1 at point of sale 1.
+    pub(crate) fn sale(&self, key: &str) -> reqwest::RequestBuilder {
+        self.request(reqwest::Method::POST, "/points-of-sale/1/payments")
+            .header("Idempotency-Key", key)
+            .json(&serde_json::json!({"PaymentMethod": 1, "Products": [{"ID": 1, "Amount": 2}], "ref": key}))
+    }
+}
+
+/// Asks the bridge.
+impl std::ops::Deref for World {
+    type Target = Caller;
+
+    fn deref(&self) -> &Caller {
+        &self.caller
+    }
 }
 
 impl World {
@@ -98,8 +142,8 @@ impl World {
         let app = App::build(config, shutdown.clone()).expect("a bridge");
         let (url, reloading) = (format!("http://{}", app.addr()), app.reload());
         let running = tokio::spawn(app.run());
-        let http = reqwest::Client::new();
-        Self { gateway, url, http, data, settings, shutdown, reloading, running }
+        let caller = Caller { url, http: reqwest::Client::new() };
+        Self { gateway, caller, data, settings, shutdown, reloading, running }
     }
 
     /// Where the journal and the copies are.
@@ -120,32 +164,6 @@ impl World {
         let config = configuration(&self.gateway, &self.data, settings);
         let reloading = self.reloading.clone();
         async move { reloading.apply(&config?).await }
-    }
-
-    /// Where an instance's path is.
-    pub(crate) fn path(&self, path: &str) -> String {
-        format!("{}/v1/instances/demo{path}", self.url)
-    }
-
-    /// A request to a path under the instance, with the instance's key.
-    pub(crate) fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
-        self.http.request(method, self.path(path)).bearer_auth(KEY)
-    }
-
-    pub(crate) async fn get(&self, path: &str) -> reqwest::Response {
-        self.request(reqwest::Method::GET, path).send().await.expect("an answer")
-    }
-
-    /// A request without a token, from the root.
-    pub(crate) async fn get_open(&self, path: &str) -> reqwest::Response {
-        self.http.get(format!("{}{path}", self.url)).send().await.expect("an answer")
-    }
-
-    /// A sale of two pieces of product 1 at point of sale 1.
-    pub(crate) fn sale(&self, key: &str) -> reqwest::RequestBuilder {
-        self.request(reqwest::Method::POST, "/points-of-sale/1/payments")
-            .header("Idempotency-Key", key)
-            .json(&serde_json::json!({"PaymentMethod": 1, "Products": [{"ID": 1, "Amount": 2}], "ref": key}))
     }
 
     /// Waits until so many links have been open for at least a second.
@@ -185,30 +203,36 @@ fn configuration(
     data: &tempfile::TempDir,
     settings: &[(String, String)],
 ) -> Result<Config, String> {
-    let (digest, url) = (sha256_hex(OPERATOR), gateway.url());
+    let environment = environment(gateway, data, settings).into_iter();
+    let environment = environment.map(|(name, value)| (name.into(), value.into()));
+    Config::load(None, environment).map(|(config, _)| config).map_err(|faults| faults.to_string())
+}
+
+/// The variables of the quick configuration with these settings over it.
+fn environment(
+    gateway: &Simulator,
+    data: &tempfile::TempDir,
+    settings: &[(String, String)],
+) -> BTreeMap<String, String> {
     let journal = data.path().join("journal").display().to_string();
     let store = data.path().join("cache").display().to_string();
-    let mut environment = vec![
-        ("BRIDGE_PAYMENTS__JOURNAL", journal.as_str()),
-        ("BRIDGE_CACHE__STORE", &store),
-        ("BRIDGE_SERVER__LISTEN", "127.0.0.1:0"),
-        ("BRIDGE_SERVER__SHUTDOWN_GRACE", "11s"),
-        ("BRIDGE_GATEWAY__URL", &url),
-        ("BRIDGE_INSTANCES__DEMO__API_KEY", KEY),
-        ("BRIDGE_AUTH__GATEWAY_KEY__MAX_IN_FLIGHT", "1000000"),
-        ("BRIDGE_AUTH__GATEWAY_KEY__PER_SECOND", "1000000"),
+    let quick = [
+        ("BRIDGE_PAYMENTS__JOURNAL", journal),
+        ("BRIDGE_CACHE__STORE", store),
+        ("BRIDGE_SERVER__LISTEN", "127.0.0.1:0".to_owned()),
+        ("BRIDGE_SERVER__SHUTDOWN_GRACE", "11s".to_owned()),
+        ("BRIDGE_GATEWAY__URL", gateway.url()),
+        ("BRIDGE_INSTANCES__DEMO__API_KEY", KEY.to_owned()),
+        ("BRIDGE_AUTH__GATEWAY_KEY__MAX_IN_FLIGHT", "1000000".to_owned()),
+        ("BRIDGE_AUTH__GATEWAY_KEY__PER_SECOND", "1000000".to_owned()),
         // Tests of the budget set it; the others are not about it.
-        ("BRIDGE_LIMITS__CAPACITY", "1000000"),
-        ("BRIDGE_AUTH__TOKENS__OPERATOR__SHA256", &digest),
-        ("BRIDGE_AUTH__TOKENS__OPERATOR__INSTANCES", "demo"),
-        ("BRIDGE_AUTH__TOKENS__OPERATOR__SCOPES", "read,pay,devices,events,raw,operate"),
+        ("BRIDGE_LIMITS__CAPACITY", "1000000".to_owned()),
+        ("BRIDGE_AUTH__TOKENS__OPERATOR__SHA256", sha256_hex(OPERATOR)),
+        ("BRIDGE_AUTH__TOKENS__OPERATOR__INSTANCES", "demo".to_owned()),
+        ("BRIDGE_AUTH__TOKENS__OPERATOR__SCOPES", "read,pay,devices,events,raw,operate".to_owned()),
     ];
-    for (name, value) in settings {
-        environment.retain(|(known, _)| known != name);
-        environment.push((name, value));
-    }
-    let environment = environment.into_iter().map(|(name, value)| (name.into(), value.into()));
-    Config::load(None, environment).map(|(config, _)| config).map_err(|faults| faults.to_string())
+    let quick = quick.into_iter().map(|(name, value)| (name.to_owned(), value));
+    quick.chain(settings.iter().cloned()).collect()
 }
 
 /// A problem's parts that tests look at.

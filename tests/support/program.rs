@@ -4,7 +4,7 @@ use std::process::{Child, Command, Stdio};
 
 use super::KEY;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_concertpos-bridge");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_concertpos-bridge");
 
 /// A bridge in a process of its own. It is killed when this is dropped.
 pub(crate) struct Program(Child);
@@ -43,6 +43,11 @@ impl Program {
             ("BRIDGE_TELEMETRY__LOG", "error"),
         ];
         Self(command.envs(environment).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    /// One that runs.
+    pub(super) fn of(child: Child) -> Self {
+        Self(child)
     }
 
     /// Has it reread its configuration file.

@@ -15,6 +15,7 @@ use actix_web::web::Data;
 use tracing::{Level, Span};
 
 use super::request_id::RequestId;
+use crate::clock::whole_us;
 use crate::http::client;
 use crate::http::problem::Entry;
 use crate::http::state::AppState;
@@ -85,7 +86,7 @@ fn log<B: MessageBody>(answer: &Answer<'_, B>) {
                 payment = answer.payment(),
                 caller = answer.line.caller,
                 peer = %answer.peer(),
-                duration_us = u64::try_from(answer.line.took.as_micros()).unwrap_or(u64::MAX),
+                duration_us = whole_us(answer.line.took),
                 request_id = answer.line.request_id.as_str(),
                 trace_id = answer.line.trace_id,
                 "answered"

@@ -82,6 +82,11 @@ impl ErrorReply {
         Self { error: Cow::Borrowed("ratelimit"), code: Code::Value(code) }
     }
 
+    /// Whether the command failed, or may have; everything else is a refusal.
+    pub(super) fn is_failure(&self) -> bool {
+        [&Self::UNKNOWN, &Self::FAILURE].iter().any(|failure| failure.error == self.error)
+    }
+
     fn said(words: GatewayError) -> Self {
         Self { error: Cow::Owned(words.error), code: Code::Said(Raw(words.code)) }
     }

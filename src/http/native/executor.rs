@@ -118,7 +118,7 @@ fn require(spec: &Spec, parameters: Parameters) -> Result<Parameters, ErrorReply
     }
 }
 
-fn pos_id(parameters: &Parameters) -> Result<i64, ErrorReply> {
+pub(super) fn pos_id(parameters: &Parameters) -> Result<i64, ErrorReply> {
     let pos_id = given(parameters, "POSID").and_then(|value| integer::of_json(value.get()).ok());
     pos_id.ok_or_else(|| ErrorReply::missing("POSID"))
 }

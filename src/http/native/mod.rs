@@ -5,13 +5,14 @@
 //! connection, and a broadcast comes once.
 //!
 //! `upgrade.rs` answers the upgrade; `session.rs` is the task of one connection; `reader.rs` decodes messages;
-//! `executor.rs` executes one command; `subscription.rs` sends broadcasts; `anonymous_limit.rs` bounds connections that
+//! `executor.rs` executes one command; `command_log.rs` logs it; `subscription.rs` sends broadcasts; `anonymous_limit.rs` bounds connections that
 //! have not authenticated. Pure: `target.rs` (the URL), `frame.rs` (frames), `error.rs` (the table of error words).
 //!
 //! Invariants: no command is sent before its caller is authenticated; a slow or silent peer holds nothing but its own
 //! task; a command in progress is not cancelled when its peer leaves.
 
 mod anonymous_limit;
+mod command_log;
 mod config;
 mod error;
 mod executor;

@@ -17,6 +17,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::anonymous_limit::AnonymousSlot;
+use super::command_log::Asked;
 use super::config::NativeLimits;
 use super::error::ErrorReply;
 use super::executor::{Executor, scope_of};
@@ -292,13 +293,15 @@ impl Session {
     }
 
     async fn handle_request(&mut self, text: &str) -> Result<(), End> {
-        let started = self.start_command(text);
+        let mut asked = Asked::new(self.info.instance.as_ref().ok().cloned(), self.info.address);
+        let started = self.start_command(text, &mut asked);
         if self.listener.is_some() && self.subscription.is_off() {
             self.subscribe().await?;
         }
         match started {
             Ok(()) => Ok(()),
             Err(refusal) => {
+                asked.answered(Some(&refusal));
                 let text = frame::error(&refusal, self.info.format);
                 self.send(text).await
             }
@@ -306,14 +309,16 @@ impl Session {
     }
 
     /// Starts a command in a task of its own. The error is the answer where it cannot be started.
-    fn start_command(&mut self, text: &str) -> Result<(), ErrorReply> {
+    fn start_command(&mut self, text: &str, asked: &mut Asked) -> Result<(), ErrorReply> {
         let (format, instance) = (self.info.format, self.info.instance.clone()?);
         let request = Request::read(text, format)?;
+        asked.note_request(&request);
         let caller = authenticate(&self.state.auth, &request, self.info.address, &instance);
         if caller.is_err() {
             self.pause_reading(self.state.auth.throttle().held_back());
         }
         let caller = caller?;
+        asked.note_caller(&caller);
         if self.connection.as_ref().is_some_and(|connection| !connection.claim(caller.name())) {
             return Err(ErrorReply::later(&request.command, RETRY_SHORTLY));
         }
@@ -341,9 +346,11 @@ impl Session {
         })?;
         let deadline = Instant::now() + self.state.config.deadline;
         let executor = Executor { bridge: self.state.bridge.clone(), instance, caller, deadline };
+        let asked = asked.clone();
         self.commands.spawn(async move {
             let outcome = executor.execute(request).await;
             drop(permit);
+            asked.answered(outcome.as_ref().err());
             match outcome {
                 Ok((event, body)) => frame::event(&event, &body, format),
                 Err(refusal) => frame::error(&refusal, format),
