@@ -53,7 +53,11 @@ function withKey(document) {
 const fill = (specActions, place) => specActions.changeParam(place, KEY, "header", freshKey(), false);
 
 /** After these answers the same key must be used again: the payment may be booked, or the same request may succeed. */
-const isOpen = ({ status }) => !(status >= 200 && status < 500) || status === 409 || status === 429;
+function isOpen(answer) {
+  // The library wraps what is no success in an error.
+  const { status } = answer.err?.response ?? answer;
+  return !(status >= 200 && status < 500) || status === 409 || status === 429;
+}
 
 /** The operations that take a key. */
 let places = [];
