@@ -350,18 +350,18 @@ mod tests {
             usual in proptest::prelude::any::<bool>(),
         ) {
             let values = ["\"event\"", "\"broadcast\"", "null", "{\"a\":[1e400,\"\\ud83c\"]}", "[", "7"];
-            let members = |names: [&str; 4], of: &[(usize, usize)], nested: &str| {
+            let members = |begin: &str, names: [&str; 4], of: &[(usize, usize)], nested: &str| {
                 let member = |(name, value): &(usize, usize)| {
                     let value = if names[*name] == "result" && *value > 0 { nested } else { values[*value] };
                     format!("\"{}\": {value}", names[*name])
                 };
-                format!("{{{}}}", of.iter().map(member).collect::<Vec<_>>().join(", "))
+                let begin = Some(begin.to_owned()).filter(|begin| !begin.is_empty());
+                format!("{{{}}}", begin.into_iter().chain(of.iter().map(member)).collect::<Vec<_>>().join(", "))
             };
-            let inside = members(["event", "parameters", "message", "x"], &inner, "");
-            let mut text = members(["type", "result", "event", "x"], &outer, &inside);
-            if usual {
-                text = format!(r#"{{"type":"event","result":{inside},"x":{text}}}"#);
-            }
+            let reply = if usual { r#""event":"a","parameters":{}"# } else { "" };
+            let inside = members(reply, ["event", "parameters", "message", "x"], &inner, "");
+            let envelope = if usual { format!(r#""type":"event","result":{inside}"#) } else { String::new() };
+            let text = members(&envelope, ["type", "result", "event", "x"], &outer, &inside);
             proptest::prop_assert_eq!(decode(&text, Format::Json), any_frame(&text, Format::Json), "{}", text);
         }
 

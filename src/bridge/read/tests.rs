@@ -84,3 +84,27 @@ async fn a_leader_that_panics_takes_no_follower_along() {
     stop.cancel();
     gateway.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_caller_began_that_went_away_after_the_write_goes_on_for_whoever_asks_next() {
+    let gateway = Simulator::start(Config::default()).await.unwrap();
+    gateway.add_fault(Fault::new(Action::Latency { ms: 300 }).on("getconfig"));
+    let (reader, stop) = reader(&gateway);
+    let received = || gateway.counts().command("getconfig").received;
+    let is_out = async {
+        while received() == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        _ = reader.read(ask()) => panic!("the reply takes longer"),
+        () = is_out => {}
+    }
+    assert_eq!(reader.tasks.len(), 1, "it is waited for at the end");
+    let served = reader.read(ask()).await.unwrap();
+    assert!(served.status.collapsed && served.copy.body.as_str().contains("Config"), "{served:?}");
+    assert_eq!(received(), 1);
+    assert!(reader.fetches().is_empty(), "nothing is left of the fetch");
+    stop.cancel();
+    gateway.stop().await;
+}
