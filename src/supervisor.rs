@@ -21,12 +21,13 @@ use crate::broadcasts;
 use crate::budget::{Ledger, Ledgers};
 use crate::config;
 use crate::gateway;
+use crate::tenure::Tenure;
 
 /// Instances by name, as they are configured.
 pub(crate) type Configured = BTreeMap<String, config::Instance>;
 
 /// How an instance is started: [`Instance::start`], but for tests.
-type Start = fn(&str, bridge::Settings, Ledger, &Context) -> io::Result<Arc<Instance>>;
+type Start = fn(&str, bridge::Settings, (Ledger, Tenure), &Context) -> io::Result<Arc<Instance>>;
 
 /// The settings that all instances have in common. They are those of the start.
 #[derive(Debug)]
@@ -163,7 +164,7 @@ impl Supervisor {
             broadcasts: self.common.broadcasts.clone(),
             cordoned,
         };
-        (self.start)(name, settings, self.ledgers.of(name, &instance.slug), &self.context)
+        (self.start)(name, settings, (self.ledgers.of(name, &instance.slug), Tenure::unlimited()), &self.context)
     }
 
     /// Stops instances that nobody was told of.

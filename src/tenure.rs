@@ -10,12 +10,14 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::future::pending;
-use std::sync::Arc;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::RwLock;
 use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::Notify;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -70,6 +72,8 @@ struct Term {
     /// In nanoseconds of [`boot_time`].
     until: AtomicU64,
     ended: CancellationToken,
+    /// It was extended after it had been over.
+    resumed: Notify,
 }
 
 impl Lease {
@@ -85,41 +89,46 @@ impl Lease {
 
     /// Moves the end on to `boot`, an instant of [`boot_time`]; an earlier one changes nothing.
     pub fn extend_to(&self, boot: Duration) {
-        self.shared.until.fetch_max(u64::try_from(boot.as_nanos()).unwrap_or(u64::MAX), Ordering::AcqRel);
+        if self.shared.ended.is_cancelled() {
+            return;
+        }
+        let was_over = !self.is_valid();
+        self.shared.until.fetch_max(nanos(boot), Ordering::AcqRel);
+        if was_over {
+            self.shared.resumed.notify_waiters();
+        }
     }
 
     /// Ends it for ever: no later extension counts.
     pub fn end(&self) {
         self.shared.ended.cancel();
+        self.shared.until.fetch_min(nanos(boot_time()), Ordering::AcqRel);
     }
 
     #[must_use]
     pub fn is_valid(&self) -> bool {
-        boot_time() < self.until()
+        !self.shared.ended.is_cancelled() && boot_time() < self.until()
     }
 
     /// The instant of [`boot_time`] at which it is over, unless it is extended before.
     #[must_use]
     pub fn until(&self) -> Duration {
-        if self.shared.ended.is_cancelled() {
-            return Duration::ZERO;
-        }
         Duration::from_nanos(self.shared.until.load(Ordering::Acquire))
     }
 
     /// Resolves once it is over.
     async fn over(&self) {
-        loop {
-            let left = self.until().saturating_sub(boot_time());
-            if left.is_zero() {
-                return;
-            }
+        while self.is_valid() {
             tokio::select! {
                 () = self.shared.ended.cancelled() => {}
-                () = sleep(left) => {}
+                () = sleep(self.until().saturating_sub(boot_time())) => {}
             }
         }
     }
+}
+
+fn nanos(boot: Duration) -> u64 {
+    u64::try_from(boot.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The right to act for one instance: a fencing token and a deadline. Cheap to clone; all clones are one.
@@ -131,6 +140,32 @@ struct Limits {
     lease: Lease,
     epoch: i64,
     released: CancellationToken,
+    /// By [`boot_time`].
+    released_at: OnceLock<Duration>,
+}
+
+impl Limits {
+    fn may_act(&self) -> bool {
+        !self.released.is_cancelled() && self.lease.is_valid()
+    }
+
+    async fn lapsed(&self) {
+        tokio::select! {
+            () = self.released.cancelled() => {}
+            () = self.lease.over() => {}
+        }
+    }
+
+    async fn resumed(&self) {
+        loop {
+            let mut resumed = pin!(self.lease.shared.resumed.notified());
+            resumed.as_mut().enable();
+            if self.may_act() {
+                return;
+            }
+            resumed.await;
+        }
+    }
 }
 
 impl Tenure {
@@ -143,13 +178,23 @@ impl Tenure {
     /// For a claim of an instance that the database acknowledged under `epoch`.
     #[must_use]
     pub fn new(lease: &Lease, epoch: i64) -> Self {
-        Self(Some(Arc::new(Limits { lease: lease.clone(), epoch, released: CancellationToken::new() })))
+        let (released, released_at) = Default::default();
+        Self(Some(Arc::new(Limits { lease: lease.clone(), epoch, released, released_at })))
     }
 
     /// Whether the lease is valid and nothing was released. To be asked immediately before each act.
     #[must_use]
     pub fn may_act(&self) -> bool {
-        self.0.as_ref().is_none_or(|limits| !limits.released.is_cancelled() && limits.lease.is_valid())
+        self.0.as_ref().is_none_or(|limits| limits.may_act())
+    }
+
+    /// For how long it has not been allowed to act; none where it may.
+    #[must_use]
+    pub fn lapsed_for(&self) -> Option<Duration> {
+        let limits = self.0.as_ref().filter(|limits| !limits.may_act())?;
+        let until = limits.lease.until();
+        let since = limits.released_at.get().map_or(until, |released| until.min(*released));
+        Some(boot_time().saturating_sub(since))
     }
 
     /// The fencing token; none for the single bridge.
@@ -161,6 +206,7 @@ impl Tenure {
     /// Ends it for ever. A lease that ends by its deadline may be renewed, a release cannot be taken back.
     pub fn release(&self) {
         if let Some(limits) = &self.0 {
+            let _ = limits.released_at.set(boot_time());
             limits.released.cancel();
         }
     }
@@ -175,12 +221,15 @@ impl Tenure {
     pub async fn lapsed(&self) {
         match &self.0 {
             None => pending().await,
-            Some(limits) => {
-                tokio::select! {
-                    () = limits.released.cancelled() => {}
-                    () = limits.lease.over() => {}
-                }
-            }
+            // Boxed: who waits is most often the single bridge.
+            Some(limits) => Box::pin(limits.lapsed()).await,
+        }
+    }
+
+    /// Resolves once it may act; never where it [is over](Self::is_over).
+    pub async fn resumed(&self) {
+        if let Some(limits) = &self.0 {
+            limits.resumed().await;
         }
     }
 
@@ -222,8 +271,6 @@ impl Tenures {
 
 #[cfg(test)]
 mod tests {
-    use std::pin::pin;
-
     use futures_util::FutureExt;
 
     use super::*;
@@ -278,11 +325,39 @@ mod tests {
     }
 
     #[test]
+    fn it_is_told_for_how_long_nothing_may_be_done() {
+        let lease = lease();
+        lease.extend_to(boot_time() - LONG);
+        let tenure = Tenure::new(&lease, 1);
+        assert!(tenure.lapsed_for().is_some_and(|lapsed| lapsed >= LONG));
+        lease.extend_to(boot_time() + LONG);
+        assert_eq!(tenure.lapsed_for(), None);
+        tenure.release();
+        assert!(tenure.lapsed_for().is_some_and(|lapsed| lapsed < LONG));
+    }
+
+    #[tokio::test]
+    async fn who_waits_to_act_again_hears_of_the_extension_and_never_of_one_after_the_end() {
+        let lease = lease();
+        let (tenure, released) = (Tenure::new(&lease, 1), Tenure::new(&lease, 2));
+        released.release();
+        let (mut resumed, mut never) = (pin!(tenure.resumed()), pin!(released.resumed()));
+        assert_eq!((resumed.as_mut().now_or_never(), never.as_mut().now_or_never()), (None, None));
+        lease.extend_to(boot_time() + LONG);
+        resumed.await;
+        assert_eq!(never.now_or_never(), None);
+        lease.end();
+        lease.extend_to(boot_time() + LONG * 2);
+        assert_eq!(tenure.resumed().now_or_never(), None);
+        Tenure::unlimited().resumed().await;
+    }
+
+    #[test]
     fn the_single_bridge_always_may_act() {
         let tenure = Tenure::unlimited();
         tenure.release();
         assert!(tenure.may_act() && !tenure.is_over());
-        assert_eq!(tenure.token(), None);
+        assert_eq!((tenure.token(), tenure.lapsed_for()), (None, None));
         assert_eq!(tenure.lapsed().now_or_never(), None);
     }
 

@@ -88,10 +88,13 @@ impl Dispatch {
         }
     }
 
-    /// Whether something new may be begun. A stopping bridge would never come to rest otherwise: links stay until all that
+    /// Whether something new may be begun: by this replica, and by one that goes on. A stopping bridge would never come to rest otherwise: links stay until all that
     /// was begun has ended, and callers keep coming.
     pub(super) fn begin(&self) -> Result<(), Error> {
-        if self.shutdown.refuses_new() { Err(Error::ShuttingDown { retry_after: RETRY_SHORTLY }) } else { Ok(()) }
+        if self.shutdown.refuses_new() {
+            return Err(Error::ShuttingDown { retry_after: RETRY_SHORTLY });
+        }
+        if self.pool.may_act() { Ok(()) } else { Err(NotSent::NotOwner.into()) }
     }
 
     /// A command that may be repeated, each try under points had in one of its turns. `on_write` is called just before each write.
@@ -295,6 +298,7 @@ impl From<NotSent> for Error {
                 Self::Overloaded { retry_after: RETRY_SHORTLY }
             }
             NotSent::Draining => Self::ShuttingDown { retry_after: RETRY_SHORTLY },
+            NotSent::NotOwner => Self::NotOwner { retry_after: RETRY_SHORTLY },
         }
     }
 }

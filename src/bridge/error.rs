@@ -25,6 +25,12 @@ pub enum Error {
         /// When to try again, at the bridge's successor.
         retry_after: Duration,
     },
+    /// This replica may not act for the instance now: another may own it. Nothing was sent.
+    #[error("another replica may own the instance")]
+    NotOwner {
+        /// When an owner may be known.
+        retry_after: Duration,
+    },
     /// The gateway's budget for this command is spent; nothing was sent, or the gateway refused it.
     #[error("the gateway's budget for this command is spent")]
     RateLimited {

@@ -36,6 +36,7 @@ use crate::gateway::{self, Cause, Dialer, Pool, Priority, Runtimes};
 use crate::journal::{Journal, Key, Record, RecordId, Sale, Verdict};
 use crate::protocol::{Body, Command, Parameters, Spec, command};
 use crate::shutdown::Shutdown;
+use crate::tenure::Tenure;
 
 /// The turn that the bridge's own reads take.
 const OWN_TURN: &str = "bridge";
@@ -111,17 +112,24 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Begins to open its connections and to serve. `ledger` knows what was spent: the first command may leave at once.
+    /// Begins to open its connections and to serve, as long as `tenure` lasts. `ledger` knows what was spent: the first command
+    /// may leave at once.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn start(name: &str, settings: Settings, ledger: Ledger, context: &Context) -> std::io::Result<Arc<Self>> {
+    pub fn start(
+        name: &str,
+        settings: Settings,
+        (ledger, tenure): (Ledger, Tenure),
+        context: &Context,
+    ) -> std::io::Result<Arc<Self>> {
         let Settings { slug, api_key, gateway, max_wait, pay_max_wait, broadcasts: log, cordoned } = settings;
         let broadcasts = Broadcasts::new(Epoch::random()?, log.history, context.subscribers.clone());
         let (cache, patience) = (Arc::clone(&context.cache), gateway.longest_silence());
-        let relay = Relay::new((name, &slug), cache, broadcasts.clone(), log.skew, patience);
+        let relay = Relay::new(tenure.clone(), (name, &slug), cache, broadcasts.clone(), log.skew, patience);
         let grace = gateway.request_timeout;
-        let pool = Pool::new(gateway, name, &slug, context.dialer.clone(), relay.event_sink());
+        let dialer = context.dialer.clone().under(tenure);
+        let pool = Pool::new(gateway, name, &slug, dialer, relay.event_sink());
         let parts =
             Parts { pool: pool.clone(), ledger, api_key, max_wait, pay_max_wait, broadcasts: broadcasts.clone() };
         let instance = Self::new(name, parts, &context.cache, &context.journal, &context.shutdown);

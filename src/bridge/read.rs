@@ -26,6 +26,7 @@ use super::fair_acquire::{FairAcquire, Requester};
 use super::freshness::{CacheDirectives, Decision, Forward, decide};
 use crate::cache::{Cache, CachedReply, Epoch, Freshness, Key, PlainKey};
 use crate::protocol::{Command, Meaning, Spec};
+use crate::tenure::Tenure;
 
 /// How long a refresh may take. No caller waits for it.
 const REFRESH_DEADLINE: Duration = Duration::from_secs(15);
@@ -72,6 +73,8 @@ pub struct Status {
 #[derive(Debug)]
 pub(super) struct Reader {
     dispatch: Arc<Dispatch>,
+    /// That of the pool.
+    tenure: Tenure,
     cache: Arc<Cache>,
     tasks: TaskTracker,
     fetches: Mutex<Fetches>,
@@ -183,7 +186,18 @@ impl Joined {
 
 impl Reader {
     pub(super) fn new(dispatch: Arc<Dispatch>, cache: Arc<Cache>, tasks: TaskTracker) -> Self {
-        Self { dispatch, cache, tasks, fetches: Mutex::default() }
+        let tenure = dispatch.pool.tenure().clone();
+        Self { dispatch, tenure, cache, tasks, fetches: Mutex::default() }
+    }
+
+    /// How a copy may be used at `now`. None is fresh while this replica may not act: what ended its freshness may have been
+    /// told to another.
+    fn freshness(&self, ask: &Ask, copy: &CachedReply, now: Instant) -> Freshness {
+        let freshness = self.cache.freshness(ask.spec, &ask.key, copy, now);
+        match (freshness, self.tenure.lapsed_for()) {
+            (Freshness::Fresh { .. }, Some(by)) => Freshness::Stale { by },
+            (freshness, _) => freshness,
+        }
     }
 
     pub(super) async fn read(self: &Arc<Self>, ask: Ask) -> Result<Served, Error> {
@@ -191,7 +205,7 @@ impl Reader {
         let now = Instant::now();
         let refusal = self.cache.refusal(&ask.key, self.dispatch.api_key_number(), now);
         let known = self.cache.copy(&ask.key).map(|copy| {
-            let freshness = self.cache.freshness(ask.spec, &ask.key, &copy, now);
+            let freshness = self.freshness(&ask, &copy, now);
             (copy, freshness)
         });
         let age = |copy: &CachedReply| now.saturating_duration_since(copy.written);
@@ -217,6 +231,9 @@ impl Reader {
 
     /// The answer to a read without cache directives, where a fresh copy has it.
     pub(super) fn lookup_fresh(&self, spec: &'static Spec, key: &PlainKey<'_>) -> Option<Served> {
+        if !self.tenure.may_act() {
+            return None;
+        }
         // Without cache directives a fresh copy is always served (`freshness`).
         self.cache.fresh(spec, key, Instant::now()).map(|(copy, left)| hit(copy, Freshness::Fresh { left }))
     }
@@ -257,7 +274,7 @@ impl Reader {
         }
         let now = Instant::now();
         let Some(copy) = self.cache.copy(&ask.key) else { return Err(error) };
-        let freshness = self.cache.freshness(ask.spec, &ask.key, &copy, now);
+        let freshness = self.freshness(ask, &copy, now);
         let seen = Some((freshness, now.saturating_duration_since(copy.written)));
         let only_copies = CacheDirectives { only_if_cached: true, ..ask.directives };
         if decide(seen, &only_copies, self.cache.min_age()) != Decision::Serve {
@@ -310,7 +327,10 @@ impl Reader {
         let result = self.dispatch.repeatable(&ask.command, &fetch.turns, deadline, note_write).await;
         let result = result.map(|body| CachedReply::new(body, written.0, written.1));
         match &result {
-            Ok(copy) if self.cache.rule(ask.spec.name).is_some() => self.cache.keep(&ask.key, copy.clone()),
+            // What another replica may have changed is not kept.
+            Ok(copy) if self.cache.rule(ask.spec.name).is_some() && self.tenure.may_act() => {
+                self.cache.keep(&ask.key, copy.clone());
+            }
             // What failed may work the next time, and so may what was answered with an unknown word.
             Err(Error::Refused(error)) if !matches!(error.meaning(), Meaning::Failed | Meaning::Other) => {
                 if error.meaning() == Meaning::PosPassword {
@@ -361,6 +381,7 @@ fn leaves_copy_true(error: &Error) -> bool {
         Error::Unavailable { .. }
         | Error::Overloaded { .. }
         | Error::ShuttingDown { .. }
+        | Error::NotOwner { .. }
         | Error::RateLimited { .. }
         | Error::Timeout
         | Error::Lost { .. }

@@ -62,7 +62,7 @@ impl SaleOutcome {
             Err(Error::RateLimited { .. }) => Self::RateLimited,
             Err(Error::Unavailable { .. } | Error::Lost { .. } | Error::Timeout) => Self::Unavailable,
             Err(Error::Overloaded { .. }) => Self::Overloaded,
-            Err(Error::ShuttingDown { .. }) => Self::ShuttingDown,
+            Err(Error::ShuttingDown { .. } | Error::NotOwner { .. }) => Self::ShuttingDown,
             Err(Error::JournalUnavailable { .. }) => Self::JournalUnavailable,
             Err(Error::Violation(_)) => Self::GatewayError,
             Err(Error::Refused(error)) => match error.meaning() {

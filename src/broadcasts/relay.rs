@@ -7,6 +7,8 @@
 //!
 //! While an instance changes its owner, both owners only keep what their connections report ([`Kept`]): the new one from when
 //! its connections open, the old one from when it told what it knows. Whoever owns it then matches what it kept.
+//!
+//! Nothing is logged while this replica may not act for the instance; what was heard meanwhile is a gap once it may again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +25,7 @@ use super::kept::Kept;
 use super::matcher::{Decision, Matched, Matcher};
 use crate::cache::Cache;
 use crate::gateway::{EventSink, LinkEvent};
+use crate::tenure::Tenure;
 
 /// The broadcast that puts the catalogue out of date.
 const UPDATEPOS: &str = "updatepos";
@@ -43,6 +46,9 @@ pub struct Relay {
     held: Notify,
     /// A connection has opened while what comes is only kept.
     opened: Notify,
+    tenure: Tenure,
+    /// Since when something was decided that could not be logged.
+    unlogged: Mutex<Option<Timestamp>>,
 }
 
 #[derive(Debug)]
@@ -56,6 +62,7 @@ impl Relay {
     /// Shards differ by less than `skew`, and a connection on which nothing comes any more is closed within `patience`.
     #[must_use]
     pub fn new(
+        tenure: Tenure,
         (instance, slug): (&str, &str),
         cache: Arc<Cache>,
         broadcasts: Broadcasts,
@@ -66,8 +73,8 @@ impl Relay {
         let matcher = Matcher::new(skew, patience, begun);
         let state = Mutex::new(State { matcher, kept: None });
         let (instance, slug) = (Arc::from(instance), Arc::from(slug));
-        let (held, opened) = (Notify::new(), Notify::new());
-        Arc::new(Self { instance, slug, cache, broadcasts, begun, skew, patience, state, held, opened })
+        let (held, opened, unlogged) = Default::default();
+        Arc::new(Self { instance, slug, cache, broadcasts, begun, skew, patience, state, held, opened, tenure, unlogged })
     }
 
     /// Where the pool reports connection events.
@@ -111,6 +118,12 @@ impl Relay {
 
     /// Called under the matcher's lock, so that the log has the order of the decisions.
     fn log(&self, outcome: Matched) {
+        if let Some(lapsed) = self.tenure.lapsed_for() {
+            return self.note_unlogged(&outcome.decisions, lapsed);
+        }
+        if let Some(from) = self.unlogged.lock().take() {
+            self.broadcasts.publish(Event::Gap(Gap { from, to: Timestamp::now(), reason: Reason::NoConnection }));
+        }
         for decision in outcome.decisions {
             self.broadcasts.publish(match decision {
                 Decision::Broadcast(broadcast) => Event::Broadcast(broadcast),
@@ -137,6 +150,17 @@ impl Relay {
     /// A gap of a start or of a drain tells an operator nothing.
     fn is_news(&self, gap: CoverageGap) -> bool {
         gap.from != self.begun && !self.broadcasts.is_closed()
+    }
+
+    fn note_unlogged(&self, decisions: &[Decision], lapsed: Duration) {
+        let gaps = decisions.iter().filter_map(|decision| match decision {
+            Decision::Gap(gap) => Some(wall_clock(gap.from)),
+            Decision::Broadcast(_) | Decision::Unreadable(_) => None,
+        });
+        let lapsed = Timestamp::now().checked_sub(lapsed).unwrap_or(Timestamp::UNIX_EPOCH);
+        let Some(from) = gaps.chain((!decisions.is_empty()).then_some(lapsed)).min() else { return };
+        let mut unlogged = self.unlogged.lock();
+        *unlogged = Some(unlogged.map_or(from, |known| known.min(from)));
     }
 
     /// Decides in time on what is held. Runs until it is dropped.
@@ -185,7 +209,7 @@ mod tests {
         let cache =
             Arc::new(Cache::new(Config { max_size: 0, min_age: Duration::ZERO, rules: BTreeMap::new(), store: None }));
         let second = Duration::from_secs(1);
-        let relay = Relay::new(("demo", "demo"), cache, broadcasts.clone(), second, second);
+        let relay = Relay::new(Tenure::unlimited(), ("demo", "demo"), cache, broadcasts.clone(), second, second);
         let gap = |from| CoverageGap { from, to: relay.begun + 2 * second };
         assert!(relay.is_news(gap(relay.begun + second)));
         assert!(!relay.is_news(gap(relay.begun)));

@@ -81,6 +81,12 @@ impl Attempt {
         match &ended {
             Ended::Asked => tracing::info!(instance = pool.instance, shard = name, link, "link closed"),
             Ended::Spent => tracing::info!(instance = pool.instance, shard = name, link, "link closed after a timeout"),
+            Ended::Fenced => tracing::info!(
+                instance = pool.instance,
+                shard = name,
+                link,
+                "link closed: another replica may own the instance"
+            ),
             // Logged where the shard's health is recorded.
             Ended::Lost(_) | Ended::Garbled(_) | Ended::Untrusted(_) => {}
         }

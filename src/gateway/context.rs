@@ -17,6 +17,7 @@ use super::outage::OutageNews;
 use super::reach::ReachAttempt;
 use super::socket::Socket;
 use super::state::{Entry, LinkId, Shard, State};
+use crate::tenure::Tenure;
 
 /// One pool's settings, state and tasks.
 #[derive(Debug)]
@@ -37,6 +38,10 @@ pub(super) struct PoolContext {
 impl PoolContext {
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
+    }
+
+    pub(super) fn tenure(&self) -> &Tenure {
+        self.dialer.tenure()
     }
 
     /// A link may carry a command again.
@@ -141,6 +146,10 @@ impl PoolContext {
                 shard.health.measured(round_trip);
                 state.look_at(self.dialer.reach());
                 Some(socket)
+            }
+            Err(DialError::NotOwner) => {
+                shard.dialling -= 1;
+                None
             }
             Err(why) => {
                 shard.dialling -= 1;

@@ -2,32 +2,119 @@
 //!
 //! The bridge dials TCP. Tests dial a simulated network, where a seed decides every delay and a minute passes in moments, so
 //! the network is passed in. That costs one virtual call at each read and write, beside a system call.
+//!
+//! Every byte for a gateway passes [`Fenced`], below TLS and WebSocket, so that pings, answers to pings, close frames and the
+//! rest of a frame that was half written are held to the tenure as commands are.
 
+use std::any::Any;
 use std::fmt;
 use std::future::pending;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::thread;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use super::reach::Reach;
+use crate::clock::whole_ms;
+use crate::tenure::Tenure;
 
 /// How long an address is tried alone before the next is tried beside it: what RFC 8305, section 5, recommends.
 const UNTIL_NEXT_ADDRESS: Duration = Duration::from_millis(250);
 
 /// A connection's bytes, both ways and in order, before TLS.
-pub trait Stream: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin {}
+pub trait Stream: AsyncRead + AsyncWrite + Any + fmt::Debug + Send + Unpin {}
 
-impl<S: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin> Stream for S {}
+impl<S: AsyncRead + AsyncWrite + Any + fmt::Debug + Send + Unpin> Stream for S {}
+
+/// A connection's bytes under a tenure. While that may not act, nothing is written: a write waits, so that reading goes on.
+/// Closed then, what the system has not sent yet is dropped.
+#[derive(Debug)]
+pub(super) struct Fenced {
+    stream: Box<dyn Stream>,
+    tenure: Tenure,
+    written: u64,
+}
+
+impl Fenced {
+    /// How many bytes were written so far.
+    pub(super) fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// The system's socket, where it is one.
+    pub(super) fn socket(&self) -> Option<&TcpStream> {
+        (&*self.stream as &dyn Any).downcast_ref()
+    }
+
+    fn write(
+        &mut self,
+        write: impl FnOnce(Pin<&mut dyn Stream>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if !self.tenure.may_act() {
+            // Who writes waits for the end of the tenure beside it. An error would end the reading too: the library answers
+            // the gateway's pings as it reads.
+            return Poll::Pending;
+        }
+        let written = write(Pin::new(&mut *self.stream));
+        if let Poll::Ready(Ok(count)) = written {
+            self.written += count as u64;
+        }
+        written
+    }
+}
+
+impl AsyncRead for Fenced {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream).poll_read(context, into)
+    }
+}
+
+impl AsyncWrite for Fenced {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.write(|stream| stream.poll_write(context, bytes))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.write(|stream| stream.poll_write_vectored(context, parts))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream).poll_shutdown(context)
+    }
+}
+
+impl Drop for Fenced {
+    fn drop(&mut self) {
+        if self.tenure.may_act() {
+            return;
+        }
+        // Otherwise the system would send on what it holds. Where it refuses, `TCP_USER_TIMEOUT` bounds that.
+        let _ = self.socket().map(TcpStream::set_zero_linger);
+    }
+}
 
 /// A network on which a gateway can be reached.
 #[async_trait]
@@ -120,6 +207,7 @@ pub struct Dialer {
     network: Arc<dyn Dial>,
     tls: Arc<rustls::ClientConfig>,
     reach: Reach,
+    tenure: Tenure,
 }
 
 impl Dialer {
@@ -132,7 +220,17 @@ impl Dialer {
     /// Over `network`. `tls` is used for `wss`.
     #[must_use]
     pub fn over(network: impl Dial + 'static, tls: Arc<rustls::ClientConfig>) -> Self {
-        Self { network: Arc::new(network), tls, reach: Reach::default() }
+        Self { network: Arc::new(network), tls, reach: Reach::default(), tenure: Tenure::unlimited() }
+    }
+
+    /// The same, for connections on which nothing is written once `tenure` is over.
+    #[must_use]
+    pub fn under(self, tenure: Tenure) -> Self {
+        Self { tenure, ..self }
+    }
+
+    pub(super) fn tenure(&self) -> &Tenure {
+        &self.tenure
     }
 
     /// What all pools that dial with it found out.
@@ -140,8 +238,16 @@ impl Dialer {
         &self.reach
     }
 
-    pub(super) async fn dial(&self, host: &str, port: u16) -> io::Result<Box<dyn Stream>> {
-        self.network.dial(host, port).await
+    /// Connects. What was written and is not acknowledged within `patience` ends the connection: the system sends on for a
+    /// quarter of an hour otherwise, also when the process has stopped or died.
+    pub(super) async fn dial(&self, host: &str, port: u16, patience: Duration) -> io::Result<Fenced> {
+        let stream = self.network.dial(host, port).await?;
+        let fenced = Fenced { stream, tenure: self.tenure.clone(), written: 0 };
+        if let Some(socket) = fenced.socket() {
+            let patience = u32::try_from(whole_ms(patience)).unwrap_or(u32::MAX);
+            rustix::net::sockopt::set_tcp_user_timeout(socket, patience)?;
+        }
+        Ok(fenced)
     }
 
     pub(super) fn tls(&self) -> Arc<rustls::ClientConfig> {

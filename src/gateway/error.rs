@@ -47,6 +47,9 @@ pub enum NotSent {
     /// The pool is shutting down.
     #[error("shutting down")]
     Draining,
+    /// This replica may not act for the instance now: another may own it.
+    #[error("another replica may own the instance")]
+    NotOwner,
 }
 
 /// A command that was refused.
@@ -131,6 +134,9 @@ pub enum DialError {
     /// Open, but the gateway refused the connection with an error word, such as `invalid_instance`.
     #[error("the gateway refused the connection: {}", .0.error)]
     Refused(GatewayError),
+    /// Given up, since this replica may not act for the instance now. It says nothing of the shard.
+    #[error("another replica may own the instance")]
+    NotOwner,
 }
 
 impl DialError {
@@ -179,4 +185,6 @@ pub(super) enum Ended {
     Garbled(String),
     /// The connection broke or fell silent.
     Lost(String),
+    /// This replica may not act for the instance now, and what had to be written was not.
+    Fenced,
 }

@@ -8,6 +8,9 @@
 //! process was running, or what came meanwhile may lie unread in the socket: it has a limit on the clock that goes on
 //! while the machine sleeps, and after it the event loop looks at the socket once more.
 //!
+//! While this replica may not act for the instance, nothing is written ([`Tenure`](crate::tenure::Tenure)). What was written
+//! before is listened to as long as ever, and so is a set-aside link; a link that would have to write ends.
+//!
 //! The task ends when the connection does, when it can no longer be trusted, or when it is told to; it is bounded in
 //! every state by a deadline.
 
@@ -61,7 +64,7 @@ fn unknown(cause: Cause, late: Option<LateFrames>) -> Failure {
 /// (`invalid_instance`) or says nothing is not taken for one that serves. Returns the round trip.
 pub(super) async fn open(url: &str, dialer: &Dialer, config: &Config) -> Result<(Socket, Duration), DialError> {
     let opening = async {
-        let mut socket = Socket::connect(url, dialer, config.connect_timeout).await?;
+        let mut socket = Socket::connect(url, dialer, config).await?;
         let asked = Instant::now();
         let connect = |why: String| DialError::Connect(why);
         socket.ping(0).await.map_err(connect)?;
@@ -78,7 +81,11 @@ pub(super) async fn open(url: &str, dialer: &Dialer, config: &Config) -> Result<
             }
         }
     };
-    timeout(config.connect_timeout, opening).await.unwrap_or(Err(DialError::Timeout))
+    tokio::select! {
+        biased;
+        opened = timeout(config.connect_timeout, opening) => opened.unwrap_or(Err(DialError::Timeout)),
+        () = dialer.tenure().lapsed() => Err(DialError::NotOwner),
+    }
 }
 
 /// What the next deadline of a link means.
@@ -206,7 +213,7 @@ impl Link {
             let _ = job.answer.send(Err(NotSent::LinkGone.into()));
         }
         self.tell(&LinkEvent::Closed { link: self.id, last_heard: self.last_heard });
-        if !matches!(ended, Ended::Lost(_)) {
+        if !matches!(ended, Ended::Lost(_)) && self.shared.tenure().may_act() {
             self.socket.close(CLOSE_TIMEOUT).await;
         }
         (ended, self.proved)
@@ -218,6 +225,10 @@ impl Link {
 
     async fn begin(&mut self, job: Job) -> Result<(), Ended> {
         let Job { text, expect, limit, answer } = job;
+        if !self.shared.tenure().may_act() {
+            let _ = answer.send(Err(NotSent::NotOwner.into()));
+            return Err(Ended::Fenced);
+        }
         let (command, kind) = (expect.command.clone(), expect.kind);
         if !self.exchange.start(expect) {
             let _ = answer.send(Err(NotSent::LinkGone.into()));
@@ -228,18 +239,28 @@ impl Link {
         self.garbled = false;
         self.limit = (Due::Reply, written + limit);
         self.due = self.limit;
-        self.write(limit, async |socket| socket.send(text).await).await
+        let before = self.socket.written();
+        let went_on = self.write(limit, async |socket| socket.send(text).await).await;
+        if went_on == Err(Ended::Fenced) && self.socket.written() == before {
+            self.conclude(|_| Err(NotSent::NotOwner.into()));
+        }
+        went_on
     }
 
-    /// One write, bounded: a peer that reads nothing must not hold the task.
+    /// One write, bounded: a peer that reads nothing must not hold the task. What was not written by the end of the tenure
+    /// never is.
     async fn write(
         &mut self,
         limit: Duration,
         write: impl AsyncFnOnce(&mut Socket) -> Result<(), String>,
     ) -> Result<(), Ended> {
-        match timeout(limit, write(&mut self.socket)).await {
-            Ok(written) => written.map_err(Ended::Lost),
-            Err(_) => Err(Ended::Lost("a write made no headway".to_owned())),
+        tokio::select! {
+            biased;
+            written = timeout(limit, write(&mut self.socket)) => match written {
+                Ok(written) => written.map_err(Ended::Lost),
+                Err(_) => Err(Ended::Lost("a write made no headway".to_owned())),
+            },
+            () = self.shared.tenure().lapsed() => Err(Ended::Fenced),
         }
     }
 
@@ -322,6 +343,10 @@ impl Link {
                     self.limit.1 = self.limit.1.max(Instant::now() + limit);
                 }
                 self.due = self.limit;
+                if !self.shared.tenure().may_act() {
+                    // Without the ping nothing proves a refusal.
+                    return self.give_up();
+                }
                 self.write(limit, async |socket| socket.ping(payload).await).await
             }
             Step::Late(reply) => {
@@ -381,6 +406,11 @@ impl Link {
     async fn overdue(&mut self) -> Result<(), Ended> {
         let now = Instant::now();
         match self.due.0 {
+            Due::KeepAlive if !self.shared.tenure().may_act() => {
+                // Only a link that is listened to has an end of its own.
+                self.due = self.limit;
+                if self.late.is_some() { Ok(()) } else { Err(Ended::Fenced) }
+            }
             Due::KeepAlive => {
                 let limit = self.shared.config.connect_timeout;
                 self.due = (Due::Pong, now + limit);
@@ -406,8 +436,18 @@ impl Link {
         let lasted = boot_time().saturating_sub(self.silent_since);
         let Some(Conclusion { error, refuses }) = self.exchange.conclude() else { return Ok(()) };
         let was_paused = lasted > self.shared.config.refusal_grace * 2 + PAUSE;
+        let may_act = self.shared.tenure().may_act();
         // What could not be read may have been the reply.
-        let proven = refuses && !was_paused && !self.garbled;
+        let proven = refuses && !was_paused && !self.garbled && may_act;
+        if refuses && !(was_paused || may_act) {
+            tracing::warn!(
+                instance = self.shared.instance,
+                shard = self.name,
+                link = self.id,
+                gateway = error.error,
+                "the lease ended after an error to a payment: the payment counts as one of unknown outcome"
+            );
+        }
         if refuses && was_paused {
             tracing::warn!(
                 instance = self.shared.instance,

@@ -27,6 +27,9 @@ mod socket;
 mod state;
 mod tls;
 
+#[cfg(test)]
+mod tests;
+
 pub use attempt::{ask_once, dial_once};
 pub use config::Config;
 pub use dialer::{Dial, Dialer};

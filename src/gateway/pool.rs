@@ -5,6 +5,8 @@
 //! link is given at once; else the caller queues, payments first, until a link is put back or the deadline passes. If no
 //! shard can be reached, the caller fails at once.
 //!
+//! While this replica may not act for the instance, callers are told so at once, and no link is opened.
+//!
 //! One task a pool, [`Pool::tend`], opens and closes connections as [`plan`](super::plan) decides, for as long as the
 //! program runs.
 
@@ -37,6 +39,7 @@ use super::runtimes::Runtimes;
 use super::state::{Given, Job, Phase, PoolStatus, Priority, State, Ticket};
 use crate::protocol::{Body, Command, command, frame};
 use crate::telemetry::traces;
+use crate::tenure::Tenure;
 
 /// The connections of one instance. Cheap to clone; they are all the same pool.
 #[derive(Debug, Clone)]
@@ -91,7 +94,8 @@ impl Pool {
         runtimes.registered().await;
         let mut reached = self.shared.dialer.reach().changes();
         loop {
-            let look_again = self.follow_plan(&runtimes);
+            let may_act = self.heed_tenure();
+            let look_again = if may_act { self.follow_plan(&runtimes) } else { None };
             let pause = async {
                 match look_again {
                     Some(at) => sleep_until(at).await,
@@ -104,9 +108,23 @@ impl Pool {
                 () = self.shared.changed.notified() => {}
                 _ = reached.changed() => {}
                 () = pause => {}
+                () = self.shared.tenure().lapsed(), if may_act => {}
+                () = self.shared.tenure().resumed(), if !may_act => {}
             }
         }
         self.drain(Instant::now() + grace).await;
+    }
+
+    /// Whether links may be opened. Where they may not, closes those that nothing is under way on.
+    fn heed_tenure(&self) -> bool {
+        let may_act = self.shared.tenure().may_act();
+        let mut state = self.shared.state();
+        if may_act {
+            state.fenced = false;
+        } else {
+            state.fence();
+        }
+        may_act
     }
 
     /// Does what the planner says; returns when to ask it again.
@@ -178,6 +196,9 @@ impl Pool {
         deadline: Instant,
         avoid: Option<usize>,
     ) -> Result<Lease, NotSent> {
+        if !self.may_act() {
+            return Err(NotSent::NotOwner);
+        }
         let avoid = avoid.filter(|shard| self.shared.state().has_prospect_without(*shard));
         if avoid.is_some() {
             let now = Instant::now();
@@ -220,6 +241,18 @@ impl Pool {
     fn lease(&self, given: Given) -> Lease {
         let shared = Arc::clone(&self.shared);
         Lease { limit: shared.config.request_timeout, shared, given: Some(given) }
+    }
+
+    /// Whether this replica may act for the instance now.
+    #[must_use]
+    pub fn may_act(&self) -> bool {
+        self.shared.tenure().may_act()
+    }
+
+    /// Until when it may.
+    #[must_use]
+    pub fn tenure(&self) -> &Tenure {
+        self.shared.tenure()
     }
 
     /// Whether a link is in service.

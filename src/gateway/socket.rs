@@ -13,7 +13,8 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, WebSocketCon
 use tokio_tungstenite::tungstenite::{Error as WsError, Utf8Bytes};
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
-use super::dialer::{Dialer, Stream, Unresolved};
+use super::config::Config;
+use super::dialer::{Dialer, Fenced, Unresolved};
 use super::error::DialError;
 
 /// The largest message accepted. All transactions of a season's busiest point of sale are some tens of megabytes.
@@ -39,16 +40,17 @@ pub(super) enum Received {
 
 #[derive(Debug)]
 pub(super) struct Socket {
-    stream: WebSocketStream<MaybeTlsStream<Box<dyn Stream>>>,
+    stream: WebSocketStream<MaybeTlsStream<Fenced>>,
 }
 
 impl Socket {
-    /// Connects to `url` within `limit`.
-    pub(super) async fn connect(url: &str, dialer: &Dialer, limit: Duration) -> Result<Self, DialError> {
-        timeout(limit, Self::open(url, dialer)).await.unwrap_or(Err(DialError::Timeout))
+    /// Connects to `url` within the connect timeout.
+    pub(super) async fn connect(url: &str, dialer: &Dialer, config: &Config) -> Result<Self, DialError> {
+        let opening = Self::open(url, dialer, config.request_timeout);
+        timeout(config.connect_timeout, opening).await.unwrap_or(Err(DialError::Timeout))
     }
 
-    async fn open(url: &str, dialer: &Dialer) -> Result<Self, DialError> {
+    async fn open(url: &str, dialer: &Dialer, patience: Duration) -> Result<Self, DialError> {
         let bad_url = |reason: &str| DialError::Url(reason.to_owned());
         let request = url.into_client_request().map_err(|error| DialError::Url(error.to_string()))?;
         let host = request.uri().host().ok_or_else(|| bad_url("it names no host"))?;
@@ -60,7 +62,7 @@ impl Socket {
         };
         // A literal IPv6 address stands in brackets in a URL and without them in a socket address.
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        let stream = dialer.dial(host, port).await.map_err(|error| unreached(&error))?;
+        let stream = dialer.dial(host, port, patience).await.map_err(|error| unreached(&error))?;
         let limits = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .max_message_size(Some(MAX_MESSAGE))
@@ -78,6 +80,15 @@ impl Socket {
                 WsError::Io(error) => unreached(&error),
                 other => DialError::Connect(other.to_string()),
             })
+    }
+
+    /// How many bytes were written so far, below TLS.
+    pub(super) fn written(&self) -> u64 {
+        match self.stream.get_ref() {
+            MaybeTlsStream::Plain(stream) => stream.written(),
+            MaybeTlsStream::Rustls(stream) => stream.get_ref().0.written(),
+            _ => 0,
+        }
     }
 
     /// Writes one text message. On an error some of it may have left.

@@ -201,6 +201,8 @@ pub(super) struct State {
     pub(super) waiting: BTreeMap<Ticket, Waiter>,
     pub(super) draining: bool,
     outage: Outage,
+    /// This replica may not act for the instance: no link is given or opened.
+    pub(super) fenced: bool,
     max_links: usize,
     next_id: u64,
 }
@@ -223,6 +225,7 @@ impl State {
             waiting: BTreeMap::new(),
             draining: false,
             outage: Outage::new(Instant::now()),
+            fenced: false,
             max_links,
             next_id: 0,
         }
@@ -330,8 +333,7 @@ impl State {
         entry.phase = Phase::Free(now);
         entry.doubted = false;
         let shard = entry.shard;
-        if self.is_cordoned(shard)
-            && self.serves_without(shard)
+        if (self.fenced || self.is_cordoned(shard) && self.serves_without(shard))
             && let Some(entry) = self.links.remove(&link)
         {
             entry.stop.cancel();
@@ -400,6 +402,17 @@ impl State {
         })
     }
 
+    /// Gives no link from now on: callers that wait are told, and idle links are closed. Those with a command under way end
+    /// when they would have to write again.
+    pub(super) fn fence(&mut self) {
+        self.fenced = true;
+        self.fail_waiting(&NotSent::NotOwner);
+        let is_idle = |_: &LinkId, entry: &mut Entry| matches!(entry.phase, Phase::Free(_));
+        for (_, idle) in self.links.extract_if(.., is_idle) {
+            idle.stop.cancel();
+        }
+    }
+
     /// A place in the queue, or why there is none.
     pub(super) fn enqueue(
         &mut self,
@@ -409,6 +422,9 @@ impl State {
     ) -> Result<(Ticket, oneshot::Receiver<Result<Given, NotSent>>), NotSent> {
         if self.draining {
             return Err(NotSent::Draining);
+        }
+        if self.fenced {
+            return Err(NotSent::NotOwner);
         }
         if !self.has_prospect() {
             return Err(NotSent::Unavailable { retry_after: self.next_attempt_in(now) });

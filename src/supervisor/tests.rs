@@ -73,11 +73,11 @@ async fn where_one_of_the_new_instances_cannot_be_started_none_is_and_the_old_on
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     let mut supervisor = Arc::into_inner(supervisor).unwrap();
-    supervisor.start = |name, settings, ledger, context| {
+    supervisor.start = |name, settings, rights, context| {
         if name == "e" {
             return Err(io::Error::other("no more randomness"));
         }
-        let instance = Instance::start(name, settings, ledger, context)?;
+        let instance = Instance::start(name, settings, rights, context)?;
         STARTED.lock().push(Arc::downgrade(&instance));
         Ok(instance)
     };

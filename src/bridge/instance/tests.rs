@@ -9,6 +9,8 @@ use futures_util::future::poll_immediate;
 use super::*;
 use crate::broadcasts::{End, Since};
 use crate::journal::{Filter, JournalError, Outcome, Reserve};
+use crate::protocol::Retention;
+use crate::tenure::{Lease, SessionId, boot_time};
 use crate::{budget, cache, journal, scratch};
 
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -42,6 +44,10 @@ impl World {
     }
 
     async fn start(&self, slug: &str) -> Arc<Instance> {
+        self.start_under(slug, Tenure::unlimited()).await
+    }
+
+    async fn start_under(&self, slug: &str, tenure: Tenure) -> Arc<Instance> {
         let settings = Settings {
             slug: slug.to_owned(),
             api_key: format!("key-of-{slug}").into(),
@@ -51,7 +57,8 @@ impl World {
             broadcasts: broadcasts::Config::default(),
             cordoned: BTreeSet::new(),
         };
-        let instance = Instance::start(slug, settings, Ledger::new(budget::Config::default()), &self.context).unwrap();
+        let ledger = Ledger::new(budget::Config::default());
+        let instance = Instance::start(slug, settings, (ledger, tenure), &self.context).unwrap();
         eventually("it is connected", || instance.is_connected()).await;
         instance
     }
@@ -114,6 +121,48 @@ async fn an_instance_is_drained_and_stopped_while_another_goes_on_and_can_be_sta
         instance.stop().await;
     }
     eventually("nothing is open any more", || open() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn past_the_lease_copies_are_labelled_stale_nothing_is_logged_and_a_renewal_tells_of_a_gap() {
+    let mut world = World::with(["owned", "other"]).await;
+    let rule = Retention { fresh: Duration::from_mins(1), stale: Duration::from_mins(1) };
+    let rules = BTreeMap::from([("listtransactions".to_owned(), rule)]);
+    let cache = cache::Config { max_size: 1 << 20, min_age: Duration::ZERO, rules, store: None };
+    world.context.cache = Arc::new(Cache::new(cache));
+    let lease = Lease::of(SessionId::random().unwrap());
+    let lasts = Duration::from_secs(2);
+    lease.extend_to(boot_time() + lasts);
+    let instance = world.start_under("owned", Tenure::new(&lease, 1)).await;
+    let list = || async {
+        let parameters = Parameters::parse(br#"{"POSID":1,"POSPassword":""}"#).unwrap();
+        let directives = CacheDirectives::default();
+        instance.read(&command::LISTTRANSACTIONS, parameters, "shop", directives, Instant::now() + PATIENCE).await
+    };
+    list().await.unwrap();
+    assert!(list().await.unwrap().status.ttl_s.is_some_and(|ttl_s| ttl_s > 0));
+    let mut listener = instance.broadcasts().subscribe("shop", Since::Now).unwrap();
+    let received = || world.gateway.counts().command("listtransactions").received;
+    let before = received();
+
+    eventually("the lease is over", || !lease.is_valid()).await;
+    let served = list().await.unwrap();
+    assert!(served.status.hit && served.status.ttl_s.is_some_and(|ttl_s| ttl_s < 0), "{served:?}");
+    assert!(matches!(deposit(&instance).await, Err(Error::NotOwner { .. })));
+    let key = Key { instance: "owned".into(), caller: "shop".into(), idempotency_key: "k".into() };
+    let sale = Sale { pos_id: 1, payment_method: "1".into(), products: vec![(1, 1)] };
+    let pay = Command::known(&command::PAYITEMS, Parameters::parse(br#"{"POSID":1}"#).unwrap());
+    let paid = instance.pay(key, sale, pay, Instant::now() + PATIENCE).await;
+    assert!(matches!(paid, Err(Error::NotOwner { .. })), "{paid:?}");
+    eventually("its links are closed", || !instance.is_connected()).await;
+    assert!(poll_immediate(Box::pin(listener.next())).await.is_none(), "nothing is logged, and streams stay open");
+    assert_eq!(received(), before, "nothing was sent");
+
+    lease.extend_to(boot_time() + PATIENCE);
+    let entry = tokio::time::timeout(PATIENCE, listener.next()).await.unwrap().unwrap();
+    assert!(format!("{entry:?}").contains("Gap"), "{entry:?}");
+    assert!(list().await.is_ok());
+    instance.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

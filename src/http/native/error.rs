@@ -101,6 +101,7 @@ impl ErrorReply {
             | Error::Unavailable { retry_after }
             | Error::Overloaded { retry_after }
             | Error::ShuttingDown { retry_after }
+            | Error::NotOwner { retry_after }
             | Error::JournalUnavailable { retry_after } => Self::later(command, retry_after),
             Error::UnknownInstance => Self::NO_INSTANCE,
             Error::Refused(words) => Self::said(words),
@@ -145,6 +146,7 @@ mod tests {
             Error::Unavailable { retry_after: SOON },
             Error::Overloaded { retry_after: SOON },
             Error::ShuttingDown { retry_after: SOON },
+            Error::NotOwner { retry_after: SOON },
             Error::JournalUnavailable { retry_after: SOON },
         ];
         for outcome in not_done {

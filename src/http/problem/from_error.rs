@@ -19,6 +19,9 @@ impl From<Error> for Problem {
             Error::Unavailable { retry_after } => Self::new(&table::GATEWAY_UNAVAILABLE).retry_after(retry_after),
             Error::Overloaded { retry_after } => Self::new(&table::OVERLOADED).retry_after(retry_after),
             Error::ShuttingDown { retry_after } => Self::new(&table::SHUTTING_DOWN).retry_after(retry_after),
+            Error::NotOwner { retry_after } => Self::new(&table::SHUTTING_DOWN)
+                .detail("No replica of the bridge serves this instance at this moment. Nothing was sent.")
+                .retry_after(retry_after),
             Error::RateLimited { retry_after, gateway } => {
                 Self::new(&table::RATE_LIMITED).retry_after(retry_after).gateway(gateway)
             }
@@ -102,6 +105,7 @@ mod tests {
             (Error::Unavailable { retry_after }, "gateway-unavailable", Some(2)),
             (Error::Overloaded { retry_after }, "overloaded", Some(2)),
             (Error::ShuttingDown { retry_after }, "shutting-down", Some(2)),
+            (Error::NotOwner { retry_after }, "shutting-down", Some(2)),
             (Error::RateLimited { retry_after, gateway: None }, "rate-limited", Some(2)),
             (Error::Lost { retry_after }, "gateway-unavailable", Some(2)),
             (Error::Timeout, "gateway-timeout", None),
