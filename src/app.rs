@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -15,6 +15,7 @@ use crate::budget::snapshot::{self, Clocks};
 use crate::budget::{Ledgers, Sent};
 use crate::cache::Cache;
 use crate::cache::store::Store;
+use crate::cluster::Host;
 use crate::config::Config;
 use crate::gateway::{self, Dialer, Runtimes};
 use crate::http;
@@ -24,7 +25,7 @@ use crate::http::server::{Listeners, Parts, ServerHandle, Servers};
 use crate::journal::Journal;
 use crate::reload::Reload;
 use crate::shutdown::Shutdown;
-use crate::supervisor::{CommonSettings, Supervisor};
+use crate::supervisor::{CommonSettings, Owned, Supervisor};
 
 /// How long links may take to say goodbye once everything else has ended.
 const GOODBYES: Duration = Duration::from_secs(2);
@@ -55,6 +56,8 @@ impl App {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn build(config: Config, shutdown: Shutdown) -> anyhow::Result<Self> {
+        // Never as one bridge beside another: both would book under the same key.
+        ensure!(config.cluster.is_none(), "this program does not serve as one of several replicas");
         let gateway_keys = config.accepted_gateway_keys();
         let auth = Auth::new(&config.auth, &gateway_keys)
             .map_err(|refusals| anyhow!(refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
@@ -103,6 +106,7 @@ impl App {
             pay_max_wait: config.limits.pay_max_wait,
             broadcasts: config.events,
             shutdown_grace,
+            only_owned: false,
         };
         let supervisor = Supervisor::begin(bridge.clone(), context, ledgers, common, config.instances)?;
         drop(held);
@@ -153,6 +157,12 @@ impl App {
     #[must_use]
     pub fn reload(&self) -> Reload {
         self.reload.clone()
+    }
+
+    /// What ownership has begin and end here.
+    #[must_use]
+    pub fn host(&self) -> Arc<dyn Host> {
+        Arc::new(Owned(Arc::clone(&self.reload.supervisor)))
     }
 
     /// What a service manager is to know of it.

@@ -4,13 +4,19 @@
 //! instances are started before one of the old is touched, so that a fault leaves everything as it was, and requests find one
 //! or the other. A retired instance is drained as at the end of the program, and then all that is kept of it in memory is
 //! dropped; what it spent is counted as long as the gateway counts it ([`Ledgers`]), and its payments stay in the journal.
+//!
+//! With several replicas nothing is started for being configured: what this replica owns is, under the tenure of the claim
+//! ([`crate::cluster::Host`]). The configuration says what it could own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use parking_lot::RwLock;
 use secrecy::ExposeSecret;
+use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, timeout};
@@ -18,7 +24,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::bridge::{self, Bridge, Context, Instance, InstanceMap};
 use crate::broadcasts;
-use crate::budget::{Ledger, Ledgers};
+use crate::budget::{Ledger, Ledgers, SentPayments};
+use crate::clock::{unix_ms, whole_ms};
+use crate::cluster::{Host, Listed};
 use crate::config;
 use crate::gateway;
 use crate::tenure::Tenure;
@@ -38,6 +46,8 @@ pub(crate) struct CommonSettings {
     pub(crate) broadcasts: broadcasts::Config,
     /// How long what is under way at a retired instance may take.
     pub(crate) shutdown_grace: Duration,
+    /// With several replicas: what this one owns is served, and nothing for being configured.
+    pub(crate) only_owned: bool,
 }
 
 /// What a configuration changes in the instances: names, and where an instance stays, `NAME.SETTING`.
@@ -86,6 +96,8 @@ pub(crate) struct Supervisor {
     ledgers: Ledgers,
     common: CommonSettings,
     start: Start,
+    /// What could be served here.
+    listed: RwLock<Vec<Listed>>,
     in_force: Mutex<InForce>,
     retiring: TaskTracker,
     /// Retired instances end here, whoever asked for it.
@@ -93,7 +105,7 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
-    /// Starts `instances`, which `bridge` serves from then on.
+    /// Starts `instances`, which `bridge` serves from then on; where only what is owned is served, nothing.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -104,12 +116,14 @@ impl Supervisor {
         common: CommonSettings,
         instances: Configured,
     ) -> io::Result<Arc<Self>> {
+        let listed = RwLock::new(listed(&common, &ledgers, &instances));
         let supervisor = Self {
             bridge,
             context,
             ledgers,
             common,
             start: Instance::start,
+            listed,
             in_force: Mutex::default(),
             retiring: TaskTracker::new(),
             runtime: Handle::current(),
@@ -130,7 +144,8 @@ impl Supervisor {
         &self.common.gateway.shards
     }
 
-    /// Starts what of `next` does not run yet. Where one cannot be started, none is.
+    /// Starts what of `next` does not run yet; where only what is owned is served, what runs under another slug. Where one cannot be started,
+    /// none is.
     pub(crate) fn prepare(&self, next: &Configured) -> io::Result<Prepared> {
         let served = self.bridge.instances();
         let cordoned_everywhere = served.cordoned();
@@ -141,8 +156,12 @@ impl Supervisor {
                 instances.push(Arc::clone(same));
                 continue;
             }
+            if known.is_none() && self.common.only_owned {
+                continue;
+            }
             let cordoned = known.map_or_else(|| cordoned_everywhere.clone(), |known| known.cordoned());
-            match self.start(name, configured, cordoned) {
+            let tenure = known.map_or_else(Tenure::unlimited, |known| known.tenure().clone());
+            match self.start(name, configured, cordoned, tenure) {
                 Ok(new) => started.push(new),
                 Err(fault) => {
                     self.discard(started);
@@ -154,7 +173,13 @@ impl Supervisor {
         Ok(Prepared(instances))
     }
 
-    fn start(&self, name: &str, instance: &config::Instance, cordoned: BTreeSet<String>) -> io::Result<Arc<Instance>> {
+    fn start(
+        &self,
+        name: &str,
+        instance: &config::Instance,
+        cordoned: BTreeSet<String>,
+        tenure: Tenure,
+    ) -> io::Result<Arc<Instance>> {
         let settings = bridge::Settings {
             slug: instance.slug.clone(),
             api_key: instance.api_key.clone(),
@@ -164,7 +189,7 @@ impl Supervisor {
             broadcasts: self.common.broadcasts.clone(),
             cordoned,
         };
-        (self.start)(name, settings, (self.ledgers.of(name, &instance.slug), Tenure::unlimited()), &self.context)
+        (self.start)(name, settings, (self.ledgers.of(name, &instance.slug), tenure), &self.context)
     }
 
     /// Stops instances that nobody was told of.
@@ -184,6 +209,7 @@ impl Supervisor {
                 _ => self.retire(in_force, Arc::clone(old)),
             }
         }
+        *self.listed.write() = listed(&self.common, &self.ledgers, &next);
         in_force.instances = next;
     }
 
@@ -198,6 +224,13 @@ impl Supervisor {
         let begun = Instant::now();
         if timeout(self.common.shutdown_grace, instance.drain()).await.is_err() {
             tracing::warn!(instance = &**instance.name(), "what was still under way was cut off by the shutdown grace");
+        } else if instance.tenure().token().is_some() {
+            // Another replica serves it: what comes for payments that were made here comes only here.
+            let patience = self.common.gateway.late_patience + self.common.gateway.request_timeout;
+            tokio::select! {
+                _ = timeout(patience, instance.late_frames_heard()) => {}
+                () = self.context.shutdown.refusing() => {}
+            }
         }
         instance.stop().await;
         // Without links they end soon, and none may keep a reply once the cache has forgotten the instance.
@@ -207,12 +240,27 @@ impl Supervisor {
         if let Some(at) = in_force.retiring.iter().position(|retiring| retiring == slug) {
             in_force.retiring.swap_remove(at);
         }
-        let is_needed = in_force.retiring.iter().any(|retiring| retiring == slug)
-            || in_force.instances.values().any(|configured| configured.slug == slug);
+        let is_served = if self.common.only_owned {
+            self.bridge.instances().iter().any(|served| served.slug() == slug)
+        } else {
+            in_force.instances.values().any(|configured| configured.slug == slug)
+        };
+        let is_needed = is_served || in_force.retiring.iter().any(|retiring| retiring == slug);
         if !is_needed {
             self.context.cache.forget(slug);
         }
         tracing::info!(instance = &**instance.name(), slug, took = ?begun.elapsed(), "instance stopped");
+    }
+
+    /// What the gateway may still count of payments that other replicas sent. None where that cannot be read.
+    async fn sent_by_others(&self, name: &str) -> Option<SentPayments> {
+        let (journal, now_ms) = (self.context.journal.clone(), unix_ms());
+        let hold = self.common.gateway.request_timeout + self.ledgers.hold();
+        let since_ms = now_ms.saturating_sub(i64::try_from(whole_ms(hold)).unwrap_or(i64::MAX));
+        let sent = tokio::task::spawn_blocking(move || journal.sent_since(since_ms)).await.ok()?.ok()?;
+        let age = |at_ms: i64| Duration::from_millis(u64::try_from(now_ms.saturating_sub(at_ms)).unwrap_or_default());
+        let ended = sent.into_iter().filter(|(instance, _)| instance == name).map(|(_, at_ms)| age(at_ms)).collect();
+        Some(SentPayments { ended, in_flight: 0 })
     }
 
     /// Returns once no change is under way and every retired instance has ended.
@@ -220,6 +268,79 @@ impl Supervisor {
         drop(self.in_force.lock().await);
         self.retiring.close();
         self.retiring.wait().await;
+    }
+}
+
+/// What could be served here, each with a digest of what replicas must agree on.
+fn listed(common: &CommonSettings, ledgers: &Ledgers, instances: &Configured) -> Vec<Listed> {
+    let gateway = &common.gateway;
+    let waits = [gateway.request_timeout, gateway.refusal_grace, gateway.late_patience, common.broadcasts.skew];
+    let of_all = format!("{} {:?} {waits:?} {}", gateway.url, gateway.shards, ledgers.settings());
+    let of_one = |(name, instance): (&String, &config::Instance)| {
+        let settings = format!("{of_all} {} {}", instance.slug, instance.accept_gateway_key);
+        let digest = data_encoding::HEXLOWER.encode(&Sha256::digest(settings));
+        Listed { name: name.as_str().into(), slug: instance.slug.as_str().into(), digest: digest.into() }
+    };
+    instances.iter().map(of_one).collect()
+}
+
+/// The supervisor as ownership has it serve and give up instances.
+#[derive(Debug, Clone)]
+pub(crate) struct Owned(pub(crate) Arc<Supervisor>);
+
+#[async_trait]
+impl Host for Owned {
+    fn configured(&self) -> Vec<Listed> {
+        self.0.listed.read().clone()
+    }
+
+    async fn begin(&self, name: &str, tenure: Tenure) -> io::Result<()> {
+        let supervisor = &self.0;
+        // Read before anything is served, so that no point is granted that was spent elsewhere.
+        let sent = supervisor.sent_by_others(name).await;
+        let mut in_force = supervisor.in_force.lock().await;
+        let configured = in_force.instances.get(name).cloned();
+        let configured = configured.ok_or_else(|| io::Error::other("the instance is no longer configured"))?;
+        if supervisor.context.shutdown.is_requested() {
+            return Err(io::Error::other("this replica is shutting down"));
+        }
+        let known = supervisor.bridge.instances().get(name).cloned();
+        let cordoned = known.as_ref().map_or_else(BTreeSet::new, |known| known.cordoned());
+        let ledger = supervisor.ledgers.of(name, &configured.slug);
+        ledger.assume_spent_by_former(None, sent.as_ref(), supervisor.common.gateway.request_timeout);
+        // Copies of an earlier tenure: since then another replica may have sold. Nobody keeps any under a tenure that is over.
+        supervisor.context.cache.forget(&configured.slug);
+        let started = supervisor.start(name, &configured, cordoned, tenure)?;
+        let served = supervisor.bridge.instances().with(&started);
+        let _ = supervisor.bridge.replace(served);
+        if let Some(known) = known {
+            supervisor.retire(&mut in_force, known);
+        }
+        tracing::info!(instance = name, "this replica owns the instance");
+        Ok(())
+    }
+
+    async fn quiesce(&self, name: &str, limit: Duration) {
+        let served = self.0.bridge.instances().get(name).cloned();
+        if let Some(instance) = served {
+            instance.quiesce(limit).await;
+        }
+    }
+
+    async fn end(&self, name: &str) {
+        let supervisor = &self.0;
+        let mut in_force = supervisor.in_force.lock().await;
+        let Some(instance) = supervisor.bridge.instances().get(name).cloned() else { return };
+        // Whatever ended it, it never acts again.
+        instance.tenure().release();
+        let served = supervisor.bridge.instances().without(name);
+        let _ = supervisor.bridge.replace(served);
+        supervisor.retire(&mut in_force, instance);
+        tracing::info!(instance = name, "this replica no longer owns the instance");
+    }
+
+    fn reaches_gateway(&self, name: &str) -> bool {
+        self.0.bridge.instances().get(name).is_some_and(|instance| instance.has_prospect())
     }
 }
 

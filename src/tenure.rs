@@ -327,7 +327,7 @@ mod tests {
     #[test]
     fn it_is_told_for_how_long_nothing_may_be_done() {
         let lease = lease();
-        lease.extend_to(boot_time() - LONG);
+        lease.extend_to(boot_time().saturating_sub(LONG));
         let tenure = Tenure::new(&lease, 1);
         assert!(tenure.lapsed_for().is_some_and(|lapsed| lapsed >= LONG));
         lease.extend_to(boot_time() + LONG);

@@ -53,6 +53,62 @@ fn the_example_shows_every_key_with_exactly_its_default() {
 }
 
 #[test]
+fn the_cluster_of_the_example_can_be_switched_on() {
+    let text = include_str!("../examples/bridge.toml");
+    let begin = text.find("# [cluster]").unwrap();
+    let end = text.find("[telemetry]").unwrap();
+    let section = text[begin..end].replace("\n# ", "\n");
+    let (_folder, path) = file(&format!("{}{}{}", &text[..begin], &section[2..], &text[end..]));
+    let complaint = faults(Some(&path), &[]);
+    assert!(!complaint.contains("unknown"), "{complaint}");
+    assert!(complaint.contains("cluster.database_file: is set beside database"), "{complaint}");
+}
+
+#[test]
+fn every_fault_of_a_cluster_is_told_at_once_and_without_the_section_there_is_none() {
+    const KEY: (&str, &str) = ("BRIDGE_INSTANCES__DEMO__API_KEY", "k");
+    assert!(Config::load(None, environment(&[KEY])).unwrap().0.cluster.is_none());
+    let (folder, path) =
+        file("[cluster]\nlisten = \"0.0.0.0:8080\"\nlease = \"1s\"\n[cluster.tls]\nkey = \"absent\"\n");
+    let text = faults(Some(&path), &[KEY]);
+    for part in [
+        "cluster.database: is missing",
+        "bridge.toml:2",
+        "cluster.listen: must differ from server.listen",
+        "cluster.advertise: is missing",
+        "cluster.secret_file: is missing",
+        "bridge.toml:3",
+        "cluster.lease: must be from",
+        "cluster.tls.certificate: is missing",
+        "cluster.tls.ca: is missing",
+        "absent cannot be read",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in:\n{text}");
+    }
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "too short").unwrap();
+    let secret_file = ("BRIDGE_CLUSTER__SECRET_FILE", secret.to_str().unwrap());
+    let database = ("BRIDGE_CLUSTER__DATABASE", "postgres://someone:hidden@localhost/bridge");
+    let listen = ("BRIDGE_CLUSTER__LISTEN", "127.0.0.1:9191");
+    let text = faults(None, &[KEY, secret_file, database, listen, ("BRIDGE_CLUSTER__ADVERTISE", "nowhere")]);
+    assert!(text.contains("holds less than 32 characters") && text.contains("must be a host and a port"), "{text}");
+    assert!(!text.contains("hidden"));
+
+    let elsewhere = ("BRIDGE_CLUSTER__DATABASE", "postgres://someone:hidden@db.example/bridge");
+    let text = faults(None, &[KEY, secret_file, elsewhere, listen]);
+    assert!(text.contains("cluster.database") && text.contains("sslmode=require"), "{text}");
+    assert!(!text.contains("hidden"));
+
+    std::fs::write(&secret, "x".repeat(32)).unwrap();
+    let (config, printed) = Config::load(None, environment(&[KEY, secret_file, database, listen])).unwrap();
+    let cluster = config.cluster.unwrap();
+    assert_eq!(cluster.replicas.advertise, "127.0.0.1:9191");
+    assert_eq!(cluster.replicas.lease.as_secs(), 6);
+    assert!(cluster.replicas.migrate && !cluster.replicas.name.is_empty());
+    assert!(!format!("{cluster:?}{:?}", shown(&printed)).contains("hidden"));
+}
+
+#[test]
 fn every_fault_is_told_at_once_with_its_place_and_an_unknown_key_names_its_nearest() {
     let (_folder, path) =
         file("[gateway]\nmin_links = 0\nmax_link = 3\nformat = \"xml\"\n[instances.exon]\nslug = \"x\"\n");

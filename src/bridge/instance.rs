@@ -229,6 +229,17 @@ impl Instance {
         self.broadcasts.close();
     }
 
+    /// Gives no link to a command from now on, and returns once nothing is under way, or after `limit`. Its callers wait until
+    /// its tenure is over.
+    pub async fn quiesce(&self, limit: Duration) {
+        self.dispatch.pool.hold(limit).await;
+    }
+
+    /// Returns once no late frame of a payment is awaited any more. To be called once [`drain`](Self::drain) has ended.
+    pub async fn late_frames_heard(&self) {
+        self.payments.late_frames_recorded().await;
+    }
+
     async fn until_shutdown(&self, work: impl Future<Output = ()>) {
         tokio::select! {
             () = self.shutdown.requested() => {}
@@ -400,6 +411,18 @@ impl Instance {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.dispatch.pool.is_connected()
+    }
+
+    /// Whether a connection is open, or may soon be.
+    #[must_use]
+    pub fn has_prospect(&self) -> bool {
+        self.dispatch.pool.has_prospect()
+    }
+
+    /// Until when it may act.
+    #[must_use]
+    pub fn tenure(&self) -> &Tenure {
+        self.dispatch.pool.tenure()
     }
 
     /// Whether the gateway refuses its key or its licence.

@@ -44,6 +44,19 @@ impl InstanceMap {
         self.iter().map(|instance| instance.cordoned()).reduce(common).unwrap_or_default()
     }
 
+    /// The same with this instance, in place of another of its name.
+    #[must_use]
+    pub fn with(&self, instance: &Arc<Instance>) -> Self {
+        let others = self.iter().filter(|other| other.name() != instance.name()).cloned();
+        others.chain([Arc::clone(instance)]).collect()
+    }
+
+    /// The same without the instance of this name.
+    #[must_use]
+    pub fn without(&self, name: &str) -> Self {
+        self.iter().filter(|other| &**other.name() != name).cloned().collect()
+    }
+
     /// All instances, in order of name.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Instance>> {
         self.by_name.values()

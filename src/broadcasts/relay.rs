@@ -74,7 +74,20 @@ impl Relay {
         let state = Mutex::new(State { matcher, kept: None });
         let (instance, slug) = (Arc::from(instance), Arc::from(slug));
         let (held, opened, unlogged) = Default::default();
-        Arc::new(Self { instance, slug, cache, broadcasts, begun, skew, patience, state, held, opened, tenure, unlogged })
+        Arc::new(Self {
+            instance,
+            slug,
+            cache,
+            broadcasts,
+            begun,
+            skew,
+            patience,
+            state,
+            held,
+            opened,
+            tenure,
+            unlogged,
+        })
     }
 
     /// Where the pool reports connection events.

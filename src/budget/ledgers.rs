@@ -63,8 +63,15 @@ impl Ledgers {
     }
 
     /// For how long points are held after the end of their command.
-    pub(super) fn hold(&self) -> Duration {
+    #[must_use]
+    pub fn hold(&self) -> Duration {
         self.config.hold()
+    }
+
+    /// The settings of all of them, in words that differ where the settings do.
+    #[must_use]
+    pub fn settings(&self) -> String {
+        format!("{:?}", self.config)
     }
 
     fn made(&self, full: bool) -> Ledger {

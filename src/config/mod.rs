@@ -6,6 +6,7 @@
 
 mod auth;
 mod cache;
+mod cluster;
 mod events;
 mod folders;
 mod instances;
@@ -20,6 +21,7 @@ use std::path::Path;
 
 use secrecy::SecretString;
 
+pub use cluster::Cluster;
 pub use instances::Instance;
 pub use server::{DEFAULT_LISTEN, Server};
 pub use telemetry::Telemetry;
@@ -47,6 +49,8 @@ pub struct Config {
     pub events: crate::broadcasts::Config,
     /// Where payments are recorded, and how long.
     pub payments: crate::journal::Config,
+    /// Several replicas; none for one bridge.
+    pub cluster: Option<Cluster>,
     /// What the bridge tells.
     pub telemetry: Telemetry,
 }
@@ -68,6 +72,7 @@ impl Config {
         let events = events::read(&mut root.section("events"));
         payments::read_refusal_grace(&mut root.section("payments"), &mut gateway);
         let payments = payments::read(&mut root.section("payments"));
+        let cluster = cluster::read(&mut root.section("cluster"), &server);
         let telemetry = Telemetry::read(&mut root.section("telemetry"));
         server.http.heartbeat = events.heartbeat;
         server.http.instance_label = telemetry.instance_label;
@@ -92,7 +97,7 @@ impl Config {
         if cache.store.as_deref().is_some_and(|store| folders::is_same(store, payments.directory())) {
             root.section("cache").error("store", "must be another folder than payments.journal");
         }
-        let config = Self { server, gateway, instances, auth, limits, cache, events, payments, telemetry };
+        let config = Self { server, gateway, instances, auth, limits, cache, events, payments, cluster, telemetry };
         settings.finish().map(|printed| (config, printed))
     }
 

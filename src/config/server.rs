@@ -88,7 +88,7 @@ fn is_origin(origin: &str) -> bool {
 }
 
 /// Whether two listeners use the same port of the same address.
-fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+pub(super) fn collide(one: SocketAddr, other: SocketAddr) -> bool {
     let same_address = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() != 0 && one.port() == other.port() && same_address
 }

@@ -30,6 +30,8 @@ pub(super) struct PoolContext {
     pub(super) dialer: Dialer,
     pub(super) state: Mutex<State>,
     pub(super) changed: Notify,
+    /// A link came back, or is over, while none is given.
+    pub(super) returned: Notify,
     pub(super) tasks: TaskTracker,
     /// Ends attempts to connect: the pool is closing.
     pub(super) closing: CancellationToken,
@@ -57,8 +59,11 @@ impl PoolContext {
     fn returned(&self, put_back: impl FnOnce(&mut State)) {
         let mut state = self.state();
         put_back(&mut state);
-        let draining = state.draining;
+        let (draining, held) = (state.draining, state.held);
         drop(state);
+        if held {
+            self.returned.notify_waiters();
+        }
         if draining {
             self.changed.notify_one();
         }
@@ -80,6 +85,7 @@ impl PoolContext {
             );
         }
         self.changed.notify_one();
+        self.returned.notify_waiters();
     }
 
     /// Whether a ping on `link` waits for its answer.
@@ -121,6 +127,7 @@ impl PoolContext {
         // With this link gone, a waiting read may get one that was reserved for payments.
         state.serve_waiting(now);
         drop(state);
+        self.returned.notify_waiters();
         self.changed.notify_one();
     }
 

@@ -11,7 +11,7 @@
 //! program runs.
 
 use std::collections::BTreeSet;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::thread;
@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::instrument::Instrumented;
@@ -36,7 +36,7 @@ use super::link;
 use super::metrics::Metrics;
 use super::plan::plan;
 use super::runtimes::Runtimes;
-use super::state::{Given, Job, Phase, PoolStatus, Priority, State, Ticket};
+use super::state::{Given, Job, PoolStatus, Priority, State, Ticket};
 use crate::protocol::{Body, Command, command, frame};
 use crate::telemetry::traces;
 use crate::tenure::Tenure;
@@ -64,6 +64,7 @@ impl Pool {
             dialer,
             state,
             changed: Notify::new(),
+            returned: Notify::new(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         };
@@ -173,7 +174,7 @@ impl Pool {
         }
         self.shared.closing.cancel();
         let idle = async {
-            while self.shared.state().links.values().any(|entry| entry.phase == Phase::Busy) {
+            while self.shared.state().is_busy() {
                 self.shared.changed.notified().await;
             }
         };
@@ -241,6 +242,29 @@ impl Pool {
     fn lease(&self, given: Given) -> Lease {
         let shared = Arc::clone(&self.shared);
         Lease { limit: shared.config.request_timeout, shared, given: Some(given) }
+    }
+
+    /// Gives no link from now on, and returns once nothing is under way, or after `limit`. Callers wait until the tenure is over.
+    pub async fn hold(&self, limit: Duration) {
+        self.shared.state().held = true;
+        let idle = async {
+            loop {
+                let mut returned = pin!(self.shared.returned.notified());
+                returned.as_mut().enable();
+                if !self.shared.state().is_busy() {
+                    return;
+                }
+                returned.await;
+            }
+        };
+        // What is still under way ends here all the same; its outcome is recorded.
+        let _ = timeout(limit, idle).await;
+    }
+
+    /// Whether a link is in service, or may soon be.
+    #[must_use]
+    pub fn has_prospect(&self) -> bool {
+        self.shared.state().has_prospect()
     }
 
     /// Whether this replica may act for the instance now.

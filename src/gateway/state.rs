@@ -203,6 +203,8 @@ pub(super) struct State {
     outage: Outage,
     /// This replica may not act for the instance: no link is given or opened.
     pub(super) fenced: bool,
+    /// No link is given, and callers wait: the instance is about to be handed over.
+    pub(super) held: bool,
     max_links: usize,
     next_id: u64,
 }
@@ -226,6 +228,7 @@ impl State {
             draining: false,
             outage: Outage::new(Instant::now()),
             fenced: false,
+            held: false,
             max_links,
             next_id: 0,
         }
@@ -259,6 +262,9 @@ impl State {
     }
 
     fn best(&self, priority: Priority, avoid: Option<usize>, thread: ThreadId) -> Option<LinkId> {
+        if self.held {
+            return None;
+        }
         let mut ordinary = 0;
         let mut offers: Vec<Offer> = self.shards.iter().map(Offer::of).collect();
         for (link, entry) in &self.links {
@@ -400,6 +406,11 @@ impl State {
         self.links.values().any(|entry| {
             entry.shard != shard && !self.is_cordoned(entry.shard) && !matches!(entry.phase, Phase::SetAside(_))
         })
+    }
+
+    /// Whether a command is under way, or about to be.
+    pub(super) fn is_busy(&self) -> bool {
+        self.links.values().any(|entry| entry.phase == Phase::Busy)
     }
 
     /// Gives no link from now on: callers that wait are told, and idle links are closed. Those with a command under way end

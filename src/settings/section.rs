@@ -58,6 +58,12 @@ impl Section<'_> {
         sections.map(|(name, _)| name.clone()).collect()
     }
 
+    /// Whether anything of it is set, be it only its head.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.reading.tree.find(&self.path).is_some()
+    }
+
     /// Variables that begin as ours do and set nothing, since they have no `__`.
     #[must_use]
     pub fn ignored_variables(&self) -> &[String] {

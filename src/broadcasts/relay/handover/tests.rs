@@ -12,6 +12,7 @@ use super::*;
 use crate::broadcasts::{Broadcasts, Epoch, Item, Since, SubscriberLimit};
 use crate::cache::{Cache, Config};
 use crate::protocol::Body;
+use crate::tenure::Tenure;
 
 const SKEW: Duration = Duration::from_secs(2);
 const HISTORY: usize = 1000;
@@ -28,7 +29,8 @@ impl Owner {
         let rules = BTreeMap::new();
         let cache = Arc::new(Cache::new(Config { max_size: 1 << 20, min_age: Duration::ZERO, rules, store: None }));
         let broadcasts = Broadcasts::new(Epoch::new(number), HISTORY, SubscriberLimit::new(9, 9));
-        let relay = Relay::new(("demo", "demo"), cache, broadcasts.clone(), SKEW, Duration::from_mins(1));
+        let relay =
+            Relay::new(Tenure::unlimited(), ("demo", "demo"), cache, broadcasts.clone(), SKEW, Duration::from_mins(1));
         Self { relay, broadcasts, links: [2 * number, 2 * number + 1] }
     }
 
