@@ -28,6 +28,7 @@ use crate::budget::{Ledger, Ledgers, SentPayments};
 use crate::clock::{unix_ms, whole_ms};
 use crate::cluster::{Host, Listed};
 use crate::config;
+use crate::database::Statement;
 use crate::gateway;
 use crate::tenure::Tenure;
 
@@ -320,11 +321,12 @@ impl Host for Owned {
         Ok(())
     }
 
-    async fn quiesce(&self, name: &str, limit: Duration) {
+    async fn quiesce(&self, name: &str, limit: Duration) -> Vec<Statement> {
         let served = self.0.bridge.instances().get(name).cloned();
         if let Some(instance) = served {
             instance.quiesce(limit).await;
         }
+        Vec::new()
     }
 
     async fn end(&self, name: &str) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::database::Statement;
 use crate::tenure::Tenure;
 
 /// An instance as a session lists it for the others.
@@ -30,7 +31,8 @@ pub trait Host: Send + Sync {
     async fn begin(&self, instance: &str, tenure: Tenure) -> io::Result<()>;
 
     /// Writes nothing new for an instance from now on, and returns once nothing is in flight, or after `limit`. Its callers wait.
-    async fn quiesce(&self, instance: &str, limit: Duration);
+    /// Returns what the next owner begins with, as statements for the transaction of the release.
+    async fn quiesce(&self, instance: &str, limit: Duration) -> Vec<Statement>;
 
     /// Retires an instance: another session owns it, or this one gave it up. From now on its callers are passed on.
     async fn end(&self, instance: &str);

@@ -7,9 +7,15 @@
 pub mod config;
 pub mod directory;
 pub mod host;
+mod hosting;
+pub mod ownership;
+pub mod session;
 pub mod standing;
+pub mod statements;
 pub mod status;
 
 pub use self::config::Config;
 pub use self::directory::{Directory, Member, Owner, Peer, Route};
 pub use self::host::{Host, Listed};
+pub use self::session::{Parts, Replica};
+pub use self::statements::TakeOver;

@@ -23,9 +23,14 @@ CREATE TABLE replica (
     version text NOT NULL,
     format integer NOT NULL,
     instances jsonb NOT NULL DEFAULT '[]',
+    -- Moves when the instances change: they are read only then.
+    listed bigint NOT NULL DEFAULT 0,
     beat bigint NOT NULL DEFAULT 0,
     draining boolean NOT NULL DEFAULT false,
+    -- The gateway, as far as the session knows.
+    reaches boolean NOT NULL DEFAULT true,
     ended boolean NOT NULL DEFAULT false,
+    ended_at timestamptz,
     began_at timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX replica_live ON replica (id) WHERE NOT ended;

@@ -1,0 +1,266 @@
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::*;
+use crate::cluster::config::MARGIN;
+
+const LEASE: Duration = Duration::from_secs(6);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn id(number: u128) -> SessionId {
+    SessionId::from(Uuid::from_u128(number))
+}
+
+fn session(name: &str, instances: &[Arc<str>]) -> Session {
+    let lists = Arc::new(instances.iter().cloned().collect());
+    Session { name: name.into(), shares_its_name: false, draining: false, reaches: true, lists }
+}
+
+fn names(count: usize) -> Vec<Arc<str>> {
+    (0..count).map(|number| format!("festival-{number}").into()).collect()
+}
+
+fn owned(session: Option<SessionId>, epoch: i64) -> Row {
+    Row { session, epoch, next: None }
+}
+
+/// The first session of two, with a valid lease.
+struct Given {
+    ownership: Ownership,
+    instances: Vec<Arc<str>>,
+    other: Session,
+    now: Duration,
+}
+
+impl Given {
+    fn new(count: usize) -> Self {
+        let instances = names(count);
+        let ownership = Ownership::begin(Rules::of(LEASE), id(1), 1, instances.clone());
+        let other = session("two", &instances);
+        Self { ownership, instances, other, now: SECOND * 100 }
+    }
+
+    /// A second later: renewed, and everything is read; the beat of the other as given, or it has ended.
+    fn beat(&mut self, other: Option<i64>, rows: &[(Arc<str>, Row)]) -> Steps {
+        self.reads(1, other, rows)
+    }
+
+    fn reads(&mut self, format: i32, other: Option<i64>, rows: &[(Arc<str>, Row)]) -> Steps {
+        self.now += SECOND;
+        self.ownership.renewed(self.now);
+        let mut sessions = vec![(id(1), 0, session("one", &self.instances))];
+        sessions.extend(other.map(|beat| (id(2), beat, self.other.clone())));
+        self.ownership.saw(Reading {
+            asked: self.now,
+            came: self.now,
+            timeline: 1,
+            format,
+            sessions,
+            is_complete: true,
+            rows: rows.to_vec(),
+        });
+        self.ownership.decide(self.now)
+    }
+
+    fn rows(&self, session: Option<SessionId>, epoch: i64) -> Vec<(Arc<str>, Row)> {
+        self.instances.iter().map(|instance| (Arc::clone(instance), owned(session, epoch))).collect()
+    }
+
+    fn claim_all(&mut self) {
+        for instance in self.instances.clone() {
+            self.ownership.claimed(&instance, 1, self.now);
+        }
+    }
+}
+
+#[test]
+fn what_a_live_session_owns_is_left_and_what_an_ended_one_owned_is_claimed_after_its_epoch() {
+    let mut given = Given::new(4);
+    let rows = given.rows(Some(id(2)), 7);
+    assert_eq!(given.beat(Some(1), &rows), Steps::default());
+    let claims = given.beat(None, &rows).claims;
+    assert_eq!(claims.len(), 4);
+    assert!(claims.iter().all(|claim| claim.after == 7));
+    assert_eq!(given.beat(None, &rows).claims, [], "they are under way");
+}
+
+#[test]
+fn a_session_is_ended_once_its_beat_stood_still_for_lease_and_margin_and_not_after_an_outage() {
+    let mut given = Given::new(1);
+    let rows = given.rows(Some(id(2)), 7);
+    for _ in 0..7 {
+        assert_eq!(given.beat(Some(5), &rows).endings, []);
+    }
+    let ending = Ending { session: id(2), beat: 5, timeline: 1 };
+    assert_eq!(given.beat(Some(5), &rows).endings, [ending]);
+    given.ownership.failed();
+    for _ in 0..7 {
+        assert_eq!(given.beat(Some(5), &rows).endings, []);
+    }
+    assert_eq!(given.beat(Some(5), &rows).endings, [ending]);
+    assert_eq!(given.beat(Some(6), &rows).endings, []);
+}
+
+#[test]
+fn nothing_is_done_without_a_lease_or_with_data_in_a_newer_format() {
+    let mut given = Given::new(3);
+    assert_eq!(given.reads(2, None, &[]).claims, []);
+    assert_eq!(given.beat(None, &[]).claims.len(), 3);
+    assert_eq!(given.ownership.decide((given.now + LEASE).saturating_sub(MARGIN)), Steps::default());
+}
+
+#[test]
+fn who_was_named_claims_first_and_others_in_turn() {
+    let mut given = Given::new(1);
+    let row = Row { session: None, epoch: 3, next: Some(id(2)) };
+    let rows = vec![(Arc::clone(&given.instances[0]), row.clone())];
+    for _ in 0..5 {
+        assert_eq!(given.beat(Some(given.now.as_secs().try_into().unwrap()), &rows).claims, []);
+    }
+    assert_eq!(given.beat(Some(0), &rows).claims.len(), 1, "the named one does not claim it");
+    let mut given = Given::new(1);
+    let rows = vec![(Arc::clone(&given.instances[0]), Row { next: Some(id(1)), ..row })];
+    assert_eq!(given.beat(Some(0), &rows).claims.len(), 1);
+}
+
+#[test]
+fn who_drains_gives_everything_up_to_the_best_other_and_claims_nothing() {
+    let mut given = Given::new(5);
+    given.beat(Some(0), &[]);
+    given.claim_all();
+    let rows = given.rows(Some(id(1)), 1);
+    given.ownership.drain();
+    let steps = given.beat(Some(1), &rows);
+    assert_eq!((steps.claims.len(), steps.hand_overs.len()), (0, 5));
+    assert!(steps.hand_overs.iter().all(|one| one.next == Some(id(2)) && one.epoch == 1));
+    assert_eq!(given.beat(Some(2), &rows).hand_overs, [], "they are under way");
+    for instance in given.instances.clone() {
+        assert_eq!(given.ownership.release(&instance), Some(1));
+        assert!(!given.ownership.is_done());
+        given.ownership.ended(&instance);
+    }
+    assert!(given.ownership.is_done());
+}
+
+#[test]
+fn who_does_not_reach_the_gateway_hands_over_to_who_does_and_to_nobody_else() {
+    let mut given = Given::new(2);
+    given.beat(Some(0), &[]);
+    given.claim_all();
+    let rows = given.rows(Some(id(1)), 1);
+    given.other.reaches = false;
+    for beat in 0..20 {
+        given.ownership.reaches(Some(false), given.now);
+        assert_eq!(given.beat(Some(beat), &rows).hand_overs, []);
+    }
+    given.other.reaches = true;
+    let hand_overs = given.beat(Some(30), &rows).hand_overs;
+    assert!(hand_overs.len() == 2 && hand_overs.iter().all(|one| one.next == Some(id(2))));
+    assert!(!given.ownership.reaches(None, given.now + SECOND * 57));
+    assert!(given.ownership.reaches(None, given.now + SECOND * 61));
+}
+
+#[test]
+fn what_is_no_longer_configured_is_given_up() {
+    let mut given = Given::new(2);
+    given.beat(Some(0), &[]);
+    given.claim_all();
+    let rows = given.rows(Some(id(1)), 1);
+    given.ownership.list(vec![Arc::clone(&given.instances[0])]);
+    let hand_overs = given.beat(Some(1), &rows).hand_overs;
+    assert_eq!(hand_overs.iter().map(|one| &one.instance).collect::<Vec<_>>(), [&given.instances[1]]);
+}
+
+#[test]
+fn what_another_should_own_is_moved_a_few_at_a_time_once_all_was_quiet() {
+    let mut given = Given::new(100);
+    given.beat(None, &[]);
+    given.claim_all();
+    let rows = given.rows(Some(id(1)), 1);
+    // A session comes, whose share is about a half.
+    for beat in 0..59 {
+        assert_eq!(given.beat(Some(beat), &rows).hand_overs, [], "{beat} seconds after the claims");
+    }
+    let moved = given.beat(Some(60), &rows).hand_overs;
+    assert_eq!(moved.len(), MOVED_AT_ONCE);
+    let mut sessions = BTreeMap::from([(id(1), session("one", &given.instances)), (id(2), given.other.clone())]);
+    assert!(moved.iter().all(|one| ranking(&one.instance, sessions.iter())[0] == id(2) && one.next == Some(id(2))));
+    assert_eq!(given.beat(Some(61), &rows).hand_overs, [], "the first are under way");
+    for one in moved {
+        given.ownership.release(&one.instance);
+        given.ownership.ended(&one.instance);
+    }
+    // The other changes: nothing moves until that has been quiet too.
+    given.other.reaches = false;
+    sessions.clear();
+    for beat in 62..80 {
+        assert_eq!(given.beat(Some(beat), &rows).hand_overs, []);
+    }
+}
+
+#[test]
+fn an_epoch_that_was_released_is_not_acted_under_again() {
+    let mut given = Given::new(1);
+    given.beat(None, &[]);
+    given.claim_all();
+    let instance = Arc::clone(&given.instances[0]);
+    assert_eq!(given.ownership.release(&instance), Some(1));
+    given.ownership.ended(&instance);
+    // The release did not come through.
+    let rows = given.rows(Some(id(1)), 1);
+    assert_eq!(given.beat(None, &rows).claims, [Claim { instance: Arc::clone(&instance), after: 1 }]);
+    assert_eq!(given.ownership.holdings().get(&instance), None);
+}
+
+#[test]
+fn what_another_took_is_lost_and_a_reading_of_before_the_claim_says_nothing() {
+    let mut given = Given::new(1);
+    given.beat(Some(0), &[]);
+    let instance = Arc::clone(&given.instances[0]);
+    given.ownership.claimed(&instance, 4, given.now + SECOND);
+    let reading = |given: &Given, asked, epoch| Reading {
+        asked,
+        came: asked,
+        timeline: 1,
+        format: 1,
+        sessions: vec![(id(1), 0, session("one", &given.instances)), (id(2), 1, given.other.clone())],
+        is_complete: true,
+        rows: vec![(Arc::clone(&given.instances[0]), owned(Some(id(2)), epoch))],
+    };
+    let before = reading(&given, given.now, 3);
+    assert_eq!(given.ownership.saw(before), Vec::<Arc<str>>::new());
+    let after = reading(&given, given.now + SECOND * 2, 5);
+    assert_eq!(given.ownership.saw(after), [instance]);
+    assert!(given.ownership.holdings().is_empty());
+}
+
+proptest! {
+    #[test]
+    fn a_session_that_comes_takes_its_share_and_moves_nothing_else(count in 1_u128..8) {
+        let instances = names(200);
+        let sessions = |count| -> BTreeMap<_, _> {
+            (0..count).map(|number: u128| (id(number + 1), session(&format!("bridge-{number}"), &instances))).collect()
+        };
+        let (before, after) = (sessions(count), sessions(count + 1));
+        let mut gained = 0;
+        for instance in &instances {
+            let (old, new) = (ranking(instance, before.iter())[0], ranking(instance, after.iter())[0]);
+            prop_assert!(new == old || new == id(count + 1));
+            gained += usize::from(new != old);
+        }
+        let share = 200 / (usize::try_from(count).unwrap() + 1);
+        prop_assert!(gained > share / 3 && gained < share * 2, "{gained} of 200, and {share} would be fair");
+    }
+
+    #[test]
+    fn a_restarted_replica_should_own_what_it_did(restarted in 10_u128..1000) {
+        let instances = names(50);
+        let place = |first| {
+            let sessions: BTreeMap<_, _> =
+                [(id(first), session("one", &instances)), (id(2), session("two", &instances))].into();
+            let name = |chosen: SessionId| if chosen == id(2) { "two" } else { "one" };
+            instances.iter().map(|instance| name(ranking(instance, sessions.iter())[0])).collect::<Vec<_>>()
+        };
+        prop_assert_eq!(place(1), place(restarted));
+    }
+}
