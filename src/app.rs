@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::gateway::{self, Dialer, Runtimes};
 use crate::http;
 use crate::http::auth::Auth;
+use crate::http::forwarding::Forwarding;
 use crate::http::listener::tls::Certificates;
 use crate::http::server::{Listeners, Parts, ServerHandle, Servers};
 use crate::journal::Journal;
@@ -49,6 +50,16 @@ pub struct App {
     shutdown_grace: Duration,
 }
 
+/// What makes a bridge one of several replicas.
+#[derive(Debug)]
+pub struct Among {
+    /// Where the others pass requests on.
+    pub cluster: TcpListener,
+    pub forwarding: Forwarding,
+    /// The instances that it serves of those that are configured.
+    pub owned: Vec<String>,
+}
+
 impl App {
     /// Builds everything and binds the listener. Connections to the gateway are opened in the background: the bridge
     /// serves problems rather than nothing while the gateway is away.
@@ -58,6 +69,14 @@ impl App {
     pub fn build(config: Config, shutdown: Shutdown) -> anyhow::Result<Self> {
         // Never as one bridge beside another: both would book under the same key.
         ensure!(config.cluster.is_none(), "this program does not serve as one of several replicas");
+        Self::build_among(config, shutdown, None)
+    }
+
+    /// The same as one of several, where that is given.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn build_among(mut config: Config, shutdown: Shutdown, among: Option<Among>) -> anyhow::Result<Self> {
         let gateway_keys = config.accepted_gateway_keys();
         let auth = Auth::new(&config.auth, &gateway_keys)
             .map_err(|refusals| anyhow!(refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
@@ -66,6 +85,11 @@ impl App {
         let certificates = config.server.tls.as_ref().map(Certificates::read).transpose();
         let certificates = certificates.map_err(|why| anyhow!(why))?.map(Arc::new);
         let (callers, admin) = (listen(config.server.listen)?, config.server.admin_listen.map(listen).transpose()?);
+        let (cluster, forwarding, owned) = match among {
+            None => (None, None, None),
+            Some(Among { cluster, forwarding, owned }) => (Some(cluster), Some(forwarding), Some(owned)),
+        };
+        config.instances.retain(|name, _| owned.as_ref().is_none_or(|owned| owned.contains(name)));
         let addr = callers.local_addr()?;
         let admin_addr = admin.as_ref().map(TcpListener::local_addr).transpose()?;
 
@@ -118,9 +142,9 @@ impl App {
             certificates: certificates.clone(),
             is_local: config.server.listen.ip().is_loopback(),
         };
-        let parts = Parts { bridge: bridge.clone(), auth, config: config.server.http, certificates };
+        let parts = Parts { bridge: bridge.clone(), auth, config: config.server.http, certificates, forwarding };
         let registry = runtimes.clone();
-        let servers = http::run(Listeners { callers, admin }, parts, move || registry.register())?;
+        let servers = http::run(Listeners { callers, admin, cluster }, parts, move || registry.register())?;
         let watch = Arc::clone(&servers.state.connections).watch();
         tasks.spawn(close.clone().run_until_cancelled_owned(watch));
         let state = servers.state.clone();

@@ -1,7 +1,7 @@
 //! What tests, benches and fuzz targets use of the library. No promise to anybody else.
 
 pub mod app {
-    pub use crate::app::App;
+    pub use crate::app::{Among, App};
 }
 pub mod broadcasts {
     pub use crate::broadcasts::{Away, Broadcasts, Carried, CarriedLog, Epoch, Id, OnUnwritten, matcher, relay};
@@ -14,6 +14,8 @@ pub mod cache {
 }
 pub mod cluster {
     pub use crate::cluster::*;
+    pub use crate::http::forwarding::Forwarding;
+    pub use crate::tenure::SessionId;
 }
 pub mod config {
     pub use crate::config::Config;

@@ -15,6 +15,7 @@ pub mod connections;
 pub mod dashboard;
 pub mod extract;
 pub mod fast_path;
+pub mod forwarding;
 pub mod listener;
 pub mod metrics;
 pub mod middleware;

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::TcpListener;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
@@ -22,6 +23,7 @@ use utoipa_actix_web::AppExt;
 use super::auth::{Auth, local};
 use super::config::Config;
 use super::connections::Connections;
+use super::forwarding::{Forwarding, Peers, entrance};
 use super::listener::tls::Certificates;
 use super::listener::{self, ListenerLimits, Protocol};
 use super::metrics::Metrics;
@@ -61,6 +63,8 @@ pub struct Parts {
     pub config: Config,
     /// The certificate, where the bridge itself speaks TLS.
     pub certificates: Option<Arc<Certificates>>,
+    /// Where there are several replicas: passes on what is not served here.
+    pub forwarding: Option<Forwarding>,
 }
 
 /// Where it serves.
@@ -70,6 +74,8 @@ pub struct Listeners {
     pub callers: TcpListener,
     /// The operator's own tools, without a token.
     pub admin: Option<TcpListener>,
+    /// Other replicas; `cluster.listen`.
+    pub cluster: Option<TcpListener>,
 }
 
 /// A listener that is bound, and serves.
@@ -130,6 +136,7 @@ pub fn state(bridge: Bridge, auth: Arc<Auth>, config: Config) -> AppState {
         connections: Arc::new(connections),
         untrusted: client::Untrusted::default(),
         config,
+        forwarding: None,
     }
 }
 
@@ -148,19 +155,24 @@ fn most_connections() -> usize {
 /// Serves `parts` on `listeners`. Each thread that serves callers calls `on_worker` once, on a tokio runtime of its own,
 /// before it begins.
 pub fn run(listeners: Listeners, parts: Parts, on_worker: impl Fn() + Clone + Send + 'static) -> io::Result<Servers> {
-    let Listeners { callers, admin } = listeners;
-    let Parts { bridge, auth, config, certificates } = parts;
+    let Listeners { callers, admin, cluster } = listeners;
+    let Parts { bridge, auth, config, certificates, forwarding } = parts;
     let grace_s = secs_up(config.shutdown_grace);
-    let state = Data::new(state(bridge, auth, config));
+    let cluster_tls = forwarding.as_ref().and_then(Forwarding::server_tls);
+    let state = Data::new(AppState { forwarding, ..state(bridge, auth, config) });
     let for_admin = state.clone();
     state.runtimes.count_mine();
-    rustix::net::listen(&callers, BACKLOG)?;
+    for listener in cluster.iter().chain([&callers]) {
+        rustix::net::listen(listener, BACKLOG)?;
+    }
     // Sockets take it from the listener. What is written to them and not taken holds memory, here and in the system.
     let untaken_ms = u32::try_from(state.config.untaken.as_millis()).unwrap_or(u32::MAX);
-    rustix::net::sockopt::set_tcp_user_timeout(&callers, untaken_ms)?;
+    for listener in cluster.iter().chain([&callers]) {
+        rustix::net::sockopt::set_tcp_user_timeout(listener, untaken_ms)?;
+    }
     // Likewise. An event, or the end of a page of metrics, would wait until the peer acknowledges what came before it, which
     // it does after 40 ms if it has nothing to say meanwhile.
-    for listener in admin.iter().chain([&callers]) {
+    for listener in admin.iter().chain(&cluster).chain([&callers]) {
         rustix::net::sockopt::set_tcp_nodelay(listener, true)?;
     }
     let limits = ListenerLimits {
@@ -175,11 +187,20 @@ pub fn run(listeners: Listeners, parts: Parts, on_worker: impl Fn() + Clone + Se
     };
     let connections = Arc::clone(&state.connections);
     let for_callers = state.clone();
-    let server = listener::open(callers, protocol, limits, &connections, move || {
+    let for_cluster = state.clone();
+    let builder = listener::open(callers, protocol, limits, &connections, move || {
         on_worker();
         for_callers.runtimes.count_mine();
         app(for_callers.clone())
     })?;
+    // On the same threads as callers, where the links to the gateway are.
+    let builder = match cluster {
+        None => builder,
+        Some(cluster) => listener::open_for_replicas(builder, cluster, cluster_tls, limits, move || {
+            app(for_cluster.clone()).wrap(from_fn(entrance::enter))
+        })?,
+    };
+    let server = builder.run();
     let admin = admin.map(|listener| {
         let server = HttpServer::new(move || admin_app(for_admin.clone()));
         let server = server.workers(1).shutdown_timeout(grace_s).disable_signals();
@@ -225,6 +246,11 @@ pub fn app(
 > {
     let origins = state.config.cors_origins.clone();
     let (app, _) = App::new().into_utoipa_app().configure(routes::configure).split_for_parts();
+    let peers = state.forwarding.as_ref().map(|forwarding| Rc::new(Peers::new(forwarding.clone())));
+    let app = match peers {
+        Some(peers) => app.app_data(peers),
+        None => app,
+    };
     // The last one wrapped is the first to see a request.
     app.app_data(state)
         .default_service(web::to(fallback::answer))

@@ -1,5 +1,6 @@
 //! What all requests share, made once and passed to the handlers.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use super::auth::Auth;
 use super::client;
 use super::config::Config;
 use super::connections::Connections;
+use super::forwarding::Forwarding;
 use super::metrics::Metrics;
 use super::native::NativeState;
 use super::openapi::served::ServedDocument;
@@ -21,6 +23,7 @@ use crate::bridge::Bridge;
 use crate::bridge::attention::findings;
 use crate::bridge::attention_log::AttentionLog;
 use crate::bridge::status::{BridgeStatus, CallerStatus};
+use crate::cluster::Route;
 use crate::telemetry::runtimes::Runtimes;
 
 /// How often it is looked for what needs attention, to be logged.
@@ -41,6 +44,8 @@ pub struct AppState {
     pub runtimes: Runtimes,
     pub connections: Arc<Connections>,
     pub untrusted: client::Untrusted,
+    /// Where there are several replicas.
+    pub forwarding: Option<Forwarding>,
 }
 
 impl AppState {
@@ -65,6 +70,23 @@ impl AppState {
                 log.tell(findings(&status), Instant::now());
             }
         }
+    }
+
+    /// Whether another replica can serve the instance, whether or not one does at this moment.
+    #[must_use]
+    pub fn is_served_elsewhere(&self, instance: &str) -> bool {
+        let route = self.forwarding.as_ref().map(|forwarding| forwarding.directory().route(instance));
+        route.is_some_and(|route| route != Route::Unknown)
+    }
+
+    /// The names of all instances, in order: of those that are served here, and of those that other replicas can serve.
+    #[must_use]
+    pub fn instance_names(&self) -> Vec<String> {
+        let here: Vec<String> = self.bridge.instances().names().map(str::to_owned).collect();
+        let Some(forwarding) = &self.forwarding else { return here };
+        let members = forwarding.directory().members();
+        let listed = members.iter().flat_map(|member| member.instances.iter()).map(|listed| listed.name.to_string());
+        here.into_iter().chain(listed).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     fn refused_callers(&self) -> CallerStatus {

@@ -510,9 +510,11 @@ async fn answers_are_compressed_for_those_who_can_read_them() {
 fn serve(config: Config) -> (std::net::SocketAddr, super::server::ServerHandle) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let listeners = super::server::Listeners { callers: listener, admin: None };
+    let listeners = super::server::Listeners { callers: listener, admin: None, cluster: None };
     let server =
-        run(listeners, Parts { bridge: bridge(), auth: auth(), config, certificates: None }, || ()).unwrap().callers;
+        run(listeners, Parts { bridge: bridge(), auth: auth(), config, certificates: None, forwarding: None }, || ())
+            .unwrap()
+            .callers;
     let handle = server.handle();
     actix_web::rt::spawn(server.serve());
     (address, handle)
@@ -522,8 +524,9 @@ fn serve(config: Config) -> (std::net::SocketAddr, super::server::ServerHandle) 
 async fn on_both_listeners_what_is_written_is_sent_at_once() {
     let [callers, admin] = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
     let known = [&callers, &admin].map(|listener| listener.try_clone().unwrap());
-    let listeners = super::server::Listeners { callers, admin: Some(admin) };
-    let parts = Parts { bridge: bridge(), auth: auth(), config: Config::default(), certificates: None };
+    let listeners = super::server::Listeners { callers, admin: Some(admin), cluster: None };
+    let parts =
+        Parts { bridge: bridge(), auth: auth(), config: Config::default(), certificates: None, forwarding: None };
     let servers = run(listeners, parts, || ()).unwrap();
     for server in [Some(servers.callers), servers.admin].into_iter().flatten() {
         let handle = server.handle();

@@ -1,7 +1,7 @@
 //! Which requests ask for the gateway's own protocol, by path and by header field.
 
 use actix_web::guard::GuardContext;
-use actix_web::http::header::UPGRADE;
+use actix_web::http::header::{HeaderMap, UPGRADE};
 
 /// Where a native connection may be opened: beside the root, one segment that is a shard, `gateway`, or an instance.
 pub const PATTERNS: [&str; 3] = ["/", "/{name}", "/{name}/"];
@@ -14,6 +14,10 @@ pub fn is_pattern(pattern: &str) -> bool {
 
 /// Whether a request asks to speak the gateway's protocol.
 pub(super) fn is_upgrade(context: &GuardContext<'_>) -> bool {
-    let mut upgrades = context.head().headers().get_all(UPGRADE);
-    upgrades.any(|upgrade| upgrade.as_bytes().eq_ignore_ascii_case(b"websocket"))
+    is_asked(context.head().headers())
+}
+
+/// Whether these header fields ask for it.
+pub(super) fn is_asked(headers: &HeaderMap) -> bool {
+    headers.get_all(UPGRADE).any(|upgrade| upgrade.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }

@@ -103,6 +103,18 @@ pub fn request_ended(span: &Span, method: &str, route: &str, status: u16) {
     }
 }
 
+/// The header `traceparent` for what is asked of others within the current span; none where spans are not exported.
+#[must_use]
+pub fn header_of_current() -> Option<String> {
+    if !are_wanted() {
+        return None;
+    }
+    let context = Span::current().context();
+    let (span, mut headers) = (context.span(), std::collections::HashMap::new());
+    TraceContextPropagator::new().inject_context(&context, &mut headers);
+    span.span_context().is_valid().then(|| headers.remove(TRACE_PARENT)).flatten()
+}
+
 /// The id of the trace that a span belongs to.
 #[must_use]
 pub fn id_of(span: &Span) -> Option<String> {

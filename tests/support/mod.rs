@@ -13,6 +13,7 @@
 
 pub(crate) mod events;
 pub(crate) mod program;
+pub(crate) mod replicas;
 pub(crate) mod scene;
 
 use std::collections::BTreeMap;
@@ -198,7 +199,7 @@ impl World {
 }
 
 /// The quick configuration with these settings over it.
-fn configuration(
+pub(crate) fn configuration(
     gateway: &Simulator,
     data: &tempfile::TempDir,
     settings: &[(String, String)],

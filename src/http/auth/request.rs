@@ -33,6 +33,20 @@ pub struct Arrival(pub Instant);
 #[derive(Debug, Clone, Copy)]
 pub struct HeldBack(pub Instant);
 
+/// Who sent a request, where that was asked before it was routed: asking twice would count a wrong credential twice.
+pub(crate) struct Known(Result<Caller, Problem>);
+
+/// Authenticates a request before it is routed, if nobody is known yet on its connection, and makes that the caller's. Returns
+/// whether more of the connection may be read.
+pub(crate) fn authenticate_early(request: &HttpRequest, state: &AppState) -> bool {
+    let connection = request.conn_data::<Arc<Connection>>().filter(|connection| !connection.is_authenticated());
+    let Some(connection) = connection else { return true };
+    let known = state.auth.by_header(request.headers(), address(request, state));
+    let is_readable = known.as_ref().is_ok_and(|caller| connection.claim(caller.name()));
+    request.extensions_mut().insert(Known(known));
+    is_readable
+}
+
 /// The caller of a request, in the request's extensions.
 #[derive(Debug)]
 pub struct Admitted {
@@ -67,11 +81,12 @@ pub fn examine(request: &HttpRequest) -> Result<Admitted, Problem> {
     if state.auth.mode() == Mode::None {
         local::guard(request.uri(), request.headers(), &state.config.cors_origins)?;
     }
-    let address = address(request, state);
-    let remembered = request.conn_data::<RememberedCaller>();
-    let caller = state.auth.by_header_again(request.headers(), address, remembered).inspect_err(|_| {
-        hold_back(request, state.auth.throttle().held_back());
-    })?;
+    let known = request.extensions_mut().remove::<Known>().map(|known| known.0);
+    let known = known.unwrap_or_else(|| {
+        let remembered = request.conn_data::<RememberedCaller>();
+        state.auth.by_header_again(request.headers(), address(request, state), remembered)
+    });
+    let caller = known.inspect_err(|_| hold_back(request, state.auth.throttle().held_back()))?;
     claim_connection(request, &caller)?;
     admit(request, caller)
 }

@@ -161,7 +161,9 @@ impl Connection {
         self.discarding.load(Ordering::Acquire)
     }
 
-    pub(super) fn is_authenticated(&self) -> bool {
+    /// Whether a caller is known on it.
+    #[must_use]
+    pub fn is_authenticated(&self) -> bool {
         self.authenticated.load(Ordering::Acquire)
     }
 
@@ -273,6 +275,13 @@ fn elapsed(begin: &AtomicU32, now: u32) -> u32 {
 /// A request in progress on a connection, until it is dropped.
 #[derive(Debug)]
 pub struct RequestInProgress(Arc<Connection>);
+
+impl RequestInProgress {
+    #[must_use]
+    pub fn connection(&self) -> &Connection {
+        &self.0
+    }
+}
 
 impl Drop for RequestInProgress {
     fn drop(&mut self) {

@@ -6,17 +6,18 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use actix_web::HttpResponse;
 use actix_web::body::MessageBody;
 use actix_web::dev::ServiceResponse;
 use actix_web::http::header::LOCATION;
 use actix_web::http::{Method, StatusCode};
 use actix_web::web::Data;
+use actix_web::{HttpMessage, HttpResponse};
 use tracing::{Level, Span};
 
 use super::request_id::RequestId;
 use crate::clock::whole_us;
 use crate::http::client;
+use crate::http::forwarding::entrance::Passed;
 use crate::http::problem::Entry;
 use crate::http::state::AppState;
 use crate::telemetry::traces;
@@ -39,6 +40,8 @@ pub(super) struct Line<'a> {
     pub(super) request_id: &'a RequestId,
     pub(super) trace_id: Option<&'a str>,
     pub(super) caller: &'a str,
+    /// The replica that answered, where that is another one.
+    pub(super) replica: Option<&'a str>,
     pub(super) took: Duration,
     pub(super) span: Option<&'a Span>,
 }
@@ -71,6 +74,8 @@ struct Answer<'a, B> {
 
 /// Probes and dashboards ask every second, so their lines are for the level `debug`.
 fn log<B: MessageBody>(answer: &Answer<'_, B>) {
+    let extensions = answer.response.request().extensions();
+    let forwarded_by = extensions.get::<Passed>().map(Passed::from);
     let (route, status) = (answer.route, answer.response.status());
     let is_polled = matches!(route, "/livez" | "/readyz") || (route == "/v1/bridge" && status == StatusCode::OK);
     // The fields are looked for only where the line is wanted.
@@ -86,6 +91,8 @@ fn log<B: MessageBody>(answer: &Answer<'_, B>) {
                 payment = answer.payment(),
                 caller = answer.line.caller,
                 peer = %answer.peer(),
+                forwarded_to = answer.line.replica,
+                forwarded_by,
                 duration_us = whole_us(answer.line.took),
                 request_id = answer.line.request_id.as_str(),
                 trace_id = answer.line.trace_id,
@@ -114,7 +121,8 @@ impl<B> Answer<'_, B> {
     fn instance(&self) -> Option<&str> {
         let below = self.response.request().path().strip_prefix(INSTANCES)?;
         let name = below.split('/').next()?;
-        self.state.bridge.instances().get(name).map(|_| name)
+        let is_known = self.state.bridge.instances().get(name).is_some() || self.state.is_served_elsewhere(name);
+        is_known.then_some(name)
     }
 
     fn pos_id(&self) -> Option<&str> {

@@ -18,6 +18,8 @@ use super::{access_log, problem_details, representation, trace};
 use crate::http::auth::request::{Admitted, Arrival, HeldBack};
 use crate::http::connections::{Connection, RequestInProgress};
 use crate::http::fast_path::{self, FastPath};
+use crate::http::forwarding::{self, Told};
+use crate::http::problem::Problem;
 use crate::http::response::event_stream::EventStream;
 
 /// What is known of a request when it is answered.
@@ -29,6 +31,8 @@ struct Context<'a> {
     trace_id: Option<&'a str>,
     admitted: Option<Admitted>,
     in_progress: Option<RequestInProgress>,
+    /// Where another replica answered.
+    told: Option<Told>,
 }
 
 /// Handles a request. `HEAD` is routed as `GET`; the server leaves the body out.
@@ -41,7 +45,8 @@ pub async fn handle(
     let id = RequestId::of(request.headers());
     let method = request.method().clone();
     // First, since it needs nothing of what follows.
-    if let Some((outcome, admitted)) = by_fast_path(&request, arrival, &id).await {
+    let counted_from = request.extensions().get::<Arrival>().map_or(arrival, |arrival| arrival.0);
+    if let Some((outcome, admitted)) = by_fast_path(&request, counted_from, &id).await {
         let answer = outcome.unwrap_or_else(|problem| {
             let mut answer = problem.render(problem_details::base(request.request()), Some(id.as_str()));
             access_log::note_problem(&mut answer, problem.entry());
@@ -49,21 +54,23 @@ pub async fn handle(
         });
         hold_back(request.request()).await;
         let response = negotiated(&method, request.into_response(answer));
-        let context = Context { arrival, method: &method, id: &id, span: None, trace_id: None, admitted, in_progress };
+        let (span, trace_id, told) = (None, None, None);
+        let context = Context { arrival, method: &method, id: &id, span, trace_id, admitted, in_progress, told };
         return Ok(finished(response, context));
     }
-    request.extensions_mut().insert(Arrival(arrival));
+    request.extensions_mut().insert(Arrival(counted_from));
     request.extensions_mut().insert(id.clone());
     if method == Method::HEAD {
         request.head_mut().method = Method::GET;
     }
     let (span, trace_id) = trace::span_of(&request, &id, &method);
-    let response = next.call(request).instrument(span.clone()).await?;
-    let response = negotiated(&method, problem_details::converted(response.map_into_boxed_body()));
+    let (response, told) = forwarding::layer::answered(request, next, &method).instrument(span.clone()).await?;
+    // What another replica answered has passed all that.
+    let response = if told.is_some() { response } else { negotiated(&method, problem_details::converted(response)) };
     let admitted = take_admitted(response.request());
     hold_back(response.request()).await;
     let (span, trace_id) = (Some(&span), trace_id.as_deref());
-    Ok(finished(response, Context { arrival, method: &method, id: &id, span, trace_id, admitted, in_progress }))
+    Ok(finished(response, Context { arrival, method: &method, id: &id, span, trace_id, admitted, in_progress, told }))
 }
 
 async fn by_fast_path(request: &ServiceRequest, arrival: Instant, id: &RequestId) -> Option<fast_path::Outcome> {
@@ -72,7 +79,10 @@ async fn by_fast_path(request: &ServiceRequest, arrival: Instant, id: &RequestId
         return Some(outcome);
     }
     let (span, _) = trace::span_of(request, id, request.method());
-    fast_path.answer(arrival).instrument(span).await
+    let outcome = fast_path.answer(arrival).instrument(span).await?;
+    // Another replica may serve the instance by now.
+    let is_elsewhere = |problem: &Problem| problem.entry().is_not_begun() && forwarding::layer::is_on(request);
+    if outcome.0.as_ref().is_err_and(is_elsewhere) { None } else { Some(outcome) }
 }
 
 /// The answer in the form that the request accepts and under its preconditions.
@@ -109,7 +119,12 @@ fn finished(mut response: ServiceResponse<BoxBody>, context: Context<'_>) -> Ser
     }
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     access_log::record(&response, &context.line());
-    let is_known = context.admitted.is_some();
+    forwarding::entrance::prove(&mut response, context.admitted.as_ref().map(|admitted| admitted.caller.name()));
+    let is_known = context.caller().is_some();
+    if let (Some(Told { caller: Some(caller), .. }), Some(in_progress)) = (&context.told, &context.in_progress) {
+        // One that may have no more connections keeps this one as it is.
+        let _ = in_progress.connection().claim(caller);
+    }
     let permit = context.admitted.and_then(|admitted| admitted.permit).filter(|_| !is_stream(response.headers()));
     let stream = EventStream::of(response.response_mut());
     let has_no_length = stream.is_some() || matches!(response.response().body().size(), BodySize::Stream);
@@ -134,10 +149,16 @@ impl Context<'_> {
             method: self.method,
             request_id: self.id,
             trace_id: self.trace_id,
-            caller: self.admitted.as_ref().map_or("-", |admitted| admitted.caller.name()),
+            caller: self.caller().unwrap_or("-"),
+            replica: self.told.as_ref().map(|told| &*told.replica),
             took: self.arrival.elapsed(),
             span: self.span,
         }
+    }
+
+    fn caller(&self) -> Option<&str> {
+        let told = || self.told.as_ref().and_then(|told| told.caller.as_deref());
+        self.admitted.as_ref().map(|admitted| admitted.caller.name()).or_else(told)
     }
 }
 

@@ -16,11 +16,21 @@ use super::request_id::RequestId;
 use crate::http::problem::{Entry, MEDIA_TYPE, Problem, table};
 use crate::http::state::AppState;
 
+/// An answer that an outer layer gives in place of the router's, in the extensions of a request.
+#[derive(Debug)]
+pub(crate) struct Instead(pub(crate) HttpResponse);
+
 /// The innermost layer: writes problems out, before anything else looks at the answer.
 pub async fn innermost(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
+    let instead = request.extensions_mut().remove();
+    if let Some(Instead(answer)) = instead {
+        // `ServiceRequest::into_response` would lose the problem.
+        let (request, _) = request.into_parts();
+        return Ok(converted(ServiceResponse::new(request, answer)));
+    }
     Ok(converted(next.call(request).await?.map_into_boxed_body()))
 }
 

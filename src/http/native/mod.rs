@@ -29,10 +29,14 @@ mod tests;
 
 use actix_web::guard;
 use actix_web::web::{self, ServiceConfig};
+use percent_encoding::percent_decode_str;
 use serde_json::value::RawValue;
 
 pub use config::{NativeConfig, NativeLimits};
 pub use state::NativeState;
+
+use target::Target;
+pub(crate) use upgrade::come_back;
 
 use crate::http::upgrade::{PATTERNS, is_upgrade};
 use crate::protocol::{Body, Format};
@@ -41,6 +45,16 @@ use crate::protocol::{Body, Format};
 /// upgrades, so a page may have the same path.
 pub fn configure(config: &mut ServiceConfig) -> &mut ServiceConfig {
     config.service(web::resource(PATTERNS).guard(guard::fn_guard(is_upgrade)).to(upgrade::answer))
+}
+
+/// The instance that a URL names, if it has a form of the gateway's; see `target.rs`.
+pub(super) fn slug_of(path: &str, query: &str, shards: &[String]) -> Option<String> {
+    let segment = path.trim_start_matches('/').trim_end_matches('/');
+    if segment.contains('/') {
+        return None;
+    }
+    let segment = percent_decode_str(segment).decode_utf8().ok()?;
+    Some(Target::of(&segment, query, shards).instance).filter(|slug| !slug.is_empty())
 }
 
 /// Parses a message and renders the frame that answers it with its own parameters. For the fuzzer.

@@ -36,8 +36,8 @@ fn serve_with(limits: NativeLimits, untaken: Duration) -> (SocketAddr, ServerHan
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let config = Config { native, max_body: 1024, untaken, ..Config::default() };
-    let listeners = Listeners { callers: listener, admin: None };
-    let parts = Parts { bridge: bridge(), auth: auth(), config, certificates: None };
+    let listeners = Listeners { callers: listener, admin: None, cluster: None };
+    let parts = Parts { bridge: bridge(), auth: auth(), config, certificates: None, forwarding: None };
     let server = run(listeners, parts, || ()).unwrap().callers;
     let handle = server.handle();
     actix_web::rt::spawn(server.serve());

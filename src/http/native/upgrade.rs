@@ -13,7 +13,7 @@ use actix_web::error::PayloadError;
 use actix_web::http::header::{HeaderValue, SEC_WEBSOCKET_VERSION};
 use actix_web::web::{Bytes, Data, Payload};
 use actix_web::{FromRequest, HttpRequest, HttpResponse, rt};
-use actix_ws::MessageStream;
+use actix_ws::{CloseCode, CloseReason, MessageStream};
 use futures_util::{Stream, stream};
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
@@ -85,6 +85,17 @@ fn handshake(request: &HttpRequest) -> Result<(HttpResponse, actix_ws::Session, 
     let mut nothing = RawPayload::from(Box::pin(stream::pending()) as Pin<Box<BodyStream>>);
     let nothing = Payload::from_request(request, &mut nothing).into_inner().map_err(|why| refused(&why))?;
     actix_ws::handle(request, nothing).map_err(|why| refused(&why))
+}
+
+/// Accepts an upgrade and closes the connection at once, so that its program comes back later: most show a program nothing of an
+/// upgrade that is refused.
+pub(crate) fn come_back(request: &HttpRequest) -> Result<HttpResponse, Problem> {
+    let (response, socket, _) = handshake(request)?;
+    let reason =
+        CloseReason { code: CloseCode::Again, description: Some("no replica serves this instance".to_owned()) };
+    // It waits for the response that is returned here.
+    rt::spawn(async move { socket.close(Some(reason)).await });
+    Ok(response)
 }
 
 fn connection_info(target: &Target, state: &AppState, address: IpAddr) -> ConnectionInfo {

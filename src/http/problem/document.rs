@@ -41,6 +41,15 @@ impl FieldError {
     }
 }
 
+/// In the extensions of an answer: nothing was begun here, and another replica may do what was asked.
+#[derive(Debug, Clone, Copy)]
+struct NotBegun;
+
+/// Whether an answer says that nothing was begun here, and that another replica may do what was asked.
+pub(crate) fn is_not_begun<B>(answer: &HttpResponse<B>) -> bool {
+    answer.extensions().get::<NotBegun>().is_some()
+}
+
 /// Why a request was not answered as asked. Cheap to move.
 #[derive(Debug, Clone)]
 pub struct Problem(Box<Parts>);
@@ -150,6 +159,9 @@ impl Problem {
         }
         for (name, value) in headers {
             response.insert_header((name.clone(), value.clone()));
+        }
+        if entry.is_not_begun() {
+            response.extensions_mut().insert(NotBegun);
         }
         // Strings, numbers and raw JSON cannot fail to serialize.
         response.body(serde_json::to_vec(&document).unwrap_or_default())

@@ -8,5 +8,6 @@ pub mod document;
 pub mod from_error;
 pub mod table;
 
+pub(crate) use document::is_not_begun;
 pub use document::{Document, FieldError, MEDIA_TYPE, Problem};
 pub use table::Entry;

@@ -59,6 +59,12 @@ const fn row(code: &'static str, status: u16, title: &'static str, words: [&'sta
 }
 
 impl Entry {
+    /// Whether nothing was begun because the instance is not served here.
+    #[must_use]
+    pub fn is_not_begun(&self) -> bool {
+        [&UNKNOWN_INSTANCE, &SHUTTING_DOWN, &INSTANCE_UNAVAILABLE].iter().any(|entry| entry.code == self.code)
+    }
+
     const fn retryable(mut self) -> Self {
         self.retryable = true;
         self
@@ -364,6 +370,17 @@ table! {
     )
     .retryable()
     .met_by(Operations::Commands);
+    INSTANCE_UNAVAILABLE = row(
+        "instance-unavailable",
+        503,
+        "No replica serves this instance now",
+        [
+            "The replica that serves this instance is gone or cannot be reached, and none has taken over yet. Nothing was sent.",
+            "Repeat after `Retry-After`, a payment with the same key.",
+        ],
+    )
+    .retryable()
+    .met_by(Operations::WithPathParameter("instance"));
     JOURNAL_UNAVAILABLE = row(
         "journal-unavailable",
         503,
@@ -437,7 +454,7 @@ mod tests {
         (429, &["rate-limited", "caller-limited"]),
         (500, &["internal-error"]),
         (502, &["gateway-error", "gateway-credentials-rejected", "license-invalid", "gateway-protocol-violation"]),
-        (503, &["gateway-unavailable", "overloaded", "shutting-down", "journal-unavailable"]),
+        (503, &["gateway-unavailable", "overloaded", "shutting-down", "instance-unavailable", "journal-unavailable"]),
         (504, &["gateway-timeout", "payment-outcome-unknown", "not-cached"]),
     ];
 

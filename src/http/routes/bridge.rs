@@ -1,17 +1,23 @@
 //! The bridge itself: what its operator sees of it, and what is steered by hand.
 
+use actix_web::http::Method;
 use actix_web::http::header::CACHE_CONTROL;
+use actix_web::web::Bytes;
 use actix_web::{HttpResponse, get, put, web};
 use serde::Serialize;
+use serde_json::Value;
 use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::clock::RETRY_SHORTLY;
 use crate::http::auth::Scope;
 use crate::http::extract::Call;
+use crate::http::forwarding::everywhere;
 use crate::http::problem::{FieldError, Problem, table};
 use crate::http::request::body::{self, Empty};
 use crate::http::routes::parameters::InInstance;
 use crate::http::views::bridge::{BridgeView, WindowView};
+use crate::http::views::merged::merged;
 use crate::protocol::Parameters;
 
 /// The shard in the path.
@@ -57,7 +63,17 @@ pub struct CordonedShard {
 pub(super) async fn get_bridge(call: Call) -> Result<HttpResponse, Problem> {
     call.caller().require(Scope::Operate)?;
     let status = call.state().overview(|instance| call.caller().may_reach(instance)).await;
-    Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(BridgeView::from(status)))
+    let others = everywhere::ask(call.request(), &Method::GET, &Bytes::new()).await;
+    let others = others.into_iter().filter_map(|other| other.answer.filter(|(status, _)| *status == 200));
+    let others: Vec<Value> = others.filter_map(|(_, body)| serde_json::from_slice(&body).ok()).collect();
+    let mut answer = HttpResponse::Ok();
+    answer.insert_header((CACHE_CONTROL, "no-store"));
+    let view = BridgeView::from(status);
+    if others.is_empty() {
+        return Ok(answer.json(view));
+    }
+    let own = serde_json::to_value(view).map_err(|_| Problem::new(&table::INTERNAL_ERROR))?;
+    Ok(answer.json(merged(own, others)))
 }
 
 /// Take a shard out, or put it back
@@ -77,7 +93,20 @@ pub(super) async fn cordon_shard(call: Call, payload: web::Payload) -> Result<Ht
     })?;
     let shard = call.segment("shard");
     let instances = call.state().bridge.cordon(shard, cordoned, |instance| call.caller().may_reach(instance));
-    if instances.is_empty() {
+    let same = Bytes::from(serde_json::to_vec(&body).map_err(|_| Problem::new(&table::INTERNAL_ERROR))?);
+    let others = everywhere::ask(call.request(), &Method::PUT, &same).await;
+    let is_known = !instances.is_empty() || others.iter().any(|other| matches!(other.answer, Some((200, _))));
+    let missing: Vec<&str> = others
+        .iter()
+        .filter(|other| !matches!(other.answer, Some((200 | 404, _))))
+        .map(|other| &*other.replica)
+        .collect();
+    if !missing.is_empty() {
+        let detail =
+            format!("This was not done at these replicas, which do not answer: {}. Repeat it.", missing.join(", "));
+        return Err(Problem::new(&table::INSTANCE_UNAVAILABLE).detail(detail).retry_after(RETRY_SHORTLY));
+    }
+    if !is_known {
         return Err(Problem::new(&table::NOT_FOUND).detail("The gateway has no shard of this name."));
     }
     tracing::info!(

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
-use actix_web::{HttpRequest, HttpResponse, get};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, get};
 use utoipa::IntoParams;
 
 use super::parameters::InInstance;
@@ -71,13 +71,7 @@ pub(super) async fn stream_events(request: HttpRequest) -> Result<HttpResponse, 
     // The address stays the same however often a client comes back; what it has heard since is in the header.
     let last_heard = last_heard(request.headers()).or(asked.filter(|id| !id.is_empty()));
     let since = last_heard.as_deref().map_or(Since::Now, Since::After);
-    let mut answer = HttpResponse::Ok();
-    answer
-        .insert_header((CONTENT_TYPE, MEDIA_TYPE))
-        .insert_header((CACHE_CONTROL, "no-store"))
-        .insert_header(("x-accel-buffering", "no"))
-        // Compressed, an event would wait in the compressor for the next one.
-        .insert_header((CONTENT_ENCODING, "identity"));
+    let mut answer = begun();
     // Never an error status for what passes: EventSource does not come back from one.
     if !admitted {
         return Ok(answer.body(sse::overloaded("caller-limited", later())));
@@ -92,6 +86,23 @@ pub(super) async fn stream_events(request: HttpRequest) -> Result<HttpResponse, 
         }
         Err(refused) => answer.body(sse::overloaded(reason(refused), later())),
     })
+}
+
+/// The head of a stream.
+fn begun() -> HttpResponseBuilder {
+    let mut answer = HttpResponse::Ok();
+    answer
+        .insert_header((CONTENT_TYPE, MEDIA_TYPE))
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .insert_header(("x-accel-buffering", "no"))
+        // Compressed, an event would wait in the compressor for the next one.
+        .insert_header((CONTENT_ENCODING, "identity"));
+    answer
+}
+
+/// A stream that ends at once and tells its client to come back later.
+pub(crate) fn come_back(reason: &'static str) -> HttpResponse {
+    begun().body(sse::overloaded(reason, later()))
 }
 
 fn reason(refused: Refused) -> &'static str {

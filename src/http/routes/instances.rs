@@ -33,8 +33,7 @@ pub(super) async fn list_instances(
     if !accept::accepts(request.headers(), "application/json") {
         return Err(Problem::new(&table::NOT_ACCEPTABLE));
     }
-    let served = shared.bridge.instances();
-    let instances = served.names().filter(|instance| caller.may_reach(instance)).map(str::to_owned).collect();
+    let instances = shared.instance_names().into_iter().filter(|instance| caller.may_reach(instance)).collect();
     Ok(HttpResponse::Ok()
         .insert_header(("Cache-Control", "private, no-cache"))
         .insert_header(("Vary", "Authorization"))

@@ -83,6 +83,9 @@ impl Collector for Scrape {
         shared.metrics.encode(page)?;
         callers(page, &shared.auth)?;
         connections(page, shared)?;
+        if let Some(forwarding) = &shared.forwarding {
+            forwarding.metrics().encode(page)?;
+        }
         let instances = shared.bridge.instances();
         let counted: Vec<_> = instances.metrics().collect();
         gateway::encode(page, &counted.iter().map(|(name, counted)| (*name, counted.gateway)).collect::<Vec<_>>())?;

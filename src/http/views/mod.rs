@@ -3,5 +3,6 @@
 pub mod bridge;
 pub mod cluster;
 pub mod gateway_bodies;
+pub mod merged;
 pub mod payment;
 pub mod payment_csv;

@@ -73,8 +73,9 @@ async fn one_who_never_reads_is_given_up_by_the_system_however_long_the_log_hold
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let config = Config { untaken: Duration::from_secs(1), heartbeat: Duration::from_hours(1), ..Config::default() };
-    let parts = Parts { bridge: bridge_over(broadcasts.clone()), auth: auth(), config, certificates: None };
-    let server = run(Listeners { callers: listener, admin: None }, parts, || ()).unwrap().callers;
+    let parts =
+        Parts { bridge: bridge_over(broadcasts.clone()), auth: auth(), config, certificates: None, forwarding: None };
+    let server = run(Listeners { callers: listener, admin: None, cluster: None }, parts, || ()).unwrap().callers;
     let handle = server.handle();
     spawn(server.serve());
 
