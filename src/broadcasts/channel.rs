@@ -14,7 +14,7 @@ use super::limit::SubscriberLimit;
 use super::log::Log;
 use super::state::{Channel, OnUnwritten, State};
 use super::subscription::Subscription;
-use super::unwritten::Unwritten;
+use super::unwritten::{MOST_GAPS, Unwritten};
 
 /// Where a listener begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,12 +80,12 @@ impl Broadcasts {
         self.shared.news.notify_one();
     }
 
-    /// From now on events are written before they are logged, by whoever is `told` of them; as many may wait for that as the
-    /// log may hold entries.
+    /// From now on events are written before they are logged, by whoever is `told` of them. As many may wait for that as the
+    /// log may hold entries, gaps included, so that whoever had heard everything before is not overtaken by them.
     pub fn write_first(&self, told: OnUnwritten) {
         let mut state = self.shared.state();
-        let history = state.log.history();
-        state.unwritten = Some((Unwritten::new(history), told));
+        let most = state.log.history().saturating_sub(MOST_GAPS);
+        state.unwritten = Some((Unwritten::new(most), told));
     }
 
     /// The epoch of the log.

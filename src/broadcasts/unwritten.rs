@@ -7,6 +7,9 @@ use jiff::Timestamp;
 use super::entry::{Event, Gap, Reason};
 use super::log::MOST_BYTES;
 
+/// How many gaps there are at most beside what may wait: one that is being written, and one that may grow.
+pub(super) const MOST_GAPS: usize = 2;
+
 #[derive(Debug)]
 pub(super) struct Unwritten {
     most: usize,

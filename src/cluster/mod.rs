@@ -11,6 +11,7 @@ mod hosting;
 pub mod ownership;
 pub mod session;
 pub mod standing;
+pub mod state;
 pub mod statements;
 pub mod status;
 

@@ -152,7 +152,8 @@ impl Relay {
             return None;
         }
         let until = super::wall_clock(state.matcher.logged_until(Instant::now(), heard));
-        Some(self.broadcasts.oldest_unwritten().map_or(until, |oldest| until.min(oldest)))
+        let not_yet = [self.broadcasts.oldest_unwritten(), *self.unlogged.lock()];
+        Some(not_yet.into_iter().flatten().fold(until, Timestamp::min))
     }
 
     /// No more than this is missing of what [`Self::logged_until`] says while a link is open.

@@ -51,6 +51,18 @@ impl Ledger {
         payments: Option<&SentPayments>,
         request_timeout: Duration,
     ) {
+        let config = &self.shared.config;
+        self.begin_unspent(payments, request_timeout);
+        self.assume_spent_for(self.hold().saturating_add(request_timeout));
+        for (command, last) in last.filter(|last| last.scope == config.scope).iter().flat_map(|last| &last.windows) {
+            let closing = Remaining { closed_for_ms: last.closed_for_ms, probe: last.probe, ..Remaining::default() };
+            self.take_over_window(command, &closing, Duration::ZERO);
+        }
+    }
+
+    /// Nobody has owned the instance before: only payments are spent, which the journal may have from elsewhere. Where it
+    /// cannot tell, as many as fit.
+    pub fn begin_unspent(&self, payments: Option<&SentPayments>, request_timeout: Duration) {
         let (hold, config) = (self.hold(), &self.shared.config);
         let most = hold.saturating_add(request_timeout);
         self.forget_ended();
@@ -61,11 +73,6 @@ impl Ledger {
                 self.count(PAYITEMS.name, points, most);
             }
             None => self.count(PAYITEMS.name, u64::from(config.capacity), most),
-        }
-        self.assume_spent_for(most);
-        for (command, last) in last.filter(|last| last.scope == config.scope).iter().flat_map(|last| &last.windows) {
-            let closing = Remaining { closed_for_ms: last.closed_for_ms, probe: last.probe, ..Remaining::default() };
-            self.take_over_window(command, &closing, Duration::ZERO);
         }
     }
 

@@ -111,7 +111,7 @@ CREATE TABLE spending (
     instance text COLLATE "C" PRIMARY KEY,
     session uuid NOT NULL,
     epoch bigint NOT NULL,
-    state jsonb NOT NULL,
+    state text NOT NULL,
     written_ms bigint NOT NULL
 );
 
@@ -129,8 +129,27 @@ CREATE TABLE event_coverage (
     session uuid NOT NULL,
     epoch bigint NOT NULL,
     log_epoch text NOT NULL,
-    next_position bigint NOT NULL DEFAULT 0,
+    -- On which the log was written whole.
+    timeline text NOT NULL,
+    -- Where it is not that of the session.
+    covered_until_ms bigint,
+    format integer NOT NULL
+);
+CREATE INDEX event_coverage_session ON event_coverage (session);
+
+-- Until when the instances of a session had received everything that was broadcast, but for those that say otherwise.
+CREATE TABLE session_coverage (
+    session uuid PRIMARY KEY,
     covered_until_ms bigint NOT NULL
+);
+
+-- What the owner of this epoch told as its last, when it gave the instance up.
+CREATE TABLE handed_over (
+    instance text COLLATE "C" PRIMARY KEY,
+    session uuid NOT NULL,
+    epoch bigint NOT NULL,
+    format integer NOT NULL,
+    state text NOT NULL
 );
 
 CREATE TABLE copy (

@@ -1,0 +1,247 @@
+//! The statements, and how what they hold is spelled.
+//!
+//! Rows of several instances are given as arrays. `OWNED` keeps of them those that this session owns in the epoch given, and
+//! locks their rows until the transaction ends, in order of their names as whoever claims does.
+
+use serde::{Deserialize, Serialize};
+
+use crate::broadcasts::{self, Event};
+use crate::budget;
+use crate::cache::{Ended, Key};
+use crate::database::{Statement, Type};
+use crate::tenure::SessionId;
+
+/// The format in which this release writes state, and the newest that it reads.
+pub const FORMAT: i32 = 1;
+
+/// A condition on a row `owner` of `instance_owner`, with [`FORMAT`] as `$format`: its state is none of a newer release.
+pub const READABLE: &str = "NOT EXISTS (SELECT 1 FROM event_coverage AS state WHERE state.instance = owner.instance AND state.format > $format)";
+
+const NOW_MS: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+
+macro_rules! owned {
+    () => {
+        " JOIN instance_owner AS owner ON owner.instance = given.instance AND owner.session = $1 \
+          AND owner.epoch = given.epoch ORDER BY given.instance FOR SHARE OF owner"
+    };
+}
+
+/// A condition on `given`: it is owned, as an earlier statement of the transaction has found and locked.
+macro_rules! is_owned {
+    () => {
+        "EXISTS (SELECT 1 FROM instance_owner AS owner WHERE owner.instance = given.instance \
+         AND owner.session = $1 AND owner.epoch = given.epoch)"
+    };
+}
+
+/// What is written of one instance.
+#[derive(Debug, Clone)]
+pub(super) struct Row<T> {
+    pub(super) instance: String,
+    pub(super) epoch: i64,
+    pub(super) value: T,
+}
+
+/// Arrays of a statement, one value a row.
+struct Columns(Statement);
+
+impl Columns {
+    fn new<T>(text: impl Into<String>, session: SessionId, rows: &[Row<T>]) -> Self {
+        let statement = Statement::new(text.into()).uuid(session.as_uuid());
+        let instances: Vec<String> = rows.iter().map(|row| row.instance.clone()).collect();
+        let epochs: Vec<i64> = rows.iter().map(|row| row.epoch).collect();
+        Self(statement.bind(instances, Type::TEXT_ARRAY).bind(epochs, Type::INT8_ARRAY))
+    }
+
+    fn text(self, values: impl Iterator<Item = Option<String>>) -> Self {
+        Self(self.0.bind(values.collect::<Vec<_>>(), Type::TEXT_ARRAY))
+    }
+
+    fn bigint(self, values: impl Iterator<Item = Option<i64>>) -> Self {
+        Self(self.0.bind(values.collect::<Vec<_>>(), Type::INT8_ARRAY))
+    }
+
+    fn bytes(self, values: impl Iterator<Item = Vec<u8>>) -> Self {
+        Self(self.0.bind(values.collect::<Vec<_>>(), Type::BYTEA_ARRAY))
+    }
+}
+
+pub(super) fn spending(session: SessionId, rows: &[Row<String>]) -> Statement {
+    let text = format!(
+        "INSERT INTO spending (instance, session, epoch, state, written_ms) \
+         SELECT given.instance, $1, given.epoch, given.state, {NOW_MS} \
+         FROM unnest($2::text[], $3::bigint[], $4::text[]) AS given (instance, epoch, state){} \
+         ON CONFLICT (instance) DO UPDATE SET session = excluded.session, epoch = excluded.epoch, \
+         state = excluded.state, written_ms = excluded.written_ms",
+        owned!()
+    );
+    Columns::new(text, session, rows).text(rows.iter().map(|row| Some(row.value.clone()))).0
+}
+
+/// Where an instance's log stands.
+#[derive(Debug, Clone)]
+pub(super) struct Coverage {
+    pub(super) log_epoch: String,
+    /// The timeline on which the log is written whole.
+    pub(super) timeline: String,
+    /// None where that of the replica holds.
+    pub(super) covered_until_ms: Option<i64>,
+}
+
+/// Gives the instances that are owned.
+pub(super) fn coverage(session: SessionId, rows: &[Row<Coverage>]) -> Statement {
+    let text = format!(
+        "INSERT INTO event_coverage (instance, session, epoch, log_epoch, timeline, covered_until_ms, format) \
+         SELECT given.instance, $1, given.epoch, given.log_epoch, given.timeline, given.covered_until_ms, {FORMAT} \
+         FROM unnest($2::text[], $3::bigint[], $4::text[], $5::text[], $6::bigint[]) \
+         AS given (instance, epoch, log_epoch, timeline, covered_until_ms){} \
+         ON CONFLICT (instance) DO UPDATE SET session = excluded.session, epoch = excluded.epoch, \
+         log_epoch = excluded.log_epoch, timeline = excluded.timeline, covered_until_ms = excluded.covered_until_ms, \
+         format = excluded.format RETURNING instance",
+        owned!()
+    );
+    Columns::new(text, session, rows)
+        .text(rows.iter().map(|row| Some(row.value.log_epoch.clone())))
+        .text(rows.iter().map(|row| Some(row.value.timeline.clone())))
+        .bigint(rows.iter().map(|row| row.value.covered_until_ms))
+        .0
+}
+
+/// Until when everything was received at all instances of this replica that do not say otherwise.
+pub(super) fn session_coverage(session: SessionId, covered_until_ms: i64) -> Statement {
+    let text = "INSERT INTO session_coverage (session, covered_until_ms) VALUES ($1, $2) \
+                ON CONFLICT (session) DO UPDATE SET covered_until_ms = excluded.covered_until_ms";
+    Statement::new(text).uuid(session.as_uuid()).bigint(covered_until_ms)
+}
+
+/// Removes what sessions of the past said that no instance refers to any more.
+pub(super) fn forget_sessions(session: SessionId) -> Statement {
+    let text = "DELETE FROM session_coverage AS past USING replica WHERE past.session <> $1 \
+                AND replica.id = past.session AND replica.ended \
+                AND NOT EXISTS (SELECT 1 FROM event_coverage WHERE event_coverage.session = past.session)";
+    Statement::new(text).uuid(session.as_uuid())
+}
+
+/// An entry of a log in its place.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) log_epoch: String,
+    pub(super) position: i64,
+    pub(super) text: String,
+}
+
+/// Gives the instances that are owned, once an entry.
+pub(super) fn entries(session: SessionId, rows: &[Row<Entry>]) -> Statement {
+    let text = format!(
+        "INSERT INTO event_log (instance, log_epoch, position, entry, logged_ms) \
+         SELECT given.instance, given.log_epoch, given.position, given.entry, {NOW_MS} \
+         FROM unnest($2::text[], $3::bigint[], $4::text[], $5::bigint[], $6::text[]) \
+         AS given (instance, epoch, log_epoch, position, entry){} \
+         ON CONFLICT (instance, log_epoch, position) DO UPDATE SET entry = excluded.entry RETURNING instance",
+        owned!()
+    );
+    Columns::new(text, session, rows)
+        .text(rows.iter().map(|row| Some(row.value.log_epoch.clone())))
+        .bigint(rows.iter().map(|row| Some(row.value.position)))
+        .text(rows.iter().map(|row| Some(row.value.text.clone())))
+        .0
+}
+
+/// Removes the entries of other logs, and of this one up to a position.
+pub(super) fn forget_entries(session: SessionId, rows: &[Row<(String, i64)>]) -> Statement {
+    let text = concat!(
+        "DELETE FROM event_log AS old USING unnest($2::text[], $3::bigint[], $4::text[], $5::bigint[]) \
+         AS given (instance, epoch, log_epoch, position) WHERE old.instance = given.instance \
+         AND (old.log_epoch <> given.log_epoch OR old.position <= given.position) AND ",
+        is_owned!()
+    );
+    Columns::new(text, session, rows)
+        .text(rows.iter().map(|row| Some(row.value.0.clone())))
+        .bigint(rows.iter().map(|row| Some(row.value.1)))
+        .0
+}
+
+/// What was handed over has been received.
+pub(super) fn forget_handed_over<T>(session: SessionId, rows: &[Row<T>]) -> Statement {
+    let text = concat!(
+        "DELETE FROM handed_over AS old USING unnest($2::text[], $3::bigint[]) AS given (instance, epoch) \
+         WHERE old.instance = given.instance AND ",
+        is_owned!()
+    );
+    Columns::new(text, session, rows).0
+}
+
+/// A copy as it is written.
+#[derive(Debug, Clone)]
+pub(super) struct Copy {
+    pub(super) key: Vec<u8>,
+    pub(super) age_ms: i64,
+    pub(super) body: String,
+}
+
+pub(super) fn copies(session: SessionId, rows: &[Row<Copy>]) -> Statement {
+    let text = format!(
+        "INSERT INTO copy (instance, key, written_ms, body) \
+         SELECT given.instance, given.key, {NOW_MS} - given.age_ms, given.body \
+         FROM unnest($2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::bytea[]) \
+         AS given (instance, epoch, age_ms, body, key){} \
+         ON CONFLICT (instance, key) DO UPDATE SET written_ms = excluded.written_ms, body = excluded.body",
+        owned!()
+    );
+    Columns::new(text, session, rows)
+        .bigint(rows.iter().map(|row| Some(row.value.age_ms)))
+        .text(rows.iter().map(|row| Some(row.value.body.clone())))
+        .bytes(rows.iter().map(|row| row.value.key.clone()))
+        .0
+}
+
+/// Locks the rows of instances that are owned, for statements that only look whether they are.
+pub(super) fn lock<T>(session: SessionId, rows: &[Row<T>]) -> Statement {
+    let text =
+        concat!("SELECT given.instance FROM unnest($2::text[], $3::bigint[]) AS given (instance, epoch)", owned!());
+    Columns::new(text, session, rows).0
+}
+
+pub(super) fn forget_copies(session: SessionId, rows: &[Row<Vec<u8>>]) -> Statement {
+    let text = concat!(
+        "DELETE FROM copy AS old USING unnest($2::text[], $3::bigint[], $4::bytea[]) AS given (instance, epoch, key) \
+         WHERE old.instance = given.instance AND old.key = given.key AND ",
+        is_owned!()
+    );
+    Columns::new(text, session, rows).bytes(rows.iter().map(|row| row.value.clone())).0
+}
+
+pub(super) fn handed_over(session: SessionId, rows: &[Row<String>]) -> Statement {
+    let text = format!(
+        "INSERT INTO handed_over (instance, session, epoch, format, state) \
+         SELECT given.instance, $1, given.epoch, {FORMAT}, given.state \
+         FROM unnest($2::text[], $3::bigint[], $4::text[]) AS given (instance, epoch, state){} \
+         ON CONFLICT (instance) DO UPDATE SET session = excluded.session, epoch = excluded.epoch, \
+         format = excluded.format, state = excluded.state",
+        owned!()
+    );
+    Columns::new(text, session, rows).text(rows.iter().map(|row| Some(row.value.clone()))).0
+}
+
+/// What an owner hands over, as it is written.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Handover {
+    pub(super) spending: budget::Carried,
+    pub(super) broadcasts: Option<broadcasts::Carried>,
+    /// The freshness of copies; their bodies are written as always.
+    pub(super) copies: Vec<CopyFreshness>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CopyFreshness {
+    pub(super) key: Key,
+    pub(super) age_ms: u64,
+    pub(super) ended: Ended,
+}
+
+/// An entry as it is written.
+pub(super) fn spell(event: &Event) -> serde_json::Result<String> {
+    serde_json::to_string(event)
+}
