@@ -490,8 +490,7 @@ impl Instance {
                 Ok(Some(ttl_s)) => Duration::from_secs(u64::try_from(ttl_s).unwrap_or_default()),
                 Err(_) => Duration::ZERO,
             };
-            // What was refused may have been mended at the gateway.
-            let pause = if is_denied { LICENSE_RETRY } else { fresh_for.max(LICENSE_RETRY) };
+            let pause = license_pause(is_denied, fresh_for);
             // A copy would not tell whether the gateway takes the key.
             let anew = CacheDirectives { no_cache: true, ..CacheDirectives::default() };
             tokio::select! {
@@ -506,6 +505,11 @@ impl Instance {
     fn key(&self, spec: &'static Spec, parameters: &Parameters) -> CopyKey {
         CopyKey::new(&self.slug, spec, parameters, &self.passwords)
     }
+}
+
+/// What was refused may have been mended at the gateway, however long a copy of the licence would be fresh.
+fn license_pause(is_denied: bool, fresh_for: Duration) -> Duration {
+    if is_denied { LICENSE_RETRY } else { fresh_for.max(LICENSE_RETRY) }
 }
 
 #[cfg(test)]

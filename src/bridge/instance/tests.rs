@@ -201,3 +201,16 @@ async fn what_an_earlier_run_left_unknown_is_looked_for_though_the_journal_is_bu
     instance.drain().await;
     instance.stop().await;
 }
+
+#[test]
+fn a_licence_that_is_out_is_asked_for_every_half_minute_though_a_copy_of_it_is_fresh() {
+    let hour = Duration::from_hours(1);
+    for (is_denied, fresh_for, pause) in [
+        (true, hour, LICENSE_RETRY),
+        (true, Duration::ZERO, LICENSE_RETRY),
+        (false, hour, hour),
+        (false, Duration::ZERO, LICENSE_RETRY),
+    ] {
+        assert_eq!(license_pause(is_denied, fresh_for), pause, "{is_denied} {fresh_for:?}");
+    }
+}
