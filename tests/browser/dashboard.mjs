@@ -164,6 +164,36 @@ try {
   await shown("all-is-well");
   await legible("all is well");
 
+  // One bridge is no cluster; of several the page shows who owns what and whose lease is missing.
+  const replicas = page.locator("#replicas");
+  assert.equal(await replicas.isVisible(), false, "one bridge shows replicas");
+  const member = { address: "10.0.0.5:9191", version: "0.1.0", format: 1, draining: false, silent_ms: 200, lists: 2, owns: 1 };
+  const cluster = {
+    replica: "bridge-0", session: "a", lease_left_ms: 4200, lease_ms: 6000, settings_differ: [], owner_changes: 3,
+    database: { fault: null, fault_since: null, has_standby: true },
+    replicas: [{ ...member, name: "bridge-0", session: "a" }, { ...member, name: "<b>bridge-1", session: "b", silent_ms: 3500 }],
+    owners: [{ instance: "demo", replica: "bridge-0", epoch: 3 }, { instance: "stage", replica: null, epoch: 4 }],
+  };
+  const asSeveral = async (route) => {
+    const answer = await route.fetch();
+    await route.fulfill({ response: answer, json: { ...await answer.json(), cluster } });
+  };
+  await page.route("**/v1/bridge", asSeveral);
+  const row = (name) => replicas.locator("tbody tr", { hasText: name });
+  await row("bridge-0 (this one)").getByText("Serving").waitFor();
+  await row("bridge-0 (this one)").getByText("may act for 4.2\u00a0s").waitFor();
+  await row("<b>bridge-1").getByText("Silent").waitFor();
+  await row("<b>bridge-1").getByText("renewed 3.5\u00a0s ago").waitFor();
+  await replicas.getByText("bridge-0 owns demo. 2 instances in all, 1 of them owned by nobody; 3 changes of owner seen.").waitFor();
+  await shown("replicas");
+  await legible("replicas");
+  [cluster.lease_left_ms, cluster.replicas[1].draining] = [null, true];
+  await row("bridge-0 (this one)").getByText("Lease is over").waitFor();
+  await row("<b>bridge-1").getByText("Stopping").waitFor();
+  await legible("replicas without a lease");
+  await page.unroute("**/v1/bridge", asSeveral);
+  await replicas.waitFor({ state: "hidden" });
+
   // A shard dies: another takes over, and the page says which one is gone.
   await kill(linked[0]);
   await says(linked[0], "Lost its links");
