@@ -434,7 +434,7 @@ fn watch(folder: &Path) -> Child {
 }
 
 /// Where PostgreSQL's programs are: those of version 15, else of the newest that is there.
-fn programs() -> PathBuf {
+pub(crate) fn programs() -> PathBuf {
     let mut versions: Vec<u32> = fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()
@@ -569,10 +569,19 @@ struct Fault {
     then: Then,
 }
 
+/// What is understood of what passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Speech {
+    Postgres,
+    WebSocket,
+    Anything,
+}
+
 #[derive(Default)]
 struct ProxyState {
     fault: Mutex<Option<Fault>>,
     struck: AtomicU32,
+    messages: AtomicU32,
     is_cut: AtomicBool,
     is_silent: AtomicBool,
     stopped: AtomicBool,
@@ -582,15 +591,20 @@ struct ProxyState {
 impl Proxy {
     /// A way to a PostgreSQL server, on a port of its own.
     pub(crate) fn to_postgres(server: SocketAddr) -> Self {
-        Self::start(server, true)
+        Self::start(server, Speech::Postgres)
     }
 
     /// A way to anything else: it can be cut and fall silent.
     pub(crate) fn to(server: SocketAddr) -> Self {
-        Self::start(server, false)
+        Self::start(server, Speech::Anything)
     }
 
-    fn start(server: SocketAddr, is_postgres: bool) -> Self {
+    /// A way to a server that speaks WebSocket, on which the messages of clients are counted.
+    pub(crate) fn to_websocket(server: SocketAddr) -> Self {
+        Self::start(server, Speech::WebSocket)
+    }
+
+    fn start(server: SocketAddr, speech: Speech) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(ProxyState::default());
@@ -606,7 +620,7 @@ impl Proxy {
                 }
                 let shared = Arc::clone(&shared);
                 thread::spawn(move || {
-                    let _ = shared.serve(client, server, is_postgres);
+                    let _ = shared.serve(client, server, speech);
                 });
             }
         });
@@ -635,6 +649,11 @@ impl Proxy {
     /// How often something was taken.
     pub(crate) fn struck(&self) -> u32 {
         self.state.struck.load(Ordering::SeqCst)
+    }
+
+    /// How many messages clients have sent to a server that speaks WebSocket, pings and closings not counted.
+    pub(crate) fn messages(&self) -> u32 {
+        self.state.messages.load(Ordering::SeqCst)
     }
 
     /// Ends all connections and accepts no more, or accepts them again.
@@ -668,29 +687,35 @@ impl ProxyState {
         }
     }
 
-    fn serve(self: &Arc<Self>, mut client: TcpStream, server: SocketAddr, is_postgres: bool) -> io::Result<()> {
+    fn serve(self: &Arc<Self>, mut client: TcpStream, server: SocketAddr, speech: Speech) -> io::Result<()> {
         let mut server = TcpStream::connect(server)?;
         for socket in [&client, &server] {
             socket.set_nodelay(true)?;
         }
         self.open.lock().unwrap().push([client.try_clone()?, server.try_clone()?]);
-        if is_postgres {
+        if speech == Speech::Postgres {
             negotiate(&mut client, &mut server)?;
         }
-        let watched = is_postgres.then(|| Arc::new(Mutex::new(Watched::default())));
+        let watched = (speech == Speech::Postgres).then(|| Arc::new(Mutex::new(Watched::default())));
         let (state, other) = (Arc::clone(self), watched.clone());
         let (mut from_server, mut to_client) = (server.try_clone()?, client.try_clone()?);
         let back = thread::spawn(move || {
             let _ = match other {
                 Some(watched) => state.pass_answers(&mut from_server, &mut to_client, &watched),
-                None => state.pass_bytes(&mut from_server, &mut to_client),
+                None => state.pass_bytes(&mut from_server, &mut to_client, |_| {}),
             };
             let _ = to_client.shutdown(Shutdown::Both);
             let _ = from_server.shutdown(Shutdown::Both);
         });
         let _ = match watched {
             Some(watched) => self.pass_orders(&mut client, &mut server, &watched),
-            None => self.pass_bytes(&mut client, &mut server),
+            None if speech == Speech::WebSocket => {
+                let mut frames = Frames::default();
+                self.pass_bytes(&mut client, &mut server, |bytes| {
+                    self.messages.fetch_add(frames.messages_begun(bytes), Ordering::SeqCst);
+                })
+            }
+            None => self.pass_bytes(&mut client, &mut server, |_| {}),
         };
         let _ = server.shutdown(Shutdown::Both);
         let _ = client.shutdown(Shutdown::Both);
@@ -704,7 +729,7 @@ impl ProxyState {
         }
     }
 
-    fn pass_bytes(&self, from: &mut TcpStream, to: &mut TcpStream) -> io::Result<()> {
+    fn pass_bytes(&self, from: &mut TcpStream, to: &mut TcpStream, mut look: impl FnMut(&[u8])) -> io::Result<()> {
         let mut buffer = vec![0; 64 * 1024];
         loop {
             let read = from.read(&mut buffer)?;
@@ -712,6 +737,7 @@ impl ProxyState {
                 return Ok(());
             }
             self.wait_out_silence();
+            look(&buffer[..read]);
             to.write_all(&buffer[..read])?;
         }
     }
@@ -777,6 +803,54 @@ impl ProxyState {
         self.struck.fetch_add(1, Ordering::SeqCst);
         Some(then)
     }
+}
+
+/// Where the frames begin in what a client sends after its request for an upgrade.
+#[derive(Default)]
+struct Frames {
+    upgraded: bool,
+    /// What was not understood yet: a part of a request, or of the head of a frame.
+    head: Vec<u8>,
+    /// What is left of the frame that has begun.
+    left: u64,
+}
+
+impl Frames {
+    /// How many messages begin in the next bytes.
+    fn messages_begun(&mut self, bytes: &[u8]) -> u32 {
+        let mut begun = 0;
+        for byte in bytes {
+            if self.left > 0 {
+                self.left -= 1;
+                continue;
+            }
+            self.head.push(*byte);
+            if !self.upgraded {
+                self.upgraded = self.head.ends_with(b"\r\n\r\n");
+                if self.upgraded {
+                    self.head.clear();
+                }
+            } else if let Some(length) = frame_length(&self.head) {
+                // Texts and binaries; what goes on with one, and what is about the connection, is no message.
+                begun += u32::from(matches!(self.head[0] & 0x0f, 1 | 2));
+                self.head.clear();
+                self.left = length;
+            }
+        }
+        begun
+    }
+}
+
+/// How much follows this head of a frame, its mask included; nothing while the head is not whole.
+fn frame_length(head: &[u8]) -> Option<u64> {
+    let short = head.get(1)?;
+    let mask = if short & 0x80 == 0 { 0 } else { 4 };
+    let length = match short & 0x7f {
+        126 => u64::from(u16::from_be_bytes(head.get(2..4)?.try_into().ok()?)),
+        127 => u64::from_be_bytes(head.get(2..10)?.try_into().ok()?),
+        short => u64::from(short),
+    };
+    Some(length + mask)
 }
 
 /// What a connection has sent and not yet had answered.
