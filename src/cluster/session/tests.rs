@@ -20,6 +20,9 @@ use crate::database::tests::{config, migrated};
 
 const LEASE: Duration = Duration::from_secs(4);
 
+/// For how many instances a replica writes to the gateway.
+const SHOWN: usize = 100;
+
 /// How long anything may take that is not measured.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -142,7 +145,7 @@ impl Machine {
         let (served, stopped) = (Arc::clone(&host), Arc::clone(&halted));
         runtime.spawn(async move {
             loop {
-                let all: Vec<_> = served.served.lock().clone().into_iter().collect();
+                let all: Vec<_> = served.served.lock().clone().into_iter().take(SHOWN).collect();
                 for (instance, tenure) in all {
                     served.gateway.write(&instance, &tenure);
                 }
@@ -394,4 +397,39 @@ fn nothing_is_claimed_of_data_in_a_newer_format() {
     assert_eq!(claimed.done(), Some(Vec::new()), "the statement refuses as well");
     until("it lists it", || one.replica.directory().route("a") != Route::Unknown);
     assert_eq!(one.count(), 0);
+}
+
+/// Prints how long three replicas take to own 10,000 instances, what that costs the database at rest, and how long the
+/// instances of one that is killed are away.
+#[test]
+#[ignore = "a measurement"]
+fn ten_thousand_instances() {
+    let server = Postgres::start();
+    let url = server.new_database();
+    let name = url.rsplit('/').next().unwrap().split('?').next().unwrap().to_owned();
+    let database = config(&url);
+    Runtime::new().unwrap().block_on(database::migrate(&database)).unwrap();
+    let names: Vec<String> = (0..10_000).map(|number| format!("festival-{number}")).collect();
+    let instances: Vec<&str> = names.iter().map(String::as_str).collect();
+    let gateway = Arc::<Gateway>::default();
+    let begun = Instant::now();
+    let start = |number| Machine::start(&format!("bridge-{number}"), database.clone(), &gateway, &instances);
+    let mut machines: Vec<_> = (0..3).map(start).collect();
+    let owned = |machines: &[Machine]| machines.iter().map(Machine::count).collect::<Vec<_>>();
+    until("all are owned", || owned(&machines).iter().sum::<usize>() == 10_000);
+    println!("owned after {:?}: {:?}", begun.elapsed(), owned(&machines));
+    let commits = || -> u64 {
+        let query = format!("SELECT xact_commit FROM pg_stat_database WHERE datname = '{name}'");
+        server.sql("postgres", &query).parse().unwrap()
+    };
+    // The statistics are a second behind.
+    thread::sleep(Duration::from_secs(3));
+    let (before, since) = (commits(), Instant::now());
+    thread::sleep(Duration::from_secs(10));
+    let rate = (commits() - before) / since.elapsed().as_secs();
+    println!("{rate} transactions a second at rest, of three replicas together");
+    let killed = Instant::now();
+    machines.pop().unwrap().kill();
+    until("all are owned again", || owned(&machines).iter().sum::<usize>() == 10_000);
+    println!("owned again after {:?}: {:?}", killed.elapsed(), owned(&machines));
 }
