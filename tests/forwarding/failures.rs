@@ -22,7 +22,7 @@ async fn behind_a_gate() -> (Replicas, Gate) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_payment_without_an_answer_is_of_unknown_outcome_and_is_sent_once() {
     let (replicas, gate) = behind_a_gate().await;
-    for (number, at) in [Break::Request, Break::Answer, Break::HalfAnswer, Break::Silent].into_iter().enumerate() {
+    for (number, at) in [Break::Request, Break::Answer, Break::MostOfAnswer, Break::Silent].into_iter().enumerate() {
         for is_kept in [false, true] {
             let key = format!("{at:?}-{is_kept}");
             if is_kept {
@@ -60,7 +60,7 @@ async fn a_raw_command_without_an_answer_is_not_sent_again_and_not_called_retrya
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_is_asked_again_within_its_deadline() {
     let (replicas, gate) = behind_a_gate().await;
-    for at in [Break::Request, Break::Answer, Break::HalfAnswer] {
+    for at in [Break::Request, Break::Answer, Break::MostOfAnswer] {
         for is_kept in [false, true] {
             if is_kept {
                 assert_eq!(replicas.other().get("/version").await.status(), 200);
@@ -99,9 +99,9 @@ async fn what_cannot_be_sent_waits_and_is_then_told_so() {
 async fn an_answer_that_breaks_off_is_never_passed_off_as_whole() {
     let (replicas, gate) = behind_a_gate().await;
     let settle = replicas.other().request(Method::PUT, "/devices/0f0e").json(&json!({}));
-    gate.breaks(Break::HalfAnswer);
+    gate.breaks(Break::MostOfAnswer);
     assert_eq!(settle.send().await.unwrap().status(), 200, "a registration may be asked again");
-    gate.breaks(Break::HalfAnswer);
+    gate.breaks(Break::MostOfAnswer);
     let opening = reqwest::Client::new().put(format!("{}/v1/instances/demo/budget/payitems", replicas.other().url));
     let unknown = problem(opening.bearer_auth(OPERATOR).json(&json!({"open": true})).send().await.unwrap()).await;
     assert_eq!((unknown.status, unknown.code.as_str()), (504, "gateway-timeout"));

@@ -20,8 +20,8 @@ pub(crate) enum Break {
     Request,
     /// The next request is passed on, and nothing of its answer passes back.
     Answer,
-    /// The half of it does.
-    HalfAnswer,
+    /// All of it does but its last byte.
+    MostOfAnswer,
     /// The connection stays open and silent, from the next request on.
     Silent,
 }
@@ -90,7 +90,7 @@ impl Gate {
 
 enum Passes {
     Whole,
-    Half,
+    AlmostAll,
     Nothing,
     Waits,
 }
@@ -123,9 +123,9 @@ impl Shared {
                 self.broke();
                 Passes::Nothing
             }
-            Break::HalfAnswer if is_greeted => {
+            Break::MostOfAnswer if is_greeted => {
                 self.broke();
-                Passes::Half
+                Passes::AlmostAll
             }
             _ => Passes::Whole,
         }
@@ -137,8 +137,8 @@ async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, how: impl Fn(&[u8
     while let Ok(length @ 1..) = from.read(&mut piece).await {
         let length = match how(&piece[..length]) {
             Passes::Whole => length,
-            Passes::Half => {
-                let _ = to.write_all(&piece[..length / 2]).await;
+            Passes::AlmostAll => {
+                let _ = to.write_all(&piece[..length - 1]).await;
                 return;
             }
             Passes::Nothing => return,
