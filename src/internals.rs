@@ -37,8 +37,8 @@ pub mod http {
 }
 pub mod journal {
     pub use crate::journal::{
-        Config, Filter, Fingerprint, Journal, Key, Listed, Outcome, Page, Record, RecordId, RecordState, Reserve, Sale,
-        State, record, state_machine,
+        Config, Filter, Fingerprint, Journal, Key, Listed, Outcome, Page, PostgresConfig, Record, RecordId,
+        RecordState, Reserve, Sale, State, record, state_machine,
     };
 }
 pub mod protocol {

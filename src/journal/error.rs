@@ -90,6 +90,9 @@ pub enum OpenError {
     /// The lock file is no longer the one that this process has locked.
     #[error("the lock file {} was deleted or replaced: another bridge could start on the same journal", path.display())]
     LockLost { path: PathBuf },
+    /// The database is away, or not as it should be.
+    #[error("the payment journal in the database cannot be opened: {reason}")]
+    Database { reason: String },
     /// The disk or the file system refuses. It says nothing about the journal.
     #[error("the payment journal at {} cannot be opened: {}", path.display(), advice(source))]
     Io { path: PathBuf, source: std::io::Error },

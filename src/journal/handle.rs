@@ -16,14 +16,13 @@ use super::id::{Ids, RecordId};
 use super::in_flight::{Claim, InFlight};
 use super::listing::{Filter, Listed, Page};
 use super::payment::{Dispatched, Reservation};
+use super::postgres::config::PostgresConfig;
+use super::postgres::store::PostgresStore;
 use super::record::{Answer, Lookup, Outcome, Record, RecordState, State, Verdict};
 use super::sale::{Fingerprint, Key, Sale};
 use super::state_machine::{Effect, Event};
 use super::store::{CountsByInstance, Current, Store};
-
-/// How long a caller waits for the store before it is told that the journal is not available: a healthy commit takes
-/// about a millisecond, and a payment's own deadline is 15 s.
-const PATIENCE: Duration = Duration::from_secs(5);
+use crate::tenure::SessionId;
 
 /// What a request gets that asks for a payment under a key.
 #[derive(Debug)]
@@ -79,6 +78,24 @@ impl Journal {
         Ok(Self::over(Arc::new(store), newest, clock))
     }
 
+    /// Opens the journal of several replicas, in a database whose schema is there. For the runtime that it is called on.
+    pub async fn open_postgres(config: PostgresConfig) -> Result<Self, OpenError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let (store, newest) = PostgresStore::open(config, Arc::clone(&clock)).await?;
+        Ok(Self::over(Arc::new(store), newest, clock))
+    }
+
+    /// What owners of an instance before this session and epoch left on its way is unknown from now on: to be called once
+    /// the claim is acknowledged, before the instance is served. How many payments there were.
+    pub async fn unknown_after_takeover(
+        &self,
+        instance: &str,
+        session: SessionId,
+        epoch: i64,
+    ) -> Result<u64, JournalError> {
+        self.0.store.take_over(instance, session, epoch).await
+    }
+
     /// A journal over a store in which `newest` is the greatest id ever given out.
     pub(super) fn over(store: Arc<dyn Store>, newest: Option<RecordId>, clock: Arc<dyn Clock>) -> Self {
         Self(Arc::new(Handle { store, in_flight: Arc::default(), ids: Ids::after(newest), clock }))
@@ -90,7 +107,7 @@ impl Journal {
         // Claimed before it is looked up: a payment is recorded before its key is freed, so the lookup finds one that ended
         // a moment ago. Dropped at the await, the claim frees the key.
         let claim = self.0.in_flight.claim(key.clone(), fingerprint);
-        let current = in_time(self.0.store.current(key.clone())).await;
+        let current = in_time(self.0.store.patience(), self.0.store.current(key.clone())).await;
         if let Some(answer) = recorded(current, &fingerprint) {
             return answer;
         }
@@ -112,7 +129,7 @@ impl Journal {
     /// nothing may be sent, and the key is free as soon as the journal is in order.
     pub async fn dispatch(&self, reservation: Reservation) -> Result<Dispatched, JournalError> {
         let (record, held) = reservation.into_parts();
-        in_time(self.0.store.dispatch(record, held)).await.map(Dispatched::handed_over)
+        in_time(self.0.store.patience(), self.0.store.dispatch(record, held)).await.map(Dispatched::handed_over)
     }
 
     /// Records what became of a payment; durable when this returns. Only then may a caller be answered. On an error the
@@ -123,8 +140,9 @@ impl Journal {
         dispatched: Dispatched,
         outcome: Outcome,
     ) -> impl Future<Output = Result<Record, JournalError>> + Send + use<> {
+        let patience = self.0.store.patience();
         let applied = dispatched.conclude(outcome);
-        async { in_time(applied).await.map(|applied| applied.record) }
+        async move { in_time(patience, applied).await.map(|applied| applied.record) }
     }
 
     /// Records what a frame told after its caller was answered, as durably as [`finish`](Self::finish). Handed in at once.
@@ -134,9 +152,10 @@ impl Journal {
         id: RecordId,
         outcome: Outcome,
     ) -> impl Future<Output = Result<Late, JournalError>> + Send + use<> {
+        let patience = self.0.store.patience();
         let applied = self.0.store.apply(id, Event::Late { outcome, key_used_again: false }, None);
-        async {
-            let Applied { effect, record } = in_time(applied).await?;
+        async move {
+            let Applied { effect, record } = in_time(patience, applied).await?;
             Ok(match effect {
                 Effect::Changed => Late::Changed(record),
                 Effect::Unchanged | Effect::Noted => Late::Unchanged(record),
@@ -148,39 +167,42 @@ impl Journal {
     /// Notes that the late reply of a payment is not listened for any more, where it could still change its outcome.
     /// Handed in at once.
     pub fn not_heard_any_more(&self, id: RecordId) -> impl Future<Output = Result<(), JournalError>> + Send + use<> {
+        let patience = self.0.store.patience();
         let applied = self.0.store.apply(id, Event::NotHeardAnyMore, None);
-        async { in_time(applied).await.map(drop) }
+        async move { in_time(patience, applied).await.map(drop) }
     }
 
     /// Settles an unknown payment by a person's decision, if its record is still at `revision`; or one whose record cannot
     /// be read, at [`Unreadable::REVISION`](super::Unreadable::REVISION): a record that can be read then takes its place.
     /// Where the journal was not available, its record tells whether the decision was taken.
     pub async fn settle(&self, id: RecordId, revision: u64, verdict: Verdict) -> Result<Record, JournalError> {
+        let patience = self.0.store.patience();
         let applied = self.0.store.apply(id, Event::Settle { revision, verdict }, None);
-        in_time(applied).await.map(|applied| applied.record)
+        in_time(patience, applied).await.map(|applied| applied.record)
     }
 
     /// Adds what a lookup found to the record of an unknown payment, each transaction once. One that is decided is left as
     /// it is.
     pub async fn attach_evidence(&self, id: RecordId, lookup: Lookup) -> Result<Record, JournalError> {
+        let patience = self.0.store.patience();
         let applied = self.0.store.apply(id, Event::Evidence(lookup), None);
-        in_time(applied).await.map(|applied| applied.record)
+        in_time(patience, applied).await.map(|applied| applied.record)
     }
 
     /// The record of this id.
     pub async fn get(&self, id: RecordId) -> Result<Option<Record>, JournalError> {
-        in_time(self.0.store.get(id)).await
+        in_time(self.0.store.patience(), self.0.store.get(id)).await
     }
 
     /// The record of this id, or what is known of it where it is of this instance and cannot be read.
     pub async fn find(&self, instance: &str, id: RecordId) -> Result<Option<Listed>, JournalError> {
-        in_time(self.0.store.find(instance, id)).await
+        in_time(self.0.store.patience(), self.0.store.find(instance, id)).await
     }
 
     /// Records, newest first, a page at a time. Released ones are kept like any other, though their key is free. Dropping
     /// the future ends the listing; too many at once are refused as [`JournalError::Overloaded`].
     pub async fn list(&self, filter: Filter) -> Result<Page, JournalError> {
-        in_time(self.0.store.list(filter)).await
+        in_time(self.0.store.patience(), self.0.store.list(filter)).await
     }
 
     /// Each payment that the gateway may have counted since `since_ms` by the wall clock, with its instance and the end of
@@ -192,7 +214,7 @@ impl Journal {
     /// How many records are in each state.
     pub async fn counts(&self) -> Result<BTreeMap<RecordState, u64>, JournalError> {
         let held = self.0.in_flight.len() as u64;
-        let mut counts = in_time(self.0.store.counts()).await?;
+        let mut counts = in_time(self.0.store.patience(), self.0.store.counts()).await?;
         let dispatching = counts.get(&State::Dispatching.into()).copied().unwrap_or(0);
         counts.insert(State::Reserved.into(), held.saturating_sub(dispatching));
         Ok(counts)
@@ -201,7 +223,7 @@ impl Journal {
     /// How many records of each instance are in each state; those of which there are none may be left out.
     pub async fn counts_by_instance(&self) -> Result<CountsByInstance, JournalError> {
         let held = self.0.in_flight.by_instance();
-        let mut counts = in_time(self.0.store.counts_by_instance()).await?;
+        let mut counts = in_time(self.0.store.patience(), self.0.store.counts_by_instance()).await?;
         for (instance, held) in held {
             let dispatching = counts.get(&(instance.clone(), State::Dispatching.into())).copied().unwrap_or(0);
             counts.insert((instance, State::Reserved.into()), held.saturating_sub(dispatching));
@@ -259,6 +281,9 @@ fn recorded(current: Result<Option<Current>, JournalError>, fingerprint: &Finger
     }
 }
 
-async fn in_time<T>(answer: impl Future<Output = Result<T, JournalError>>) -> Result<T, JournalError> {
-    time::timeout(PATIENCE, answer).await.unwrap_or(Err(JournalError::Unavailable))
+async fn in_time<T>(
+    patience: Duration,
+    answer: impl Future<Output = Result<T, JournalError>>,
+) -> Result<T, JournalError> {
+    time::timeout(patience, answer).await.unwrap_or(Err(JournalError::Unavailable))
 }

@@ -26,6 +26,7 @@ mod kept;
 mod listing;
 mod news;
 mod payment;
+mod postgres;
 mod raw;
 pub mod record;
 mod sale;
@@ -44,6 +45,7 @@ pub use handle::{Journal, Late, Reserve};
 pub use id::RecordId;
 pub use listing::{Filter, Listed, Page, Unreadable};
 pub use payment::{Dispatched, Reservation};
+pub use postgres::config::PostgresConfig;
 pub use record::{
     Candidate, Discrepancy, Finding, Lookup, Outcome, Record, RecordState, Release, Search, State, Verdict,
 };

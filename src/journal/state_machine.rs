@@ -72,6 +72,12 @@ pub enum Rejection {
     /// The record changed since the person saw it.
     #[error("the record has changed since; its revision is now {0}")]
     Stale(u64),
+    /// Its owner of before may still hear what became of it.
+    #[error(
+        "another replica took this payment over, and the one before may still hear that it was booked; in {seconds} s it \
+         may be settled as not booked"
+    )]
+    TooEarly { seconds: u64 },
     /// The event cannot happen in this state: a fault of the bridge.
     #[error("this cannot happen to a payment that is {0}")]
     Impossible(State),

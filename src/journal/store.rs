@@ -6,6 +6,7 @@
 //! Durable means that the next start finds it. What a store reads is never older than what it has answered as durable.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
@@ -18,6 +19,7 @@ use super::listing::{Filter, Listed, Page};
 use super::payment::Dispatched;
 use super::record::{Record, RecordState};
 use super::sale::{Fingerprint, Key};
+use crate::tenure::SessionId;
 
 /// The record that decides what a request with its key gets.
 #[derive(Debug)]
@@ -78,6 +80,18 @@ pub(super) trait Store: Apply {
     /// How its disk and the wall clock are doing, as far as is known.
     fn condition(&self) -> Condition {
         Condition::default()
+    }
+
+    /// How long a caller waits for it before it is told that the journal is not available: a healthy commit takes a few
+    /// milliseconds, and a payment's own deadline is 15 s.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(5)
+    }
+
+    /// What owners of an instance before this epoch left on its way is unknown from now on. How many there were. Only where
+    /// several processes share the store.
+    fn take_over(&self, _: &str, _: SessionId, _: i64) -> Reading<'_, u64> {
+        Box::pin(async { Ok(0) })
     }
 
     /// Takes nothing more, makes durable what was handed in, and lets go of what it is kept on.

@@ -40,6 +40,9 @@ impl From<Error> for Problem {
             Error::KeyReused => Self::new(&table::IDEMPOTENCY_KEY_REUSED),
             Error::UnknownPayment => Self::new(&table::UNKNOWN_PAYMENT),
             Error::Unsettled(Rejection::Stale(_)) => Self::new(&table::PRECONDITION_FAILED),
+            Error::Unsettled(why @ Rejection::TooEarly { seconds }) => Self::new(&table::OUTCOME_CONFLICT)
+                .detail(format!("Nothing was changed: {why}."))
+                .retry_after(Duration::from_secs(seconds)),
             Error::Unsettled(why) => Self::new(&table::OUTCOME_CONFLICT).detail(format!("Nothing was changed: {why}.")),
             Error::JournalUnavailable { retry_after } => {
                 Self::new(&table::JOURNAL_UNAVAILABLE).retry_after(retry_after)

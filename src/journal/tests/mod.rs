@@ -8,6 +8,7 @@ mod memory;
 mod model;
 mod moved;
 mod opening;
+pub(crate) mod postgres;
 mod power;
 mod suite;
 mod unreadable;
@@ -36,6 +37,7 @@ use crate::journal::record::Finding;
 use crate::protocol::{Body, GatewayError};
 use disk::{Disk, Failure};
 use memory::Memory;
+use postgres::Database;
 
 const KEEP: Duration = Config::LEAST_KEEP;
 const INSTANT: Duration = Duration::from_millis(1);

@@ -412,3 +412,16 @@ proptest! {
         live::<Memory>(steps);
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: rounds_of_postgres(), ..ProptestConfig::default() })]
+
+    #[test]
+    fn and_so_does_one_in_postgres_whose_connections_lose_messages(steps in steps()) {
+        live::<Database>(steps);
+    }
+}
+
+fn rounds_of_postgres() -> u32 {
+    u32::try_from(rounds("JOURNAL_ROUNDS", 6)).unwrap()
+}

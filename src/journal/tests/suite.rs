@@ -1,4 +1,4 @@
-//! What every store promises to those who pay. Each test runs on the embedded store and on one in memory.
+//! What every store promises to those who pay. Each test runs on the embedded store, on one in memory and on a real PostgreSQL.
 
 use std::sync::Arc;
 
@@ -29,6 +29,7 @@ macro_rules! on_every_store {
     ($($test:ident,)*) => {
         on_store!(embedded: Disk; $($test,)*);
         on_store!(memory: Memory; $($test,)*);
+        on_store!(postgres: Database; $($test,)*);
     };
 }
 
