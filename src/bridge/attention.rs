@@ -107,7 +107,7 @@ fn of_disk(disk: &DiskStatus) -> Vec<Finding> {
         found.push(finding(Severity::Warning, "copies-unwritable", words).since(disk.copies_fault_since_ms));
     }
     if let Some(ms) = disk.clock_step_ms {
-        let (by, direction) = (ms.unsigned_abs().div_ceil(1000), if ms > 0 { "forward" } else { "back" });
+        let (by, direction) = (ms.unsigned_abs().saturating_add(500) / 1000, if ms > 0 { "forward" } else { "back" });
         let words = format!(
             "The wall clock of the machine was set {direction} by {by} s: times before and after it do not compare."
         );

@@ -234,7 +234,7 @@ fn a_disk_is_told_by_what_is_the_matter_with_it() {
     assert_eq!(told(&on_disk(|disk| disk.free_bytes = Some(LITTLE_SPACE - 1))).0, [("disk-nearly-full", Warning)]);
     assert_eq!(told(&on_disk(|disk| disk.free_bytes = None)).0, []);
     assert_eq!(told(&on_disk(|disk| disk.copies_fault = Some("gone".to_owned()))).0, [("copies-unwritable", Warning)]);
-    let step = on_disk(|disk| disk.clock_step_ms = Some(-3_599_001));
+    let step = on_disk(|disk| disk.clock_step_ms = Some(-3_600_400));
     assert_eq!(
         told(&step),
         (
