@@ -1,4 +1,4 @@
-//! What each job of a batch writes, by the pure rules, given what was loaded. PURE.
+//! What each job of a batch writes, by the pure rules, given what was loaded. Pure.
 
 use std::time::Duration;
 

@@ -47,10 +47,6 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const COMMIT_LIMIT: Duration = Duration::from_millis(1900);
 /// How long a close waits for the writer.
 const LONGEST_CLOSE: Duration = Duration::from_secs(5);
-/// A count that took long is given again for so many times as long.
-const COUNT_SHARE: u32 = 20;
-/// One that took no longer is never.
-const QUICK: Duration = Duration::from_millis(20);
 
 /// A journal in a database, and its writer.
 #[derive(Debug)]
@@ -59,7 +55,6 @@ pub(crate) struct PostgresStore {
     shared: Arc<Shared>,
     lookups: Lookups,
     scans: Scans,
-    counted: Mutex<Option<(Instant, CountsByInstance)>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     runtime: Handle,
 }
@@ -90,7 +85,6 @@ impl PostgresStore {
             shared,
             lookups: Lookups::default(),
             scans: Scans::default(),
-            counted: Mutex::default(),
             writer,
             runtime,
         };
@@ -157,10 +151,6 @@ impl PostgresStore {
     }
 
     async fn counted(&self) -> Result<CountsByInstance, JournalError> {
-        let now = Instant::now();
-        if let Some((_, counts)) = self.counted.lock().as_ref().filter(|(until, _)| now < *until) {
-            return Ok(counts.clone());
-        }
         let mut counts = CountsByInstance::new();
         for row in self.read(Statement::new(statements::COUNTS)).await? {
             let code = row.try_get::<_, i16>(1).ok().and_then(|code| u8::try_from(code).ok());
@@ -169,8 +159,6 @@ impl PostgresStore {
                 counts.insert((instance, state), u64::try_from(count).unwrap_or_default());
             }
         }
-        let took = now.elapsed();
-        *self.counted.lock() = (took > QUICK).then(|| (now + took * COUNT_SHARE, counts.clone()));
         Ok(counts)
     }
 
