@@ -80,14 +80,7 @@ impl PostgresStore {
         let writer = Writer::new(connection, config.clone(), Arc::clone(&shared), clock, age_ms);
         let runtime = Handle::current();
         let writer = Mutex::new(Some(runtime.spawn(writer.run())));
-        let store = Self {
-            reader,
-            shared,
-            lookups: Lookups::default(),
-            scans: Scans::default(),
-            writer,
-            runtime,
-        };
+        let store = Self { reader, shared, lookups: Lookups::default(), scans: Scans::default(), writer, runtime };
         Ok((store, newest.map(|id| RecordId::from(id.as_u128()))))
     }
 
