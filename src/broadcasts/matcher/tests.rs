@@ -208,9 +208,9 @@ pub(super) struct Life {
 
 #[derive(Debug, Clone)]
 pub(super) struct Made {
-    pause_ms: u64,
+    pub(super) pause_ms: u64,
     pub(super) text: usize,
-    delays_ms: [u64; 3],
+    pub(super) delays_ms: [u64; 3],
 }
 
 pub(super) fn life() -> impl Strategy<Value = Life> {

@@ -110,8 +110,9 @@ proptest! {
         in_test(async {
             let (old, new, away) = (cache(), cache(), Duration::from_millis(away_ms));
             run(&old, &before).await;
-            new.take_over("demo", old.carried("demo"), away);
+            let carried = old.carried("demo");
             advance(away).await;
+            new.take_over("demo", carried, away);
             let is_fresh = |one: &(Body, Freshness, Duration)| matches!(one.1, Freshness::Fresh { .. });
             for (one, other) in seen(&new).iter().zip(seen(&old)) {
                 prop_assert_eq!(&one.0, &other.0);
