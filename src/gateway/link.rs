@@ -213,7 +213,9 @@ impl Link {
             let _ = job.answer.send(Err(NotSent::LinkGone.into()));
         }
         self.tell(&LinkEvent::Closed { link: self.id, last_heard: self.last_heard });
-        if !matches!(ended, Ended::Lost(_)) && self.shared.tenure().may_act() {
+        // Closing writes out first what the library still holds: a command that was stopped by the fence must not leave after all,
+        // should the lease be valid again by now.
+        if !matches!(ended, Ended::Lost(_) | Ended::Fenced) && self.shared.tenure().may_act() {
             self.socket.close(CLOSE_TIMEOUT).await;
         }
         (ended, self.proved)

@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::dialer::Stream;
 use super::{
-    Cause, Config, Dial, Dialer, Ending, EventSink, Failure, Lease as Link, Lost, NotSent, Pool, Priority, Reply,
-    Runtimes, client_config,
+    Cause, Config, Dial, Dialer, Ending, EventSink, Failure, Lease as Link, LinkEvent, Lost, NotSent, Pool, Priority,
+    Reply, Runtimes, client_config,
 };
 use crate::protocol::{Body, Command, Parameters, command};
 use crate::tenure::{Lease, SessionId, Tenure, boot_time};
@@ -77,6 +77,8 @@ enum Order {
     Say(Message),
     /// Reads no more, so that nothing is answered either.
     Ignore,
+    /// Reads again.
+    Heed,
 }
 
 /// The gateway's end of a connection.
@@ -123,6 +125,7 @@ async fn serve(far: DuplexStream, mut orders: mpsc::UnboundedReceiver<Order>, he
             order = orders.recv() => match order {
                 Some(Order::Say(message)) => { let _ = socket.send(message).await; }
                 Some(Order::Ignore) => reads = false,
+                Some(Order::Heed) => reads = true,
                 None => return,
             },
         }
@@ -167,13 +170,18 @@ fn config() -> Config {
 
 impl World {
     fn with(lasts: Duration) -> Self {
+        Self::reporting(lasts, |_| EventSink(Arc::new(|_| {})))
+    }
+
+    /// What links report goes to what is made of the lease.
+    fn reporting(lasts: Duration, sink: impl FnOnce(&Lease) -> EventSink) -> Self {
         let lease = Lease::of(SessionId::random().unwrap());
         lease.extend_to(boot_time() + lasts);
         let (tenure, late) = (Tenure::new(&lease, 1), Arc::default());
         let (sender, wires) = mpsc::unbounded_channel();
         let gateway = Gateway { wires: sender, tenure: tenure.clone(), late: Arc::clone(&late) };
         let dialer = Dialer::over(gateway, client_config(None).unwrap()).under(tenure.clone());
-        let pool = Pool::new(config(), "demo", "demo", dialer, EventSink(Arc::new(|_| {})));
+        let pool = Pool::new(config(), "demo", "demo", dialer, sink(&lease));
         let stop = CancellationToken::new();
         tokio::spawn(pool.clone().tend(Runtimes::default(), stop.clone(), Duration::ZERO));
         Self { pool, lease, tenure, late, wires: Mutex::new(wires), stop }
@@ -390,6 +398,29 @@ async fn a_command_that_is_half_written_is_never_completed() {
         drop(wire.orders);
         assert!(timeout(PATIENCE, wire.heard.recv()).await.unwrap().is_none());
     }
+}
+
+#[tokio::test]
+async fn what_the_fence_stopped_does_not_leave_though_the_lease_is_renewed_before_its_link_is_closed() {
+    let world = World::reporting(TERM, |lease| {
+        let lease = lease.clone();
+        EventSink(Arc::new(move |report| {
+            if matches!(report, LinkEvent::Closed { .. }) {
+                lease.extend_to(boot_time() + Duration::from_hours(1));
+            }
+        }))
+    });
+    let mut wire = world.wire().await;
+    let link = world.link().await;
+    wire.orders.send(Order::Ignore).unwrap();
+    settle().await;
+    let long = format!(r#"{{"POSID":1,"note":"{}"}}"#, "x".repeat(BUFFER * 3));
+    let command = Command::known(&command::PAYITEMS, Parameters::parse(long.as_bytes()).unwrap());
+    let outcome = ended(link.exchange(&command, "key")).await;
+    assert!(matches!(outcome, Err(Failure::Unknown(_))), "{outcome:?}");
+    wire.orders.send(Order::Heed).unwrap();
+    assert!(timeout(PATIENCE, wire.heard.recv()).await.unwrap().is_none(), "the rest of it left");
+    assert!(world.tenure.may_act(), "it was renewed meanwhile");
 }
 
 #[tokio::test(start_paused = true)]
