@@ -20,13 +20,11 @@ use crate::http::auth::request::{self, Admitted};
 use crate::http::problem::Problem;
 use crate::http::request::integer;
 use crate::http::response::cached;
+use crate::http::route_patterns::INSTANCES;
 use crate::http::state::AppState;
 use crate::protocol::command::{self, POSID, Parameter, ParameterKind};
 use crate::protocol::{Parameters, Spec};
 use crate::telemetry::traces;
-
-/// Where instances are.
-const INSTANCES: &str = "/v1/instances/";
 
 /// Header fields that only the router handles.
 const ROUTED_FIELDS: [&str; 9] = [

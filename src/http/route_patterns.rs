@@ -6,6 +6,9 @@
 
 use matchit::Router;
 
+/// What the paths of one instance begin with.
+pub const INSTANCES: &str = "/v1/instances/";
+
 /// The name under which every path is counted that belongs to no route.
 pub const UNMATCHED: &str = "unmatched";
 

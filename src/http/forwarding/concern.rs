@@ -4,9 +4,7 @@ use actix_web::http::Method;
 use percent_encoding::percent_decode_str;
 
 use crate::http::native;
-
-/// Where instances are.
-const INSTANCES: &str = "/v1/instances/";
+use crate::http::route_patterns::INSTANCES;
 
 /// What a request asks of its instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -19,11 +19,9 @@ use crate::clock::whole_us;
 use crate::http::client;
 use crate::http::forwarding::entrance::Passed;
 use crate::http::problem::Entry;
+use crate::http::route_patterns::INSTANCES;
 use crate::http::state::AppState;
 use crate::telemetry::traces;
-
-/// Where instances are.
-const INSTANCES: &str = "/v1/instances/";
 
 /// The longest integer of 64 bits, with its sign.
 const LONGEST_ID: usize = 20;
