@@ -67,9 +67,15 @@ impl App {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn build(config: Config, shutdown: Shutdown) -> anyhow::Result<Self> {
-        // Never as one bridge beside another: both would book under the same key.
-        ensure!(config.cluster.is_none(), "this program does not serve as one of several replicas");
+        Self::check(&config)?;
         Self::build_among(config, shutdown, None)
+    }
+
+    /// Whether it can serve under this configuration, which has no fault in itself.
+    pub fn check(config: &Config) -> anyhow::Result<()> {
+        // Never as one bridge beside another: both would book under the same key.
+        ensure!(config.cluster.is_none(), "[cluster]: this program does not serve as one of several replicas");
+        Ok(())
     }
 
     /// The same as one of several, where that is given.

@@ -84,6 +84,30 @@ fn where_it_cannot_begin_it_says_once_what_and_where() {
 }
 
 #[test]
+fn several_replicas_are_refused_by_validate_and_serve_alike() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "s".repeat(64)).unwrap();
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let journal = folder.path().join("journal");
+    let settings = [
+        ("BRIDGE_INSTANCES__DEMO__API_KEY", "k"),
+        ("BRIDGE_AUTH__MODE", "none"),
+        ("BRIDGE_PAYMENTS__JOURNAL", journal.to_str().unwrap()),
+        ("BRIDGE_CLUSTER__DATABASE", "postgres://bridge@127.0.0.1/bridge"),
+        ("BRIDGE_CLUSTER__LISTEN", "127.0.0.1:9191"),
+        ("BRIDGE_CLUSTER__SECRET_FILE", secret.to_str().unwrap()),
+    ];
+    for command in ["validate", "serve"] {
+        let output = run(&[command], &settings);
+        let error = text(&output.stderr);
+        assert!(error.contains("[cluster]: this program does not serve as one of several replicas"), "{error}");
+        assert_eq!(output.status.code(), Some(2), "{command}");
+    }
+    assert!(!journal.exists(), "nothing is made");
+}
+
+#[test]
 fn a_journal_that_is_missing_is_refused_by_validate_and_serve_alike_and_a_new_one_is_warned_of() {
     let (listen, folder) = (free_address(), tempfile::tempdir().unwrap());
     let journal = folder.path().join("journal");

@@ -88,8 +88,8 @@ impl Dispatch {
         }
     }
 
-    /// Whether something new may be begun: by this replica, and by one that goes on. A stopping bridge would never come to rest otherwise: links stay until all that
-    /// was begun has ended, and callers keep coming.
+    /// Whether something new may be begun: the bridge goes on, and this replica may act. A stopping bridge would never come to
+    /// rest otherwise: links stay until all that was begun has ended, and callers keep coming.
     pub(super) fn begin(&self) -> Result<(), Error> {
         if self.shutdown.refuses_new() {
             return Err(Error::ShuttingDown { retry_after: RETRY_SHORTLY });

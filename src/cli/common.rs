@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::refusal::Refusal;
 use super::terminal;
+use crate::app::App;
 use crate::config::Config;
 use crate::settings::{ConfigErrors, EffectiveConfig};
 use crate::shutdown::Shutdown;
@@ -66,9 +67,11 @@ pub(super) fn as_json(body: &str) -> String {
     if io::stdout().is_terminal() { format!("{}\n", terminal::json(body)) } else { format!("{body}\n") }
 }
 
-/// The configuration of `file` with the process's environment over it.
+/// The configuration of `file` with the process's environment over it, if it can be served.
 pub(super) fn load(file: Option<&Path>) -> Result<(Config, EffectiveConfig), Failure> {
-    Config::load(file, std::env::vars_os()).map_err(Failure::Configuration)
+    let loaded = Config::load(file, std::env::vars_os()).map_err(Failure::Configuration)?;
+    App::check(&loaded.0).map_err(|why| Failure::Usage(why.to_string()))?;
+    Ok(loaded)
 }
 
 /// How long the end waits for threads that read or write files.

@@ -1,5 +1,5 @@
-//! `validate`: every fault of a configuration at once, a payment journal that is not there, and on request what is in force, whether the shards answer and whether the
-//! gateway accepts the keys.
+//! `validate`: every fault of a configuration at once, a payment journal that is not there, and on request what is in force,
+//! whether the shards answer and whether the gateway accepts the keys.
 
 use std::process::ExitCode;
 
