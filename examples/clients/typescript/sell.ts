@@ -27,6 +27,8 @@ async function sell(key: string, body: Sale): Promise<{ items: unknown; replayed
       body,
     });
     if (data) return { items: data.Items, replayed: response.headers.get("Idempotent-Replayed") === "true" };
+    // A proxy answered: the sale may be booked.
+    if (typeof error.retryable !== "boolean") throw error;
     // The outcome is unknown until a late reply arrives or a person settles the payment. Stop repeating.
     if (error.code === "payment-outcome-unknown" || !error.retryable) return error;
     await wait((error.retry_after ?? 1) * 1000);
