@@ -4,7 +4,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
+use async_trait::async_trait;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -15,18 +16,24 @@ use crate::budget::snapshot::{self, Clocks};
 use crate::budget::{Ledgers, Sent};
 use crate::cache::Cache;
 use crate::cache::store::Store;
-use crate::cluster::Host;
-use crate::config::Config;
+use crate::cluster::{self, Directory, Replica, TakeOver};
+use crate::config::{Cluster, Config};
+use crate::database::{self, Transaction};
 use crate::gateway::{self, Dialer, Runtimes};
 use crate::http;
 use crate::http::auth::Auth;
 use crate::http::forwarding::Forwarding;
 use crate::http::listener::tls::Certificates;
 use crate::http::server::{Listeners, Parts, ServerHandle, Servers};
-use crate::journal::Journal;
+use crate::journal::{self, Journal, PostgresConfig};
 use crate::reload::Reload;
 use crate::shutdown::Shutdown;
 use crate::supervisor::{CommonSettings, Owned, Supervisor};
+use crate::tenure::{SessionId, Tenures};
+
+/// How long one of several replicas tries to hand over what it owns before it stops. Past it, others take that with the end
+/// of its session.
+const HAND_OVER: Duration = Duration::from_secs(10);
 
 /// How long links may take to say goodbye once everything else has ended.
 const GOODBYES: Duration = Duration::from_secs(2);
@@ -48,6 +55,23 @@ pub struct App {
     tasks: TaskTracker,
     shutdown_delay: Duration,
     shutdown_grace: Duration,
+    /// Its part among several.
+    replica: Option<Arc<Replica>>,
+}
+
+/// What a claim leaves to [`Owned`]: what an owner of before had on its way becomes unknown before the instance is served.
+struct AtBegin;
+
+#[async_trait]
+impl TakeOver for AtBegin {
+    async fn take_over(
+        &self,
+        _: &mut Transaction<'_>,
+        _: SessionId,
+        _: &[(Arc<str>, i64)],
+    ) -> Result<(), database::Error> {
+        Ok(())
+    }
 }
 
 /// What makes a bridge one of several replicas.
@@ -67,22 +91,75 @@ impl App {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn build(config: Config, shutdown: Shutdown) -> anyhow::Result<Self> {
-        Self::check(&config)?;
+        // Never as one bridge beside another: both would book under the same key.
+        ensure!(config.cluster.is_none(), "one of several replicas is started with the database");
         Self::build_among(config, shutdown, None)
     }
 
-    /// Whether it can serve under this configuration, which has no fault in itself.
+    /// Whether it may serve under this configuration, which has no fault in itself. Reads the disk.
     pub fn check(config: &Config) -> anyhow::Result<()> {
-        // Never as one bridge beside another: both would book under the same key.
-        ensure!(config.cluster.is_none(), "[cluster]: this program does not serve as one of several replicas");
+        if config.cluster.is_none() {
+            return Ok(());
+        }
+        let directory = config.payments.directory();
+        let records = journal::records_in(directory)?;
+        let place = directory.display();
+        ensure!(
+            records == 0,
+            "[cluster]: the payment journal in {place} holds {records} records that are not in the database, where each of \
+             their keys would be new: carry them over with `concertpos-bridge migrate --import {place}`"
+        );
         Ok(())
+    }
+
+    /// Builds the bridge as its configuration has it: the only one, or one of several replicas, which owns nothing yet. Waits
+    /// for the database.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn start(mut config: Config, shutdown: Shutdown) -> anyhow::Result<Self> {
+        let Some(cluster) = config.cluster.take() else { return Self::build(config, shutdown) };
+        let tenures = Tenures::default();
+        let journal = tokio::select! {
+            opened = open_shared(&config, &cluster, &tenures) => opened?,
+            () = shutdown.requested() => bail!("stopped before the database answered"),
+        };
+        let (Cluster { database, replicas }, directory) = (cluster, Directory::default());
+        let forwarding = Forwarding::new(&replicas, directory.clone()).map_err(|why| anyhow!("cluster: {why}"))?;
+        let among = Among { cluster: listen(replicas.listen)?, forwarding, owned: Vec::new() };
+        let mut app = Self::assemble(config, shutdown, Some(among), Some((journal, tenures)))?;
+        let host = Arc::new(Owned(Arc::clone(&app.reload.supervisor)));
+        let take_over = Arc::new(AtBegin);
+        let parts = cluster::Parts { config: replicas, database, host, take_over, directory };
+        let replica = Arc::new(Replica::begin(parts));
+        let (supervisor, listing) = (Arc::clone(&app.reload.supervisor), Arc::clone(&replica));
+        let relist = async move {
+            loop {
+                supervisor.relisted().await;
+                listing.relist();
+            }
+        };
+        app.tasks.spawn(app.close.clone().run_until_cancelled_owned(relist));
+        app.replica = Some(replica);
+        Ok(app)
     }
 
     /// The same as one of several, where that is given.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn build_among(mut config: Config, shutdown: Shutdown, among: Option<Among>) -> anyhow::Result<Self> {
+    pub fn build_among(config: Config, shutdown: Shutdown, among: Option<Among>) -> anyhow::Result<Self> {
+        Self::assemble(config, shutdown, among, None)
+    }
+
+    /// `shared`: the payments of all replicas, and the tenures of what this one owns; none where all that is configured is
+    /// served.
+    fn assemble(
+        mut config: Config,
+        shutdown: Shutdown,
+        among: Option<Among>,
+        shared: Option<(Journal, Tenures)>,
+    ) -> anyhow::Result<Self> {
         let gateway_keys = config.accepted_gateway_keys();
         let auth = Auth::new(&config.auth, &gateway_keys)
             .map_err(|refusals| anyhow!(refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
@@ -95,13 +172,19 @@ impl App {
             None => (None, None, None),
             Some(Among { cluster, forwarding, owned }) => (Some(cluster), Some(forwarding), Some(owned)),
         };
-        config.instances.retain(|name, _| owned.as_ref().is_none_or(|owned| owned.contains(name)));
+        if shared.is_none() {
+            config.instances.retain(|name, _| owned.as_ref().is_none_or(|owned| owned.contains(name)));
+        }
         let addr = callers.local_addr()?;
         let admin_addr = admin.as_ref().map(TcpListener::local_addr).transpose()?;
 
         let (tasks, close) = (TaskTracker::new(), CancellationToken::new());
-        let journal = Journal::open(&config.payments)?;
-        let store = config.cache.store.as_deref().map(Store::open).transpose()?;
+        let (journal, tenures) = match shared {
+            Some((journal, tenures)) => (journal, Some(tenures)),
+            None => (Journal::open(&config.payments)?, None),
+        };
+        // Copies on this disk are older than what another owner may have sold since.
+        let store = config.cache.store.as_deref().filter(|_| tenures.is_none()).map(Store::open).transpose()?;
         let cache = Arc::new(Cache::new(config.cache));
         if let Some(store) = store {
             let copies = store.load(&cache);
@@ -112,14 +195,17 @@ impl App {
         let ledgers = Ledgers::new(config.limits.clone());
         // Held until the instances hold them.
         let held: Vec<_> = config.instances.iter().map(|(name, one)| ledgers.of(name, &one.slug)).collect();
-        let folder = config.payments.directory();
-        let (found, spending) = snapshot::begin(folder, ledgers.clone(), Clocks::of_the_machine(), |since_ms| {
-            sent_since(&journal, since_ms)
-        })
-        .with_context(|| format!("what was spent cannot be kept in {}", folder.display()))?;
-        say(&found);
-        // Told to stop once the last exchange has ended, so that nothing is in flight any more.
-        tasks.spawn(spending.keep(close.clone().cancelled_owned()));
+        // What an owner spent is of no use to this machine once another owned the instance.
+        if tenures.is_none() {
+            let folder = config.payments.directory();
+            let (found, spending) = snapshot::begin(folder, ledgers.clone(), Clocks::of_the_machine(), |since_ms| {
+                sent_since(&journal, since_ms)
+            })
+            .with_context(|| format!("what was spent cannot be kept in {}", folder.display()))?;
+            say(&found);
+            // Told to stop once the last exchange has ended, so that nothing is in flight any more.
+            tasks.spawn(spending.keep(close.clone().cancelled_owned()));
+        }
         let bridge = Bridge::new(Vec::new(), &cache, &journal, shutdown.clone());
         let context = InstanceContext {
             cache,
@@ -136,7 +222,7 @@ impl App {
             pay_max_wait: config.limits.pay_max_wait,
             broadcasts: config.events,
             shutdown_grace,
-            only_owned: false,
+            tenures,
         };
         let supervisor = Supervisor::begin(bridge.clone(), context, ledgers, common, config.instances)?;
         drop(held);
@@ -167,6 +253,7 @@ impl App {
             tasks,
             shutdown_delay,
             shutdown_grace,
+            replica: None,
         };
         Ok(bridge)
     }
@@ -189,12 +276,6 @@ impl App {
         self.reload.clone()
     }
 
-    /// What ownership has begin and end here.
-    #[must_use]
-    pub fn host(&self) -> Arc<dyn Host> {
-        Arc::new(Owned(Arc::clone(&self.reload.supervisor)))
-    }
-
     /// What a service manager is to know of it.
     #[must_use]
     pub fn health(&self) -> Health {
@@ -206,7 +287,7 @@ impl App {
     /// error.
     pub async fn run(self) -> anyhow::Result<()> {
         let Self { addr, admin_addr, journal, servers, shutdown, .. } = self;
-        let Self { close, tasks, reload, shutdown_delay, shutdown_grace, .. } = self;
+        let Self { close, tasks, reload, shutdown_delay, shutdown_grace, replica, .. } = self;
         let handle = servers.callers.handle();
         let mut serving = tokio::spawn(servers.callers.serve());
         // Ends last: whoever watches wants to see the end too.
@@ -221,10 +302,18 @@ impl App {
         }
         tracing::info!("draining");
         let stop = async {
-            sleep(shutdown_delay).await;
+            let handed_over = async {
+                if let Some(replica) = &replica {
+                    replica.hand_over(HAND_OVER).await;
+                }
+            };
+            tokio::join!(sleep(shutdown_delay), handed_over);
             shutdown.refuse_new();
             let in_order = stop_in_order(&handle, &reload, &close, &tasks);
             let cut_off = timeout(shutdown_grace + GOODBYES, in_order).await.is_err();
+            if let Some(replica) = &replica {
+                replica.end().await;
+            }
             journal.close().await;
             if let Some((admin, _)) = admin {
                 admin.stop(false).await;
@@ -279,6 +368,18 @@ impl Health {
             }
         }
     }
+}
+
+/// The payments of all replicas, in a database whose schema is brought up to date where this replica is to do that.
+async fn open_shared(config: &Config, cluster: &Cluster, tenures: &Tenures) -> anyhow::Result<Journal> {
+    let Cluster { database, replicas } = cluster;
+    if replicas.migrate {
+        database::migrate(database).await.context("the schema of the database cannot be brought up to date")?;
+    }
+    let gateway = &config.gateway;
+    let unsettled = replicas.lease + gateway.request_timeout + gateway.late_patience;
+    let shared = PostgresConfig::new(database.clone(), config.payments.keep(), tenures.clone(), unsettled);
+    Ok(Journal::open_postgres(shared).await?)
 }
 
 /// Payments that the gateway may have counted since then; none where the journal cannot be read, which it says itself.

@@ -18,7 +18,7 @@ use parking_lot::RwLock;
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, Notify};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
@@ -30,7 +30,7 @@ use crate::cluster::{Host, Listed};
 use crate::config;
 use crate::database::Statement;
 use crate::gateway;
-use crate::tenure::Tenure;
+use crate::tenure::{Tenure, Tenures};
 
 /// Instances by name, as they are configured.
 pub(crate) type Configured = BTreeMap<String, config::Instance>;
@@ -47,8 +47,8 @@ pub(crate) struct CommonSettings {
     pub(crate) broadcasts: broadcasts::Config,
     /// How long what is under way at a retired instance may take.
     pub(crate) shutdown_grace: Duration,
-    /// With several replicas: what this one owns is served, and nothing for being configured.
-    pub(crate) only_owned: bool,
+    /// With several replicas: what this one owns, which is served, and nothing for being configured.
+    pub(crate) tenures: Option<Tenures>,
 }
 
 /// What a configuration changes in the instances: names, and where an instance stays, `NAME.SETTING`.
@@ -99,6 +99,7 @@ pub(crate) struct Supervisor {
     start: Start,
     /// What could be served here.
     listed: RwLock<Vec<Listed>>,
+    relisted: Notify,
     in_force: Mutex<InForce>,
     retiring: TaskTracker,
     /// Retired instances end here, whoever asked for it.
@@ -125,6 +126,7 @@ impl Supervisor {
             common,
             start: Instance::start,
             listed,
+            relisted: Notify::new(),
             in_force: Mutex::default(),
             retiring: TaskTracker::new(),
             runtime: Handle::current(),
@@ -138,6 +140,11 @@ impl Supervisor {
     /// What is in force, once no other change is under way.
     pub(crate) async fn in_force(&self) -> MutexGuard<'_, InForce> {
         self.in_force.lock().await
+    }
+
+    /// Resolves once what could be served here has changed.
+    pub(crate) async fn relisted(&self) {
+        self.relisted.notified().await;
     }
 
     /// The gateway's shards.
@@ -157,7 +164,7 @@ impl Supervisor {
                 instances.push(Arc::clone(same));
                 continue;
             }
-            if known.is_none() && self.common.only_owned {
+            if known.is_none() && self.common.tenures.is_some() {
                 continue;
             }
             let cordoned = known.map_or_else(|| cordoned_everywhere.clone(), |known| known.cordoned());
@@ -211,6 +218,7 @@ impl Supervisor {
             }
         }
         *self.listed.write() = listed(&self.common, &self.ledgers, &next);
+        self.relisted.notify_one();
         in_force.instances = next;
     }
 
@@ -241,7 +249,7 @@ impl Supervisor {
         if let Some(at) = in_force.retiring.iter().position(|retiring| retiring == slug) {
             in_force.retiring.swap_remove(at);
         }
-        let is_served = if self.common.only_owned {
+        let is_served = if self.common.tenures.is_some() {
             self.bridge.instances().iter().any(|served| served.slug() == slug)
         } else {
             in_force.instances.values().any(|configured| configured.slug == slug)
@@ -297,6 +305,13 @@ impl Host for Owned {
 
     async fn begin(&self, name: &str, tenure: Tenure) -> io::Result<()> {
         let supervisor = &self.0;
+        if let Some((session, epoch)) = tenure.token() {
+            let unknown = supervisor.context.journal.unknown_after_takeover(name, session, epoch).await;
+            let unknown = unknown.map_err(io::Error::other)?;
+            if unknown > 0 {
+                tracing::warn!(instance = name, unknown, "payments of an earlier owner are of unknown outcome");
+            }
+        }
         // Read before anything is served, so that no point is granted that was spent elsewhere.
         let sent = supervisor.sent_by_others(name).await;
         let mut in_force = supervisor.in_force.lock().await;
@@ -311,7 +326,10 @@ impl Host for Owned {
         ledger.assume_spent_by_former(None, sent.as_ref(), supervisor.common.gateway.request_timeout);
         // Copies of an earlier tenure: since then another replica may have sold. Nobody keeps any under a tenure that is over.
         supervisor.context.cache.forget(&configured.slug);
-        let started = supervisor.start(name, &configured, cordoned, tenure)?;
+        let started = supervisor.start(name, &configured, cordoned, tenure.clone())?;
+        if let Some(tenures) = &supervisor.common.tenures {
+            tenures.insert(name, tenure);
+        }
         let served = supervisor.bridge.instances().with(&started);
         let _ = supervisor.bridge.replace(served);
         if let Some(known) = known {
@@ -335,6 +353,9 @@ impl Host for Owned {
         let Some(instance) = supervisor.bridge.instances().get(name).cloned() else { return };
         // Whatever ended it, it never acts again.
         instance.tenure().release();
+        if let Some(tenures) = &supervisor.common.tenures {
+            tenures.remove(name, instance.tenure());
+        }
         let served = supervisor.bridge.instances().without(name);
         let _ = supervisor.bridge.replace(served);
         supervisor.retire(&mut in_force, instance);

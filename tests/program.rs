@@ -14,6 +14,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Duration;
 
+use concertpos_bridge::internals::journal::{Config, Journal, Key, Reserve, Sale};
 use running::{Running, free_address, run, text, wait_until};
 
 #[test]
@@ -83,28 +84,55 @@ fn where_it_cannot_begin_it_says_once_what_and_where() {
     assert_eq!(said.matches("os error").count(), 1, "{said}");
 }
 
-#[test]
-fn several_replicas_are_refused_by_validate_and_serve_alike() {
+#[tokio::test]
+async fn several_replicas_never_begin_beside_a_journal_whose_keys_would_be_new() {
     let folder = tempfile::tempdir().unwrap();
     let secret = folder.path().join("secret");
     std::fs::write(&secret, "s".repeat(64)).unwrap();
     std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
-    let journal = folder.path().join("journal");
+    let directory = folder.path().join("journal");
+    let place = directory.to_str().unwrap().to_owned();
     let settings = [
         ("BRIDGE_INSTANCES__DEMO__API_KEY", "k"),
         ("BRIDGE_AUTH__MODE", "none"),
-        ("BRIDGE_PAYMENTS__JOURNAL", journal.to_str().unwrap()),
-        ("BRIDGE_CLUSTER__DATABASE", "postgres://bridge@127.0.0.1/bridge"),
+        ("BRIDGE_PAYMENTS__JOURNAL", &place),
+        ("BRIDGE_SERVER__LISTEN", "127.0.0.1:0"),
+        // Nobody listens there.
+        ("BRIDGE_CLUSTER__DATABASE", "postgres://bridge@127.0.0.1:9/bridge"),
         ("BRIDGE_CLUSTER__LISTEN", "127.0.0.1:9191"),
         ("BRIDGE_CLUSTER__SECRET_FILE", secret.to_str().unwrap()),
     ];
-    for command in ["validate", "serve"] {
+    let told = |command: &str| {
         let output = run(&[command], &settings);
-        let error = text(&output.stderr);
-        assert!(error.contains("[cluster]: this program does not serve as one of several replicas"), "{error}");
-        assert_eq!(output.status.code(), Some(2), "{command}");
+        (output.status.code(), text(&output.stderr))
+    };
+    // Without a journal there is nothing to lose, and none is made.
+    assert_eq!(told("validate"), (Some(0), String::new()));
+    let (status, error) = told("serve");
+    assert!(status == Some(1) && error.contains("the schema of the database"), "{status:?} {error}");
+    assert!(!directory.exists(), "nothing is made");
+
+    let config = Config::new(&directory, Config::LEAST_KEEP).unwrap();
+    let journal = Journal::open(&config).unwrap();
+    journal.close().await;
+    drop(journal);
+    assert_eq!(told("validate").0, Some(0), "an empty journal holds no key");
+
+    let journal = Journal::open(&config).unwrap();
+    let key = Key { instance: "demo".into(), caller: "till".into(), idempotency_key: "k1".into() };
+    let sale = Sale { pos_id: 1, payment_method: "1".into(), products: vec![(1, 1)] };
+    let Reserve::Fresh(reservation) = journal.reserve(key, sale).await else { unreachable!("it is new") };
+    drop(journal.dispatch(reservation).await.unwrap());
+    journal.close().await;
+    drop(journal);
+    let before = std::fs::read(directory.join("payments.redb")).unwrap();
+    for command in ["validate", "serve"] {
+        let (status, error) = told(command);
+        assert!(error.contains("holds 1 record"), "{error}");
+        assert!(error.contains(&format!("concertpos-bridge migrate --import {place}")), "{error}");
+        assert_eq!(status, Some(2), "{command}");
     }
-    assert!(!journal.exists(), "nothing is made");
+    assert_eq!(std::fs::read(directory.join("payments.redb")).unwrap(), before, "it is left as it was");
 }
 
 #[test]

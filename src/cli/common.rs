@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use super::refusal::Refusal;
 use super::terminal;
-use crate::app::App;
 use crate::config::Config;
 use crate::settings::{ConfigErrors, EffectiveConfig};
 use crate::shutdown::Shutdown;
@@ -67,11 +66,9 @@ pub(super) fn as_json(body: &str) -> String {
     if io::stdout().is_terminal() { format!("{}\n", terminal::json(body)) } else { format!("{body}\n") }
 }
 
-/// The configuration of `file` with the process's environment over it, if it can be served.
+/// The configuration of `file` with the process's environment over it.
 pub(super) fn load(file: Option<&Path>) -> Result<(Config, EffectiveConfig), Failure> {
-    let loaded = Config::load(file, std::env::vars_os()).map_err(Failure::Configuration)?;
-    App::check(&loaded.0).map_err(|why| Failure::Usage(why.to_string()))?;
-    Ok(loaded)
+    Config::load(file, std::env::vars_os()).map_err(Failure::Configuration)
 }
 
 /// How long the end waits for threads that read or write files.

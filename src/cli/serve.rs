@@ -18,6 +18,7 @@ use crate::telemetry::{self, Floods, Traces};
 
 pub(super) fn run(file: Option<&Path>) -> Result<ExitCode, Failure> {
     let (config, printed) = load(file)?;
+    App::check(&config).map_err(|why| Failure::Usage(format!("{why:#}")))?;
     let filter = telemetry::filter(&config.telemetry.log).context("telemetry.log")?;
     let traces = traces(&config)?;
     let floods = Floods::default();
@@ -29,7 +30,7 @@ pub(super) fn run(file: Option<&Path>) -> Result<ExitCode, Failure> {
         // Heeded before anything listens: unheeded, the signal would end the process.
         let hangups = signal(SignalKind::hangup())?;
         let telling = tokio::spawn(floods.clone().tell());
-        let app = App::build(config, shutdown.clone())?;
+        let app = App::start(config, shutdown.clone()).await?;
         let manager = ServiceManager::from_environment();
         let reloading = tokio::spawn(reload_on(hangups, app.reload(), (file, printed), manager.clone()));
         let health = app.health();

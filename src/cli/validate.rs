@@ -9,6 +9,7 @@ use tokio::runtime::Runtime;
 
 use super::common::{ConfigFile, Failure, load, print};
 use super::terminal::one_line;
+use crate::app::App;
 use crate::config::{Config, Instance};
 use crate::gateway::{self, Dialer, dial_once};
 use crate::protocol::command::GETLICENSE;
@@ -35,7 +36,10 @@ pub(super) fn run(flags: &Validate) -> Result<ExitCode, Failure> {
     for warning in printed.warnings() {
         eprintln!("warning: {warning}");
     }
-    crate::journal::inspect(&config.payments).map_err(anyhow::Error::from)?;
+    match config.cluster {
+        None => crate::journal::inspect(&config.payments).map_err(anyhow::Error::from)?,
+        Some(_) => App::check(&config).map_err(|why| Failure::Usage(format!("{why:#}")))?,
+    }
     if flags.print {
         print(&printed.to_string()).map_err(anyhow::Error::from)?;
     }

@@ -51,9 +51,10 @@ pub struct AppState {
 impl AppState {
     /// The bridge at this moment, with the callers that were refused; see [`Bridge::overview`].
     pub async fn overview(&self, wanted: impl Fn(&str) -> bool) -> BridgeStatus {
-        let status = self.bridge.overview(wanted).await;
+        let status = self.bridge.overview(&wanted).await;
         let callers = status.whole.then(|| self.refused_callers());
-        BridgeStatus { callers, ..status }
+        let cluster = self.forwarding.as_ref().map(|forwarding| forwarding.status(&wanted));
+        BridgeStatus { callers, cluster, ..status }
     }
 
     /// Logs what needs attention, for as long as it is polled. A drain, in which links are closed, is none of it.

@@ -39,6 +39,7 @@ pub(crate) mod tests;
 pub use condition::Condition;
 pub use config::{Config, Create};
 pub use embedded::directory::inspect;
+pub use embedded::unused::records_in;
 pub use embedded::verification::verify;
 pub use error::{JournalError, OpenError};
 pub use handle::{Journal, Late, Reserve};

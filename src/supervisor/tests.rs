@@ -65,7 +65,7 @@ async fn supervisor_with(instances: Configured, only_owned: bool) -> (Simulator,
         pay_max_wait: Duration::from_secs(1),
         broadcasts: broadcasts::Config::default(),
         shutdown_grace: Duration::from_secs(11),
-        only_owned,
+        tenures: only_owned.then(Tenures::default),
     };
     let bridge = Bridge::new(Vec::new(), &context.cache, &context.journal, context.shutdown.clone());
     let ledgers = Ledgers::new(budget::Config::default());

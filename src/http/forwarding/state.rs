@@ -13,8 +13,9 @@ use tokio::sync::Semaphore;
 use super::metrics::Metrics;
 use super::proof::{Key, Sealed, Ticket};
 use super::tls::Tls;
+use crate::bridge::status::ClusterStatus;
 use crate::clock::{unix_ms, whole_ms};
-use crate::cluster::{Config, Directory};
+use crate::cluster::{Config, Directory, status};
 
 /// What a new connection is opened with.
 pub(super) const GREETING: &str = "/cluster/greeting";
@@ -33,6 +34,7 @@ struct Shared {
     /// The name of this replica, and where the others reach it.
     name: String,
     advertise: String,
+    lease: Duration,
     tls: Option<Tls>,
     waiting: Semaphore,
     metrics: Metrics,
@@ -47,6 +49,7 @@ impl Forwarding {
             key: Key::new(config.secret.expose_secret())?,
             name: config.name.clone(),
             advertise: config.advertise.clone(),
+            lease: config.lease,
             tls: config.tls.as_ref().map(Tls::read).transpose()?,
             waiting: Semaphore::new(MAX_WAITING),
             metrics: Metrics::default(),
@@ -58,6 +61,11 @@ impl Forwarding {
     #[must_use]
     pub fn directory(&self) -> &Directory {
         &self.0.directory
+    }
+
+    /// The replicas as this one knows them, with the instances that are `wanted`.
+    pub fn status(&self, wanted: impl Fn(&str) -> bool) -> ClusterStatus {
+        status::status(&self.0.directory, &self.0.name, self.0.lease, wanted)
     }
 
     #[must_use]

@@ -2,6 +2,9 @@
 //!
 //! A gateway that is down does not make the bridge unready: old copies and the answers to repeated payments can still
 //! be had, and taking every replica out at once would end even those.
+//!
+//! Of several replicas each is ready once it knows where to pass requests on, whatever it owns itself, and stays so while the
+//! database is away.
 
 use std::time::Duration;
 
@@ -36,9 +39,15 @@ async fn readyz(request: HttpRequest, shared: Data<AppState>) -> Result<HttpResp
     if shared.bridge.is_draining() {
         return Err(Problem::new(&table::SHUTTING_DOWN).retry_after(PROBE_AGAIN));
     }
+    let forwarding = shared.forwarding.as_ref();
+    if forwarding.is_some_and(|forwarding| !forwarding.directory().is_read()) {
+        let unready = Problem::new(&table::SHUTTING_DOWN).retry_after(PROBE_AGAIN);
+        return Err(unready.detail("Which replica owns which instance was not read yet."));
+    }
     if gateway_required {
         let unready = || Problem::new(&table::GATEWAY_UNAVAILABLE).retry_after(PROBE_AGAIN);
-        if !shared.bridge.has_gateway() {
+        let owns_nothing = forwarding.is_some() && shared.bridge.instances().is_empty();
+        if !owns_nothing && !shared.bridge.has_gateway() {
             return Err(unready());
         }
         if shared.bridge.is_denied() {

@@ -11,6 +11,7 @@ pub(crate) mod pages;
 pub(crate) mod scan;
 pub(crate) mod store;
 pub(crate) mod tables;
+pub(crate) mod unused;
 pub(crate) mod upgrade;
 pub(crate) mod verification;
 pub(crate) mod view;
