@@ -171,13 +171,6 @@ class Chart(unittest.TestCase):
         self.assertNotIn("PersistentVolumeClaim/concertpos-bridge", by_kind(kept))
         self.assertIn("claimName: kept", kept)
 
-    def test_the_versions_are_those_of_the_program(self):
-        version = re.search(r'^version = "(.+)"', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)[1]
-        chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
-        self.assertEqual(chart["appVersion"], version)
-        for plain in PLAIN.values():
-            self.assertEqual(pod(by_kind(plain.read_text()))["containers"][0]["image"], f"concertpos-bridge:{version}")
-
     def test_it_installs_what_the_plain_manifests_install(self):
         # Names, and what a chart is known by; `secrets` is `keys` with one bridge; the rest is compared as settings in force.
         apart = ("labels", "annotations", "imagePullPolicy", "env", "data", "stringData", "volumeMounts", "volumes")
