@@ -142,7 +142,7 @@ impl Dispatch {
         deadline: Instant,
         avoid: Option<usize>,
     ) -> Result<(Permit, Lease), Error> {
-        let permit = turns.acquire(&self.ledger, &command.name, self.max_wait, deadline).await?;
+        let permit = turns.acquire(&self.ledger, &command.name, deadline).await?;
         let lease = self.pool.checkout(Priority::Ordinary, deadline, avoid).await?;
         Ok((permit, lease))
     }

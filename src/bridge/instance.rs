@@ -20,10 +20,11 @@ use tracing::Instrument;
 use super::access::Access;
 use super::dispatch::{Dispatch, Once, Unfinished};
 use super::error::Error;
-use super::fair_acquire::{FairAcquire, Requester};
+use super::fair_acquire::{FairAcquire, Requester, Turn};
 use super::freshness::CacheDirectives;
 use super::metrics::Metrics;
-use super::pay::{Paid, Payments, Shown};
+use super::patience::Patience;
+use super::pay::{End, Paid, Payments, Shown, Unpaid};
 use super::read::{Ask, Reader, Served};
 use super::sales::Sales;
 use super::status::{InstanceMetrics, InstanceStatus};
@@ -271,12 +272,13 @@ impl Instance {
         parameters: Parameters,
         turn: &str,
         directives: CacheDirectives,
-        deadline: Instant,
+        patience: impl Into<Patience>,
     ) -> Result<Served, Error> {
+        let patience = patience.into();
         let key = self.key(spec, &parameters);
         let command = Command::known(spec, parameters);
         let pos_id = key.pos_id.filter(|_| spec == &command::LISTTRANSACTIONS);
-        let ask = Ask { spec, command, key, turn: Arc::from(turn), directives, deadline };
+        let ask = Ask { spec, command, key, turn: Arc::from(turn), directives, patience };
         let outcome = self.reader.read(ask).await;
         self.metrics.answered(&outcome);
         if let (Some(pos_id), Ok(served)) = (pos_id, &outcome) {
@@ -302,7 +304,7 @@ impl Instance {
     /// Asks a read or an upsert that is never kept, on another shard if the first fails, within `deadline`.
     pub async fn ask(&self, command: Command, turn: &str, deadline: Instant) -> Result<Body, Error> {
         let dispatch = Arc::clone(&self.dispatch);
-        let turns = FairAcquire::of(Requester::Caller(Arc::from(turn)));
+        let turns = FairAcquire::of(Turn::new(Requester::Caller(Arc::from(turn)), dispatch.max_wait));
         // In a task, so that a caller who goes away does not take the command's points off the books too early.
         let work = async move { dispatch.repeatable(&command, &turns, deadline, || ()).await };
         self.commands.spawn_on(work.in_current_span(), &self.runtime).await.unwrap_or(Err(Error::Timeout))
@@ -347,28 +349,54 @@ impl Instance {
     /// Books a sale under its key, at most once; or says what became of the sale that the key names. Runs to its end
     /// and is recorded even if the caller goes away.
     pub async fn pay(&self, key: Key, sale: Sale, command: Command, deadline: Instant) -> Result<Paid, Error> {
+        self.pay_or_wait(key, sale, command, deadline, None).await.0
+    }
+
+    /// The same; where the same sale is under way under the key, waits for its end until `wait_until`. Says whether it waited.
+    /// That sends nothing, however the payment ends: a refusal is this caller's answer too.
+    pub async fn pay_or_wait(
+        &self,
+        key: Key,
+        sale: Sale,
+        command: Command,
+        deadline: Instant,
+        wait_until: Option<Instant>,
+    ) -> (Result<Paid, Error>, bool) {
+        match (self.ask_to_pay(key, sale, command, deadline).await, wait_until) {
+            (Err(Unpaid::UnderWay(Some(end))), Some(until)) => {
+                // Here and in no task: a caller that goes away while it waits leaves nothing behind.
+                let ended = end.by(until.min(deadline)).await;
+                (ended.unwrap_or_else(|| Err(Unpaid::UnderWay(None).into())), true)
+            }
+            (asked, _) => (asked.map_err(Error::from), false),
+        }
+    }
+
+    async fn ask_to_pay(&self, key: Key, sale: Sale, command: Command, deadline: Instant) -> Result<Paid, Unpaid> {
         let write_by = deadline.min(Instant::now() + self.pay_max_wait);
         let shown = Shown::default();
         // Decided now, and kept: a sale that came before the bridge refused new ones is not refused for what it waits for
         // meanwhile, such as the disk. The stopping bridge waits from here on.
         let waited_for = self.commands.token();
         let may_begin = self.dispatch.begin();
-        let work = Arc::clone(&self.payments).pay(key, sale, command, may_begin, (write_by, Arc::clone(&shown)));
-        // Counted as it ended, whether or not its caller is still there.
+        let (ending, end) = End::new();
+        let work = Arc::clone(&self.payments).pay(key, sale, command, may_begin, (write_by, Arc::clone(&shown)), end);
+        // Counted as it ended, and told to those who repeat it, whether or not its caller is still there.
         let sales = Arc::clone(&self.sales);
         let work = async move {
-            let outcome = work.await;
-            sales.ended(&outcome, Instant::now());
-            outcome
+            let asked = work.await;
+            sales.ended(asked.as_ref(), Instant::now());
+            ending.tell(&asked);
+            asked
         };
         let task = self.commands.spawn_on(work.in_current_span(), &self.runtime);
         drop(waited_for);
         match (timeout_at(deadline, task).await, shown.get()) {
             (Ok(Ok(outcome)), _) => outcome,
             // It runs on; or it panicked, and nobody knows how far it got.
-            (_, Some(id)) => Err(Error::OutcomeUnknown { gateway: None, payment: Some(id.to_string()) }),
+            (_, Some(id)) => Err(Error::OutcomeUnknown { gateway: None, payment: Some(id.to_string()) }.into()),
             // It has not been written, and is too late to be.
-            (_, None) => Err(Error::Overloaded { retry_after: RETRY_SHORTLY }),
+            (_, None) => Err(Error::Overloaded { retry_after: RETRY_SHORTLY }.into()),
         }
     }
 

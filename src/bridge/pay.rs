@@ -15,7 +15,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, MutexGuard};
-use tokio::time::Instant;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -28,8 +29,8 @@ use crate::cache::{Cache, PasswordKey};
 use crate::clock::RETRY_SHORTLY;
 use crate::gateway::{Cause, Ending, LateFrames, Lost, Priority, Refusal};
 use crate::journal::{
-    Dispatched, Journal, JournalError, Key, Late, Outcome, Record, RecordId, Release, Reservation, Reserve, Sale,
-    Verdict,
+    Attachment, Dispatched, Journal, JournalError, Key, Late, Outcome, Record, RecordId, Release, Reservation, Reserve,
+    Sale, Verdict,
 };
 use crate::protocol::{Body, Command};
 
@@ -44,6 +45,50 @@ pub struct Paid {
 
 /// Where a payment shows itself before it is written: its record exists by then.
 pub(super) type Shown = Arc<OnceLock<RecordId>>;
+
+/// Why asking for a payment did not end with its reply.
+#[derive(Debug, Clone)]
+pub(super) enum Unpaid {
+    /// The same sale is under way; with its end, where it is made by this process.
+    UnderWay(Option<End>),
+    Failed(Error),
+}
+
+/// The end of a payment under way, for those who repeat it meanwhile. Waiting for it sends nothing, whatever it is.
+#[derive(Debug, Clone)]
+pub(super) struct End(watch::Receiver<Told>);
+
+/// How it ended, once it has.
+type Told = Option<Result<Paid, Error>>;
+
+/// Tells those who repeat a payment under way how it ended.
+#[derive(Debug)]
+pub(super) struct EndSender(watch::Sender<Told>);
+
+impl End {
+    /// The end and who tells it.
+    pub(super) fn new() -> (EndSender, Self) {
+        let (ending, end) = watch::channel(None);
+        (EndSender(ending), Self(end))
+    }
+
+    /// How the payment ended, as its repetition is answered; none where that is not known by `until`.
+    pub(super) async fn by(mut self, until: Instant) -> Option<Result<Paid, Error>> {
+        // Not told at all where whoever made the payment panicked: nobody knows how far it got.
+        let told = timeout_at(until, self.0.wait_for(Option::is_some)).await.ok()?.ok()?.clone()?;
+        Some(told.map(|paid| Paid { replayed: true, ..paid }))
+    }
+}
+
+impl EndSender {
+    /// Tells how asking for the payment ended.
+    pub(super) fn tell(self, asked: &Result<Paid, Unpaid>) {
+        // Usually nobody repeats it.
+        if self.0.receiver_count() > 0 {
+            let _ = self.0.send(Some(asked.clone().map_err(Error::from)));
+        }
+    }
+}
 
 /// The payments of one instance.
 #[derive(Debug)]
@@ -88,7 +133,7 @@ impl Payments {
     }
 
     /// Books a sale, or says what became of the one that its key names. To be run in a task that is not dropped. Nothing
-    /// is written after `write_by`, and what may be written is `shown` before.
+    /// is written after `write_by`, and what may be written is `shown` before. `end` is for those who repeat it meanwhile.
     pub(super) async fn pay(
         self: Arc<Self>,
         key: Key,
@@ -96,9 +141,10 @@ impl Payments {
         command: Command,
         may_begin: Result<(), Error>,
         (write_by, shown): (Instant, Shown),
-    ) -> Result<Paid, Error> {
+        end: End,
+    ) -> Result<Paid, Unpaid> {
         let pos_id = sale.pos_id;
-        match self.journal.reserve(key.clone(), sale.clone()).await {
+        match self.journal.reserve_with(key.clone(), sale.clone(), Attachment::new(end)).await {
             Reserve::Fresh(reservation) => {
                 // Refused, its key is free again.
                 may_begin?;
@@ -106,7 +152,7 @@ impl Payments {
                 match begun {
                     // A late reply took the key since it was reserved.
                     Err(Begun::KeyTaken) => Self::recorded(self.journal.reserve(key, sale).await),
-                    Err(Begun::Failed(error)) => Err(error),
+                    Err(Begun::Failed(error)) => Err(error.into()),
                     Ok(paid) => Ok(paid),
                 }
             }
@@ -115,17 +161,21 @@ impl Payments {
     }
 
     /// What the record under a key answers.
-    fn recorded(reserved: Reserve) -> Result<Paid, Error> {
-        match reserved {
-            Reserve::Replay(record) => Ok(Paid { record: *record, replayed: true }),
-            Reserve::Unknown(record) => Err(unknown(&record)),
-            Reserve::Unreadable(id) => Err(Error::OutcomeUnknown { gateway: None, payment: Some(id.to_string()) }),
-            // Fresh: it was taken and freed within moments.
-            Reserve::InProgress | Reserve::Fresh(_) => Err(Error::PaymentInProgress { retry_after: RETRY_SHORTLY }),
-            Reserve::Reused => Err(Error::KeyReused),
-            Reserve::Overloaded => Err(Error::Overloaded { retry_after: RETRY_SHORTLY }),
-            Reserve::Unavailable(error) => Err(error.into()),
-        }
+    fn recorded(reserved: Reserve) -> Result<Paid, Unpaid> {
+        let error = match reserved {
+            Reserve::Replay(record) => return Ok(Paid { record: *record, replayed: true }),
+            Reserve::InProgress(attachment) => {
+                return Err(Unpaid::UnderWay(attachment.and_then(|attached| attached.get().cloned())));
+            }
+            // It was taken and freed within moments.
+            Reserve::Fresh(_) => return Err(Unpaid::UnderWay(None)),
+            Reserve::Unknown(record) => unknown(&record),
+            Reserve::Unreadable(id) => Error::OutcomeUnknown { gateway: None, payment: Some(id.to_string()) },
+            Reserve::Reused => Error::KeyReused,
+            Reserve::Overloaded => Error::Overloaded { retry_after: RETRY_SHORTLY },
+            Reserve::Unavailable(error) => error.into(),
+        };
+        Err(error.into())
     }
 
     async fn begin(
@@ -303,6 +353,21 @@ enum Begun {
     /// A late reply to an earlier attempt took the key before this one was recorded.
     KeyTaken,
     Failed(Error),
+}
+
+impl From<Error> for Unpaid {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Unpaid> for Error {
+    fn from(unpaid: Unpaid) -> Self {
+        match unpaid {
+            Unpaid::UnderWay(_) => Self::PaymentInProgress { retry_after: RETRY_SHORTLY },
+            Unpaid::Failed(error) => error,
+        }
+    }
 }
 
 impl From<Error> for Begun {

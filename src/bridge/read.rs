@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -22,8 +23,9 @@ use tracing::Instrument;
 
 use super::dispatch::Dispatch;
 use super::error::Error;
-use super::fair_acquire::{FairAcquire, Requester};
+use super::fair_acquire::{FairAcquire, Requester, Turn};
 use super::freshness::{CacheDirectives, Decision, Forward, decide};
+use super::patience::Patience;
 use crate::cache::{Cache, CachedReply, Epoch, Freshness, Key, PlainKey};
 use crate::protocol::{Command, Meaning, Spec};
 use crate::tenure::Tenure;
@@ -41,8 +43,7 @@ pub(super) struct Ask {
     /// The caller's name, by which callers take turns when points are short.
     pub(super) turn: Arc<str>,
     pub(super) directives: CacheDirectives,
-    /// When the caller must have an answer.
-    pub(super) deadline: Instant,
+    pub(super) patience: Patience,
 }
 
 /// A reply and where it came from.
@@ -94,7 +95,7 @@ struct Fetch {
 }
 
 impl Fetch {
-    fn new(turn: Requester) -> Arc<Self> {
+    fn new(turn: Turn) -> Arc<Self> {
         let (epoch, outcome, ended) = (OnceLock::new(), OnceLock::new(), Notify::new());
         Arc::new(Self { epoch, turns: FairAcquire::of(turn), outcome, ended })
     }
@@ -171,15 +172,33 @@ enum Joined {
 }
 
 impl Joined {
-    /// What the fetch brings, by `deadline`, and whether another had begun it.
-    async fn outcome(self, deadline: Instant) -> (Result<CachedReply, Error>, bool) {
+    /// What the fetch brings, by `deadline`, and whether another had begun it. A caller that waits for points for so long is
+    /// denied them then, though the fetch goes on for those that wait for longer.
+    async fn outcome(self, deadline: Instant, for_points: Duration) -> (Result<CachedReply, Error>, bool) {
         match self {
-            Self::Begun(fetch, work) => {
-                // It has this caller's deadline, which needs no second timer.
-                work.await;
-                (fetch.outcome().await, false)
+            Self::Begun(fetch, mut work) => {
+                // It has this caller's deadline, which needs no second timer. Whatever denies a turn does so while it is polled.
+                let denied = poll_fn(|context| match Pin::new(&mut work).poll(context) {
+                    Poll::Ready(()) => Poll::Ready(None),
+                    Poll::Pending => {
+                        fetch.turns.denial(for_points).map_or(Poll::Pending, |denied| Poll::Ready(Some(denied)))
+                    }
+                });
+                match denied.await {
+                    Some(denied) => (Err(denied.into()), false),
+                    None => (fetch.outcome().await, false),
+                }
             }
-            Self::UnderWay(fetch) => (timeout_at(deadline, fetch.outcome()).await.unwrap_or(Err(Error::Timeout)), true),
+            Self::UnderWay(fetch) => {
+                let outcome = async {
+                    tokio::select! {
+                        biased;
+                        outcome = fetch.outcome() => outcome,
+                        denied = fetch.turns.denied(for_points) => Err(denied.into()),
+                    }
+                };
+                (timeout_at(deadline, outcome).await.unwrap_or(Err(Error::Timeout)), true)
+            }
         }
     }
 }
@@ -241,15 +260,21 @@ impl Reader {
     /// Fetches, or shares a fetch; says which. `stale` is for how long the copy has been stale that can stand in, if there
     /// is one.
     async fn fetch(self: &Arc<Self>, ask: &Arc<Ask>, stale: Option<Duration>) -> (Result<CachedReply, Error>, bool) {
-        let turn = stale.map_or_else(|| Requester::Caller(Arc::clone(&ask.turn)), |stale| Requester::Renewal { stale });
-        let (result, collapsed) = self.join(ask, turn.clone(), ask.deadline).outcome(ask.deadline).await;
+        let requester =
+            stale.map_or_else(|| Requester::Caller(Arc::clone(&ask.turn)), |stale| Requester::Renewal { stale });
+        let Patience { deadline, for_points } = ask.patience;
+        let (begun, max_wait) = (Instant::now(), for_points.unwrap_or(self.dispatch.max_wait));
+        let turn = Turn::new(requester.clone(), max_wait);
+        let (result, collapsed) = self.join(ask, turn, deadline).outcome(deadline, max_wait).await;
         // The caller that began it may have had an earlier deadline: then one try of its own.
         let impatient =
             matches!(result, Err(Error::RateLimited { gateway: None, .. } | Error::Overloaded { .. } | Error::Timeout));
-        if !(collapsed && impatient && stale.is_none() && Instant::now() < ask.deadline) {
+        if !(collapsed && impatient && stale.is_none() && Instant::now() < deadline) {
             return (result, collapsed);
         }
-        self.join(ask, turn, ask.deadline).outcome(ask.deadline).await
+        // A caller that said how long it waits does not begin anew.
+        let max_wait = for_points.map_or(max_wait, |most| most.saturating_sub(begun.elapsed()));
+        self.join(ask, Turn::new(requester, max_wait), deadline).outcome(deadline, max_wait).await
     }
 
     /// The answer after a fetch. An old copy is judged anew before it stands in: much may have happened meanwhile.
@@ -287,12 +312,16 @@ impl Reader {
     fn refresh(self: &Arc<Self>, ask: &Arc<Ask>, freshness: Freshness) {
         let stale = staleness(Some((freshness, Duration::ZERO)));
         // Begun, it goes on in a task at once.
-        drop(self.join(ask, Requester::Refresh { stale }, Instant::now() + REFRESH_DEADLINE));
+        drop(self.join(
+            ask,
+            Turn::new(Requester::Refresh { stale }, Duration::ZERO),
+            Instant::now() + REFRESH_DEADLINE,
+        ));
     }
 
     /// The fetch that answers `ask`: the one under way if its command is not written yet or was written in the epoch
     /// in force, else a new one. One that is under way then asks for points on behalf of this caller too.
-    fn join(self: &Arc<Self>, ask: &Arc<Ask>, turn: Requester, deadline: Instant) -> Joined {
+    fn join(self: &Arc<Self>, ask: &Arc<Ask>, turn: Turn, deadline: Instant) -> Joined {
         let mut fetches = self.fetches();
         let current = self.cache.epoch(ask.spec, &ask.key);
         let under_way = |fetch: &Fetch| !fetch.has_ended() && fetch.epoch.get().is_none_or(|epoch| *epoch == current);

@@ -7,7 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 
 use super::error::Error;
-use super::pay::Paid;
+use super::pay::{Paid, Unpaid};
 use crate::protocol::Meaning;
 use crate::telemetry::metrics::Families;
 use crate::telemetry::recent::Recent;
@@ -49,7 +49,7 @@ impl SaleOutcome {
         (Self::GatewayError, "gateway-error"),
     ];
 
-    fn of(outcome: &Result<Paid, Error>) -> Self {
+    fn of(outcome: Result<&Paid, &Error>) -> Self {
         match outcome {
             Ok(Paid { replayed, .. }) => {
                 if *replayed {
@@ -107,8 +107,12 @@ pub struct RecentSales {
 }
 
 impl Sales {
-    pub(super) fn ended(&self, outcome: &Result<Paid, Error>, now: Instant) {
-        let outcome = SaleOutcome::of(outcome);
+    pub(super) fn ended(&self, asked: Result<&Paid, &Unpaid>, now: Instant) {
+        let outcome = match asked {
+            Ok(paid) => SaleOutcome::of(Ok(paid)),
+            Err(Unpaid::Failed(error)) => SaleOutcome::of(Err(error)),
+            Err(Unpaid::UnderWay(_)) => SaleOutcome::Rejected,
+        };
         if let Some(counter) = self.ended.get(outcome as usize) {
             counter.inc();
         }
@@ -175,12 +179,12 @@ mod tests {
             Error::KeyReused,
             Error::OutcomeUnknown { gateway: None, payment: None },
         ] {
-            sales.ended(&Err(error), now);
+            sales.ended(Err(&error.into()), now);
         }
         let expected = RecentSales { booked: 0, refused: 3, unknown: 1, refused_as: Some("rate-limited") };
         assert_eq!(sales.last_minute(now), expected);
         for _ in 0..3 {
-            sales.ended(&Err(refused("api_key_mismatch")), now);
+            sales.ended(Err(&refused("api_key_mismatch").into()), now);
         }
         assert_eq!(sales.last_minute(now).refused_as, Some("gateway-credentials-rejected"));
         assert_eq!(sales.last_minute(now + Duration::from_secs(70)), RecentSales::default());

@@ -5,20 +5,21 @@
 
 use std::future::{Ready, ready};
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::dev::Payload as RawPayload;
 use actix_web::web::{Data, Payload};
 use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse};
 use tokio::time::Instant;
 
-use crate::bridge::Instance;
+use crate::bridge::{Instance, Patience};
 use crate::http::auth::request::{self as auth, Arrival};
 use crate::http::auth::{Caller, Scope};
 use crate::http::problem::{Problem, table};
 use crate::http::request::body::{self, Empty};
-use crate::http::request::{accept, cache_control, integer, params};
+use crate::http::request::{accept, cache_control, integer, params, prefer};
 use crate::http::response::reply::POS_PASSWORD;
-use crate::http::response::{cached, rate_limit_fields};
+use crate::http::response::{cached, preference_applied, rate_limit_fields};
 use crate::http::state::AppState;
 use crate::protocol::{Parameters, Spec};
 
@@ -101,6 +102,20 @@ impl Call {
         self.deadline
     }
 
+    /// For how long the caller prefers to wait (RFC 7240), in whole seconds and no longer than the answer may take.
+    #[must_use]
+    pub fn wait(&self) -> Option<Duration> {
+        let most = self.state.config.deadline.as_secs();
+        prefer::wait(self.request.headers()).map(|seconds| Duration::from_secs(seconds.min(most)))
+    }
+
+    /// When it is over, if it begins with the request.
+    #[must_use]
+    pub fn end_of(&self, wait: Duration) -> Instant {
+        // The deadline counts from there too.
+        self.deadline - self.state.config.deadline + wait
+    }
+
     /// Refuses a caller who may not do this here.
     pub fn permit(&self, scope: Scope) -> Result<(), Problem> {
         self.caller.permit(&self.instance, scope)
@@ -161,8 +176,14 @@ impl Call {
     pub async fn read(&self, spec: &'static Spec, parameters: Parameters) -> Result<HttpResponse, Problem> {
         let (instance, headers) = (self.served()?, self.request.headers());
         let (turn, directives) = (self.caller.name(), cache_control::directives(headers));
-        let outcome = instance.read(spec, parameters, turn, directives, self.deadline).await;
-        cached::answer_to_read(&instance, spec, outcome)
+        let wait = self.wait();
+        let patience = Patience { deadline: self.deadline, for_points: wait };
+        let outcome = instance.read(spec, parameters, turn, directives, patience).await;
+        let answer = cached::answer_to_read(&instance, spec, outcome);
+        match wait {
+            Some(wait) => preference_applied::add_wait_to(answer, wait),
+            None => answer,
+        }
     }
 
     /// What came of a command that was asked for, with what is left of its budget.

@@ -27,12 +27,13 @@ use crate::protocol::{Parameters, Spec};
 use crate::telemetry::traces;
 
 /// Header fields that only the router handles.
-const ROUTED_FIELDS: [&str; 9] = [
+const ROUTED_FIELDS: [&str; 10] = [
     "accept-encoding",
     "cache-control",
     "if-match",
     "origin",
     "pragma",
+    "prefer",
     "traceparent",
     "transfer-encoding",
     "upgrade",
@@ -199,6 +200,7 @@ mod tests {
             ("cache-control", "no-cache"),
             ("if-match", "\"a\""),
             ("origin", "https://shop.example"),
+            ("prefer", "wait=5"),
             ("x-pos-password", "p"),
         ] {
             assert!(!with(name, value), "{name}: {value}");

@@ -266,6 +266,7 @@ fn cors(origins: &[String]) -> Cors {
         "x-pos-password",
         "idempotency-key",
         "x-request-id",
+        "prefer",
         "last-event-id",
         // Libraries that trace add them to each request.
         "traceparent",
@@ -283,6 +284,8 @@ fn cors(origins: &[String]) -> Cors {
         "ratelimit",
         "ratelimit-policy",
         "idempotent-replayed",
+        "preference-applied",
+        "proxy-status",
     ];
     origins
         .iter()

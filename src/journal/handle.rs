@@ -13,7 +13,7 @@ use super::config::Config;
 use super::embedded::store::EmbeddedStore;
 use super::error::{JournalError, OpenError};
 use super::id::{Ids, RecordId};
-use super::in_flight::{Claim, InFlight};
+use super::in_flight::{Attachment, Claim, InFlight};
 use super::listing::{Filter, Listed, Page};
 use super::payment::{Dispatched, Reservation};
 use super::postgres::config::PostgresConfig;
@@ -31,8 +31,8 @@ pub enum Reserve {
     Fresh(Reservation),
     /// The same sale was booked under it: answer with the record. It has no reply where a person settled it.
     Replay(Box<Record>),
-    /// The same sale is under way.
-    InProgress,
+    /// The same sale is under way; with what is attached to its key, where it is made by this process.
+    InProgress(Option<Attachment>),
     /// The key belongs to another sale.
     Reused,
     /// The same sale was written, and its outcome is not known.
@@ -103,14 +103,28 @@ impl Journal {
 
     /// Takes `key` for `sale`, or says why not. At most one request at a time has a key. Never waits for a write.
     pub async fn reserve(&self, key: Key, sale: Sale) -> Reserve {
+        self.reserve_with(key, sale, Attachment::new(())).await
+    }
+
+    /// The same, and attaches this to the key until it is free.
+    pub async fn reserve_with(&self, key: Key, sale: Sale, attachment: Attachment) -> Reserve {
         let fingerprint = sale.fingerprint();
         // Claimed before it is looked up: a payment is recorded before its key is freed, so the lookup finds one that ended
         // a moment ago. Dropped at the await, the claim frees the key.
-        let claim = self.0.in_flight.claim(key.clone(), fingerprint);
+        let claim = self.0.in_flight.claim(key.clone(), fingerprint, attachment);
         let current = in_time(self.0.store.patience(), self.0.store.current(key.clone())).await;
-        if let Some(answer) = recorded(current, &fingerprint) {
-            return answer;
+        match (recorded(current, &fingerprint), claim) {
+            // Another sale may have held the key when it was claimed.
+            (Some(Reserve::InProgress(_)), Claim::Held(other, attachment)) if other == fingerprint => {
+                Reserve::InProgress(Some(attachment))
+            }
+            (Some(answer), _) => answer,
+            (None, claim) => self.claimed(claim, key, sale, fingerprint),
         }
+    }
+
+    /// The answer to a claim where no record decides it.
+    fn claimed(&self, claim: Claim, key: Key, sale: Sale, fingerprint: Fingerprint) -> Reserve {
         match claim {
             // What a damaged store does not know may have been sold under this key.
             Claim::Taken(_) if !self.is_available() => Reserve::Unavailable(JournalError::Unavailable),
@@ -119,8 +133,8 @@ impl Journal {
                 let record = Record::reserved(self.0.ids.next(now_ms), key, sale, now_ms);
                 Reserve::Fresh(Reservation::new(Box::new(record), held))
             }
-            Claim::Held(other) if other == fingerprint => Reserve::InProgress,
-            Claim::Held(_) => Reserve::Reused,
+            Claim::Held(other, attachment) if other == fingerprint => Reserve::InProgress(Some(attachment)),
+            Claim::Held(..) => Reserve::Reused,
             Claim::Full => Reserve::Overloaded,
         }
     }
@@ -275,7 +289,7 @@ fn recorded(current: Result<Option<Current>, JournalError>, fingerprint: &Finger
     match record.answer(fingerprint) {
         Answer::Free => None,
         Answer::Reused => Some(Reserve::Reused),
-        Answer::InProgress => Some(Reserve::InProgress),
+        Answer::InProgress => Some(Reserve::InProgress(None)),
         Answer::Replay => Some(Reserve::Replay(record)),
         Answer::Unknown => Some(Reserve::Unknown(record)),
     }

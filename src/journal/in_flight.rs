@@ -5,7 +5,9 @@
 //! can still send or record the payment, its key is not given out again. The number of held keys bounds the journal's
 //! memory and the queues of its store.
 
+use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -19,7 +21,37 @@ pub(super) const MAX_LIVE: usize = 4096;
 /// The keys under way.
 #[derive(Debug, Default)]
 pub(super) struct InFlight {
-    keys: Mutex<HashMap<Key, Fingerprint>>,
+    keys: Mutex<HashMap<Key, Held>>,
+}
+
+/// What is known of a key under way.
+#[derive(Debug)]
+struct Held {
+    fingerprint: Fingerprint,
+    attachment: Attachment,
+}
+
+/// What whoever makes a payment attaches to its key, for those who ask for the same payment meanwhile. The journal only hands
+/// it on.
+#[derive(Clone)]
+pub struct Attachment(Arc<dyn Any + Send + Sync>);
+
+impl Attachment {
+    pub fn new(value: impl Any + Send + Sync) -> Self {
+        Self(Arc::new(value))
+    }
+
+    /// The value, if it is of this type.
+    #[must_use]
+    pub fn get<T: Any>(&self) -> Option<&T> {
+        self.0.downcast_ref()
+    }
+}
+
+impl fmt::Debug for Attachment {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Attachment")
+    }
 }
 
 /// Holds a key until it is dropped.
@@ -34,23 +66,23 @@ pub(super) struct HeldKey {
 pub(super) enum Claim {
     /// The key is now the claimant's.
     Taken(HeldKey),
-    /// The key is held for a sale with this fingerprint.
-    Held(Fingerprint),
+    /// The key is held for a sale with this fingerprint, and this is attached to it.
+    Held(Fingerprint, Attachment),
     /// [`MAX_LIVE`] keys are held.
     Full,
 }
 
 impl InFlight {
-    /// Takes `key` unless it is held.
-    pub(super) fn claim(self: &Arc<Self>, key: Key, fingerprint: Fingerprint) -> Claim {
+    /// Takes `key` unless it is held, and attaches this to it.
+    pub(super) fn claim(self: &Arc<Self>, key: Key, fingerprint: Fingerprint, attachment: Attachment) -> Claim {
         let mut keys = self.keys.lock();
-        if let Some(fingerprint) = keys.get(&key) {
-            return Claim::Held(*fingerprint);
+        if let Some(held) = keys.get(&key) {
+            return Claim::Held(held.fingerprint, held.attachment.clone());
         }
         if keys.len() >= MAX_LIVE {
             return Claim::Full;
         }
-        keys.insert(key.clone(), fingerprint);
+        keys.insert(key.clone(), Held { fingerprint, attachment });
         Claim::Taken(HeldKey { key, keys: Arc::clone(self) })
     }
 
@@ -86,14 +118,14 @@ mod tests {
 
     fn claim(in_flight: &Arc<InFlight>, number: usize) -> Claim {
         let sale = Sale { pos_id: 1, payment_method: String::new(), products: Vec::new() };
-        in_flight.claim(key(number), sale.fingerprint())
+        in_flight.claim(key(number), sale.fingerprint(), Attachment::new(number))
     }
 
     #[test]
     fn a_key_is_given_once_until_it_is_dropped() {
         let in_flight = Arc::new(InFlight::default());
         let Claim::Taken(held) = claim(&in_flight, 1) else { panic!("free") };
-        assert!(matches!(claim(&in_flight, 1), Claim::Held(_)));
+        assert!(matches!(claim(&in_flight, 1), Claim::Held(_, attached) if attached.get() == Some(&1_usize)));
         drop(held);
         assert!(matches!(claim(&in_flight, 1), Claim::Taken(_)));
     }

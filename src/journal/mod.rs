@@ -44,6 +44,7 @@ pub use embedded::verification::verify;
 pub use error::{JournalError, OpenError};
 pub use handle::{Journal, Late, Reserve};
 pub use id::RecordId;
+pub use in_flight::Attachment;
 pub use listing::{Filter, Listed, Page, Unreadable};
 pub use payment::{Dispatched, Reservation};
 pub use postgres::config::PostgresConfig;

@@ -253,6 +253,9 @@ pub(crate) async fn problem(response: reqwest::Response) -> Problem {
     let body: Value = serde_json::from_str(&text).expect("a problem is JSON");
     assert_eq!(body["status"], status, "{text}");
     assert_eq!(body["request_id"], headers["x-request-id"].to_str().expect("an id"), "{text}");
+    let told = headers["proxy-status"].to_str().expect("text");
+    assert!(told.starts_with("concertpos-bridge; "), "{told}");
+    assert_eq!(told.contains("; error="), body["gateway"].is_null(), "{told}: {text}");
     let header = headers.get("retry-after").map(|value| value.to_str().expect("text").parse().expect("seconds"));
     assert_eq!(body["retry_after"].as_u64(), header, "{text}");
     Problem { status, code: body["code"].as_str().expect("a code").to_owned(), retry_after: header, body }

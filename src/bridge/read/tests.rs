@@ -43,7 +43,7 @@ fn ask() -> Ask {
         key: PlainKey { instance: &"demo".into(), command: "getconfig", pos_id: None }.key(),
         turn: "shop".into(),
         directives: CacheDirectives::default(),
-        deadline: Instant::now() + Duration::from_secs(10),
+        patience: (Instant::now() + Duration::from_secs(10)).into(),
     }
 }
 

@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use self::matching::Others;
 use self::schedule::{Schedule, Task};
 use super::dispatch::Dispatch;
-use super::fair_acquire::{FairAcquire, Requester};
+use super::fair_acquire::{FairAcquire, Requester, Turn};
 use crate::journal::{Filter, Journal, JournalError, Page, Record, RecordId, RecordState, State};
 use crate::protocol::{Body, Command, Parameters, command};
 
@@ -168,7 +168,7 @@ impl Reconciliation {
         let parameters = Parameters::default().with("POSID", &pos_id).with("Limit", &limit);
         let command = Command::known(&command::LISTTRANSACTIONS, parameters);
         let dispatch = Arc::clone(&self.dispatch);
-        let turns = FairAcquire::of(Requester::Refresh { stale: Duration::ZERO });
+        let turns = FairAcquire::of(Turn::new(Requester::Refresh { stale: Duration::ZERO }, Duration::ZERO));
         let work = async move {
             // From the task's first step on: one that waits to be run is not late.
             let deadline = Instant::now() + TASK_DEADLINE;

@@ -12,8 +12,8 @@ use utoipa::openapi::response::{Response, ResponseBuilder};
 use utoipa::openapi::schema::Type;
 use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Required};
 
-use super::copies;
 use super::header::header;
+use super::{copies, wait};
 use crate::http::problem::MEDIA_TYPE;
 use crate::http::problem::table::{self, Entry, Operations};
 use crate::protocol::command;
@@ -37,6 +37,7 @@ pub fn complete(document: &mut OpenApi) {
         if is_command(operation) {
             copies::describe_budget(operation);
         }
+        wait::describe(operation);
         name_every_request(operation);
         let may_be_absent = operation.operation_id.as_deref().is_some_and(|id| BODY_MAY_BE_ABSENT.contains(&id));
         if let (true, Some(RefOr::T(body))) = (may_be_absent, &mut operation.request_body) {
@@ -121,7 +122,9 @@ fn response(entries: &[&'static Entry]) -> Response {
     if entries.contains(&&table::UNAUTHENTICATED) {
         response = response.header("WWW-Authenticate", header(Type::String, "How to authenticate: `Bearer`."));
     }
-    response.build()
+    let told = "Who refused (RFC 9209): the bridge where there is an `error`, which says why; else the gateway, whose word is in \
+                `details`.";
+    response.header("Proxy-Status", header(Type::String, told)).build()
 }
 
 fn example_of(entry: &Entry) -> Example {

@@ -1,11 +1,11 @@
 //! What a read says of copies, and every command of its budget: header fields that follow from what an operation is.
 
-use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::path::Operation;
 use utoipa::openapi::response::ResponseBuilder;
-use utoipa::openapi::schema::{ObjectBuilder, Type};
-use utoipa::openapi::{RefOr, Required, Response};
+use utoipa::openapi::schema::Type;
+use utoipa::openapi::{RefOr, Response};
 
-use super::header::header;
+use super::header::{header, request_field};
 use crate::protocol::{Kind, command};
 
 /// Whether an operation is a read that may be answered from a copy: those that have no body.
@@ -64,16 +64,4 @@ fn add_budget(response: &mut Response) {
     for (name, description) in [("RateLimit-Policy", policy), ("RateLimit", limit)] {
         response.headers.insert(name.to_owned(), RefOr::T(header(Type::String, description)));
     }
-}
-
-/// Without an example: browsers of the document send what stands there as if it had been asked for.
-fn request_field(name: &str, description: &str) -> RefOr<Parameter> {
-    let schema = ObjectBuilder::new().schema_type(Type::String);
-    let parameter = ParameterBuilder::new()
-        .name(name)
-        .parameter_in(ParameterIn::Header)
-        .required(Required::False)
-        .description(Some(description))
-        .schema(Some(schema));
-    RefOr::T(parameter.build())
 }

@@ -9,6 +9,7 @@ mod copies;
 mod header;
 mod scopes;
 pub mod served;
+mod wait;
 
 use serde_json::json;
 use utoipa::OpenApi as _;

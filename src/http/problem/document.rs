@@ -15,6 +15,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::code::ProblemCode;
+use super::proxy_error::ProxyError;
+use super::proxy_status::{self, PROXY_STATUS};
 use super::table::Entry;
 use crate::clock::secs_up;
 use crate::protocol::GatewayError;
@@ -62,6 +64,7 @@ struct Parts {
     retry_after: Option<u64>,
     errors: Vec<FieldError>,
     gateway: Option<GatewayError>,
+    proxy_error: ProxyError,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -76,6 +79,7 @@ impl Problem {
             retry_after: None,
             errors: Vec::new(),
             gateway: None,
+            proxy_error: entry.proxy_error,
             headers: Vec::new(),
         }))
     }
@@ -115,6 +119,13 @@ impl Problem {
         self
     }
 
+    /// Why the bridge made the answer, where the row's reason is not the one.
+    #[must_use]
+    pub fn proxy_error(mut self, error: ProxyError) -> Self {
+        self.0.proxy_error = error;
+        self
+    }
+
     /// A header that belongs to this problem, such as `Allow`.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
@@ -137,7 +148,7 @@ impl Problem {
     /// The answer. `base` goes before `/problems/…` in `type`: the bridge's public address, or nothing.
     #[must_use]
     pub fn render(&self, base: &str, request_id: Option<&str>) -> HttpResponse {
-        let Parts { entry, detail, retryable, retry_after, errors, gateway, headers } = &*self.0;
+        let Parts { entry, detail, retryable, retry_after, errors, gateway, proxy_error, headers } = &*self.0;
         let document = Document {
             kind: format!("{base}/problems/{}", entry.code),
             title: entry.title,
@@ -156,6 +167,10 @@ impl Problem {
         response.insert_header((header::CONTENT_ENCODING, "identity"));
         if let Some(seconds) = retry_after {
             response.insert_header((header::RETRY_AFTER, *seconds));
+        }
+        let gateway_word = gateway.as_ref().map(|words| words.error.as_str());
+        if let Some(value) = proxy_status::value(entry, *proxy_error, gateway_word) {
+            response.insert_header((PROXY_STATUS, value));
         }
         for (name, value) in headers {
             response.insert_header((name.clone(), value.clone()));

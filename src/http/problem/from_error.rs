@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::document::Problem;
+use super::proxy_error::ProxyError;
 use super::table;
 use crate::bridge::Error;
 use crate::journal::Rejection;
@@ -28,6 +29,7 @@ impl From<Error> for Problem {
             Error::Refused(words) => refused(words),
             Error::Lost { retry_after } => Self::new(&table::GATEWAY_UNAVAILABLE)
                 .detail("The connection to the gateway was lost before it answered, each time that it was asked.")
+                .proxy_error(ProxyError::ConnectionTerminated)
                 .retry_after(retry_after),
             Error::Timeout => Self::new(&table::GATEWAY_TIMEOUT),
             Error::NotCached => Self::new(&table::NOT_CACHED),

@@ -6,8 +6,11 @@
 pub mod code;
 pub mod document;
 pub mod from_error;
+pub mod proxy_error;
+pub mod proxy_status;
 pub mod table;
 
 pub(crate) use document::is_not_begun;
 pub use document::{Document, FieldError, MEDIA_TYPE, Problem};
+pub use proxy_error::ProxyError;
 pub use table::Entry;

@@ -3,6 +3,8 @@
 //! The same rows make the answers, the pages at `/problems/{code}` and the OpenAPI document, so none of the three can
 //! say something the others do not. A code is a promise to programs: it is never renamed and never reused.
 
+use super::proxy_error::ProxyError;
+
 /// One row: what a code means.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -18,6 +20,8 @@ pub struct Entry {
     pub has_retry_after: bool,
     /// Whether the command was sent, or was not for lack of points: its answers then have the `RateLimit` fields.
     pub touches_budget: bool,
+    /// What `Proxy-Status` says where the bridge refused.
+    pub proxy_error: ProxyError,
     /// What happened, in plain words.
     pub explanation: &'static str,
     /// What the caller can do about it.
@@ -52,6 +56,7 @@ const fn row(code: &'static str, status: u16, title: &'static str, words: [&'sta
         retryable: false,
         has_retry_after: matches!(status, 429 | 503),
         touches_budget: false,
+        proxy_error: ProxyError::HttpRequestError,
         explanation,
         advice,
         operations: Operations::None,
@@ -77,6 +82,11 @@ impl Entry {
 
     const fn touching_budget(mut self) -> Self {
         self.touches_budget = true;
+        self
+    }
+
+    const fn told_as(mut self, proxy_error: ProxyError) -> Self {
+        self.proxy_error = proxy_error;
         self
     }
 
@@ -136,6 +146,7 @@ table! {
             "Send `Authorization: Bearer TOKEN`. The bridge's operator issues tokens.",
         ],
     )
+    .told_as(ProxyError::HttpRequestDenied)
     .met_by(Operations::Every);
     FORBIDDEN = row(
         "forbidden",
@@ -147,6 +158,7 @@ table! {
             "Ask the bridge's operator for the right; repeating the request unchanged fails again.",
         ],
     )
+    .told_as(ProxyError::HttpRequestDenied)
     .met_by(Operations::Every);
     POS_PASSWORD_REJECTED = row(
         "pos-password-rejected",
@@ -157,6 +169,7 @@ table! {
             "Obtain the password (a password-check returns it) and send it as `X-POS-Password`.",
         ],
     )
+    .told_as(ProxyError::HttpRequestDenied)
     .met_by(Operations::Commands);
     NOT_FOUND = row(
         "not-found",
@@ -174,6 +187,7 @@ table! {
             "`GET /v1/instances` lists the instances this token may use; the operator configures others.",
         ],
     )
+    .told_as(ProxyError::DestinationNotFound)
     .met_by(Operations::WithPathParameter("instance"));
     UNKNOWN_PAYMENT = row(
         "unknown-payment",
@@ -184,6 +198,7 @@ table! {
             "`GET …/payments?idempotency_key=…` finds a payment by its key.",
         ],
     )
+    .told_as(ProxyError::ProxyInternalResponse)
     .met_by(Operations::Named(&["getPayment", "settlePayment"]));
     METHOD_NOT_ALLOWED = row(
         "method-not-allowed",
@@ -210,9 +225,11 @@ table! {
         "This payment is still in progress",
         [
             "An earlier request with the same key is still being worked on. This one sent nothing.",
-            "Repeat with the same key after `Retry-After`; the answer will be that of the first request.",
+            "Repeat with the same key after `Retry-After`; the answer will be that of the first request. With `Prefer: wait=N` \
+             the repeat waits for it up to N seconds.",
         ],
     )
+    .told_as(ProxyError::ProxyInternalResponse)
     .retryable()
     .with_retry_after()
     .met_by(Operations::Named(&["payitems"]));
@@ -225,6 +242,7 @@ table! {
             "Fetch the payment's record and go by what it says.",
         ],
     )
+    .told_as(ProxyError::ProxyInternalResponse)
     .met_by(Operations::Named(&["settlePayment"]));
     PRECONDITION_FAILED = row(
         "precondition-failed",
@@ -235,6 +253,7 @@ table! {
             "Fetch the record, judge it afresh, and send its present `ETag` as `If-Match`.",
         ],
     )
+    .told_as(ProxyError::ProxyInternalResponse)
     .met_by(Operations::Named(&["settlePayment"]));
     TOO_LARGE = row(
         "too-large",
@@ -265,6 +284,7 @@ table! {
             "Use a new key for a new sale; to repeat the old sale send it as it was.",
         ],
     )
+    .told_as(ProxyError::ProxyInternalResponse)
     .met_by(Operations::Named(&["payitems"]));
     RATE_LIMITED = row(
         "rate-limited",
@@ -275,6 +295,7 @@ table! {
             "Repeat after `Retry-After`; it is exact where the bridge counted, and the gateway's word where it refused.",
         ],
     )
+    .told_as(ProxyError::HttpRequestDenied)
     .retryable()
     .touching_budget()
     .met_by(Operations::Commands);
@@ -287,6 +308,7 @@ table! {
             "Repeat after `Retry-After`, and send less at once.",
         ],
     )
+    .told_as(ProxyError::HttpRequestDenied)
     .retryable()
     .met_by(Operations::Every);
     INTERNAL_ERROR = row(
@@ -298,6 +320,7 @@ table! {
             "Give `request_id` to the bridge's operator, whose log has more. A payment may be repeated with its own key.",
         ],
     )
+    .told_as(ProxyError::ProxyInternalError)
     .met_by(Operations::Every);
     GATEWAY_ERROR = row(
         "gateway-error",
@@ -308,6 +331,7 @@ table! {
             "Repeat a little later where `retryable` says so; if it lasts, ask those who run ConcertPOS.",
         ],
     )
+    .told_as(ProxyError::HttpProtocolError)
     .retryable()
     .touching_budget()
     .met_by(Operations::Commands);
@@ -320,6 +344,7 @@ table! {
             "Nothing a caller can mend: the operator must correct the instance's `api_key`.",
         ],
     )
+    .told_as(ProxyError::ProxyConfigurationError)
     .met_by(Operations::Commands);
     LICENSE_INVALID = row(
         "license-invalid",
@@ -330,6 +355,7 @@ table! {
             "The instance's administrator must check its licence key.",
         ],
     )
+    .told_as(ProxyError::DestinationUnavailable)
     .met_by(Operations::Commands);
     GATEWAY_PROTOCOL_VIOLATION = row(
         "gateway-protocol-violation",
@@ -340,6 +366,7 @@ table! {
             "Repeat a little later; if it lasts, give `request_id` to the bridge's operator.",
         ],
     )
+    .told_as(ProxyError::HttpProtocolError)
     .retryable()
     .touching_budget()
     .met_by(Operations::Commands);
@@ -352,6 +379,7 @@ table! {
             "Repeat after `Retry-After`.",
         ],
     )
+    .told_as(ProxyError::DestinationUnavailable)
     .retryable()
     .met_by(Operations::Commands);
     OVERLOADED = row(
@@ -360,6 +388,7 @@ table! {
         "Too many requests wait for the gateway",
         ["More requests wait for the gateway than it can take in time. Nothing was sent.", "Repeat after `Retry-After`."],
     )
+    .told_as(ProxyError::ProxyInternalResponse)
     .retryable()
     .met_by(Operations::Commands);
     SHUTTING_DOWN = row(
@@ -368,6 +397,7 @@ table! {
         "The bridge is shutting down",
         ["The bridge, or this instance, is starting or stopping and takes no new work. Nothing was sent.", "Repeat after `Retry-After`."],
     )
+    .told_as(ProxyError::ProxyInternalResponse)
     .retryable()
     .met_by(Operations::Commands);
     INSTANCE_UNAVAILABLE = row(
@@ -379,6 +409,7 @@ table! {
             "Repeat after `Retry-After`, a payment with the same key.",
         ],
     )
+    .told_as(ProxyError::DestinationUnavailable)
     .retryable()
     .met_by(Operations::WithPathParameter("instance"));
     JOURNAL_UNAVAILABLE = row(
@@ -390,6 +421,7 @@ table! {
             "Repeat with the same key after `Retry-After`; the operator should look at the journal's disk.",
         ],
     )
+    .told_as(ProxyError::ProxyInternalError)
     .retryable()
     .met_by(Operations::Named(&["payitems", "listPayments", "getPayment", "settlePayment"]));
     GATEWAY_TIMEOUT = row(
@@ -401,6 +433,7 @@ table! {
             "Repeat where `retryable` is true; otherwise find out first what became of it.",
         ],
     )
+    .told_as(ProxyError::HttpResponseTimeout)
     .retryable()
     .touching_budget()
     .met_by(Operations::CommandsExcept("payitems"));
@@ -413,6 +446,7 @@ table! {
             "Repeat with the same key to learn what became of it. Never repeat it with a new key: that may book it twice.",
         ],
     )
+    .told_as(ProxyError::HttpResponseIncomplete)
     .retryable()
     .touching_budget()
     .met_by(Operations::Named(&["payitems"]));
@@ -425,6 +459,7 @@ table! {
             "Repeat without `only-if-cached`.",
         ],
     )
+    .told_as(ProxyError::ProxyInternalResponse)
     .met_by(Operations::ReadsFromCopies);
 }
 

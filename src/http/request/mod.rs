@@ -7,5 +7,6 @@ pub mod idempotency_key;
 pub mod integer;
 pub mod params;
 pub mod preconditions;
+pub mod prefer;
 pub mod query_names;
 pub mod sale;

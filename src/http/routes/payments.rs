@@ -16,7 +16,7 @@ use crate::http::problem::{FieldError, Problem, table};
 use crate::http::request::body::Empty;
 use crate::http::request::idempotency_key::IdempotencyKey;
 use crate::http::request::sale;
-use crate::http::response::reply;
+use crate::http::response::{preference_applied, reply};
 use crate::http::views::gateway_bodies;
 use crate::journal;
 use crate::protocol::{Body, Command, command};
@@ -61,10 +61,16 @@ pub(super) async fn payitems(call: Call, payload: web::Payload) -> Result<HttpRe
         idempotency_key: key.as_str().to_owned(),
     };
     let command = Command::known(&command::PAYITEMS, call.for_point_of_sale(body)?);
-    let paid = call.served()?.pay(key, sale, command, call.deadline()).await;
-    let touched = !matches!(paid, Ok(Paid { replayed: true, .. }));
+    let wait = call.wait();
+    let wait_until = wait.map(|wait| call.end_of(wait));
+    let (paid, waited) = call.served()?.pay_or_wait(key, sale, command, call.deadline(), wait_until).await;
+    let touched = !waited && !matches!(paid, Ok(Paid { replayed: true, .. }));
     let answer = paid.map(|paid| answered(&call, &paid)).map_err(|error| problem_of(&call, error));
-    if touched { call.with_budget(command::PAYITEMS.name, answer) } else { answer }
+    let answer = if touched { call.with_budget(command::PAYITEMS.name, answer) } else { answer };
+    match wait {
+        Some(wait) if waited => preference_applied::add_wait_to(answer, wait),
+        _ => answer,
+    }
 }
 
 /// The answer to a booked sale.

@@ -135,7 +135,7 @@ async fn a_disk_that_hangs_is_not_waited_for_and_the_payment_is_released_once_it
     tokio::time::pause();
     assert_eq!(journal.dispatch(reservation).await.map(|_| ()), Err(JournalError::Unavailable));
     tokio::time::resume();
-    assert!(matches!(journal.reserve(key("a"), sale(1)).await, Reserve::InProgress), "it may yet be recorded");
+    assert!(matches!(journal.reserve(key("a"), sale(1)).await, Reserve::InProgress(_)), "it may yet be recorded");
     drop(reserve(&journal, "b").await);
     disk.release_syncs();
     settled_down(&journal).await.unwrap();
@@ -143,7 +143,7 @@ async fn a_disk_that_hangs_is_not_waited_for_and_the_payment_is_released_once_it
     assert_eq!(state(&journal, id).await, Some(State::Released));
     // A moment after its record says so.
     let freed = tokio::time::timeout(Duration::from_secs(20), async {
-        while matches!(journal.reserve(key("a"), sale(1)).await, Reserve::InProgress) {
+        while matches!(journal.reserve(key("a"), sale(1)).await, Reserve::InProgress(_)) {
             task::yield_now().await;
         }
     });

@@ -201,7 +201,7 @@ impl<P: Place> Life<P> {
                 "fresh"
             }
             Reserve::Replay(_) => "replay",
-            Reserve::InProgress => "in progress",
+            Reserve::InProgress(_) => "in progress",
             Reserve::Reused => "reused",
             Reserve::Unknown(_) => "unknown",
             Reserve::Unreadable(_) => "unreadable",

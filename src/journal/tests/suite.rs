@@ -6,7 +6,7 @@ use futures_util::future;
 
 use super::*;
 use crate::journal::Late;
-use crate::journal::in_flight::{Claim, InFlight, MAX_LIVE};
+use crate::journal::in_flight::{Attachment, Claim, InFlight, MAX_LIVE};
 use crate::journal::state_machine::Rejection;
 
 /// Runs every test of the suite on a store.
@@ -103,10 +103,10 @@ async fn a_repeat_is_replayed_with_the_bytes_of_the_reply_and_another_sale_is_to
 async fn a_key_under_way_is_in_progress_for_its_sale_and_reused_for_another<P: Place>() {
     let (_, journal) = on_new::<P>();
     let reservation = reserve(&journal, "a").await;
-    assert!(matches!(journal.reserve(key("a"), sale(1)).await, Reserve::InProgress));
+    assert!(matches!(journal.reserve(key("a"), sale(1)).await, Reserve::InProgress(_)));
     assert!(matches!(journal.reserve(key("a"), sale(2)).await, Reserve::Reused));
     let _dispatched = journal.dispatch(reservation).await.unwrap();
-    assert!(matches!(journal.reserve(key("a"), sale(1)).await, Reserve::InProgress));
+    assert!(matches!(journal.reserve(key("a"), sale(1)).await, Reserve::InProgress(_)));
     assert!(matches!(journal.reserve(key("a"), sale(2)).await, Reserve::Reused));
 }
 
@@ -118,7 +118,7 @@ async fn of_sixty_four_tasks_with_one_key_exactly_one_may_pay<P: Place>() {
     });
     let reserved: Vec<Reserve> = future::join_all(asks).await.into_iter().map(Result::unwrap).collect();
     assert_eq!(reserved.iter().filter(|one| matches!(one, Reserve::Fresh(_))).count(), 1);
-    assert_eq!(reserved.iter().filter(|one| matches!(one, Reserve::InProgress)).count(), 63);
+    assert_eq!(reserved.iter().filter(|one| matches!(one, Reserve::InProgress(_))).count(), 63);
 }
 
 async fn of_many_who_pay_whenever_the_key_looks_free_one_books_and_the_rest_replay<P: Place>() {
@@ -134,7 +134,7 @@ async fn of_many_who_pay_whenever_the_key_looks_free_one_books_and_the_rest_repl
                         break 1;
                     }
                     Reserve::Replay(_) => break 0,
-                    Reserve::InProgress => task::yield_now().await,
+                    Reserve::InProgress(_) => task::yield_now().await,
                     other => panic!("{other:?}"),
                 }
             }
@@ -150,7 +150,7 @@ async fn a_key_is_not_dispatched_twice_even_if_it_was_reserved_twice<P: Place>()
     // What the journal itself never gives out: the same key from another set of held keys.
     let other = Arc::new(InFlight::default());
     let record = Record::reserved(RecordId::fresh(), key("a"), sale(1), 0);
-    let Claim::Taken(held) = other.claim(key("a"), record.fingerprint) else { panic!("free") };
+    let Claim::Taken(held) = other.claim(key("a"), record.fingerprint, Attachment::new(())) else { panic!("free") };
     let second = journal.dispatch(Reservation::new(Box::new(record), held)).await;
     assert_eq!(second.map(|_| ()), Err(JournalError::KeyTaken(State::Dispatching)));
 }
