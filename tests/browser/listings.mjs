@@ -1,14 +1,10 @@
 // Runs the programs of docs/events.md as they stand there, behind nginx as it is configured there, while the bridge is
 // restarted twice: each must hear every broadcast that follows, and end with an error where its token is refused.
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { createHash } from "node:crypto";
-import { mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
-import net from "node:net";
-import { tmpdir } from "node:os";
+import { readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import path from "node:path";
-import { createInterface } from "node:readline";
 import { chromium } from "playwright-core";
+import { proxied, until } from "./proxied.mjs";
 
 const [program, python] = process.argv.slice(2);
 const document = readFileSync(path.join(import.meta.dirname, "../../docs/events.md"), "utf8");
@@ -22,95 +18,16 @@ function listing(heading, language) {
   return blocks[0][1];
 }
 
-async function free() {
-  const server = net.createServer().listen(0, "127.0.0.1");
-  await new Promise((listening) => server.once("listening", listening));
-  const { port } = server.address();
-  await new Promise((closed) => server.close(closed));
-  return `127.0.0.1:${port}`;
-}
-
-async function until(what, holds, patience = 30_000) {
-  for (const begun = Date.now(); !(await holds()); await new Promise((later) => setTimeout(later, 50))) {
-    if (Date.now() - begun > patience) throw new Error(`it never came to this: ${what}`);
-  }
-}
-
-const children = new Set();
-function run(command, args, options = {}) {
-  const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"], ...options });
-  children.add(child);
-  child.ended = new Promise((ended) => child.once("exit", (code) => { children.delete(child); ended(code); }));
-  child.lines = [];
-  createInterface({ input: child.stdout }).on("line", (line) => child.lines.push(line));
-  child.errors = "";
-  child.stderr.on("data", (data) => { child.errors += data; });
-  return child;
-}
-
-const [gateway, control, bridge, proxy] = [await free(), await free(), await free(), await free()];
-const folder = mkdtempSync(path.join(tmpdir(), "listings-"));
-const settings = path.join(folder, "bridge.toml");
-writeFileSync(settings, `
-[server]
-listen = "${bridge}"
-shutdown_delay = "0s"
-[gateway]
-url = "ws://${gateway}/{shard}/?instance={instance}&Content-Type={format}"
-[instances.demo]
-api_key = "demo-key"
-[auth.tokens.listing]
-sha256 = ["${createHash("sha256").update(token).digest("hex")}"]
-instances = ["demo"]
-scopes = ["events"]
-[payments]
-journal = "${folder}/journal"
-[cache]
-store = "${folder}/cache"
-[telemetry]
-log = "warn"
-`);
-const nginx = path.join(folder, "nginx.conf");
-const errors = path.join(folder, "nginx.log");
-const temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
-writeFileSync(nginx, `daemon off;
-master_process off;
-pid ${folder}/pid;
-user root;
-events {}
-http {
-  access_log off;
-  ${temporary.map((name) => `${name}_temp_path ${folder}/${name};`).join("\n  ")}
-  server {
-    listen ${proxy};
-    location = /page { default_type text/html; return 200 "<!doctype html>"; }
-    ${listing("Behind a proxy", "nginx").replace("127.0.0.1:8080", bridge)}
-  }
-}
-`);
-
-let serving;
-async function serve() {
-  serving = run(program, ["serve", "--config", settings]);
-  await until("the bridge serves", async () => {
-    const answer = await fetch(`http://${bridge}/readyz?require=gateway`).catch(() => undefined);
-    return answer?.status === 200;
-  });
-}
-
-/// What nginx could not pass on, a line each.
-const failures = () => readFileSync(errors, "utf8").split("\n").filter((line) => line.includes("connect() failed"));
-
-let told = 0;
-async function broadcast() {
-  const message = `told ${++told}`;
-  const body = JSON.stringify({ message, parameters: {} });
-  assert.equal((await fetch(`http://${control}/broadcasts`, { method: "POST", body })).status, 200);
-  return message;
-}
+const stage = await proxied(program, {
+  token,
+  scopes: ["events"],
+  locations: (bridge) => `location = /page { default_type text/html; return 200 "<!doctype html>"; }
+    ${listing("Behind a proxy", "nginx").replace("127.0.0.1:8080", bridge)}`,
+});
+const { folder, run } = stage;
 
 /// As the reader of the document would: the listing in a file, and the rest from the environment.
-const environment = (secret) => ({ ...process.env, BRIDGE: `http://${proxy}`, TOKEN: secret });
+const environment = (secret) => ({ ...process.env, BRIDGE: stage.proxy, TOKEN: secret });
 const programs = {
   "Node.js": (secret) => {
     writeFileSync(path.join(folder, "listen.mjs"), listing("Node.js", "js"));
@@ -127,19 +44,17 @@ async function inBrowser(browser) {
   const page = await browser.newPage();
   const listener = { lines: [] };
   await page.exposeFunction("tell", (line) => listener.lines.push(line));
-  await page.goto(`http://${proxy}/page`);
+  await page.goto(`${stage.proxy}/page`);
   await page.evaluate(([code, bridge, token]) => {
     const run = new Function("bridge", "token", "refetch", code);
     run(bridge, token, () => window.tell("refetch"));
-  }, [listing("In a browser", "js"), `http://${proxy}`, token]);
+  }, [listing("In a browser", "js"), stage.proxy, token]);
   return listener;
 }
 
 try {
   symlinkSync(path.join(import.meta.dirname, "node_modules"), path.join(folder, "node_modules"));
-  run(program, ["simulate", "--listen", gateway, "--control", control, "--limits", "off"]);
-  run("nginx", ["-c", nginx, "-e", errors]);
-  await serve();
+  await stage.serve();
   const browser = await chromium.launch({
     executablePath: "/usr/bin/chromium",
     args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -152,7 +67,7 @@ try {
       // Until all listen: a broadcast that none has missed.
       const heard = new Set();
       await until("each listing hears a broadcast", async () => {
-        const message = await broadcast();
+        const message = await stage.broadcast();
         await new Promise((later) => setTimeout(later, 300));
         for (const [name, { lines, exitCode, errors }] of listeners) {
           assert.equal(exitCode ?? null, null, `${name} ended: ${errors}`);
@@ -161,21 +76,19 @@ try {
         return heard.size === listeners.length;
       });
       page.lines.length = 0;
-      const updated = JSON.stringify({ message: "updatepos", parameters: {} });
       await until("the page hears a broadcast", async () => {
-        await fetch(`http://${control}/broadcasts`, { method: "POST", body: updated });
+        await stage.control("POST", "/broadcasts", { message: "updatepos", parameters: {} });
         return page.lines.length > 0;
       });
       if (restarts === 2) break;
-      serving.kill("SIGTERM");
-      await serving.ended;
-      const before = failures();
+      await stage.stop();
+      const before = stage.failures();
       await until("they were answered 502", () => {
-        const since = failures().slice(before.length);
+        const since = stage.failures().slice(before.length);
         const fromPage = since.filter((line) => line.includes("access_token")).length;
         return fromPage >= 1 && since.length - fromPage >= listeners.length;
       }, 90_000);
-      await serve();
+      await stage.serve();
     }
     for (const [name, { lines }] of listeners) {
       assert.ok(lines.includes("fetch afresh"), `${name} was not told that the log had begun anew`);
@@ -192,6 +105,5 @@ try {
   }
   console.log("and end with an error where their token is refused");
 } finally {
-  await Promise.all([...children].map((child) => (child.kill("SIGTERM"), child.ended)));
-  rmSync(folder, { recursive: true, force: true });
+  await stage.end();
 }
