@@ -27,6 +27,13 @@ def run(script, **environment):
     return subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False)
 
 
+def sources():
+    """The folder and name of every file that is not made by a build."""
+    for folder, folders, names in os.walk(ROOT):
+        folders[:] = [name for name in folders if name not in ("target", "node_modules", "generated", ".git")]
+        yield from (("/" + os.path.relpath(folder, ROOT).removeprefix("."), name) for name in names)
+
+
 class Steps(unittest.TestCase):
     def test_every_step_is_shell(self):
         for workflow in WORKFLOWS:
@@ -84,6 +91,21 @@ class Steps(unittest.TestCase):
             for name, version in re.findall(r"(cargo-[a-z]+)[@ ](\d+\.\d+\.\d+)", (ROOT / file).read_text()):
                 self.assertEqual(found.setdefault(name, version), version, f"{file}: {name}")
         self.assertLessEqual({"cargo-deb", "cargo-auditable", "cargo-cyclonedx", "cargo-deny"}, found.keys())
+
+    def test_every_list_of_packages_is_watched(self):
+        listed = list(sources())
+        watched = {}
+        for update in yaml.safe_load((ROOT / ".github/dependabot.yml").read_text())["updates"]:
+            watched[update["package-ecosystem"]] = set(update.get("directories") or [update["directory"]])
+        for ecosystem, names, but in [
+            ("npm", r"package-lock\.json", ()),
+            ("pip", r"requirements\.txt|pyproject\.toml", ()),
+            ("cargo", r"Cargo\.toml", ("/simulator",)),  # a member of the workspace
+            ("docker", r"Dockerfile", ()),
+            ("docker-compose", r"compose\.yaml", ()),
+        ]:
+            found = {folder for folder, name in listed if re.fullmatch(names, name)}
+            self.assertEqual(watched[ecosystem], found - set(but), ecosystem)
 
 
 if __name__ == "__main__":
