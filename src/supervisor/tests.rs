@@ -187,6 +187,15 @@ async fn a_reload_changes_what_is_listed_and_what_is_owned_keeps_its_tenure() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn replicas_that_reach_the_gateway_by_different_names_have_the_same_settings() {
+    let all = || configured(&[("a", "a", "k")]);
+    let (one, _, first) = supervisor_with(all(), true).await;
+    let (other, _, second) = supervisor_with(all(), true).await;
+    assert_ne!(one.url(), other.url());
+    assert_eq!(Owned(first).configured(), Owned(second).configured());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_comes_late_for_a_payment_is_recorded_by_the_owner_of_before() {
     let (lease, all) = (lease(), configured(&[("a", "a", "k")]));
     let (gateway, bridge, supervisor) = supervisor_with(all, true).await;

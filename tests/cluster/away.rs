@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use super::alone;
-use super::replicas::{BACK, Cluster, LEASE, SLACK, Setup, answer, sale};
+use super::replicas::{Answer, BACK, Cluster, LEASE, SLACK, Setup, answer, sale};
 use super::selling::Tills;
-use super::support::{KEY, eventually};
+use super::support::{KEY, OPERATOR, eventually};
 
 async fn pay(cluster: &Cluster, replica: usize, key: &str) -> (Option<u16>, Option<String>) {
     let told = answer(sale(&cluster.http, &cluster.replicas[replica].url, "demo", key)).await;
@@ -32,7 +32,6 @@ async fn until_paid(cluster: &Cluster, replica: usize, limit: Duration, what: &s
     }
 }
 
-#[ignore = "starts PostgreSQL and several processes, one test after the other: scripts/cluster"]
 #[tokio::test(flavor = "multi_thread")]
 async fn the_primary_dies_and_the_standby_is_promoted_within_a_lease() {
     let _alone = alone().await;
@@ -52,7 +51,6 @@ async fn the_primary_dies_and_the_standby_is_promoted_within_a_lease() {
     println!("{sold}");
 }
 
-#[ignore = "starts PostgreSQL and several processes, one test after the other: scripts/cluster"]
 #[tokio::test(flavor = "multi_thread")]
 async fn the_database_is_away_for_longer_than_a_lease() {
     let _alone = alone().await;
@@ -80,9 +78,26 @@ async fn the_database_is_away_for_longer_than_a_lease() {
     assert_eq!(pay(&cluster, owner, "beyond-the-lease").await.0, Some(503));
     assert_eq!(cluster.replicas[owner].gateway.messages(), sent, "it sends without a lease");
 
+    // What nothing is kept of waits for an owner.
+    let waiting = {
+        let url = format!("{}/v1/instances/demo/points-of-sale/1/transactions?limit=1", cluster.replicas[owner].url);
+        tokio::spawn(answer(cluster.http.get(url).bearer_auth(KEY)))
+    };
+    eventually("it waits for an owner", async || {
+        let metrics = cluster.http.get(format!("{}/metrics", cluster.replicas[owner].url)).bearer_auth(OPERATOR);
+        let told = answer(metrics).await;
+        matches!(told, Answer::Whole(200, _, text) if text.contains("concertpos_bridge_forwarding_waiting 1"))
+    })
+    .await;
     cut(&cluster, false);
-    // A payment that came before the lease was renewed waits to its own end.
-    until_paid(&cluster, owner, Duration::from_secs(25), "back").await;
+    assert_eq!(
+        waiting.await.unwrap().status(),
+        Some(200),
+        "it is answered once the lease is renewed\n{}",
+        cluster.logs()
+    );
+    // A payment that comes before the lease is renewed waits for that, and no longer.
+    until_paid(&cluster, owner, BACK + SLACK, "back").await;
     assert_eq!(cluster.owner("demo").await, owner, "the same owner goes on where nobody took over");
 }
 
@@ -114,7 +129,6 @@ async fn the_standby_is_away_and_comes_back() {
     assert_eq!(cluster.gateway.counts().bookings("alone"), 1);
 }
 
-#[ignore = "starts PostgreSQL and several processes, one test after the other: scripts/cluster"]
 #[tokio::test(flavor = "multi_thread")]
 async fn an_owner_that_is_cut_off_from_the_database_is_succeeded_and_passes_on_afterwards() {
     let _alone = alone().await;

@@ -79,7 +79,6 @@ async fn listeners_hear_a_broadcast_through_every_replica() {
     }
 }
 
-#[ignore = "starts PostgreSQL and several processes, one test after the other: scripts/cluster"]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_is_told_to_stop_gives_its_instances_up_first() {
     let _alone = alone().await;
@@ -106,8 +105,12 @@ async fn a_replica_that_is_told_to_stop_gives_its_instances_up_first() {
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_that_differ_between_replicas_are_told() {
     let _alone = alone().await;
-    // Where all reach the gateway in the same way, nothing else differs.
-    let mut cluster = Cluster::start(Setup { direct: true, ..Setup::of(2) }).await;
+    // Each reaches the gateway by another name.
+    let mut cluster = Cluster::start(Setup::of(2)).await;
+    assert_eq!(
+        cluster.replicas[0].status(&cluster.http, "/v1/bridge").await["cluster"]["settings_differ"],
+        serde_json::json!([])
+    );
     cluster.replicas[1].stop().await;
     cluster.replicas[1].configure(|file| file.replace("limits.window = \"1s\"", "limits.window = \"2s\""));
     cluster.replicas[1].run();

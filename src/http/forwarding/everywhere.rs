@@ -78,6 +78,7 @@ fn call<'a>(
         is_read_here: true,
         upgraded: Cell::new(None),
         is_served_here: Box::new(|| false),
+        may_act_here: Box::new(|| false),
     }
 }
 

@@ -162,6 +162,11 @@ impl Concerned {
             is_read_here: false,
             upgraded: Cell::new(upgraded),
             is_served_here: Box::new(|| self.state.bridge.instances().get(&self.instance).is_some()),
+            may_act_here: Box::new(|| {
+                let bridge = &self.state.bridge;
+                let served = bridge.instances().get(&self.instance).cloned();
+                !bridge.is_draining() && served.is_some_and(|served| served.tenure().may_act())
+            }),
         }
     }
 

@@ -4,6 +4,8 @@
 //!   number.
 //! - What was provably not sent, or what the other replica says it did not begin, may go elsewhere. What may have been done is
 //!   asked again only if its [`Kind`] allows that: never a payment, never a raw command.
+//! - What this replica did not begin for want of a valid lease waits for the next owner, or until this one may act again: then
+//!   it is asked like any other owner.
 //! - A request that came from another replica goes on only to an owner of a higher epoch, a bounded number of times, and
 //!   waits for none: so it goes in no circle.
 
@@ -84,6 +86,8 @@ pub(super) struct Call<'a> {
     /// What comes on the connection once it speaks another protocol.
     pub(super) upgraded: Cell<Option<Payload>>,
     pub(super) is_served_here: Box<dyn Fn() -> bool + 'a>,
+    /// Whether this replica may act for the instance now.
+    pub(super) may_act_here: Box<dyn Fn() -> bool + 'a>,
 }
 
 /// What is told of a request that was passed on.
@@ -121,23 +125,24 @@ impl Call<'_> {
         let (given_up, mut may_be_done) = (self.given_up_epoch(), false);
         let mut asked = given_up;
         for _ in 0..MAX_TRIES {
-            match directory.route(self.instance) {
-                Route::Here(epoch) if given_up == Some(epoch) => {}
+            let owner = match directory.route(self.instance) {
+                Route::Here(epoch) if given_up == Some(epoch) => self.this_replica(epoch),
                 Route::Here(_) => return self.begun_here(until).await,
                 Route::Other(peer) if !self.may_go_to(peer.epoch) => return Verdict::Unowned,
-                Route::Other(peer) => {
-                    asked = Some(peer.epoch);
-                    match self.ask(&peer, body).await {
-                        Ok(verdict) => return verdict,
-                        Err(failed) => may_be_done |= self.may_be_done(&peer, &failed),
-                    }
-                    if may_be_done && !(self.kind.may_repeat() && body.is_some()) {
-                        return Verdict::Refused(no_answer(self.kind));
-                    }
-                }
+                Route::Other(peer) => Some(peer),
                 Route::Nobody if self.kind == Kind::Record => return Verdict::Route,
                 Route::Unknown if directory.is_read() => return Verdict::Route,
-                Route::Nobody | Route::Unknown => {}
+                Route::Nobody | Route::Unknown => None,
+            };
+            if let Some(peer) = owner {
+                asked = Some(peer.epoch);
+                match self.ask(&peer, body).await {
+                    Ok(verdict) => return verdict,
+                    Err(failed) => may_be_done |= self.may_be_done(&peer, &failed),
+                }
+                if may_be_done && !(self.kind.may_repeat() && body.is_some()) {
+                    return Verdict::Refused(no_answer(self.kind));
+                }
             }
             if self.came.is_some() || body.is_none() || Instant::now() >= until {
                 break;
@@ -165,6 +170,12 @@ impl Call<'_> {
             Route::Here(epoch) if self.is_given_up => Some(epoch),
             _ => None,
         }
+    }
+
+    /// This replica as an owner that is asked, once it may act again.
+    fn this_replica(&self, epoch: i64) -> Option<Peer> {
+        let may_be_asked = self.may_go_to(epoch) && (self.may_act_here)();
+        may_be_asked.then(|| self.forwarding.this_replica(epoch))?
     }
 
     fn may_go_to(&self, epoch: i64) -> bool {

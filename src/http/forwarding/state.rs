@@ -15,7 +15,7 @@ use super::proof::{Key, Sealed, Ticket};
 use super::tls::Tls;
 use crate::bridge::status::ClusterStatus;
 use crate::clock::{unix_ms, whole_ms};
-use crate::cluster::{Config, Directory, status};
+use crate::cluster::{Config, Directory, Peer, status};
 
 /// What a new connection is opened with.
 pub(super) const GREETING: &str = "/cluster/greeting";
@@ -66,6 +66,12 @@ impl Forwarding {
     /// The replicas as this one knows them, with the instances that are `wanted`.
     pub fn status(&self, wanted: impl Fn(&str) -> bool) -> ClusterStatus {
         status::status(&self.0.directory, &self.0.name, self.0.lease, wanted)
+    }
+
+    /// This replica as the others see it; none while it has no session.
+    pub(super) fn this_replica(&self, epoch: i64) -> Option<Peer> {
+        let (name, address) = (self.0.name.as_str().into(), self.0.advertise.as_str().into());
+        Some(Peer { session: self.0.directory.me()?, name, address, epoch })
     }
 
     #[must_use]
