@@ -1,8 +1,8 @@
 //! Several replicas as processes of their own, over a real PostgreSQL pair and a simulated gateway, while one thing after the
 //! other goes away.
 //!
-//! One test at a time: each has up to eight processes, and what is measured is how long they take. `scripts/cluster` runs them,
-//! the short ones alone with `scripts/cluster short`.
+//! One test at a time: each has up to eight processes, and what is measured is how long they take. The most telling ones run
+//! with all other tests; `scripts/cluster` runs the others too, `scripts/cluster short` without the long rounds.
 
 #![allow(
     clippy::unwrap_used,

@@ -14,7 +14,6 @@ use super::{alone, number_from};
 /// Slow enough that a kill often falls between a write and its reply.
 const LATENCY: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(25));
 
-#[ignore = "starts PostgreSQL and several processes, one test after the other: scripts/cluster"]
 #[tokio::test(flavor = "multi_thread")]
 async fn an_owner_that_is_killed_is_succeeded_in_time_and_no_sale_is_booked_twice() {
     let _alone = alone().await;

@@ -136,7 +136,6 @@ async fn before_its_record_is_durable_a_payment_is_never_sent() {
     assert_eq!((paid.received(), paid.cluster.gateway.counts().bookings(paid.key)), (1, 1));
 }
 
-#[ignore = "starts PostgreSQL and several processes, one test after the other: scripts/cluster"]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reply_that_came_while_its_owner_was_stopped_is_recorded_when_it_goes_on() {
     let _alone = alone().await;
