@@ -379,7 +379,7 @@ async fn open_shared(config: &Config, cluster: &Cluster, tenures: &Tenures) -> a
     let gateway = &config.gateway;
     let unsettled = replicas.lease + gateway.request_timeout + gateway.late_patience;
     let shared = PostgresConfig::new(database.clone(), config.payments.keep(), tenures.clone(), unsettled);
-    Ok(Journal::open_postgres(shared).await?)
+    Ok(Journal::open_postgres(shared.in_place_of(config.payments.directory())).await?)
 }
 
 /// Payments that the gateway may have counted since then; none where the journal cannot be read, which it says itself.

@@ -25,9 +25,19 @@ fn help_and_version_are_complete_and_bad_usage_exits_with_2() {
     assert_eq!(number, env!("CARGO_PKG_VERSION"));
     assert!(commit.strip_suffix(')').unwrap().bytes().all(|byte| byte.is_ascii_hexdigit()), "{version}");
     let help = text(&run(&["--help"], &[]).stdout);
-    for command in
-        ["serve", "demo", "simulate", "validate", "openapi", "token", "journal", "healthcheck", "payments", "man"]
-    {
+    for command in [
+        "serve",
+        "demo",
+        "simulate",
+        "validate",
+        "openapi",
+        "token",
+        "journal",
+        "migrate",
+        "healthcheck",
+        "payments",
+        "man",
+    ] {
         assert!(help.contains(command), "{command}");
     }
     assert_eq!(run(&["serve", "--nonsense"], &[]).status.code(), Some(2));

@@ -13,6 +13,7 @@ mod events;
 mod healthcheck;
 mod journal;
 mod manual;
+mod migrate;
 mod node;
 mod openapi;
 mod payments;
@@ -57,6 +58,8 @@ enum Command {
     /// The payment journal
     #[command(subcommand)]
     Journal(journal::Journal),
+    /// Bring the database of several replicas up to date, and carry an embedded payment journal over into it
+    Migrate(migrate::Migrate),
     /// Payments of a running bridge: list, show, settle
     #[command(subcommand)]
     Payments(payments::Payments),
@@ -99,6 +102,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Openapi(flags) => Ok(openapi::run(&flags)?),
         Command::Token(token) => Ok(token::run(token)?),
         Command::Journal(command) => journal::run(&command),
+        Command::Migrate(flags) => migrate::run(&flags),
         Command::Payments(command) => payments::run(&command),
         Command::Status(flags) => status::run(&flags),
         Command::Shards(command) => shards::run(&command),

@@ -90,6 +90,28 @@ pub enum OpenError {
     /// The lock file is no longer the one that this process has locked.
     #[error("the lock file {} was deleted or replaced: another bridge could start on the same journal", path.display())]
     LockLost { path: PathBuf },
+    /// All of it is in a database.
+    #[error(
+        "the payment journal {} was carried over into the database of several replicas: keys used there since would be new \
+         here. Serve with [cluster]; the file is a copy that nothing reads",
+        path.display()
+    )]
+    Imported { path: PathBuf },
+    /// All of it is in another database.
+    #[error(
+        "the payment journal that was in {0} was carried over into another database, or into this one before it was \
+         restored from an older backup, so that each of its keys would be new: run `concertpos-bridge migrate --import {0}`, \
+         or set the database that it was carried over into",
+        path.display()
+    )]
+    ImportedElsewhere { path: PathBuf },
+    /// All of it may be in a database, or nothing.
+    #[error(
+        "the payment journal {} is being carried over into a database, and whether that was done is not known: run \
+         `concertpos-bridge migrate --import {}` again",
+        path.display(), path.parent().unwrap_or(path).display()
+    )]
+    ImportUnfinished { path: PathBuf },
     /// The database is away, or not as it should be.
     #[error("the payment journal in the database cannot be opened: {reason}")]
     Database { reason: String },

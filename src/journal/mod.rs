@@ -48,6 +48,7 @@ pub use in_flight::Attachment;
 pub use listing::{Filter, Listed, Page, Unreadable};
 pub use payment::{Dispatched, Reservation};
 pub use postgres::config::PostgresConfig;
+pub use postgres::import::{Contradicted, ImportError, Imported, import};
 pub use record::{
     Candidate, Discrepancy, Finding, Lookup, Outcome, Record, RecordState, Release, Search, State, Verdict,
 };

@@ -101,9 +101,9 @@ INSERT INTO journal_age DEFAULT VALUES;
 
 -- Embedded journals that were carried over whole.
 CREATE TABLE journal_import (
-    journal text PRIMARY KEY,
+    -- The id in the name of its file.
+    journal uuid PRIMARY KEY,
     records bigint NOT NULL,
-    digest text NOT NULL,
     imported_at timestamptz NOT NULL DEFAULT now()
 );
 

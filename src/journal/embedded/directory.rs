@@ -6,6 +6,10 @@
 //! commit counts only if the path still names the file that was opened, and the lock file is the one that is locked:
 //! a record in a file that no start will find prevents no second booking. Records name sales: the directory and the file are
 //! their owner's alone.
+//!
+//! That a journal was carried over into a database is said by its file's name, so that no start serves from it, an earlier
+//! release's included: `payments.redb.importing-ID` from just before the commit there, `payments.redb.imported-ID` once that is
+//! acknowledged.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
@@ -14,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::{Mutex, MutexGuard};
 use redb::backends::FileBackend;
+use uuid::Uuid;
 
 use super::error::refused;
 use super::medium::{CACHE_BYTES, Medium};
@@ -24,6 +29,8 @@ use crate::journal::error::OpenError;
 const FILE: &str = "payments.redb";
 const UNFINISHED: &str = "payments.redb.new";
 const LOCK: &str = "lock";
+const IMPORTING: &str = "payments.redb.importing-";
+const IMPORTED: &str = "payments.redb.imported-";
 /// Made by the file system itself in the root of a disk.
 const LOST_AND_FOUND: &str = "lost+found";
 
@@ -60,6 +67,41 @@ impl Directory {
             (Found::Nothing, held) => make(directory, create, held)?,
         };
         Ok(Self { file: directory.join(FILE), opened: Mutex::default(), lock: Mutex::new(lock) })
+    }
+
+    /// Takes the directory of a journal that is to be carried over, whatever came of that earlier. Makes no journal; none
+    /// where there is none.
+    pub(crate) fn claim_carried(directory: &Path) -> Result<Option<(Self, Carried)>, OpenError> {
+        refuse_dangling_links(directory)?;
+        let failed = |source| OpenError::Io { path: directory.to_owned(), source };
+        let held = Lock::take_existing(directory)?;
+        let (file, carried) = if directory.join(FILE).try_exists().map_err(failed)? {
+            (directory.join(FILE), Carried::Not)
+        } else {
+            match carried_in(directory).map_err(failed)?.pop() {
+                Some(found) => found,
+                None => return Ok(None),
+            }
+        };
+        let lock = held.map_or_else(|| Lock::take(directory), Ok)?;
+        Ok(Some((Self { file, opened: Mutex::default(), lock: Mutex::new(lock) }, carried)))
+    }
+
+    /// Renames the file as one that is carried over as far as that, or not at all. Its path from then on.
+    pub(crate) fn mark(&mut self, carried: Carried) -> Result<&Path, OpenError> {
+        let name = match carried {
+            Carried::Not => FILE.to_owned(),
+            Carried::Perhaps(import) => format!("{IMPORTING}{import}"),
+            Carried::Whole(import) => format!("{IMPORTED}{import}"),
+        };
+        self.check()?;
+        let path = self.file.with_file_name(name);
+        fs::rename(&self.file, &path).map_err(|fault| self.lost(fault))?;
+        self.file = path;
+        if let Some(directory) = self.file.parent() {
+            sync(directory).map_err(|source| OpenError::Io { path: directory.to_owned(), source })?;
+        }
+        Ok(&self.file)
     }
 
     fn opened(&self) -> MutexGuard<'_, Option<Identity>> {
@@ -176,6 +218,35 @@ fn lock_path(directory: &Path) -> PathBuf {
     directory.join(LOCK)
 }
 
+/// Whether a journal is in a database, and by which import.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Carried {
+    Not,
+    /// All of it, once it is acknowledged.
+    Whole(Uuid),
+    /// All of it or nothing: its commit was about to be sent.
+    Perhaps(Uuid),
+}
+
+/// The imports after which the database has all of a journal that was in `directory`.
+pub(crate) fn imports(directory: &Path) -> Result<Vec<Uuid>, OpenError> {
+    let carried = carried_in(directory).map_err(|source| OpenError::Io { path: directory.to_owned(), source })?;
+    let whole = |(_, carried)| if let Carried::Whole(import) = carried { Some(import) } else { None };
+    Ok(carried.into_iter().filter_map(whole).collect())
+}
+
+/// Files in `directory` that were carried over; last of all one of which that is not known.
+fn carried_in(directory: &Path) -> io::Result<Vec<(PathBuf, Carried)>> {
+    let of = |name: &str| {
+        let import = |prefix| Uuid::parse_str(name.strip_prefix(prefix)?).ok();
+        import(IMPORTED).map(Carried::Whole).or_else(|| import(IMPORTING).map(Carried::Perhaps))
+    };
+    let names = companions(directory)?.into_iter();
+    let mut carried: Vec<_> = names.filter_map(|name| Some((directory.join(&name), of(&name)?))).collect();
+    carried.sort_by_key(|(_, carried)| *carried);
+    Ok(carried)
+}
+
 /// What is at the journal's path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Found {
@@ -207,6 +278,11 @@ fn look(directory: &Path, create: Create) -> Result<Found, OpenError> {
     let failed = |source| OpenError::Io { path: directory.to_owned(), source };
     if directory.join(FILE).try_exists().map_err(failed)? {
         return Ok(Found::Journal);
+    }
+    match carried_in(directory).map_err(failed)?.pop() {
+        Some((path, Carried::Perhaps(_))) => return Err(OpenError::ImportUnfinished { path }),
+        Some((path, _)) => return Err(OpenError::Imported { path }),
+        None => {}
     }
     if create == Create::Never {
         return Err(OpenError::Absent { path: directory.join(FILE) });
@@ -257,9 +333,13 @@ fn make_file(directory: &Path, unfinished: &Path) -> Result<(), OpenError> {
     fs::rename(unfinished, &path).map_err(failed)?;
     // The names too must outlive a power cut: a journal that vanished would let every key through again.
     for directory in directory.ancestors().take(2).filter(|directory| !directory.as_os_str().is_empty()) {
-        File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)?;
+        sync(directory).map_err(failed)?;
     }
     Ok(())
+}
+
+fn sync(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
 }
 
 fn owned(options: &mut OpenOptions, path: &Path) -> io::Result<File> {

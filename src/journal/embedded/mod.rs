@@ -3,6 +3,7 @@
 pub(crate) mod directory;
 pub(crate) mod encoding;
 pub(crate) mod error;
+pub(crate) mod export;
 pub(crate) mod index;
 pub(crate) mod medium;
 pub(crate) mod opening;

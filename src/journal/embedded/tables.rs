@@ -194,6 +194,23 @@ impl Snapshot {
         Ok(was.and_then(|was| if let RecordState::Payment(state) = was { Some(state) } else { None }))
     }
 
+    /// Shows the bytes of unreadable records whose places readable ones took to `take`, with the states in which they were last
+    /// written, until it has had enough.
+    pub(crate) fn replaced(
+        &self,
+        mut take: impl FnMut(RecordId, RecordState, &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
+        for entry in self.unreadable.iter()? {
+            let (id, kept) = entry?;
+            let (code, stored) = kept.value();
+            let state = RecordState::of_code(code).unwrap_or(RecordState::Unreadable);
+            if !stored.is_empty() && !take(id.value().into(), state, stored) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn count(&self, state: RecordState) -> Result<u64, StoreError> {
         Ok(self.counts.get(state.name())?.map_or(0, |count| count.value()))
     }

@@ -26,6 +26,7 @@ use crate::journal::clock::{Age, Clock, horizon_ms};
 use crate::journal::error::{JournalError, OpenError};
 use crate::journal::id::RecordId;
 use crate::journal::in_flight::{HeldKey, MAX_LIVE};
+use crate::journal::news::Contradictions;
 use crate::journal::payment::Dispatched;
 use crate::journal::record::{Outcome, Release, State};
 use crate::journal::state_machine::Event;
@@ -79,9 +80,31 @@ struct Unwritten {
     held: Option<HeldKey>,
 }
 
+/// What was on its way when the file was last open is unknown from now on. Proves with a commit that the file can be
+/// written. The journal's age.
+pub(crate) fn after_the_last_end(
+    database: &Database,
+    contradictions: &Contradictions,
+    wall_ms: i64,
+) -> Result<u64, StoreError> {
+    tables::commit(database, contradictions, |batch| {
+        let age_ms = batch.age_ms()?;
+        batch.recount_by_instance()?;
+        batch.unmark_readable(age_ms)?;
+        let open = [State::Dispatching, State::Unknown].map(|state| batch.ids_in(state.into()));
+        let [dispatching, unknown] = open;
+        for id in dispatching?.into_iter().chain(unknown?) {
+            let applied = apply(batch, id, &Event::Restart, Now { wall_ms, age_ms })?;
+            if applied.is_err() {
+                batch.mark_unreadable(id)?;
+            }
+        }
+        Ok(age_ms)
+    })
+}
+
 impl Writer {
-    /// Takes over an open file, after a start or a crash: what was on its way is unknown from now on. Proves with a
-    /// commit that the file can be written.
+    /// Takes over an open file, after a start or a crash.
     pub(crate) fn start(
         database: Database,
         (view, queue): (Arc<View>, Arc<WriteQueue>),
@@ -89,21 +112,7 @@ impl Writer {
         keep: Duration,
         home: Box<dyn Home>,
     ) -> Result<Self, StoreError> {
-        let wall_ms = clock.wall_ms();
-        let stored_ms = tables::commit(&database, &view.contradictions, |batch| {
-            let age_ms = batch.age_ms()?;
-            batch.recount_by_instance()?;
-            batch.unmark_readable(age_ms)?;
-            let open = [State::Dispatching, State::Unknown].map(|state| batch.ids_in(state.into()));
-            let [dispatching, unknown] = open;
-            for id in dispatching?.into_iter().chain(unknown?) {
-                let applied = apply(batch, id, &Event::Restart, Now { wall_ms, age_ms })?;
-                if applied.is_err() {
-                    batch.mark_unreadable(id)?;
-                }
-            }
-            Ok(age_ms)
-        })?;
+        let stored_ms = after_the_last_end(&database, &view.contradictions, clock.wall_ms())?;
         view.show(Some(Snapshot::of(&database)?));
         let age = Age::resume(stored_ms, clock.monotonic());
         let database = Some(database);

@@ -3,9 +3,12 @@
 use uuid::Uuid;
 
 use crate::database::{Statement, Type};
+use crate::journal::embedded::export::Remainder;
 use crate::journal::error::JournalError;
 use crate::journal::id::RecordId;
+use crate::journal::listing::Unreadable;
 use crate::journal::record::{Record, RecordState};
+use crate::journal::sale::{Fingerprint, Key};
 use crate::tenure::SessionId;
 
 /// A record to be written.
@@ -68,6 +71,38 @@ impl Columns {
         self.fingerprints.push(record.fingerprint.bytes().to_vec());
         self.records.push(text);
         Ok(())
+    }
+
+    /// Adds a record of another journal, which ended at an age that may be before this one began.
+    pub(crate) fn push_carried(&mut self, record: &Record, ended_age_ms: Option<i64>) -> Result<(), JournalError> {
+        let record = record.clone();
+        self.push(&Write { record, written: 0, token: None, taken_over_age_ms: None, replaces_unreadable: false })?;
+        if let Some(last) = self.ended_age_ms.last_mut() {
+            *last = ended_age_ms;
+        }
+        Ok(())
+    }
+
+    /// Adds what there is of a record of another journal that cannot be read.
+    pub(crate) fn push_unreadable(&mut self, remainder: &Remainder) {
+        let Key { instance, caller, idempotency_key } = remainder.key.clone();
+        self.ids.push(as_uuid(remainder.id));
+        self.instances.push(instance);
+        self.callers.push(caller);
+        self.keys.push(idempotency_key);
+        self.revisions.push(i64::try_from(Unreadable::REVISION).unwrap_or_default());
+        self.written.push(0);
+        self.states.push(i16::from(RecordState::Unreadable.code()));
+        self.frees_keys.push(!remainder.holds_key);
+        self.pos_ids.push(remainder.pos_id);
+        self.created_ms.push(remainder.created_ms);
+        self.sent_until_ms.push(None);
+        self.ended_age_ms.push(None);
+        self.taken_over_age_ms.push(None);
+        self.sessions.push(None);
+        self.epochs.push(0);
+        self.fingerprints.push(remainder.fingerprint.unwrap_or(Fingerprint::UNKNOWN).bytes().to_vec());
+        self.records.push(remainder.stored.clone());
     }
 
     pub(crate) fn into_statement(self, text: &'static str) -> Statement {

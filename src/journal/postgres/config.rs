@@ -1,5 +1,6 @@
 //! What the journal of several replicas needs to know.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::database;
@@ -17,6 +18,7 @@ pub struct PostgresConfig {
     /// How long after a takeover its payments may not be settled as not booked.
     pub(super) unsettled: Duration,
     pub(super) pace: Duration,
+    pub(super) embedded: Option<PathBuf>,
 }
 
 impl PostgresConfig {
@@ -25,7 +27,13 @@ impl PostgresConfig {
     /// before may hear of it. That is its lease, and the longest time that it waits for a reply and for a late one.
     #[must_use]
     pub fn new(database: database::Config, keep: Duration, tenures: Tenures, unsettled: Duration) -> Self {
-        Self { database, keep, tenures, unsettled, pace: PACE }
+        Self { database, keep, tenures, unsettled, pace: PACE, embedded: None }
+    }
+
+    /// The same, refused where the embedded journal that was in this directory is not in the database.
+    #[must_use]
+    pub fn in_place_of(self, embedded: impl Into<PathBuf>) -> Self {
+        Self { embedded: Some(embedded.into()), ..self }
     }
 
     #[cfg(test)]

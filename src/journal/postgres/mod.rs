@@ -3,6 +3,7 @@
 pub(crate) mod batch;
 pub(crate) mod columns;
 pub(crate) mod config;
+pub(crate) mod import;
 pub(crate) mod loaded;
 pub(crate) mod lookups;
 pub(crate) mod queue;

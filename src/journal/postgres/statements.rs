@@ -172,3 +172,36 @@ pub(crate) const EXPIRE: &str = "WITH due AS (SELECT p.id FROM payment p \
 
 /// Proves that the database takes writes.
 pub(crate) const PROVE: &str = "UPDATE journal_age SET age_ms = greatest(age_ms, $1)";
+
+/// How the transaction of an import differs from that of a payment.
+pub(crate) const IMPORT_SETTINGS: [&str; 3] = [
+    "SET LOCAL statement_timeout = '60s'",
+    "SET LOCAL lock_timeout = '10s'",
+    "SET LOCAL idle_in_transaction_session_timeout = '10min'",
+];
+
+/// One import at a time. Free once the commit of the one before is acknowledged, or given up.
+pub(crate) const IMPORT_LOCK: &str = "SELECT pg_advisory_xact_lock(7238905102)";
+
+/// The journal's age, and whether an import is done.
+pub(crate) const IMPORT_BEGUN: &str =
+    "SELECT j.age_ms, EXISTS (SELECT FROM journal_import i WHERE i.journal = $1) FROM journal_age j";
+
+/// Records of an embedded journal, but for those that are there and those whose keys are taken.
+pub(crate) const IMPORT: &str =
+    concat!("WITH ", given!(), " ", insert!(), " ORDER BY u.id ON CONFLICT DO NOTHING RETURNING id");
+
+/// Bytes that no key leads to, each once.
+pub(crate) const IMPORT_BYTES: &str = "INSERT INTO payment_replaced (id, state, record) SELECT u.id, u.state, u.record \
+    FROM unnest($1::uuid[], $2::smallint[], $3::text[]) AS u(id, state, record) \
+    WHERE NOT EXISTS (SELECT FROM payment_replaced r WHERE r.id = u.id AND r.record = u.record)";
+
+/// No id is given out again.
+pub(crate) const IMPORT_NEWEST: &str = "UPDATE journal_age SET newest = greatest(newest, $1)";
+
+pub(crate) const IMPORT_DONE: &str = "INSERT INTO journal_import AS i (journal, records) VALUES ($1, $2) \
+    ON CONFLICT (journal) DO UPDATE SET records = i.records";
+
+/// Those of these imports that this database knows nothing of.
+pub(crate) const NOT_IMPORTED: &str = "SELECT u.id FROM unnest($1::uuid[]) AS u(id) \
+    WHERE NOT EXISTS (SELECT FROM journal_import i WHERE i.journal = u.id)";

@@ -1,6 +1,7 @@
 //! The store in PostgreSQL: reads go over a connection of their own; everything else is handed to the writer.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -24,6 +25,7 @@ use crate::database::{Connection, Error, Rows, Statement, Type, check_schema};
 use crate::journal::apply::{Applied, Apply};
 use crate::journal::clock::Clock;
 use crate::journal::condition::Condition;
+use crate::journal::embedded::directory;
 use crate::journal::embedded::scan::Scans;
 use crate::journal::error::{JournalError, OpenError};
 use crate::journal::id::RecordId;
@@ -68,6 +70,9 @@ impl PostgresStore {
         let reader = Connection::new(config.database.clone(), "journal reader");
         check_schema(&reader).await.map_err(|error| OpenError::Database { reason: error.to_string() })?;
         let failed = |error: Error| OpenError::Database { reason: error.to_string() };
+        if let Some(directory) = &config.embedded {
+            refuse_what_is_elsewhere(&reader, directory).await?;
+        }
         let rows = reader.read(&[Statement::new(statements::AGE)]).await.map_err(failed)?;
         let row = rows.into_iter().flatten().next();
         let missing = || OpenError::Database { reason: "its schema is not complete".into() };
@@ -176,6 +181,20 @@ impl PostgresStore {
             }
         }
         Ok(taken)
+    }
+}
+
+/// Refuses where a journal that was carried over out of this directory is not in this database.
+async fn refuse_what_is_elsewhere(reader: &Connection, directory: &Path) -> Result<(), OpenError> {
+    let imports = directory::imports(directory)?;
+    if imports.is_empty() {
+        return Ok(());
+    }
+    let missing = Statement::new(statements::NOT_IMPORTED).bind(imports, Type::UUID_ARRAY);
+    match reader.read(&[missing]).await {
+        Ok(rows) if rows.iter().flatten().next().is_none() => Ok(()),
+        Ok(_) => Err(OpenError::ImportedElsewhere { path: directory.to_owned() }),
+        Err(error) => Err(OpenError::Database { reason: error.to_string() }),
     }
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod disk;
 mod embedded;
 mod faults;
+mod import;
 mod listing;
 mod memory;
 mod model;

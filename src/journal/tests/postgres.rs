@@ -73,7 +73,7 @@ impl Database {
         }
     }
 
-    fn config(&self) -> crate::database::Config {
+    pub(super) fn config(&self) -> crate::database::Config {
         self.config_at(self.proxy.address())
     }
 
@@ -81,8 +81,12 @@ impl Database {
         database_config(&format!("{}&options=-csearch_path%3D{}", url(&[address], &self.name), self.schema))
     }
 
+    pub(super) fn proxy(&self) -> &Proxy {
+        self.proxy
+    }
+
     /// Around the proxy.
-    fn sql(&self, text: &str) -> String {
+    pub(super) fn sql(&self, text: &str) -> String {
         server().sql(&self.name, &format!("SET search_path = {}; {text}", self.schema))
     }
 
