@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import http from "node:http";
 import { once } from "node:events";
-import { readFileSync, readdirSync } from "node:fs";
+import { readFileSync, readdirSync, statSync } from "node:fs";
 import path from "node:path";
 import { proxied, until } from "./proxied.mjs";
 
@@ -125,6 +125,8 @@ const steps = {
     const [refused] = await caller.said(caller.pay(later, { TOKEN: "no-such-token" }));
     assert.deepEqual([refused.state, refused.code, refused.tooOld], ["unknown", "unauthenticated", false]);
     assert.equal(caller.kept().length, 1, "what is not known is kept");
+    const [file] = caller.kept();
+    assert.equal(statSync(path.join(caller.store, file)).mode & 0o077, 0, "a sale may hold a password");
     const [resumed] = await caller.said(caller.start(["resume"]));
     assert.deepEqual([resumed.key, resumed.state, resumed.replayed], [refused.key, "booked", false]);
     assert.deepEqual(caller.kept(), []);

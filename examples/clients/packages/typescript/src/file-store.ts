@@ -1,4 +1,4 @@
-/** A store for Node.js: one file a payment, in a folder on a disk that honours fsync. */
+/** A store for Node.js: one file a payment, in a folder on a disk that honours fsync, for its owner's eyes only. */
 import { createHash, randomUUID } from "node:crypto";
 import { link, mkdir, open, readFile, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
@@ -27,11 +27,11 @@ export class FileStore implements Store {
   }
 
   async begin(payment: Payment): Promise<Payment> {
-    await mkdir(this.#folder, { recursive: true });
+    await mkdir(this.#folder, { recursive: true, mode: 0o700 });
     const path = this.#path(payment);
     const draft = `${path}.${randomUUID()}.draft`;
     try {
-      const file = await open(draft, "wx");
+      const file = await open(draft, "wx", 0o600);
       try {
         await file.writeFile(JSON.stringify(payment));
         await file.sync();

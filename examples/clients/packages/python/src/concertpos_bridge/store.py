@@ -28,11 +28,11 @@ class Store(Protocol):
 
 
 class FileStore:
-    """One file a payment, in a folder on a disk that honours fsync."""
+    """One file a payment, in a folder on a disk that honours fsync, for its owner's eyes only."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._folder = Path(folder)
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def _path(self, instance: str, key: str) -> Path:
         return self._folder / (hashlib.sha256(f"{instance}\n{key}".encode()).hexdigest()[:40] + ".json")
@@ -41,7 +41,7 @@ class FileStore:
         path = self._path(payment.instance, payment.key)
         draft = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(8).hex()}.draft")
         try:
-            with draft.open("x", encoding="utf-8") as file:
+            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
                 json.dump(vars(payment), file)
                 file.flush()
                 os.fsync(file.fileno())
