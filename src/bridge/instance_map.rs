@@ -9,17 +9,19 @@ use super::status::InstanceMetrics;
 /// Instances by name.
 #[derive(Debug, Default)]
 pub struct InstanceMap {
-    by_name: BTreeMap<String, Arc<Instance>>,
+    by_name: BTreeMap<Arc<str>, Arc<Instance>>,
     /// Those whose slug is not their name, and no other's: that would be ambiguous.
     by_slug: BTreeMap<String, Arc<Instance>>,
 }
 
 impl FromIterator<Arc<Instance>> for InstanceMap {
     fn from_iter<I: IntoIterator<Item = Arc<Instance>>>(instances: I) -> Self {
-        let named = |instance: Arc<Instance>| (instance.name().to_string(), instance);
+        // Made anew at each change of owner, with as many as there are: names are shared, not copied.
+        let named = |instance: Arc<Instance>| (Arc::clone(instance.name()), instance);
         let by_name: BTreeMap<_, _> = instances.into_iter().map(named).collect();
+        let is_named_otherwise = |instance: &&Arc<Instance>| !by_name.contains_key(instance.slug());
         let of_slug = |instance: &Arc<Instance>| (instance.slug().to_owned(), Arc::clone(instance));
-        let by_slug = by_name.values().map(of_slug).filter(|(slug, _)| !by_name.contains_key(slug)).collect();
+        let by_slug = by_name.values().filter(is_named_otherwise).map(of_slug).collect();
         Self { by_name, by_slug }
     }
 }
@@ -64,7 +66,7 @@ impl InstanceMap {
 
     /// Their names, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.by_name.keys().map(String::as_str)
+        self.by_name.keys().map(|name| &**name)
     }
 
     /// What each instance has counted, in order of name.
