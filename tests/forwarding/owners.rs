@@ -36,6 +36,25 @@ async fn a_request_waits_until_an_owner_is_known() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_comes_between_the_release_and_the_next_owner_s_claim_goes_to_that_owner() {
+    let replicas = Arc::new(Replicas::pair().await);
+    // Not read yet: that it gave the instance up, and who has it now.
+    replicas.other().directory.show_owners(vec![replicas.owned(Some(1), 2)]);
+    let asked = {
+        let replicas = Arc::clone(&replicas);
+        tokio::spawn(async move {
+            let sale = replicas.other().sale("k").send();
+            let (read, sale) = tokio::join!(replicas.other().get("/version"), sale);
+            (read.status().as_u16(), sale.unwrap().status().as_u16())
+        })
+    };
+    eventually("they wait", async || replicas.other().metric("forwarding_waiting").await == 2).await;
+    replicas.other().directory.show_owners(vec![replicas.owned(Some(0), 3)]);
+    assert_eq!(asked.await.unwrap(), (200, 201));
+    assert_eq!(replicas.gateway.counts().command("payitems").received, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_an_owner_each_kind_of_request_is_told_in_its_own_way() {
     let replicas = Replicas::pair().await;
     replicas.show_owner(None, 1);

@@ -127,7 +127,16 @@ impl Call<'_> {
         for _ in 0..MAX_TRIES {
             let owner = match directory.route(self.instance) {
                 Route::Here(epoch) if given_up == Some(epoch) => self.this_replica(epoch),
-                Route::Here(_) => return self.begun_here(until).await,
+                Route::Here(epoch) => {
+                    if waiting.is_none() {
+                        let Some(place) = self.place() else { return Verdict::Refused(overloaded()) };
+                        waiting = Some(place);
+                    }
+                    match self.begun_here(epoch, until).await {
+                        Some(verdict) => return verdict,
+                        None => continue,
+                    }
+                }
                 Route::Other(peer) if !self.may_go_to(peer.epoch) => return Verdict::Unowned,
                 Route::Other(peer) => Some(peer),
                 Route::Nobody if self.kind == Kind::Record => return Verdict::Route,
@@ -188,16 +197,20 @@ impl Call<'_> {
         Some(Waiting { forwarding: self.forwarding, _permit: permit })
     }
 
-    /// This replica is the owner, and may be about to serve.
-    async fn begun_here(&self, until: Instant) -> Verdict {
+    /// This replica is the owner, and may be about to serve; or it has given the instance up, and the next owner is not read
+    /// yet. None once it is no longer the owner.
+    async fn begun_here(&self, epoch: i64, until: Instant) -> Option<Verdict> {
         let until = until.min(Instant::now() + BEGINNING);
         while !(self.is_served_here)() {
+            if self.forwarding.directory().route(self.instance) != Route::Here(epoch) {
+                return None;
+            }
             if Instant::now() >= until {
-                return Verdict::Unowned;
+                return Some(Verdict::Unowned);
             }
             sleep_until(until.min(Instant::now() + LOOK)).await;
         }
-        Verdict::Route
+        Some(Verdict::Route)
     }
 
     /// Asks one owner, a second time where a connection that had been kept turned out to be closed.
