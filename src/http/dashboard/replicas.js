@@ -43,7 +43,7 @@ export function showReplicas(cluster, chosen) {
   const whose = owner ? `${owner.replica ?? "Nobody"} owns ${chosen}. ` : "";
   const unowned = cluster.owners.filter((one) => one.replica === null).length;
   const missing = unowned ? `, ${unowned} of them owned by nobody` : "";
-  say(byId("replica-words"), `${whose}${count(cluster.owners.length, "instance")} in all${missing}; ${count(cluster.owner_changes, "change")} of owner seen. Each replica shows the shards and the budget of what it owns.`);
+  say(byId("replica-words"), `${whose}${count(cluster.owners.length, "instance")} in all${missing}; ${count(cluster.owner_changes, "change")} of owner seen. Cached replies and subscribers are those of this replica.`);
 }
 
 export function forgetReplicas() {
