@@ -239,6 +239,9 @@ impl App {
         let servers = http::run(Listeners { callers, admin, cluster }, parts, move || registry.register())?;
         let watch = Arc::clone(&servers.state.connections).watch();
         tasks.spawn(close.clone().run_until_cancelled_owned(watch));
+        let (keys, listeners) = (Arc::clone(&servers.state.auth), bridge.clone());
+        let tending = async move { keys.tend_keys(move || listeners.wake_listeners()).await };
+        tasks.spawn(close.clone().run_until_cancelled_owned(tending));
         let state = servers.state.clone();
         tasks.spawn(close.clone().run_until_cancelled_owned(async move { state.log_attention().await }));
         let bridge = Self {

@@ -65,6 +65,70 @@ fn the_cluster_of_the_example_can_be_switched_on() {
 }
 
 #[test]
+fn the_issuer_of_the_example_can_be_switched_on() {
+    let text = include_str!("../examples/bridge.toml");
+    let (begin, end) = (text.find("# [auth.jwt]").unwrap(), text.find("[auth.gateway_key]").unwrap());
+    let section = text[begin..end].replace("\n# ", "\n");
+    let switched_on = |section: &str| file(&format!("{}{section}{}", &text[..begin], &text[end..]));
+    let (_folder, path) = switched_on(&section[2..]);
+    let complaint = faults(Some(&path), &[]);
+    assert!(complaint.contains("auth.jwt.ca_file: cannot be used"), "the one file that it names: {complaint}");
+    assert_eq!(complaint.lines().count(), 1, "{complaint}");
+    let without = section[2..].replace("\nca_file", "\n# ca_file");
+    let (_folder, path) = switched_on(&without);
+    let (config, _) = Config::load(Some(&path), environment(&[])).unwrap_or_else(|faults| panic!("{faults}"));
+    let jwt = config.auth.jwt.unwrap();
+    assert_eq!((jwt.issuer.as_str(), jwt.leeway.as_secs(), jwt.algorithms.len()), ("https://id.example", 30, 3));
+    let least = "[auth.jwt]\nissuer = \"https://id.example\"\naudience = [\"concertpos-bridge\"]\njwks_url = \"https://id.example/jwks\"\n";
+    let (_folder, path) = file(least);
+    let (config, _) = Config::load(Some(&path), environment(&[("BRIDGE_INSTANCES__DEMO__API_KEY", "k")])).unwrap();
+    assert_eq!(config.auth.jwt.unwrap(), jwt, "the example shows the defaults");
+}
+
+#[test]
+fn every_fault_of_an_issuer_is_told_at_once_and_with_an_issuer_somebody_can_call() {
+    const KEY: (&str, &str) = ("BRIDGE_INSTANCES__DEMO__API_KEY", "k");
+    const NO_KEY: (&str, &str) = ("BRIDGE_INSTANCES__DEMO__ACCEPT_GATEWAY_KEY", "false");
+    let (folder, path) = file(
+        "[auth.jwt]\nissuer = \"a|b\"\naudience = []\njwks_url = \"http://id.example/jwks\"\nalgorithms = [\"HS256\"]\n\
+         caller_claim = \"\"\nleeway = \"10m\"\nrefresh = \"1ms\"\nmax_in_flight = 0\nscope = \"x\"\n\
+         [auth.tokens.\"a|b\"]\nsha256 = []\n",
+    );
+    let text = faults(Some(&path), &[KEY]);
+    for part in [
+        "auth.jwt.issuer: must be",
+        "auth.jwt.audience: is missing",
+        "auth.jwt.jwks_url: must be https",
+        "auth.jwt.algorithms: names `HS256`",
+        "auth.jwt.caller_claim: is empty",
+        "auth.jwt.leeway: must be at most 5m",
+        "auth.jwt.refresh",
+        "auth.jwt.max_in_flight",
+        "auth.jwt.scope",
+        "has a `|` in its name",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in:\n{text}");
+    }
+    let keys = folder.path().join("keys.json");
+    let file_setting = ("BRIDGE_AUTH__JWT__JWKS_FILE", keys.to_str().unwrap());
+    let whole = [
+        KEY,
+        NO_KEY,
+        ("BRIDGE_AUTH__JWT__ISSUER", "https://id.example"),
+        ("BRIDGE_AUTH__JWT__AUDIENCE", "bridge"),
+        file_setting,
+    ];
+    assert!(faults(None, &whole).contains("auth.jwt.jwks_file: cannot be used"), "there is no such file");
+    std::fs::write(&keys, r#"{"keys":[{"kty":"oct","k":"AAAA"}]}"#).unwrap();
+    assert!(faults(None, &whole).contains("has no key for"));
+    let key = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    std::fs::write(&keys, key).unwrap();
+    assert!(Config::load(None, environment(&whole)).is_ok(), "who presents a JWT can call");
+    let both = [whole.as_slice(), &[("BRIDGE_AUTH__JWT__JWKS_URL", "https://id.example/jwks")]].concat();
+    assert!(faults(None, &both).contains("is set beside jwks_url"));
+}
+
+#[test]
 fn every_fault_of_a_cluster_is_told_at_once_and_without_the_section_there_is_none() {
     const KEY: (&str, &str) = ("BRIDGE_INSTANCES__DEMO__API_KEY", "k");
     assert!(Config::load(None, environment(&[KEY])).unwrap().0.cluster.is_none());

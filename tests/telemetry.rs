@@ -11,13 +11,15 @@ use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use collector::{Collector, Span};
 use concertpos_bridge::internals::config::Config;
-use data_encoding::HEXLOWER;
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use futures_util::{SinkExt, StreamExt};
 use reqwest::Client;
+use ring::rand::SystemRandom;
+use ring::signature::{Ed25519KeyPair, KeyPair};
 use running::{Running, free_address, wait_until};
 use sha2::{Digest, Sha256};
 use tokio_tungstenite::connect_async;
@@ -45,6 +47,8 @@ struct Service {
     log: std::thread::JoinHandle<String>,
     _gateway: Running,
     listen: String,
+    /// A token of the issuer.
+    jwt: String,
     _folder: tempfile::TempDir,
 }
 
@@ -54,6 +58,7 @@ impl Service {
         let gateway = Running::start(&["simulate", "--listen", &shards], &[]);
         let url = format!("ws://{shards}/{{shard}}/?instance={{instance}}&Content-Type={{format}}");
         let at = |name: &str| folder.path().join(name).display().to_string();
+        let jwt = issued(&at("keys"));
         let digest = |secret: &str| HEXLOWER.encode(&Sha256::digest(secret));
         let environment = [
             ("BRIDGE_SERVER__LISTEN", listen.clone()),
@@ -67,6 +72,9 @@ impl Service {
             ("BRIDGE_AUTH__TOKENS__LISTENER__SHA256", digest(LISTENER)),
             ("BRIDGE_AUTH__TOKENS__LISTENER__INSTANCES", "demo".to_owned()),
             ("BRIDGE_AUTH__TOKENS__LISTENER__SCOPES", "events".to_owned()),
+            ("BRIDGE_AUTH__JWT__ISSUER", "https://id.example".to_owned()),
+            ("BRIDGE_AUTH__JWT__AUDIENCE", "bridge".to_owned()),
+            ("BRIDGE_AUTH__JWT__JWKS_FILE", at("keys")),
             ("BRIDGE_TELEMETRY__LOG", filter.to_owned()),
             ("BRIDGE_TELEMETRY__OTLP_ENDPOINT", collector.url()),
         ];
@@ -78,7 +86,7 @@ impl Service {
             log.lines().map_while(Result::ok).fold(String::new(), |log, line| log + &line + "\n")
         });
         wait_until("it listens", || TcpStream::connect(&listen).is_ok());
-        Self { bridge, log, _gateway: gateway, listen, _folder: folder }
+        Self { bridge, log, _gateway: gateway, listen, jwt, _folder: folder }
     }
 
     fn url(&self, path: &str) -> String {
@@ -96,6 +104,21 @@ impl Service {
         self.bridge.signal("-TERM");
         self.log.join().unwrap()
     }
+}
+
+/// A token that an issuer signed, whose key set is at `path`.
+fn issued(path: &str) -> String {
+    let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+    let key = Ed25519KeyPair::from_pkcs8(document.as_ref()).unwrap();
+    let x = BASE64URL_NOPAD.encode(key.public_key().as_ref());
+    std::fs::write(path, format!("{{\"keys\":[{{\"kty\":\"OKP\",\"crv\":\"Ed25519\",\"x\":\"{x}\"}}]}}")).unwrap();
+    let exp = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 600;
+    let claims = format!(
+        "{{\"iss\":\"https://id.example\",\"aud\":\"bridge\",\"sub\":\"board\",\"exp\":{exp},\"scope\":\"read\",\"instances\":[\"demo\"]}}"
+    );
+    let message = ["{\"alg\":\"EdDSA\"}", &claims].map(|part| BASE64URL_NOPAD.encode(part.as_bytes())).join(".");
+    let signature = BASE64URL_NOPAD.encode(key.sign(message.as_bytes()).as_ref());
+    format!("{message}.{signature}")
 }
 
 /// The name of an exchange's span.
@@ -143,7 +166,12 @@ async fn a_request_s_span_continues_its_caller_s_trace_and_has_the_exchange_with
 /// not. What was answered.
 async fn everything(service: &Service, client: &Client) -> String {
     let mut told = String::new();
+    let forged = service.jwt.replacen("eyJ", "eyJhIjoxLCJ", 1);
     for (path, token) in [
+        ("/v1/instances", service.jwt.as_str()),
+        ("/v1/instances/demo/deposit", &service.jwt),
+        ("/v1/instances/demo/payments", &service.jwt),
+        ("/v1/instances", &forged),
         ("/", OPERATOR),
         ("/dashboard/main.js", OPERATOR),
         ("/v1/bridge", OPERATOR),
@@ -192,6 +220,7 @@ async fn natively(service: &Service) -> String {
         let frames = [
             format!("{{\"command\":\"listpos\",\"parameters\":{{\"api_key\":\"{KEY}\"}}}}"),
             format!("{{command:'listproducts',parameters:{{api_key:'{KEY}',POSID:7,posPassword:'till-password-1'}}}}"),
+            format!("{{\"command\":\"listpos\",\"parameters\":{{\"api_key\":\"{}\"}}}}", service.jwt),
             "{\"command\":\"listpos\",\"parameters\":{\"api_key\":\"a-native-secret-1\"}}".to_owned(),
             "{\"command\":\"verifyauth\",\"parameters\":{\"api_key\":\"a-native-secret-1\",".to_owned(),
         ];
@@ -213,14 +242,22 @@ async fn no_secret_is_told_in_answers_logs_of_every_crate_or_traces() {
     let mut told = everything(&service, &client).await;
     told.push_str(&natively(&service).await);
     drop(client);
+    let jwt = service.jwt.clone();
     told.push_str(&service.end());
     told.push_str(&collector.text());
-    for secret in SECRETS {
+    for secret in jwt.rsplit('.').take(2).chain(SECRETS) {
         let at = told.find(secret).map(|at| String::from_utf8_lossy(&told.as_bytes()[at.saturating_sub(300)..at + 60]));
         assert_eq!(at, None, "{secret}");
     }
-    for seen in ["answered", "concertpos_bridge_build_info", "<!doctype html>", "listproducts", "http.route", "worker"]
-    {
+    for seen in [
+        "https://id.example|board",
+        "answered",
+        "concertpos_bridge_build_info",
+        "<!doctype html>",
+        "listproducts",
+        "http.route",
+        "worker",
+    ] {
         assert!(told.to_lowercase().contains(seen), "it did not look where it should: {seen}");
     }
 }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 pub use self::finding::{Finding, Severity};
 use self::finding::{count, ended, finding};
 use super::access::{AccessDenied, Denial};
-use super::status::{BridgeStatus, CallerStatus, DiskStatus, InstanceStatus, PaymentCounts};
+use super::status::{BridgeStatus, CallerStatus, DiskStatus, InstanceStatus, IssuerKeys, PaymentCounts};
 use crate::gateway::{FaultKind, ShardStatus};
 
 /// Less than this on the disk of the journal is told: a festival's journal grows by some hundred megabytes.
@@ -132,6 +132,7 @@ fn of_callers(callers: &CallerStatus) -> Vec<Finding> {
         );
         found.push(finding(Severity::Warning, "tokens-guessed", words));
     }
+    found.extend(callers.issuer_keys.as_ref().and_then(of_issuer_keys));
     for (caller, refused) in callers.limited.iter().filter(|(_, refused)| *refused >= LIMITED_REQUESTS) {
         let words = format!(
             "{refused} requests of the caller {caller} were refused within the last minute for its own limits."
@@ -139,6 +140,24 @@ fn of_callers(callers: &CallerStatus) -> Vec<Finding> {
         found.push(finding(Severity::Warning, "caller-limited", words).about(caller));
     }
     found
+}
+
+fn of_issuer_keys(status: &IssuerKeys) -> Option<Finding> {
+    let IssuerKeys { issuer, keys, .. } = status;
+    let fault = ended(status.fault.as_deref()?);
+    let (severity, words) = match keys {
+        0 => (
+            Severity::Critical,
+            format!("The keys of the issuer {issuer} cannot be fetched, so none of its tokens is accepted: {fault}."),
+        ),
+        _ => (
+            Severity::Warning,
+            format!(
+                "The keys of the issuer {issuer} cannot be fetched: {fault}. The {keys} that are known stay in force."
+            ),
+        ),
+    };
+    Some(finding(severity, "issuer-keys", words).since(status.fault_since_ms))
 }
 
 fn of_instance(instance: &InstanceStatus) -> Vec<Finding> {

@@ -71,6 +71,21 @@ pub struct CallerStatus {
     pub blocked_attempts: u64,
     /// By caller, requests beyond its own limits.
     pub limited: Vec<(String, u64)>,
+    /// Of the issuer of JWTs, where there is one.
+    pub issuer_keys: Option<IssuerKeys>,
+}
+
+/// How the keys of an issuer of JWTs are doing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IssuerKeys {
+    pub issuer: String,
+    /// Keys in force.
+    pub keys: usize,
+    /// Seconds since they were fetched.
+    pub age_s: Option<u64>,
+    /// Why they could not be fetched when it was last tried.
+    pub fault: Option<String>,
+    pub fault_since_ms: Option<i64>,
 }
 
 /// The replicas that serve together, as this one knows them.

@@ -76,7 +76,9 @@ impl Metrics {
         }
     }
 
+    /// Callers with a JWT, who are named `ISSUER|NAME`, are counted by their issuer: labels come from the configuration.
     pub(super) fn spent(&self, caller: &str, command: &str, points: u64) {
+        let caller = caller.split_once('|').map_or(caller, |(issuer, _)| issuer);
         let command = command::find(command).map_or(OTHER, |spec| spec.name);
         let mut spent = self.spent.lock();
         if let Some(known) = spent.get_mut(caller).and_then(|commands| commands.get_mut(command)) {

@@ -1,10 +1,11 @@
-//! The section `auth` and its `tokens.NAME`.
+//! The section `auth` and its `tokens.NAME`; `jwt` is in a file of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use data_encoding::HEXLOWER_PERMISSIVE;
 
 use super::instances::Instance;
+use super::jwt;
 use crate::http::auth::{CallerLimits, Config, EVERY_INSTANCE, Mode, Scope, Token};
 use crate::settings::{EnumSetting, Section};
 
@@ -22,11 +23,16 @@ pub(super) fn read(section: &mut Section<'_>, instances: &BTreeMap<String, Insta
     let tokens: BTreeMap<String, Token> =
         names.into_iter().map(|name| (name.clone(), token(&mut tokens.section(&name), instances))).collect();
     let keys_accepted = instances.values().any(|instance| instance.accept_gateway_key);
-    if mode == Mode::Tokens && tokens.is_empty() && !keys_accepted && !instances.is_empty() {
+    let jwt = jwt::read(&mut section.section("jwt"), limits);
+    let has_issuer = section.section("jwt").is_set();
+    if mode == Mode::None && has_issuer {
+        section.warn("jwt", "has no effect while auth.mode is \"none\"");
+    }
+    if mode == Mode::Tokens && tokens.is_empty() && !keys_accepted && !has_issuer && !instances.is_empty() {
         section.error("", "lets nobody call: make a token (`concertpos-bridge token new`) or accept a gateway key");
     }
     let gateway_key = limits(&mut section.section("gateway_key"), CallerLimits::GATEWAY_KEY);
-    Config { mode, tokens, gateway_key }
+    Config { mode, tokens, gateway_key, jwt }
 }
 
 fn token(section: &mut Section<'_>, instances: &BTreeMap<String, Instance>) -> Token {

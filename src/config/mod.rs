@@ -10,6 +10,7 @@ mod cluster;
 mod events;
 mod folders;
 mod instances;
+mod jwt;
 mod limits;
 mod payments;
 mod server;
@@ -121,6 +122,12 @@ fn refused(auth: &mut Section<'_>, refusal: &AuthConfigError) {
         AuthConfigError::ReservedName(name) => {
             tokens.section(name).error("", "has a name that the bridge uses itself; name it otherwise");
         }
+        AuthConfigError::NameOfAnIssuer(name) => {
+            tokens
+                .section(name)
+                .error("", "has a `|` in its name, which only callers with a JWT have; name it otherwise");
+        }
+        AuthConfigError::NoKeys(why) => auth.section("jwt").error("jwks_file", format_args!("cannot be used: {why}")),
         AuthConfigError::SharedDigest(other, name) => {
             tokens.section(name).error("sha256", format_args!("holds a digest that auth.tokens.{other} has too"));
         }

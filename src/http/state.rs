@@ -98,7 +98,8 @@ impl AppState {
         };
         let limited = self.auth.limiters().into_iter();
         let limited = limited.map(|(caller, limiters)| (caller, limiters.iter().map(|one| one.refused_lately()).sum()));
-        CallerStatus { turned_away, blocked_attempts, limited: limited.filter(|(_, refused)| *refused > 0).collect() }
+        let limited = limited.filter(|(_, refused)| *refused > 0).collect();
+        CallerStatus { turned_away, blocked_attempts, limited, issuer_keys: self.auth.key_status() }
     }
 
     /// The state of the application that serves `request`.

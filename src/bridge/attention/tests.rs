@@ -248,11 +248,32 @@ fn a_disk_is_told_by_what_is_the_matter_with_it() {
 fn callers_that_are_refused_are_told_once_there_are_many() {
     let mut status = well();
     let limited = vec![("shop".to_owned(), LIMITED_REQUESTS), ("quiet".to_owned(), LIMITED_REQUESTS - 1)];
-    status.callers = Some(CallerStatus { turned_away: 1, blocked_attempts: GUESSES, limited });
+    status.callers =
+        Some(CallerStatus { turned_away: 1, blocked_attempts: GUESSES, limited, ..CallerStatus::default() });
     let found = findings(&status);
     let expected = [("connections-turned-away", Critical), ("tokens-guessed", Warning), ("caller-limited", Warning)];
     assert_eq!(told(&found).0, expected);
     assert_eq!(found[2].subject.as_deref(), Some("shop"));
+}
+
+#[test]
+fn keys_of_an_issuer_that_cannot_be_fetched_are_told_and_how_many_stay_in_force() {
+    let mut status = well();
+    let of = |keys, fault: Option<&str>| {
+        let fault = fault.map(str::to_owned);
+        let issuer_keys = IssuerKeys { issuer: "https://id.example".into(), keys, fault, ..IssuerKeys::default() };
+        Some(CallerStatus { issuer_keys: Some(issuer_keys), ..CallerStatus::default() })
+    };
+    for (keys, fault, expected) in [
+        (2, None, vec![]),
+        (2, Some("refused"), vec![("issuer-keys", Warning)]),
+        (0, Some("refused"), vec![("issuer-keys", Critical)]),
+    ] {
+        status.callers = of(keys, fault);
+        assert_eq!(told(&findings(&status)).0, expected);
+    }
+    status.callers = of(2, Some("refused."));
+    assert!(told(&findings(&status)).1.ends_with("refused. The 2 that are known stay in force."));
 }
 
 #[test]

@@ -1,6 +1,8 @@
-//! The right of a long connection or stream, which ends when its credential is revoked.
+//! The right of a long connection or stream, which ends when its credential is revoked or expires.
 
 use std::sync::Arc;
+
+use tokio::time::Instant;
 
 use super::Auth;
 use super::caller::{Caller, Scope};
@@ -30,13 +32,20 @@ impl Authorization {
         &self.caller
     }
 
-    /// Checks only after a reload, so that it can be asked before each event. Once false, it stays false.
+    /// When its credential expires.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<Instant> {
+        self.caller.expires_at()
+    }
+
+    /// Checks only after a reload, beside the clock, so that it can be asked before each event. Once false, it stays false.
     pub fn is_valid(&mut self) -> bool {
         let reloads = Some(*self.auth.reloads.borrow());
         if self.checked != reloads && !self.ended {
             self.checked = reloads;
             self.ended = !self.auth.still_permits(&self.caller, &self.instance, self.scope);
         }
+        self.ended |= self.caller.is_expired();
         !self.ended
     }
 }

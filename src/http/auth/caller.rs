@@ -5,7 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
+use super::jwt::JwtConfig;
 use super::rate_limit::{CallerLimiter, Limited, Purpose, RequestPermit};
 use crate::http::problem::{Problem, table};
 
@@ -61,6 +63,15 @@ impl fmt::Display for Scope {
 /// SHA-256 of a credential: all that is kept of it.
 pub(super) type Digest = [u8; 32];
 
+/// Until when a caller's JWT is valid, and by what.
+#[derive(Debug, Clone)]
+pub(super) struct Expiry {
+    pub(super) at: Instant,
+    pub(super) config: Arc<JwtConfig>,
+    /// The thumbprint of the key that signed it.
+    pub(super) key: [u8; 32],
+}
+
 /// An authenticated caller. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Caller(Arc<Rights>);
@@ -75,6 +86,8 @@ struct Rights {
     scopes: BTreeSet<Scope>,
     /// `None` is no limit.
     limiter: Option<Arc<CallerLimiter>>,
+    /// `None` where the credential does not expire.
+    expiry: Option<Expiry>,
 }
 
 impl Caller {
@@ -84,7 +97,7 @@ impl Caller {
         scopes: BTreeSet<Scope>,
         limiter: Option<Arc<CallerLimiter>>,
     ) -> Self {
-        Self(Arc::new(Rights { name: name.to_owned(), credential: None, instances, scopes, limiter }))
+        Self(Arc::new(Rights { name: name.to_owned(), credential: None, instances, scopes, limiter, expiry: None }))
     }
 
     /// The caller where no credential is needed: any program of this machine. Without limits, since nothing here could
@@ -96,6 +109,27 @@ impl Caller {
     /// The same caller, proved by the credential of this digest.
     pub(super) fn with_credential(&self, credential: Digest) -> Self {
         Self(Arc::new(Rights { credential: Some(credential), ..(*self.0).clone() }))
+    }
+
+    /// The same caller, until then.
+    pub(super) fn until(&self, expiry: Expiry) -> Self {
+        Self(Arc::new(Rights { expiry: Some(expiry), ..(*self.0).clone() }))
+    }
+
+    pub(super) fn expiry(&self) -> Option<&Expiry> {
+        self.0.expiry.as_ref()
+    }
+
+    /// When the credential expires.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<Instant> {
+        self.0.expiry.as_ref().map(|expiry| expiry.at)
+    }
+
+    /// Whether the credential has expired.
+    #[must_use]
+    pub fn is_expired(&self) -> bool {
+        self.expires_at().is_some_and(|at| at <= Instant::now())
     }
 
     pub(super) fn credential(&self) -> Option<&Digest> {

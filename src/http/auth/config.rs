@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::caller::Scope;
+use super::jwt::JwtConfig;
 use super::rate_limit::CallerLimits;
 
 /// Whether callers have to authenticate.
@@ -39,21 +40,27 @@ pub struct Config {
     pub tokens: BTreeMap<String, Token>,
     /// For all who present an instance's gateway key, together.
     pub gateway_key: CallerLimits,
+    /// Whose JWTs are accepted.
+    pub jwt: Option<JwtConfig>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { mode: Mode::default(), tokens: BTreeMap::new(), gateway_key: CallerLimits::GATEWAY_KEY }
+        Self { mode: Mode::default(), tokens: BTreeMap::new(), gateway_key: CallerLimits::GATEWAY_KEY, jwt: None }
     }
 }
 
 /// Why a configuration is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuthConfigError {
-    #[error("nobody can call: there is neither a token nor an instance whose gateway key is accepted")]
+    #[error("nobody can call: there is no token, no instance whose gateway key is accepted, and no issuer of JWTs")]
     NoCaller,
     #[error("`{0}` is a name the bridge uses itself")]
     ReservedName(String),
+    #[error("`{0}` has a `|`, which only the names of callers with a JWT have")]
+    NameOfAnIssuer(String),
+    #[error("the keys of the issuer cannot be read: {0}")]
+    NoKeys(String),
     /// A token must have one name, since payments belong to the name.
     #[error("tokens `{0}` and `{1}` have the same SHA-256")]
     SharedDigest(String, String),

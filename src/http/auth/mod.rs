@@ -13,6 +13,7 @@ pub mod auth_throttle;
 pub mod authorization;
 mod caller;
 mod config;
+pub mod jwt;
 pub mod local;
 mod rate_limit;
 pub mod remembered_caller;
@@ -36,12 +37,15 @@ use accepted_credentials::AcceptedCredentials;
 use auth_throttle::AuthThrottle;
 pub use caller::{ANYONE, Caller, EVERY_INSTANCE, Scope};
 pub use config::{AuthConfigError, Config, Mode, Token};
+use jwt::JwtVerifier;
+use jwt::key_store::KeyStore;
 pub use rate_limit::{CallerLimiter, CallerLimits, Purpose, RequestPermit};
 use remembered_caller::RememberedCaller;
 use token_store::TokenStore;
 use verifier::{Credential, Rejection, Verifier};
 
 use super::problem::{Problem, table};
+use crate::bridge::status::IssuerKeys;
 
 /// Counts the configurations of this process.
 static CONFIGURATIONS: AtomicU64 = AtomicU64::new(0);
@@ -49,29 +53,43 @@ static CONFIGURATIONS: AtomicU64 = AtomicU64::new(0);
 /// The authentication methods in force.
 #[derive(Debug)]
 struct Verifiers {
-    /// The number of their configuration, which no other one has.
-    number: u64,
+    /// The number of their configuration, which no other one has. Another one once an issuer's key is gone.
+    number: AtomicU64,
     mode: Mode,
     list: Vec<Box<dyn Verifier>>,
+    /// The one of JWTs, which is in the list too.
+    jwt: Option<Arc<JwtVerifier>>,
 }
 
 impl Verifiers {
     /// All methods, each more specific one before those that would recognize its credentials too: the token store, which
-    /// recognizes every bearer token, is last. `before` are the callers whose limiters are kept.
+    /// recognizes every bearer token, is last. Of `before` the limiters of callers are kept, and an issuer's keys.
     fn of(
         config: &Config,
         gateway_keys: &BTreeMap<String, SecretString>,
-        before: &[Caller],
+        before: Option<&Self>,
     ) -> Result<Self, Vec<AuthConfigError>> {
-        let (tokens, mut errors) = TokenStore::new(config, gateway_keys, before);
-        if config.mode == Mode::Tokens && tokens.is_empty() {
+        let callers = before.map(Self::callers).unwrap_or_default();
+        let (tokens, mut errors) = TokenStore::new(config, gateway_keys, &callers);
+        if config.mode == Mode::Tokens && tokens.is_empty() && config.jwt.is_none() {
             errors.push(AuthConfigError::NoCaller);
         }
-        if errors.is_empty() { Ok(Self::new(config.mode, vec![Box::new(tokens)])) } else { Err(errors) }
+        let jwt = jwt_verifier(config, before.and_then(|before| before.jwt.as_deref())).map_err(|why| errors.push(why));
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let jwt = jwt.ok().flatten();
+        let first = jwt.iter().map(|jwt| Box::new(Arc::clone(jwt)) as Box<dyn Verifier>);
+        let list = first.chain([Box::new(tokens) as Box<dyn Verifier>]).collect();
+        Ok(Self { jwt, ..Self::new(config.mode, list) })
     }
 
     fn new(mode: Mode, list: Vec<Box<dyn Verifier>>) -> Self {
-        Self { number: CONFIGURATIONS.fetch_add(1, Ordering::Relaxed), mode, list }
+        Self { number: next_number().into(), mode, list, jwt: None }
+    }
+
+    fn number(&self) -> u64 {
+        self.number.load(Ordering::Relaxed)
     }
 
     fn recognizing(&self, credential: &Credential<'_>) -> Option<&dyn Verifier> {
@@ -81,6 +99,23 @@ impl Verifiers {
     fn callers(&self) -> Vec<Caller> {
         self.list.iter().flat_map(|verifier| verifier.callers()).collect()
     }
+}
+
+/// The verifier of JWTs, if there is one. It goes on with the keys of the one before, where those are the same.
+fn jwt_verifier(config: &Config, before: Option<&JwtVerifier>) -> Result<Option<Arc<JwtVerifier>>, AuthConfigError> {
+    let Some(config) = config.jwt.clone().filter(|_| config.mode == Mode::Tokens) else { return Ok(None) };
+    let known = before.map(JwtVerifier::keys).filter(|keys| keys.is_of(&config));
+    let keys = known.map_or_else(|| Arc::new(KeyStore::new(&config)), Arc::clone);
+    keys.read_file().map_err(AuthConfigError::NoKeys)?;
+    let verifier = JwtVerifier::new(config, keys);
+    Ok(Some(Arc::new(match before {
+        Some(before) => verifier.keeping(before),
+        None => verifier,
+    })))
+}
+
+fn next_number() -> u64 {
+    CONFIGURATIONS.fetch_add(1, Ordering::Relaxed)
 }
 
 /// A configuration that was checked and is not in force yet.
@@ -114,7 +149,7 @@ impl From<AuthError> for Problem {
             AuthError::NoCredential => {
                 unauthenticated("Bearer", "The request needs one `Authorization: Bearer TOKEN` header.")
             }
-            AuthError::Rejected(Rejection(detail)) => unauthenticated("Bearer error=\"invalid_token\"", detail),
+            AuthError::Rejected(Rejection { detail, .. }) => unauthenticated("Bearer error=\"invalid_token\"", detail),
             AuthError::Throttled { retry_after } => Self::new(&table::CALLER_LIMITED)
                 .detail("Too many tokens that are not known here came from this address. This one was not looked at.")
                 .retry_after(retry_after),
@@ -125,7 +160,7 @@ impl From<AuthError> for Problem {
 impl Auth {
     /// Callers by their tokens, and by the gateway keys of those instances that accept theirs.
     pub fn new(config: &Config, gateway_keys: &BTreeMap<String, SecretString>) -> Result<Self, Vec<AuthConfigError>> {
-        Verifiers::of(config, gateway_keys, &[]).map(Self::with)
+        Verifiers::of(config, gateway_keys, None).map(Self::with)
     }
 
     fn with(verifiers: Verifiers) -> Self {
@@ -140,7 +175,7 @@ impl Auth {
     /// Every error in a configuration.
     #[must_use]
     pub fn check(config: &Config, gateway_keys: &BTreeMap<String, SecretString>) -> Vec<AuthConfigError> {
-        Verifiers::of(config, gateway_keys, &[]).err().unwrap_or_default()
+        Verifiers::of(config, gateway_keys, None).err().unwrap_or_default()
     }
 
     /// Another configuration, to be [installed](Self::install), or its errors. A caller that keeps its name and limits keeps
@@ -150,8 +185,7 @@ impl Auth {
         config: &Config,
         gateway_keys: &BTreeMap<String, SecretString>,
     ) -> Result<Prepared, Vec<AuthConfigError>> {
-        let before = self.verifiers.load().callers();
-        Verifiers::of(config, gateway_keys, &before).map(Prepared)
+        Verifiers::of(config, gateway_keys, Some(&**self.verifiers.load())).map(Prepared)
     }
 
     /// Takes a configuration into force.
@@ -173,7 +207,65 @@ impl Auth {
         self.reloads.send_modify(|reloads| *reloads += 1);
     }
 
-    /// Changes with each reload.
+    /// Renews an issuer's keys, for as long as it is polled. Where one is gone, those who were let in by it are judged anew, and
+    /// `on_loss` has them notice.
+    pub async fn tend_keys(&self, on_loss: impl Fn()) {
+        let mut reloads = self.reloads();
+        loop {
+            reloads.mark_unchanged();
+            let keys = self.keys().map(|(_, keys)| keys);
+            let on_loss = || {
+                self.verifiers.load().number.store(next_number(), Ordering::Relaxed);
+                self.reloads.send_modify(|reloads| *reloads += 1);
+                on_loss();
+            };
+            let tending = async {
+                match &keys {
+                    Some(keys) => keys.tend(on_loss).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let replaced = async {
+                // Keys that are gone change it too.
+                while self.keys().map(|(_, keys)| Arc::as_ptr(&keys)) == keys.as_ref().map(Arc::as_ptr) {
+                    if reloads.changed().await.is_err() {
+                        std::future::pending::<()>().await;
+                    }
+                }
+            };
+            tokio::select! {
+                () = tending => {}
+                () = replaced => {}
+            }
+        }
+    }
+
+    /// The issuer of JWTs and its keys, where there is one.
+    #[must_use]
+    pub fn keys(&self) -> Option<(String, Arc<KeyStore>)> {
+        let verifiers = self.verifiers.load();
+        verifiers.jwt.as_ref().map(|jwt| (jwt.config().issuer.clone(), Arc::clone(jwt.keys())))
+    }
+
+    /// How an issuer's keys are doing.
+    #[must_use]
+    pub fn key_status(&self) -> Option<IssuerKeys> {
+        self.keys().map(|(issuer, keys)| keys.status(&issuer))
+    }
+
+    /// The keys to be renewed before a request with these header fields is authenticated, since its token names one that is
+    /// not known.
+    #[must_use]
+    pub fn keys_wanted(&self, headers: &HeaderMap) -> Option<Arc<KeyStore>> {
+        let verifiers = self.verifiers.load();
+        let jwt = verifiers.jwt.as_ref()?;
+        // Not as a `Credential`, whose digest this request is to pay for once.
+        let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+        let is_wanted = scheme.eq_ignore_ascii_case("bearer") && jwt.lacks_key_of(token.trim());
+        is_wanted.then(|| Arc::clone(jwt.keys()))
+    }
+
+    /// Changes with each reload, and when an issuer's key is gone.
     #[must_use]
     pub fn reloads(&self) -> watch::Receiver<u64> {
         self.reloads.subscribe()
@@ -221,7 +313,7 @@ impl Auth {
             });
         }
         let caller = outcome.map_err(|rejection| {
-            if self.throttle.failed(address, now) {
+            if rejection.is_guess && self.throttle.failed(address, now) {
                 tracing::warn!(%address, "too many authentication failures: this address is blocked for a while");
             }
             AuthError::Rejected(rejection)
@@ -253,15 +345,16 @@ impl Auth {
         }
         let mut given = headers.get_all(AUTHORIZATION);
         let (Some(header), None) = (given.next(), given.next()) else { return Err(AuthError::NoCredential.into()) };
-        let now = Instant::now();
-        let again = remembered.and_then(|remembered| remembered.recall(header, address, verifiers.number, now));
+        // Before the credential is verified: a key that is gone meanwhile is not to be remembered.
+        let (now, number) = (Instant::now(), verifiers.number());
+        let again = remembered.and_then(|remembered| remembered.recall(header, address, number, now));
         if let Some(caller) = again {
             return Ok(caller);
         }
         let credential = Credential::of_header(header).ok_or(AuthError::NoCredential)?;
         let caller = self.verify(&verifiers, &credential, address, now)?;
         if let Some(remembered) = remembered {
-            remembered.remember(&caller, header, address, verifiers.number, now);
+            remembered.remember(&caller, header, address, number, now);
         }
         Ok(caller)
     }

@@ -2,7 +2,7 @@
 //! anew.
 //!
 //! The credential is kept as it came, no longer than its connection, and compared in constant time. It counts only from the
-//! same address and under the same configuration, and is verified again after [`KEPT`], which also renews what is known of
+//! same address, under the same configuration and until it expires, and is verified again after [`KEPT`], which also renews what is known of
 //! accepted credentials (`accepted_credentials.rs`).
 
 use std::cell::RefCell;
@@ -57,7 +57,8 @@ impl RememberedCaller {
     ) -> Option<Caller> {
         let mut remembered = self.0.borrow_mut();
         let known = remembered.take_if(|known| {
-            known.configuration != configuration || now.saturating_duration_since(known.verified) >= KEPT
+            let is_over = known.caller.expires_at().is_some_and(|at| at <= now);
+            is_over || known.configuration != configuration || now.saturating_duration_since(known.verified) >= KEPT
         });
         if known.is_some() {
             return None;

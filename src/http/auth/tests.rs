@@ -233,7 +233,7 @@ struct Signed {
     revoked: Arc<AtomicBool>,
 }
 
-const FORGED: Rejection = Rejection("The signature is not valid.");
+const FORGED: Rejection = Rejection::guess("The signature is not valid.");
 
 impl Signed {
     fn caller(value: &str) -> Result<Caller, Rejection> {

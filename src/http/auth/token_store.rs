@@ -12,10 +12,11 @@ use subtle::ConstantTimeEq;
 
 use super::caller::{ANYONE, Caller, Digest, EVERY_INSTANCE, GATEWAY_KEY, Scope};
 use super::config::{AuthConfigError, Config};
+use super::jwt::SEPARATOR;
 use super::rate_limit::{CallerLimiter, CallerLimits};
 use super::verifier::{Credential, Rejection, Verifier, digest};
 
-const UNKNOWN: Rejection = Rejection("The request holds no token that is known here.");
+const UNKNOWN: Rejection = Rejection::guess("The request holds no token that is known here.");
 
 /// Callers by the digests of their tokens.
 pub(super) struct TokenStore {
@@ -51,6 +52,9 @@ impl TokenStore {
         for (name, token) in &config.tokens {
             if [GATEWAY_KEY, ANYONE].contains(&name.as_str()) {
                 errors.push(AuthConfigError::ReservedName(name.clone()));
+            }
+            if name.contains(SEPARATOR) {
+                errors.push(AuthConfigError::NameOfAnIssuer(name.clone()));
             }
             let reaches_all = token.instances.iter().any(|instance| instance == EVERY_INSTANCE);
             let instances = (!reaches_all).then(|| token.instances.iter().cloned().collect());

@@ -65,9 +65,28 @@ impl<'a> Credential<'a> {
     }
 }
 
-/// A credential proves no caller. The text is told to whoever presented it, so it must not help a guesser.
+/// A credential proves no caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rejection(pub &'static str);
+pub struct Rejection {
+    /// Told to whoever presented it, so it must not help a guesser.
+    pub detail: &'static str,
+    /// Whether it counts against the address: whoever presents a token that has expired guesses none.
+    pub is_guess: bool,
+}
+
+impl Rejection {
+    /// Of a credential that may be made up.
+    #[must_use]
+    pub const fn guess(detail: &'static str) -> Self {
+        Self { detail, is_guess: true }
+    }
+
+    /// Of one that is not made up.
+    #[must_use]
+    pub const fn proven(detail: &'static str) -> Self {
+        Self { detail, is_guess: false }
+    }
+}
 
 /// One authentication method.
 ///

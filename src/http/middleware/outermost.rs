@@ -2,12 +2,14 @@
 //! and logs it once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, VARY, X_CONTENT_TYPE_OPTIONS};
 use actix_web::http::{ConnectionType, Method, Version};
 use actix_web::middleware::Next;
+use actix_web::web::Data;
 use actix_web::{Error, HttpMessage, HttpRequest};
 use tokio::time::{Instant, sleep_until};
 use tracing::{Instrument, Span};
@@ -21,6 +23,10 @@ use crate::http::fast_path::{self, FastPath};
 use crate::http::forwarding::{self, Told};
 use crate::http::problem::Problem;
 use crate::http::response::event_stream::EventStream;
+use crate::http::state::AppState;
+
+/// For the keys of an issuer: longer than a fetch may take.
+const KEYS_PATIENCE: Duration = Duration::from_secs(6);
 
 /// What is known of a request when it is answered.
 struct Context<'a> {
@@ -44,6 +50,7 @@ pub async fn handle(
     let in_progress = request.conn_data::<Arc<Connection>>().map(Connection::request);
     let id = RequestId::of(request.headers());
     let method = request.method().clone();
+    keys_renewed(&request, arrival).await;
     // First, since it needs nothing of what follows.
     let counted_from = request.extensions().get::<Arrival>().map_or(arrival, |arrival| arrival.0);
     if let Some((outcome, admitted)) = by_fast_path(&request, counted_from, &id).await {
@@ -71,6 +78,15 @@ pub async fn handle(
     hold_back(response.request()).await;
     let (span, trace_id) = (Some(&span), trace_id.as_deref());
     Ok(finished(response, Context { arrival, method: &method, id: &id, span, trace_id, admitted, in_progress, told }))
+}
+
+/// Waits for the keys of an issuer, where the request's token names one that is not known: after a rotation the first token by a
+/// new key is not to be refused.
+async fn keys_renewed(request: &ServiceRequest, arrival: Instant) {
+    let state = request.app_data::<Data<AppState>>();
+    if let Some(keys) = state.and_then(|state| state.auth.keys_wanted(request.headers())) {
+        keys.renewed(arrival + KEYS_PATIENCE).await;
+    }
 }
 
 async fn by_fast_path(request: &ServiceRequest, arrival: Instant, id: &RequestId) -> Option<fast_path::Outcome> {

@@ -85,6 +85,8 @@ enum SessionEvent {
     Evicted,
     Draining,
     Reloaded,
+    /// A token that the connection depends on.
+    Expired,
 }
 
 /// Why a connection ends.
@@ -196,6 +198,7 @@ impl Session {
                 SessionEvent::Evicted => return Err(End::Close(CloseCode::Policy, "no key was presented")),
                 SessionEvent::Draining => self.draining = true,
                 SessionEvent::Reloaded => self.reloaded()?,
+                SessionEvent::Expired => self.check_authorizations()?,
             }
             if self.draining && self.commands.is_empty() {
                 return Err(End::Close(CloseCode::Away, "shutting down"));
@@ -206,6 +209,8 @@ impl Session {
     /// Cancel safe.
     async fn next(&mut self) -> SessionEvent {
         let max_body = self.state.config.max_body;
+        let authorizations = [&self.key, &self.listener].into_iter().flatten();
+        let expires_at = authorizations.filter_map(Authorization::expires_at).min();
         let most = if self.anonymous.is_some() { ANONYMOUS_MESSAGE.min(max_body) } else { max_body };
         tokio::select! {
             message = self.reader.next(most), if self.paused_until.is_none() => SessionEvent::Message(message),
@@ -216,6 +221,7 @@ impl Session {
             () = self.info.shutdown.refusing(), if !self.draining => SessionEvent::Draining,
             () = sleep_until(self.ping_at) => SessionEvent::PingDue,
             Ok(()) = self.reloads.changed() => SessionEvent::Reloaded,
+            () = at(expires_at) => SessionEvent::Expired,
         }
     }
 
@@ -260,10 +266,10 @@ impl Session {
         self.check_authorizations()
     }
 
-    /// Ends the connection if a key that it depends on was revoked.
+    /// Ends the connection if a key that it depends on was revoked or has expired.
     fn check_authorizations(&mut self) -> Result<(), End> {
         let are_valid = [&mut self.key, &mut self.listener].into_iter().flatten().all(Authorization::is_valid);
-        if are_valid { Ok(()) } else { Err(End::Close(CloseCode::Policy, "the token was revoked")) }
+        if are_valid { Ok(()) } else { Err(End::Close(CloseCode::Policy, "the token is no longer valid")) }
     }
 
     /// Subscribes to broadcasts, or tries again after the limit of subscribers refused it.

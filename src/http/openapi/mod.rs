@@ -52,7 +52,8 @@ pub fn document() -> OpenApi {
     let app = actix_web::App::new().into_utoipa_app().openapi(Frame::openapi()).configure(routes::configure);
     let (_, mut document) = app.split_for_parts();
     let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(
-        "A token issued by the bridge's operator or, where the operator allows it, the instance's own gateway key. \
+        "A token issued by the bridge's operator or, where the operator allows it, the instance's own gateway key or a JWT \
+         of the operator's issuer. \
          Operations name the scope that the token must have, or several of which one is enough.",
     ));
     let components = document.components.get_or_insert_default();

@@ -65,12 +65,13 @@ impl EventStream {
         // A little sooner, each client differently, so that the signs of thousands are not sent all at once.
         let heartbeat = heartbeat.mul_f64(1.0 - fastrand::f64() / 8.0);
         let (now, last_id) = (Instant::now(), subscription.cursor());
+        let expires_at = authorization.expires_at();
         Self {
             subscription,
             authorization,
             message: message.map(String::into_boxed_str),
             heartbeat,
-            alarm: Box::pin(sleep_until(now + heartbeat)),
+            alarm: Box::pin(sleep_until(expires_at.map_or(now + heartbeat, |at| at.min(now + heartbeat)))),
             last_sent: now,
             last_id,
             begun: false,
@@ -119,16 +120,27 @@ impl EventStream {
         }
     }
 
+    /// For then, or for when the token expires.
+    fn set_alarm(&mut self, at: Instant) {
+        let expires_at = self.authorization.expires_at();
+        self.alarm.as_mut().reset(expires_at.map_or(at, |expires_at| expires_at.min(at)));
+    }
+
     /// The heartbeat, if it is due; with it, how far a filtered stream has got.
     fn poll_heartbeat(&mut self, context: &mut Context<'_>) -> Poll<Bytes> {
         while self.alarm.as_mut().poll(context).is_ready() {
+            if !self.authorization.is_valid() {
+                // The stream ends when it is polled again.
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             let (now, due) = (Instant::now(), self.last_sent + self.heartbeat);
             if due > now {
                 // Something was sent meanwhile.
-                self.alarm.as_mut().reset(due);
+                self.set_alarm(due);
                 continue;
             }
-            self.alarm.as_mut().reset(now + self.heartbeat);
+            self.set_alarm(now + self.heartbeat);
             self.last_sent = now;
             let cursor = self.subscription.cursor();
             if cursor == self.last_id {

@@ -140,6 +140,22 @@ fn callers(page: &mut DescriptorEncoder<'_>, auth: &Auth) -> fmt::Result {
     for (looked_at, counter) in [("true", &throttle.failures), ("false", &throttle.blocked)] {
         counter.encode(family.encode_family(&[("looked_at", looked_at)])?)?;
     }
+    issuer_keys(page, auth)
+}
+
+fn issuer_keys(page: &mut DescriptorEncoder<'_>, auth: &Auth) -> fmt::Result {
+    let Some((issuer, keys)) = auth.keys() else { return Ok(()) };
+    let status = keys.status(&issuer);
+    let mut family = page.gauge("issuer_keys", "Keys of the issuer of JWTs that are in force.")?;
+    family.encode_family(&[("issuer", issuer.as_str())])?.encode_gauge(&(status.keys as u64))?;
+    if let Some(age_s) = status.age_s {
+        let mut family = page.gauge("issuer_keys_age_seconds", "Seconds since they were fetched.")?;
+        family.encode_family(&[("issuer", issuer.as_str())])?.encode_gauge(&age_s)?;
+    }
+    let mut family = page.counter("issuer_key_fetches", "Fetches of an issuer's keys, by whether they brought any.")?;
+    for (outcome, counter) in [("fetched", &keys.fetched), ("failed", &keys.failed)] {
+        counter.encode(family.encode_family(&[("outcome", outcome)])?)?;
+    }
     Ok(())
 }
 

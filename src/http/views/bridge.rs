@@ -375,7 +375,7 @@ impl From<DiskStatus> for DiskView {
 
 impl From<CallerStatus> for CallersView {
     fn from(status: CallerStatus) -> Self {
-        let CallerStatus { turned_away, blocked_attempts, limited } = status;
+        let CallerStatus { turned_away, blocked_attempts, limited, .. } = status;
         Self { turned_away, blocked_attempts, limited: limited.iter().map(|(_, refused)| refused).sum() }
     }
 }
