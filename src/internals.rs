@@ -23,7 +23,7 @@ pub mod config {
 pub mod database {
     pub use crate::database::{
         Config, ConfigFault, Connection, Durability, Ended, Error, FORMAT, Migrated, Row, Rows, SchemaError, Statement,
-        Timeline, Transaction, Type, check_schema, migrate,
+        Timeline, Transaction, Type, check_schema, confirm_restore, migrate,
     };
 }
 pub mod gateway {

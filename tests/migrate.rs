@@ -299,6 +299,26 @@ async fn a_key_that_was_carried_over_is_answered_by_a_replica_as_by_the_bridge_b
     assert!(done.out.contains("3 records carried over"), "{done:?}");
 }
 
+/// On a database that was restored nothing is sold until the operator says so; all else goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_restore_nothing_is_sold_until_the_operator_confirms() {
+    let place = Place::new().await;
+    assert_eq!(place.migrate(&[]).await.status, Some(0));
+    let nothing = place.migrate(&["--confirm-restore"]).await;
+    assert!(nothing.status == Some(0) && nothing.out.contains("nothing to confirm"), "{nothing:?}");
+    // As an operator does who restored files that tell nobody of it.
+    place.sql("DELETE FROM database_mark");
+    let (replica, url) = place.replica().await;
+    let refused = place.pay(&url, "a").await;
+    assert!(refused.0 == 503 && refused.1.contains("journal-unavailable"), "{refused:?}");
+    let ready = place.http.get(format!("{url}/readyz")).send().await.unwrap();
+    assert_eq!(ready.status(), 200, "reads and replays go on");
+    let confirmed = place.migrate(&["--confirm-restore"]).await;
+    assert!(confirmed.status == Some(0) && confirmed.out.contains("send payments again"), "{confirmed:?}");
+    eventually("it sells", async || place.pay(&url, "a").await.0 == 201).await;
+    replica.stop();
+}
+
 /// Killed while it writes records, it leaves both as they were: the bridge goes on without a database.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_import_that_is_killed_before_its_commit_leaves_journal_and_database_as_they_were() {

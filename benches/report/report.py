@@ -20,7 +20,7 @@ import sys
 import chart
 
 # The order in which people read. What is not listed comes last.
-ORDER = ["cached", "forwarded", "tls", "uncached", "read_counts", "payment", "events", "crowd", "festival", "journal", "scale", "footprint"]
+ORDER = ["cached", "forwarded", "tls", "uncached", "read_counts", "payment", "replica_payment", "events", "crowd", "festival", "journal", "scale", "footprint"]
 
 # In a page: `<!-- NAME -->what a publication replaces<!-- / -->`.
 SLOT = re.compile(r"(<!-- ([a-z0-9.-]+) -->).*?(<!-- / -->)", re.DOTALL)

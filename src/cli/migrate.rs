@@ -20,6 +20,9 @@ pub(super) struct Migrate {
     /// Also carry the payments of the embedded journal in this folder over into the database; no bridge may run on it
     #[arg(long, value_name = "DIR")]
     import: Option<PathBuf>,
+    /// Confirm that the database was restored from a backup and what was sold since was looked after: replicas sell again
+    #[arg(long, conflicts_with = "import")]
+    confirm_restore: bool,
 }
 
 pub(super) fn run(flags: &Migrate) -> Result<ExitCode, Failure> {
@@ -35,6 +38,9 @@ pub(super) fn run(flags: &Migrate) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(anyhow::Error::from)?;
     runtime.block_on(async {
         bring_up(&cluster.database).await?;
+        if flags.confirm_restore {
+            confirm(&cluster.database).await?;
+        }
         match &flags.import {
             Some(directory) => import(&cluster.database, directory).await,
             None => Ok(ExitCode::SUCCESS),
@@ -49,6 +55,15 @@ async fn bring_up(database: &database::Config) -> anyhow::Result<()> {
         0 => println!("the schema of the database was made, with format {to}"),
         from if from == to => println!("the schema of the database is up to date, with format {to}"),
         from => println!("the schema of the database was brought from format {from} to {to}"),
+    }
+    Ok(())
+}
+
+async fn confirm(database: &database::Config) -> anyhow::Result<()> {
+    let how = database::confirm_restore(database).await.context("the restore could not be confirmed")?;
+    match how {
+        Some(how) => println!("confirmed that the database was restored ({how}): replicas send payments again"),
+        None => println!("there is nothing to confirm: the database is not known to have been restored"),
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use super::config::Config;
 use super::connection::Connection;
 use super::ended::{Durability, Ended};
 use super::error::Error;
+use super::mark::{self, Mark};
 use super::statement::Statement;
 use super::transaction::Transaction;
 
@@ -39,7 +40,7 @@ pub enum SchemaError {
         "the schema of the database has format {found}, this release knows {FORMAT}: it was written by a newer one"
     )]
     Newer { found: i32 },
-    #[error("the schema of the database was perhaps not brought up: its commit was not acknowledged")]
+    #[error("whether it was done is not known, since the commit was not acknowledged: run it again")]
     Ambiguous,
     #[error(transparent)]
     Database(#[from] Error),
@@ -67,6 +68,22 @@ pub async fn migrate(config: &Config) -> Result<Migrated, SchemaError> {
     }
 }
 
+/// Has replicas sell again on a database that was restored: how that showed; none where there was nothing to confirm.
+pub async fn confirm_restore(config: &Config) -> Result<Option<String>, SchemaError> {
+    let connection = Connection::new(config.clone(), "migrate");
+    let mut transaction = connection.begin(Durability::On).await?;
+    let found = transaction.row(&Mark::look()).await?.as_ref().map(Mark::read).transpose()?;
+    let doubt = Mark::doubt(found.as_ref());
+    if doubt.is_some() {
+        transaction.run(&Statement::new(mark::CONFIRM)).await?;
+    }
+    match transaction.commit().await {
+        Ended::Done(()) => Ok(doubt),
+        Ended::NotDone(error) => Err(error.into()),
+        Ended::Ambiguous => Err(SchemaError::Ambiguous),
+    }
+}
+
 /// The format that was found.
 async fn bring_up(transaction: &mut Transaction<'_>) -> Result<i32, Error> {
     transaction.run(&Statement::new("SET LOCAL statement_timeout = 0")).await?;
@@ -77,6 +94,9 @@ async fn bring_up(transaction: &mut Transaction<'_>) -> Result<i32, Error> {
         if first(exists.as_ref())? { first(transaction.row(&Statement::new(READ_FORMAT)).await?.as_ref())? } else { 0 };
     for step in STEPS.iter().skip(usize::try_from(from).unwrap_or(usize::MAX)) {
         transaction.run_all(step).await?;
+    }
+    if from == 0 {
+        transaction.run(&Statement::new(mark::WRITE)).await?;
     }
     if from < FORMAT {
         transaction.run(&Statement::new(WRITE_FORMAT).bind(FORMAT, Type::INT4)).await?;

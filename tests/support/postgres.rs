@@ -305,6 +305,19 @@ impl Server {
         }
     }
 
+    /// Keeps a copy of its files, while it does not run.
+    pub(crate) fn save_files(&self) {
+        assert!(self.process.is_none(), "it runs");
+        run(Command::new("cp").arg("--archive").arg(&self.data).arg(self.data.with_extension("saved")));
+    }
+
+    /// Puts that copy in the place of its files, while it does not run.
+    pub(crate) fn put_files_back(&self) {
+        assert!(self.process.is_none(), "it runs");
+        fs::remove_dir_all(&self.data).unwrap();
+        fs::rename(self.data.with_extension("saved"), &self.data).unwrap();
+    }
+
     /// Halts all its processes: connections stay open, and nothing answers.
     pub(crate) fn pause(&self) {
         let process = self.process.as_ref().expect("it runs").id();

@@ -7,13 +7,23 @@ CREATE TABLE bridge_schema (
     migrated_at timestamptz NOT NULL DEFAULT now()
 );
 
--- Which database this is, as who last wrote to it knew: after a restore it is another, or an earlier one.
+-- Which database this is, as it was when it was last confirmed.
 CREATE TABLE database_mark (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    -- The cluster of databases, and the database in it.
     system text NOT NULL,
-    mark uuid NOT NULL,
-    generation bigint NOT NULL DEFAULT 0,
+    timeline bigint NOT NULL,
+    -- The transaction that wrote this row. A dump that is restored writes it anew, and does not change this.
+    written_by bigint NOT NULL,
+    -- How it showed that it was restored, until an operator confirms.
+    restored text,
     confirmed_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- What each process had acknowledged last, counted. One that was killed leaves its row behind.
+CREATE TABLE database_witness (
+    id uuid PRIMARY KEY,
+    acknowledged bigint NOT NULL
 );
 
 CREATE TABLE replica (

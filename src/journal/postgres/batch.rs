@@ -103,6 +103,8 @@ pub(crate) struct Rules<'w> {
     pub(crate) tenures: &'w Tenures,
     /// How long after a takeover nobody settles as not booked.
     pub(crate) unsettled: Duration,
+    /// The database was restored, and nobody has confirmed that.
+    pub(crate) is_restored: bool,
     pub(crate) now: Now,
 }
 
@@ -125,7 +127,8 @@ impl Rules<'_> {
     }
 
     fn dispatch(&self, reserved: &Record, loaded: &Loaded) -> Result<Decision, Missing> {
-        let Some(token) = self.token(&reserved.key.instance) else { return Ok(refused(JournalError::Unavailable)) };
+        let token = self.token(&reserved.key.instance).filter(|_| !self.is_restored);
+        let Some(token) = token else { return Ok(refused(JournalError::Unavailable)) };
         let changes = match attempts::dispatch(loaded, reserved, self.now)? {
             Ok(changes) => changes,
             Err(why) => return Ok(refused(why.error)),

@@ -10,4 +10,5 @@ pub(crate) mod queue;
 pub(crate) mod rows;
 pub(crate) mod statements;
 pub(crate) mod store;
+pub(crate) mod witness;
 pub(crate) mod writer;

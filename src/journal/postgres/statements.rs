@@ -69,7 +69,8 @@ macro_rules! changed {
     };
 }
 
-/// Records payments as on their way: only under the owner's token, and no key that is taken.
+/// Records payments as on their way: only under the owner's token, no key that is taken, and only where all is there that this
+/// process had acknowledged.
 pub(crate) const DISPATCH: &str = concat!(
     "WITH ",
     given!(),
@@ -77,7 +78,9 @@ pub(crate) const DISPATCH: &str = concat!(
     owned!(),
     " ",
     insert!(),
-    " JOIN owned o ON o.instance = u.instance AND o.session = u.session AND o.epoch = u.epoch ORDER BY u.id \
+    " JOIN owned o ON o.instance = u.instance AND o.session = u.session AND o.epoch = u.epoch \
+     WHERE EXISTS (SELECT FROM database_witness w WHERE w.id = $18 AND w.acknowledged >= $19) \
+     AND EXISTS (SELECT FROM database_mark m WHERE m.restored IS NULL) ORDER BY u.id \
      ON CONFLICT DO NOTHING RETURNING id"
 );
 

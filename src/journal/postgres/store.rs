@@ -82,7 +82,8 @@ impl PostgresStore {
         let shared = Arc::new(Shared::default());
         let connection = Connection::with_limit(config.database.clone(), "journal writer", COMMIT_LIMIT);
         let age_ms = u64::try_from(age_ms).unwrap_or_default();
-        let writer = Writer::new(connection, config.clone(), Arc::clone(&shared), clock, age_ms);
+        let mut writer = Writer::new(connection, config.clone(), Arc::clone(&shared), clock, age_ms);
+        writer.watch().await;
         let runtime = Handle::current();
         let writer = Mutex::new(Some(runtime.spawn(writer.run())));
         let store = Self { reader, shared, lookups: Lookups::default(), scans: Scans::default(), writer, runtime };
@@ -277,7 +278,8 @@ impl Store for PostgresStore {
     }
 
     fn is_available(&self) -> bool {
-        !self.shared.is_down.load(Ordering::Acquire) && !self.shared.has_ended.load(Ordering::Acquire)
+        let Shared { is_down, is_restored, has_ended, .. } = &*self.shared;
+        ![is_down, is_restored, has_ended].into_iter().any(|flag| flag.load(Ordering::Acquire))
     }
 
     fn condition(&self) -> Condition {

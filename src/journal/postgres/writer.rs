@@ -24,7 +24,8 @@ use super::lookups::current_of;
 use super::queue::{Job, Queue};
 use super::rows::Row;
 use super::statements;
-use crate::database::{Connection, Durability, Ended, Error, Rows, Statement, Type};
+use super::witness::{Step, Witness};
+use crate::database::{Connection, Durability, Ended, Error, Mark, Rows, Statement, Type};
 use crate::journal::apply::Apply;
 use crate::journal::attempts::Now;
 use crate::journal::clock::{Age, Clock, horizon_ms};
@@ -51,6 +52,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_OWED: usize = MAX_LIVE + 1024;
 /// Decided payments that need no further acknowledgement: those that this process recorded last.
 const MAX_ACKNOWLEDGED: usize = 8192;
+/// Between two looks whether the database was restored, where that is not known yet, or known.
+const NEXT_LOOK: Duration = Duration::from_secs(1);
+/// Steps of one look: to register, to note a failover, and to see that all is well.
+const STEPS: usize = 3;
+const UNTIL_CONFIRMED: &str =
+    "no payment is sent until an operator confirms with `concertpos-bridge migrate --confirm-restore`";
 /// A unique index refuses: another record has the key.
 const TAKEN: &str = "23505";
 
@@ -61,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) watched: Watched,
     pub(crate) contradictions: Contradictions,
     pub(crate) is_down: AtomicBool,
+    /// The database was restored from a backup, and nobody has confirmed that.
+    pub(crate) is_restored: AtomicBool,
     pub(crate) has_ended: AtomicBool,
     pub(crate) commits: AtomicU64,
     /// The session under which this process owned an instance last.
@@ -106,6 +115,9 @@ pub(crate) struct Writer {
     next_attempt: Option<Instant>,
     /// When it last looked for what has expired; none where more is known to have.
     looked: Option<Instant>,
+    witness: Witness,
+    /// When it looks next whether the database was restored.
+    next_look: Instant,
 }
 
 impl Writer {
@@ -128,6 +140,8 @@ impl Writer {
             owed_pause: FIRST_PAUSE,
             next_attempt: None,
             looked: None,
+            witness: Witness::new(Uuid::now_v7()),
+            next_look: Instant::now(),
         }
     }
 
@@ -143,6 +157,7 @@ impl Writer {
             if self.is_down() {
                 self.refuse_all(taken.jobs.into_iter().map(Task::Asked).collect(), Attempted::No);
             } else {
+                self.watch().await;
                 self.look_after().await;
                 self.serve(taken.jobs.into_iter().map(Task::Asked).collect()).await;
             }
@@ -153,6 +168,8 @@ impl Writer {
         if !self.owed.is_empty() {
             tracing::error!(payments = self.owed.len(), "outcomes could not be recorded and will be unknown");
         }
+        // One that is left behind is never asked for again.
+        let _ = self.connection.batch(Durability::Local, &[self.witness.forget()]).await.done();
     }
 
     fn is_down(&self) -> bool {
@@ -166,7 +183,53 @@ impl Writer {
     fn patience(&self) -> Duration {
         match self.next_attempt {
             Some(at) => at.saturating_duration_since(Instant::now()),
-            None => self.config.pace.max(FIRST_PAUSE),
+            None => self.config.pace.min(self.next_look.saturating_duration_since(Instant::now())).max(FIRST_PAUSE),
+        }
+    }
+
+    /// Looks now and then whether the database was restored from a backup, and begins nothing from then on.
+    pub(crate) async fn watch(&mut self) {
+        if Instant::now() < self.next_look {
+            return;
+        }
+        self.next_look = Instant::now() + NEXT_LOOK;
+        for _ in 0..STEPS {
+            let (statements, count) = self.witness.look();
+            let Ended::Done(rows) = self.connection.batch(Durability::On, &statements).await else { return };
+            let step = match self.witness.judge(&rows, count) {
+                Ok(step) => step,
+                Err(error) => return tracing::warn!(%error, "whether the database was restored cannot be told"),
+            };
+            self.tell_of_a_restore();
+            let noted = match step {
+                Step::Trust => {
+                    self.next_look = Instant::now() + self.config.pace.max(NEXT_LOOK);
+                    return;
+                }
+                Step::Wait => return,
+                Step::Register => self.witness.register(),
+                Step::Vouch => self.witness.vouch(),
+                Step::Flag(how) => Mark::flag(how),
+            };
+            let is_noted = self.connection.batch(Durability::On, &[noted]).await.done().is_some();
+            if is_noted && step == Step::Register {
+                self.witness.registered();
+            }
+        }
+    }
+
+    fn tell_of_a_restore(&self) {
+        let doubt = self.witness.doubt();
+        let was_restored = self.shared.is_restored.swap(doubt.is_some(), Ordering::AcqRel);
+        if let Some(how) = doubt {
+            if !was_restored {
+                tracing::error!(how, "the database was restored from a backup: {UNTIL_CONFIRMED}");
+            }
+            let told = format!("the database was restored from a backup ({how}): {UNTIL_CONFIRMED}");
+            self.shared.watched.failed(told, Instant::now());
+        } else if was_restored {
+            tracing::warn!("the restore of the database was confirmed: payments are sent again");
+            self.shared.watched.recovered();
         }
     }
 
@@ -259,7 +322,8 @@ impl Writer {
         while let Some(task) = tasks.pop_front() {
             let decided = loop {
                 let (tenures, unsettled) = (&self.config.tenures, self.config.unsettled);
-                match (Rules { tenures, unsettled, now: self.now() }).decide(&task, &loaded) {
+                let is_restored = self.witness.doubt().is_some();
+                match (Rules { tenures, unsettled, is_restored, now: self.now() }).decide(&task, &loaded) {
                     Ok(decided) => break decided,
                     Err(missing) => {
                         if let Err(error) = self.load_more(&mut loaded, missing).await {
@@ -321,16 +385,19 @@ impl Writer {
     }
 
     async fn write_together(&mut self, mut planned: Vec<Planned>) -> Vec<Task> {
-        let Ok(statements) = statements_of(&planned) else {
+        let Ok(mut statements) = statements_of(&planned, &self.witness) else {
             self.refuse_all(planned.into_iter().map(|one| one.task).collect(), Attempted::No);
             return Vec::new();
         };
+        let (bearing, count) = self.witness.bear().unzip();
+        statements.extend(bearing);
         self.shared.watched.commit_begun(Instant::now());
         let ended = self.connection.batch(Durability::On, &statements).await;
         self.shared.watched.commit_ended(Instant::now());
         match ended {
             Ended::Done(rows) => {
                 self.shared.commits.fetch_add(1, Ordering::Relaxed);
+                self.bore_witness(count, &rows);
                 let written = ids(&rows);
                 planned.into_iter().filter_map(|one| self.written(one, &written)).collect()
             }
@@ -359,6 +426,14 @@ impl Writer {
                 self.fail(why, planned.into_iter().map(|one| one.task).collect(), Attempted::Yes);
                 Vec::new()
             }
+        }
+    }
+
+    /// Where the witness is not as it was acknowledged, the next look says why.
+    fn bore_witness(&mut self, count: Option<i64>, rows: &[Rows]) {
+        match (count, rows.last()) {
+            (Some(count), Some(last)) if !last.is_empty() => self.witness.acknowledged(count),
+            _ => self.next_look = Instant::now(),
         }
     }
 
@@ -547,6 +622,8 @@ impl Writer {
         }
         self.owed_pause = FIRST_PAUSE;
         self.shared.watched.recovered();
+        // It may be another server, or have been restored meanwhile.
+        self.next_look = Instant::now();
         if self.shared.is_down.swap(false, Ordering::AcqRel) {
             tracing::info!("the payment journal can be written again");
         }
@@ -584,7 +661,7 @@ impl Drop for End {
     }
 }
 
-fn statements_of(planned: &[Planned]) -> Result<Vec<Statement>, JournalError> {
+fn statements_of(planned: &[Planned], witness: &Witness) -> Result<Vec<Statement>, JournalError> {
     let (mut dispatch, mut heard, mut settle, mut release) =
         (Columns::default(), Columns::default(), Columns::default(), Columns::default());
     let (mut confirmed, mut written) = (Vec::new(), Vec::new());
@@ -606,18 +683,17 @@ fn statements_of(planned: &[Planned]) -> Result<Vec<Statement>, JournalError> {
         let confirm = Statement::new(statements::CONFIRM);
         statements.push(confirm.bind(confirmed, Type::UUID_ARRAY).bind(written, Type::INT8_ARRAY));
     }
-    let texts = [
-        (release, statements::RELEASE),
-        (heard, statements::HEARD),
-        (settle, statements::SETTLE),
-        (dispatch, statements::DISPATCH),
-    ];
+    let texts = [(release, statements::RELEASE), (heard, statements::HEARD), (settle, statements::SETTLE)];
     statements.extend(
         texts
             .into_iter()
             .filter(|(columns, _)| !columns.is_empty())
             .map(|(columns, text)| columns.into_statement(text)),
     );
+    if !dispatch.is_empty() {
+        let (witness, acknowledged) = witness.condition();
+        statements.push(dispatch.into_statement(statements::DISPATCH).uuid(witness).bigint(acknowledged));
+    }
     Ok(statements)
 }
 

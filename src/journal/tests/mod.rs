@@ -11,6 +11,7 @@ mod moved;
 mod opening;
 pub(crate) mod postgres;
 mod power;
+mod restored;
 mod suite;
 mod unreadable;
 mod upgrade;

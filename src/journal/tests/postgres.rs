@@ -24,7 +24,7 @@ const UNSETTLED: Duration = Duration::from_secs(30);
 const A_WRITE: &str = "given AS MATERIALIZED";
 
 /// The server of these tests.
-fn server() -> &'static Postgres {
+pub(super) fn server() -> &'static Postgres {
     static SERVER: OnceLock<Postgres> = OnceLock::new();
     SERVER.get_or_init(Postgres::start)
 }
@@ -92,17 +92,7 @@ impl Database {
 
     /// Claims the instance for a new session.
     fn claim(&self, tenures: &Tenures) -> (SessionId, i64) {
-        let session = SessionId::from(Uuid::from_u128(fastrand::u128(..)));
-        let id = session.as_uuid();
-        let epoch = self.sql(&format!(
-            "INSERT INTO replica (id, name, address, version, format) VALUES ('{id}', 'r', 'a', 'v', 1); \
-             INSERT INTO instance_owner AS o (instance, session, epoch) VALUES ('demo', '{id}', 1) \
-             ON CONFLICT (instance) DO UPDATE SET session = excluded.session, epoch = o.epoch + 1 RETURNING epoch"
-        ));
-        let (lease, epoch) = (Lease::of(session), epoch.lines().last().unwrap().parse().unwrap());
-        lease.extend_to(boot_time() + Duration::from_hours(1));
-        tenures.insert("demo", Tenure::new(&lease, epoch));
-        (session, epoch)
+        claim(tenures, |text| self.sql(text))
     }
 
     /// Opens the journal as the instance's next owner.
@@ -126,8 +116,23 @@ impl Database {
     }
 }
 
+/// Claims the instance for a new session in the database that `sql` asks.
+pub(super) fn claim(tenures: &Tenures, sql: impl FnOnce(&str) -> String) -> (SessionId, i64) {
+    let session = SessionId::from(Uuid::from_u128(fastrand::u128(..)));
+    let id = session.as_uuid();
+    let epoch = sql(&format!(
+        "INSERT INTO replica (id, name, address, version, format) VALUES ('{id}', 'r', 'a', 'v', 1); \
+         INSERT INTO instance_owner AS o (instance, session, epoch) VALUES ('demo', '{id}', 1) \
+         ON CONFLICT (instance) DO UPDATE SET session = excluded.session, epoch = o.epoch + 1 RETURNING epoch"
+    ));
+    let (lease, epoch) = (Lease::of(session), epoch.lines().last().unwrap().parse().unwrap());
+    lease.extend_to(boot_time() + Duration::from_hours(1));
+    tenures.insert("demo", Tenure::new(&lease, epoch));
+    (session, epoch)
+}
+
 /// The journal's tasks run on the runtime of the test, or on one of their own where it has a single thread.
-fn opened<T: Send>(opening: impl Future<Output = T> + Send) -> T {
+pub(super) fn opened<T: Send>(opening: impl Future<Output = T> + Send) -> T {
     static OWN: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
     let own = || {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
