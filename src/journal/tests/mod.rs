@@ -9,6 +9,7 @@ mod memory;
 mod model;
 mod moved;
 mod opening;
+mod pair;
 pub(crate) mod postgres;
 mod power;
 mod restored;

@@ -6,13 +6,13 @@ use std::process::Command;
 use super::postgres::{claim, opened, server};
 use super::*;
 use crate::database::tests::config as database_config;
-use crate::database::tests::server::{Pair, Postgres, database_of, programs, url};
+use crate::database::tests::server::{Pair, Postgres, database_of, programs};
 use crate::database::{self, confirm_restore, migrate};
 use crate::journal::postgres::config::PostgresConfig;
 use crate::tenure::Tenures;
 
 /// A replica's journal that owns the instance.
-async fn replica(url: &str, sql: impl Fn(&str) -> String) -> Journal {
+pub(super) async fn replica(url: &str, sql: impl FnOnce(&str) -> String) -> Journal {
     let tenures = Tenures::default();
     let (session, epoch) = claim(&tenures, sql);
     let journal = open_replica(&config(url), tenures);
@@ -25,11 +25,11 @@ fn open_replica(config: &database::Config, tenures: Tenures) -> Journal {
     opened(Journal::open_postgres(config)).unwrap()
 }
 
-fn config(url: &str) -> database::Config {
+pub(super) fn config(url: &str) -> database::Config {
     database_config(url)
 }
 
-async fn retried<T, E: fmt::Debug, F: Future<Output = Result<T, E>>>(mut attempt: impl FnMut() -> F) -> T {
+pub(super) async fn retried<T, E: fmt::Debug, F: Future<Output = Result<T, E>>>(mut attempt: impl FnMut() -> F) -> T {
     let begun = std::time::Instant::now();
     loop {
         match attempt().await {
@@ -56,7 +56,7 @@ async fn is_held(journal: &Journal) {
 }
 
 /// Books under a new key, as soon as that is possible.
-async fn sells(journal: &Journal, name: &str) {
+pub(super) async fn sells(journal: &Journal, name: &str) {
     until("payments are sent", || journal.is_available()).await;
     let dispatched = retried(|| async {
         match journal.reserve(key(name), sale(1)).await {
@@ -64,12 +64,8 @@ async fn sells(journal: &Journal, name: &str) {
             _ => Err(JournalError::Unavailable),
         }
     });
-    let dispatched = dispatched.await;
-    assert_eq!(retried_finish(journal, dispatched).await.state(), State::Booked);
-}
-
-async fn retried_finish(journal: &Journal, dispatched: Dispatched) -> Record {
-    journal.finish(dispatched, booked()).await.unwrap()
+    let finished = journal.finish(dispatched.await, booked()).await.unwrap();
+    assert_eq!(finished.state(), State::Booked);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
