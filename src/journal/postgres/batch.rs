@@ -25,6 +25,17 @@ pub(crate) enum Task {
     Owed(Owed),
 }
 
+impl Task {
+    /// The payment that it is about.
+    pub(crate) fn id(&self) -> RecordId {
+        match self {
+            Self::Asked(Job::Dispatch { record, .. }) => record.id,
+            Self::Asked(Job::Apply { id, .. } | Job::TakeOver { id, .. } | Job::Confirm { id, .. }) => *id,
+            Self::Owed(owed) => owed.id,
+        }
+    }
+}
+
 /// An outcome that no acknowledged commit holds.
 #[derive(Debug)]
 pub(crate) struct Owed {
@@ -74,6 +85,17 @@ pub(crate) enum Plan {
 }
 
 impl Plan {
+    /// Whether it changes this payment.
+    fn changes(&self, id: RecordId) -> bool {
+        match self {
+            Self::Nothing | Self::Confirm { .. } => false,
+            Self::Dispatch(write) | Self::Heard(write) | Self::Settle(write) | Self::Release(write) => {
+                write.record.id == id
+            }
+            Self::Several(writes) => writes.iter().any(|write| write.record.id == id),
+        }
+    }
+
     /// The keys that it changes.
     pub(crate) fn keys(&self) -> Vec<&Key> {
         match self {
@@ -93,6 +115,13 @@ pub(crate) struct Planned {
     pub(crate) plan: Plan,
     pub(crate) answer: Result<Option<Applied>, JournalError>,
     pub(crate) news: Vec<News>,
+}
+
+impl Planned {
+    /// Whether one of these before it changes what it was decided on.
+    pub(crate) fn is_overtaken_by(&self, before: &[&Plan]) -> bool {
+        before.iter().any(|plan| plan.changes(self.task.id()))
+    }
 }
 
 type Decision = (Plan, Result<Option<Applied>, JournalError>, Vec<News>);

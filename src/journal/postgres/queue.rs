@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
-use tokio::time;
+use tokio::time::{self, Instant};
 
 use crate::journal::apply::{Applied, Apply};
 use crate::journal::error::JournalError;
@@ -67,7 +67,10 @@ pub(crate) struct Queue {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    jobs: VecDeque<Job>,
+    /// Each with the instant at which it was handed in.
+    jobs: VecDeque<(Instant, Job)>,
+    /// When the oldest of those was handed in that were taken last.
+    taken: Option<Instant>,
     closed: bool,
 }
 
@@ -81,7 +84,7 @@ impl Queue {
         if waiting.jobs.len() >= job.limit() {
             return Err(JournalError::Overloaded);
         }
-        waiting.jobs.push_back(job);
+        waiting.jobs.push_back((Instant::now(), job));
         drop(waiting);
         self.came.notify_one();
         Ok(())
@@ -117,8 +120,21 @@ impl Queue {
     pub(crate) fn take_now(&self, most: usize) -> Taken {
         let mut waiting = self.waiting.lock();
         let ready = waiting.jobs.len().min(most);
-        let jobs: Vec<_> = waiting.jobs.drain(..ready).collect();
+        waiting.taken = waiting.jobs.front().map(|(at, _)| *at);
+        let jobs: Vec<_> = waiting.jobs.drain(..ready).map(|(_, job)| job).collect();
         Taken { closed: waiting.closed && jobs.is_empty(), jobs }
+    }
+
+    /// What was taken is answered.
+    pub(crate) fn answered(&self) {
+        self.waiting.lock().taken = None;
+    }
+
+    /// Whether a job is not answered that was handed in so long ago.
+    pub(crate) fn is_behind(&self, by: Duration) -> bool {
+        let waiting = self.waiting.lock();
+        let oldest = waiting.taken.or(waiting.jobs.front().map(|(at, _)| *at));
+        oldest.is_some_and(|at| at.elapsed() > by)
     }
 
     /// Takes no more. What waits is still to be taken.

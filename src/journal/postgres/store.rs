@@ -44,8 +44,10 @@ const MAX_BYTES: i64 = 4 << 20;
 const TRIES: usize = 3;
 /// How long a caller waits: a commit with a standby takes some milliseconds, and what takes longer is not known to be done.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// A commit that is not acknowledged by then is not known to be done; sooner than a caller gives up, so that who is refused
-/// finds the journal out of order.
+/// What is not done by then keeps the journal from being taken for available: sooner than a caller gives up, so that who is
+/// refused finds it out of order, however long the job waited for its transaction.
+const SLOW: Duration = Duration::from_millis(1500);
+/// A commit that is not acknowledged by then is not known to be done.
 const COMMIT_LIMIT: Duration = Duration::from_millis(1900);
 /// How long a close waits for the writer.
 const LONGEST_CLOSE: Duration = Duration::from_secs(5);
@@ -279,7 +281,8 @@ impl Store for PostgresStore {
 
     fn is_available(&self) -> bool {
         let Shared { is_down, is_restored, has_ended, .. } = &*self.shared;
-        ![is_down, is_restored, has_ended].into_iter().any(|flag| flag.load(Ordering::Acquire))
+        let is_out_of_order = [is_down, is_restored, has_ended].into_iter().any(|flag| flag.load(Ordering::Acquire));
+        !is_out_of_order && !self.shared.queue.is_behind(SLOW)
     }
 
     fn condition(&self) -> Condition {

@@ -161,6 +161,7 @@ impl Writer {
                 self.look_after().await;
                 self.serve(taken.jobs.into_iter().map(Task::Asked).collect()).await;
             }
+            self.shared.queue.answered();
             if taken.closed {
                 break;
             }
@@ -288,6 +289,11 @@ impl Writer {
         let (mut again, mut touched) = (Vec::new(), HashSet::<Key>::new());
         let (mut alone, mut together, mut known) = (Vec::new(), Vec::new(), Vec::new());
         for one in planned.drain(..) {
+            let before = together.iter().chain(&alone).map(|one: &Planned| &one.plan);
+            if one.is_overtaken_by(&before.collect::<Vec<_>>()) {
+                again.push(one.task);
+                continue;
+            }
             if one.plan.keys().iter().any(|key| touched.contains(*key)) {
                 again.push(one.task);
                 continue;
@@ -305,9 +311,13 @@ impl Writer {
         for one in alone {
             again.extend(self.write_alone(one).await);
         }
-        // Who is answered finds everything written that was handed in before.
-        for one in known {
-            self.answer(one);
+        // Who is answered finds everything written that was handed in before, or is refused as that was.
+        if self.next_attempt.is_some() {
+            self.refuse_all(known.into_iter().map(|one| one.task).collect(), Attempted::No);
+        } else {
+            for one in known {
+                self.answer(one);
+            }
         }
         again
     }
