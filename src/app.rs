@@ -28,7 +28,7 @@ use crate::http::server::{Listeners, Parts, ServerHandle, Servers};
 use crate::journal::{self, Journal, PostgresConfig};
 use crate::reload::Reload;
 use crate::shutdown::Shutdown;
-use crate::supervisor::{CommonSettings, Owned, Supervisor};
+use crate::supervisor::{CommonSettings, Owned, SessionStates, Supervisor};
 use crate::tenure::{SessionId, Tenures};
 
 /// How long one of several replicas tries to hand over what it owns before it stops. Past it, others take that with the end
@@ -127,7 +127,7 @@ impl App {
         let (Cluster { database, replicas }, directory) = (cluster, Directory::default());
         let forwarding = Forwarding::new(&replicas, directory.clone()).map_err(|why| anyhow!("cluster: {why}"))?;
         let among = Among { cluster: listen(replicas.listen)?, forwarding, owned: Vec::new() };
-        let mut app = Self::assemble(config, shutdown, Some(among), Some((journal, tenures)))?;
+        let mut app = Self::assemble(config, shutdown, Some(among), Some((journal, tenures, database.clone())))?;
         let host = Arc::new(Owned(Arc::clone(&app.reload.supervisor)));
         let take_over = Arc::new(AtBegin);
         let parts = cluster::Parts { config: replicas, database, host, take_over, directory };
@@ -158,7 +158,7 @@ impl App {
         mut config: Config,
         shutdown: Shutdown,
         among: Option<Among>,
-        shared: Option<(Journal, Tenures)>,
+        shared: Option<(Journal, Tenures, database::Config)>,
     ) -> anyhow::Result<Self> {
         let gateway_keys = config.accepted_gateway_keys();
         let auth = Auth::new(&config.auth, &gateway_keys)
@@ -179,9 +179,9 @@ impl App {
         let admin_addr = admin.as_ref().map(TcpListener::local_addr).transpose()?;
 
         let (tasks, close) = (TaskTracker::new(), CancellationToken::new());
-        let (journal, tenures) = match shared {
-            Some((journal, tenures)) => (journal, Some(tenures)),
-            None => (Journal::open(&config.payments)?, None),
+        let (journal, tenures, database) = match shared {
+            Some((journal, tenures, database)) => (journal, Some(tenures), Some(database)),
+            None => (Journal::open(&config.payments)?, None, None),
         };
         // Copies on this disk are older than what another owner may have sold since.
         let store = config.cache.store.as_deref().filter(|_| tenures.is_none()).map(Store::open).transpose()?;
@@ -207,6 +207,8 @@ impl App {
             tasks.spawn(spending.keep(close.clone().cancelled_owned()));
         }
         let bridge = Bridge::new(Vec::new(), &cache, &journal, shutdown.clone());
+        let history = config.events.history;
+        let states = database.map(|database| SessionStates::new(database, Arc::clone(&cache), history));
         let context = InstanceContext {
             cache,
             journal: journal.clone(),
@@ -223,6 +225,7 @@ impl App {
             broadcasts: config.events,
             shutdown_grace,
             tenures,
+            states,
         };
         let supervisor = Supervisor::begin(bridge.clone(), context, ledgers, common, config.instances)?;
         drop(held);

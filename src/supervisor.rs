@@ -13,7 +13,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use parking_lot::RwLock;
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
@@ -24,19 +23,23 @@ use tokio_util::task::TaskTracker;
 
 use crate::bridge::{self, Bridge, Context, Instance, InstanceMap};
 use crate::broadcasts;
-use crate::budget::{Ledger, Ledgers, SentPayments};
-use crate::clock::{unix_ms, whole_ms};
-use crate::cluster::{Host, Listed};
+use crate::budget::{Ledger, Ledgers};
+use crate::cluster::Listed;
 use crate::config;
-use crate::database::Statement;
 use crate::gateway;
 use crate::tenure::{Tenure, Tenures};
+
+mod owned;
+mod session_states;
+
+pub(crate) use self::owned::Owned;
+pub(crate) use self::session_states::SessionStates;
 
 /// Instances by name, as they are configured.
 pub(crate) type Configured = BTreeMap<String, config::Instance>;
 
-/// How an instance is started: [`Instance::start`], but for tests.
-type Start = fn(&str, bridge::Settings, (Ledger, Tenure), &Context) -> io::Result<Arc<Instance>>;
+/// How an instance is opened: [`Instance::open`], but for tests.
+type Open = fn(&str, bridge::Settings, (Ledger, Tenure), &Context) -> io::Result<Arc<Instance>>;
 
 /// The settings that all instances have in common. They are those of the start.
 #[derive(Debug)]
@@ -49,6 +52,8 @@ pub(crate) struct CommonSettings {
     pub(crate) shutdown_grace: Duration,
     /// With several replicas: what this one owns, which is served, and nothing for being configured.
     pub(crate) tenures: Option<Tenures>,
+    /// With several replicas over a database: what outlives an owner.
+    pub(crate) states: Option<SessionStates>,
 }
 
 /// What a configuration changes in the instances: names, and where an instance stays, `NAME.SETTING`.
@@ -96,7 +101,7 @@ pub(crate) struct Supervisor {
     context: Context,
     ledgers: Ledgers,
     common: CommonSettings,
-    start: Start,
+    open: Open,
     /// What could be served here.
     listed: RwLock<Vec<Listed>>,
     relisted: Notify,
@@ -124,7 +129,7 @@ impl Supervisor {
             context,
             ledgers,
             common,
-            start: Instance::start,
+            open: Instance::open,
             listed,
             relisted: Notify::new(),
             in_force: Mutex::default(),
@@ -169,8 +174,11 @@ impl Supervisor {
             }
             let cordoned = known.map_or_else(|| cordoned_everywhere.clone(), |known| known.cordoned());
             let tenure = known.map_or_else(Tenure::unlimited, |known| known.tenure().clone());
-            match self.start(name, configured, cordoned, tenure) {
-                Ok(new) => started.push(new),
+            match self.open(name, configured, cordoned, tenure) {
+                Ok(new) => {
+                    new.serve();
+                    started.push(new);
+                }
                 Err(fault) => {
                     self.discard(started);
                     return Err(fault);
@@ -181,7 +189,7 @@ impl Supervisor {
         Ok(Prepared(instances))
     }
 
-    fn start(
+    fn open(
         &self,
         name: &str,
         instance: &config::Instance,
@@ -197,7 +205,7 @@ impl Supervisor {
             broadcasts: self.common.broadcasts.clone(),
             cordoned,
         };
-        (self.start)(name, settings, (self.ledgers.of(name, &instance.slug), tenure), &self.context)
+        (self.open)(name, settings, (self.ledgers.of(name, &instance.slug), tenure), &self.context)
     }
 
     /// Stops instances that nobody was told of.
@@ -214,7 +222,13 @@ impl Supervisor {
         for old in before.iter() {
             match (served.get(old.name()), next.get(&**old.name())) {
                 (Some(same), Some(configured)) if Arc::ptr_eq(same, old) => same.replace_key(&configured.api_key),
-                _ => self.retire(in_force, Arc::clone(old)),
+                (new, _) => {
+                    if let (Some(states), Some(new)) = (&self.common.states, new) {
+                        states.write_first(new);
+                        states.serve(new, false);
+                    }
+                    self.retire(in_force, Arc::clone(old));
+                }
             }
         }
         *self.listed.write() = listed(&self.common, &self.ledgers, &next);
@@ -261,17 +275,6 @@ impl Supervisor {
         tracing::info!(instance = &**instance.name(), slug, took = ?begun.elapsed(), "instance stopped");
     }
 
-    /// What the gateway may still count of payments that other replicas sent. None where that cannot be read.
-    async fn sent_by_others(&self, name: &str) -> Option<SentPayments> {
-        let (journal, now_ms) = (self.context.journal.clone(), unix_ms());
-        let hold = self.common.gateway.request_timeout + self.ledgers.hold();
-        let since_ms = now_ms.saturating_sub(i64::try_from(whole_ms(hold)).unwrap_or(i64::MAX));
-        let sent = tokio::task::spawn_blocking(move || journal.sent_since(since_ms)).await.ok()?.ok()?;
-        let age = |at_ms: i64| Duration::from_millis(u64::try_from(now_ms.saturating_sub(at_ms)).unwrap_or_default());
-        let ended = sent.into_iter().filter(|(instance, _)| instance == name).map(|(_, at_ms)| age(at_ms)).collect();
-        Some(SentPayments { ended, in_flight: 0 })
-    }
-
     /// Returns once no change is under way and every retired instance has ended.
     pub(crate) async fn ended(&self) {
         drop(self.in_force.lock().await);
@@ -292,80 +295,6 @@ fn listed(common: &CommonSettings, ledgers: &Ledgers, instances: &Configured) ->
         Listed { name: name.as_str().into(), slug: instance.slug.as_str().into(), digest: digest.into() }
     };
     instances.iter().map(of_one).collect()
-}
-
-/// The supervisor as ownership has it serve and give up instances.
-#[derive(Debug, Clone)]
-pub(crate) struct Owned(pub(crate) Arc<Supervisor>);
-
-#[async_trait]
-impl Host for Owned {
-    fn configured(&self) -> Vec<Listed> {
-        self.0.listed.read().clone()
-    }
-
-    async fn begin(&self, name: &str, tenure: Tenure) -> io::Result<()> {
-        let supervisor = &self.0;
-        if let Some((session, epoch)) = tenure.token() {
-            let unknown = supervisor.context.journal.unknown_after_takeover(name, session, epoch).await;
-            let unknown = unknown.map_err(io::Error::other)?;
-            if unknown > 0 {
-                tracing::warn!(instance = name, unknown, "payments of an earlier owner are of unknown outcome");
-            }
-        }
-        // Read before anything is served, so that no point is granted that was spent elsewhere.
-        let sent = supervisor.sent_by_others(name).await;
-        let mut in_force = supervisor.in_force.lock().await;
-        let configured = in_force.instances.get(name).cloned();
-        let configured = configured.ok_or_else(|| io::Error::other("the instance is no longer configured"))?;
-        if supervisor.context.shutdown.is_requested() {
-            return Err(io::Error::other("this replica is shutting down"));
-        }
-        let known = supervisor.bridge.instances().get(name).cloned();
-        let cordoned = known.as_ref().map_or_else(BTreeSet::new, |known| known.cordoned());
-        let ledger = supervisor.ledgers.of(name, &configured.slug);
-        ledger.assume_spent_by_former(None, sent.as_ref(), supervisor.common.gateway.request_timeout);
-        // Copies of an earlier tenure: since then another replica may have sold. Nobody keeps any under a tenure that is over.
-        supervisor.context.cache.forget(&configured.slug);
-        let started = supervisor.start(name, &configured, cordoned, tenure.clone())?;
-        if let Some(tenures) = &supervisor.common.tenures {
-            tenures.insert(name, tenure);
-        }
-        let served = supervisor.bridge.instances().with(&started);
-        let _ = supervisor.bridge.replace(served);
-        if let Some(known) = known {
-            supervisor.retire(&mut in_force, known);
-        }
-        tracing::info!(instance = name, "this replica owns the instance");
-        Ok(())
-    }
-
-    async fn quiesce(&self, name: &str, limit: Duration) -> Vec<Statement> {
-        let served = self.0.bridge.instances().get(name).cloned();
-        if let Some(instance) = served {
-            instance.quiesce(limit).await;
-        }
-        Vec::new()
-    }
-
-    async fn end(&self, name: &str) {
-        let supervisor = &self.0;
-        let mut in_force = supervisor.in_force.lock().await;
-        let Some(instance) = supervisor.bridge.instances().get(name).cloned() else { return };
-        // Whatever ended it, it never acts again.
-        instance.tenure().release();
-        if let Some(tenures) = &supervisor.common.tenures {
-            tenures.remove(name, instance.tenure());
-        }
-        let served = supervisor.bridge.instances().without(name);
-        let _ = supervisor.bridge.replace(served);
-        supervisor.retire(&mut in_force, instance);
-        tracing::info!(instance = name, "this replica no longer owns the instance");
-    }
-
-    fn reaches_gateway(&self, name: &str) -> bool {
-        self.0.bridge.instances().get(name).is_some_and(|instance| instance.has_prospect())
-    }
 }
 
 #[cfg(test)]

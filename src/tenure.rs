@@ -138,7 +138,8 @@ pub struct Tenure(Option<Arc<Limits>>);
 #[derive(Debug)]
 struct Limits {
     lease: Lease,
-    epoch: i64,
+    /// None before the claim is acknowledged.
+    epoch: OnceLock<i64>,
     released: CancellationToken,
     /// By [`boot_time`].
     released_at: OnceLock<Duration>,
@@ -146,6 +147,10 @@ struct Limits {
 
 impl Limits {
     fn may_act(&self) -> bool {
+        self.epoch.get().is_some() && self.may_listen()
+    }
+
+    fn may_listen(&self) -> bool {
         !self.released.is_cancelled() && self.lease.is_valid()
     }
 
@@ -160,7 +165,7 @@ impl Limits {
         loop {
             let mut resumed = pin!(self.lease.shared.resumed.notified());
             resumed.as_mut().enable();
-            if self.may_act() {
+            if self.may_listen() {
                 return;
             }
             resumed.await;
@@ -178,14 +183,35 @@ impl Tenure {
     /// For a claim of an instance that the database acknowledged under `epoch`.
     #[must_use]
     pub fn new(lease: &Lease, epoch: i64) -> Self {
-        let (released, released_at) = Default::default();
+        let tenure = Self::prepared(lease);
+        tenure.grant(epoch);
+        tenure
+    }
+
+    /// For an instance that another session owns and will hand over: connections may be opened, and nothing is sent on them.
+    #[must_use]
+    pub fn prepared(lease: &Lease) -> Self {
+        let (epoch, released, released_at) = Default::default();
         Self(Some(Arc::new(Limits { lease: lease.clone(), epoch, released, released_at })))
+    }
+
+    /// The claim for which it was prepared is acknowledged under `epoch`.
+    pub fn grant(&self, epoch: i64) {
+        if let Some(limits) = &self.0 {
+            let _ = limits.epoch.set(epoch);
+        }
     }
 
     /// Whether the lease is valid and nothing was released. To be asked immediately before each act.
     #[must_use]
     pub fn may_act(&self) -> bool {
         self.0.as_ref().is_none_or(|limits| limits.may_act())
+    }
+
+    /// Whether connections may be open: as long as it may act, and before that while it is prepared.
+    #[must_use]
+    pub fn may_listen(&self) -> bool {
+        self.0.as_ref().is_none_or(|limits| limits.may_listen())
     }
 
     /// For how long it has not been allowed to act; none where it may.
@@ -197,10 +223,10 @@ impl Tenure {
         Some(boot_time().saturating_sub(since))
     }
 
-    /// The fencing token; none for the single bridge.
+    /// The fencing token; none for the single bridge, and before the claim.
     #[must_use]
     pub fn token(&self) -> Option<(SessionId, i64)> {
-        self.0.as_ref().map(|limits| (limits.lease.session, limits.epoch))
+        self.0.as_ref().and_then(|limits| Some((limits.lease.session, *limits.epoch.get()?)))
     }
 
     /// Ends it for ever. A lease that ends by its deadline may be renewed, a release cannot be taken back.
@@ -217,7 +243,8 @@ impl Tenure {
         self.0.as_ref().is_some_and(|limits| limits.released.is_cancelled() || limits.lease.shared.ended.is_cancelled())
     }
 
-    /// Resolves once it may not act, now or for ever. Late where the machine slept: who writes asks [`Self::may_act`].
+    /// Resolves once it may neither act nor listen, now or for ever. Late where the machine slept: who writes asks
+    /// [`Self::may_listen`], and for a command [`Self::may_act`].
     pub async fn lapsed(&self) {
         match &self.0 {
             None => pending().await,
@@ -226,7 +253,7 @@ impl Tenure {
         }
     }
 
-    /// Resolves once it may act; never where it [is over](Self::is_over).
+    /// Resolves once it may listen again; never where it [is over](Self::is_over).
     pub async fn resumed(&self) {
         if let Some(limits) = &self.0 {
             limits.resumed().await;

@@ -3,7 +3,7 @@
 //! [`Instance::start`] opens its connections; [`Instance::drain`] refuses what is new and waits for what was begun;
 //! [`Instance::stop`] closes its connections. All three work while other instances go on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -83,6 +83,8 @@ pub struct Parts {
     pub max_wait: Duration,
     pub pay_max_wait: Duration,
     pub broadcasts: Broadcasts,
+    /// None where nothing comes to the log but by hand.
+    pub relay: Option<Arc<Relay>>,
 }
 
 /// One instance.
@@ -102,6 +104,7 @@ pub struct Instance {
     sales: Arc<Sales>,
     pay_max_wait: Duration,
     broadcasts: Broadcasts,
+    relay: Option<Arc<Relay>>,
     /// Work that must outlive its caller runs here.
     runtime: Handle,
     /// What must not be cut off.
@@ -121,6 +124,22 @@ impl Instance {
     pub fn start(
         name: &str,
         settings: Settings,
+        rights: (Ledger, Tenure),
+        context: &Context,
+    ) -> std::io::Result<Arc<Self>> {
+        let instance = Self::open(name, settings, rights, context)?;
+        instance.serve();
+        Ok(instance)
+    }
+
+    /// Begins to open its connections, and only keeps what they bring: until [`serve`](Self::serve) nothing is sent by itself and
+    /// nothing is logged.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn open(
+        name: &str,
+        settings: Settings,
         (ledger, tenure): (Ledger, Tenure),
         context: &Context,
     ) -> std::io::Result<Arc<Self>> {
@@ -128,11 +147,19 @@ impl Instance {
         let broadcasts = Broadcasts::new(Epoch::random()?, log.history, context.subscribers.clone());
         let (cache, patience) = (Arc::clone(&context.cache), gateway.longest_silence());
         let relay = Relay::new(tenure.clone(), (name, &slug), cache, broadcasts.clone(), log.skew, patience);
+        relay.keep();
         let grace = gateway.request_timeout;
         let dialer = context.dialer.clone().under(tenure);
         let pool = Pool::new(gateway, name, &slug, dialer, relay.event_sink());
-        let parts =
-            Parts { pool: pool.clone(), ledger, api_key, max_wait, pay_max_wait, broadcasts: broadcasts.clone() };
+        let parts = Parts {
+            pool: pool.clone(),
+            ledger,
+            api_key,
+            max_wait,
+            pay_max_wait,
+            broadcasts: broadcasts.clone(),
+            relay: Some(Arc::clone(&relay)),
+        };
         let instance = Self::new(name, parts, &context.cache, &context.journal, &context.shutdown);
         // Nobody listened until now: copies that an earlier instance of this slug left may be out of date.
         context.cache.catalogue_changed(&instance.slug);
@@ -148,14 +175,24 @@ impl Instance {
             }
         });
         instance.drivers.spawn(async move { broadcasts.announce().await });
-        let (license, reconciliation) = (Arc::clone(&instance), Arc::clone(&instance));
-        instance.drivers.spawn(async move { license.until_shutdown(license.keep_license()).await });
-        instance.drivers.spawn(async move {
+        Ok(instance)
+    }
+
+    /// Begins to serve, once it has what it begins with: logs what its connections brought, and asks what it keeps fresh by itself.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn serve(self: &Arc<Self>) {
+        if let Some(relay) = &self.relay {
+            relay.go_on();
+        }
+        let (license, reconciliation) = (Arc::clone(self), Arc::clone(self));
+        self.drivers.spawn(async move { license.until_shutdown(license.keep_license()).await });
+        self.drivers.spawn(async move {
             let gather =
                 reconciliation.payments.reconciliation.gather(&reconciliation.runtime, &reconciliation.commands);
             reconciliation.until_shutdown(gather).await;
         });
-        Ok(instance)
     }
 
     /// An instance of these parts, which nothing drives.
@@ -164,7 +201,7 @@ impl Instance {
     /// Outside a tokio runtime.
     #[must_use]
     pub fn new(name: &str, parts: Parts, cache: &Arc<Cache>, journal: &Journal, shutdown: &Shutdown) -> Arc<Self> {
-        let Parts { pool, ledger, api_key, max_wait, pay_max_wait, broadcasts } = parts;
+        let Parts { pool, ledger, api_key, max_wait, pay_max_wait, broadcasts, relay } = parts;
         let (name, cache, shutdown): (Arc<str>, _, _) = (Arc::from(name), Arc::clone(cache), shutdown.child());
         let (commands, passwords) = (TaskTracker::new(), PasswordKey::derived(&api_key));
         let slug = Arc::from(pool.slug());
@@ -194,6 +231,7 @@ impl Instance {
             sales: Arc::default(),
             pay_max_wait,
             broadcasts,
+            relay,
             runtime: Handle::current(),
             commands,
             drivers: TaskTracker::new(),
@@ -421,6 +459,32 @@ impl Instance {
     #[must_use]
     pub fn broadcasts(&self) -> &Broadcasts {
         &self.broadcasts
+    }
+
+    /// What takes events of its connections to its log; none where nothing drives it.
+    #[must_use]
+    pub fn relay(&self) -> Option<&Arc<Relay>> {
+        self.relay.as_ref()
+    }
+
+    /// What it spends.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.dispatch.ledger
+    }
+
+    /// Tells which shards are taken out by hand.
+    #[must_use]
+    pub fn cordons(&self) -> impl Fn() -> BTreeSet<String> + Send + Sync + 'static {
+        let pool = self.dispatch.pool.clone();
+        move || pool.cordoned()
+    }
+
+    /// Tells when something last came on each of its connections.
+    #[must_use]
+    pub fn heard(&self) -> impl Fn() -> HashMap<u64, Instant> + Send + Sync + 'static {
+        let pool = self.dispatch.pool.clone();
+        move || pool.heard()
     }
 
     /// Commands written from now on carry this key at the gateway. A new one is tried at once: what was refused to the former

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::host::Listed;
 use super::ownership::{Claim, Ending, HandOver, Row, Timeline};
+use super::state;
 use crate::database::{Connection, Durability, Ended, Error, Rows, Statement, Transaction, Type};
 use crate::tenure::SessionId;
 
@@ -68,6 +69,7 @@ const CLAIM: &str = "WITH wanted AS (SELECT * FROM unnest($2::text[], $3::bigint
             OR EXISTS (SELECT FROM replica WHERE id = owner.session AND ended)) \
         AND EXISTS (SELECT FROM replica WHERE id = $1 AND NOT ended) \
         AND EXISTS (SELECT FROM bridge_schema WHERE format <= $4) \
+        AND NOT EXISTS (SELECT FROM event_coverage WHERE instance = owner.instance AND format > $5) \
     RETURNING owner.instance, owner.epoch";
 
 const RELEASE: &str = "WITH given AS (SELECT * FROM unnest($2::text[], $3::bigint[], $4::uuid[]) \
@@ -276,7 +278,8 @@ async fn claim_within(
         .uuid(me.as_uuid())
         .bind(claims.iter().map(name).collect::<Vec<_>>(), Type::TEXT_ARRAY)
         .bind(claims.iter().map(|claim| claim.after).collect::<Vec<_>>(), Type::INT8_ARRAY)
-        .bind(format, Type::INT4);
+        .bind(format, Type::INT4)
+        .bind(state::FORMAT, Type::INT4);
     let rows = transaction.run(&claim).await?;
     let claimed: Vec<_> = rows.iter().map(|row| Ok((text(row, 0)?, row.try_get(1)?))).collect::<Result<_, Error>>()?;
     if !claimed.is_empty() {

@@ -16,7 +16,7 @@ use super::link::{self, Link};
 use super::reach::ReachAttempt;
 use super::runtimes::Assignment;
 use super::socket::Received;
-use super::state::{Entry, LinkId, Phase};
+use super::state::{Entry, Heard, LinkId, Phase};
 use crate::protocol::{Body, Command, Frame, GatewayError, frame};
 
 /// One attempt to connect, and the connection that it opens. However its task ends, even by a panic or with its thread,
@@ -55,7 +55,7 @@ impl Attempt {
         };
         let (jobs, inbox) = mpsc::channel(1);
         let (stop, opened) = (CancellationToken::new(), Instant::now());
-        let (shard, thread) = (index, assignment.thread);
+        let (shard, thread, heard) = (index, assignment.thread, Heard::from(opened));
         let entry = Entry {
             shard,
             phase: Phase::Busy,
@@ -64,6 +64,7 @@ impl Attempt {
             ordinary: false,
             opened,
             thread,
+            heard: heard.clone(),
             jobs,
             stop: stop.clone(),
         };
@@ -76,7 +77,7 @@ impl Attempt {
         if let Some(connections) = pool.metrics.connections(index) {
             connections.opened.inc();
         }
-        let serving = Link::new(link, index, name.clone(), socket, Arc::clone(&pool));
+        let serving = Link::new(link, (index, name.clone()), socket, heard, Arc::clone(&pool));
         let (ended, proved) = serving.serve(inbox, stop).await;
         match &ended {
             Ended::Asked => tracing::info!(instance = pool.instance, shard = name, link, "link closed"),

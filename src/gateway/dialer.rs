@@ -37,7 +37,7 @@ pub trait Stream: AsyncRead + AsyncWrite + Any + fmt::Debug + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Any + fmt::Debug + Send + Unpin> Stream for S {}
 
-/// A connection's bytes under a tenure. While that may not act, nothing is written: a write waits, so that reading goes on.
+/// A connection's bytes under a tenure. While that may not listen, nothing is written: a write waits, so that reading goes on.
 /// Closed then, what the system has not sent yet is dropped.
 #[derive(Debug)]
 pub(super) struct Fenced {
@@ -61,7 +61,7 @@ impl Fenced {
         &mut self,
         write: impl FnOnce(Pin<&mut dyn Stream>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        if !self.tenure.may_act() {
+        if !self.tenure.may_listen() {
             // Who writes waits for the end of the tenure beside it. An error would end the reading too: the library answers
             // the gateway's pings as it reads.
             return Poll::Pending;
@@ -108,7 +108,7 @@ impl AsyncWrite for Fenced {
 
 impl Drop for Fenced {
     fn drop(&mut self) {
-        if self.tenure.may_act() {
+        if self.tenure.may_listen() {
             return;
         }
         // Otherwise the system would send on what it holds. Where it refuses, `TCP_USER_TIMEOUT` bounds that.

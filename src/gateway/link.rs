@@ -34,7 +34,7 @@ use super::events::LinkEvent;
 use super::exchange::{Conclusion, Exchange, Pong, Step, Untrusted};
 use super::metrics::ExchangeOutcome;
 use super::socket::{self, Socket};
-use super::state::{Job, LinkId};
+use super::state::{Heard, Job, LinkId, Work};
 use crate::protocol::{Body, Frame, GatewayError, Kind, Meaning, Undecodable, frame};
 use crate::tenure::boot_time;
 
@@ -143,11 +143,19 @@ pub(super) struct Link {
     silent_since: Duration,
     pinged: Instant,
     last_heard: Instant,
+    /// The same for who asks from outside.
+    heard: Heard,
     proved: bool,
 }
 
 impl Link {
-    pub(super) fn new(id: LinkId, shard: usize, name: String, socket: Socket, pool: Arc<PoolContext>) -> Self {
+    pub(super) fn new(
+        id: LinkId,
+        (shard, name): (usize, String),
+        socket: Socket,
+        heard: Heard,
+        pool: Arc<PoolContext>,
+    ) -> Self {
         let now = Instant::now();
         let due = (Due::KeepAlive, now + pool.config.ping_interval);
         let exchange = Exchange::new();
@@ -166,12 +174,13 @@ impl Link {
             silent_since: Duration::ZERO,
             pinged: now,
             last_heard: now,
+            heard,
             proved: false,
         }
     }
 
     /// Serves until the connection is over; the waiting caller is then answered. Also says whether an exchange was completed.
-    pub(super) async fn serve(mut self, mut jobs: mpsc::Receiver<Job>, stop: CancellationToken) -> (Ended, bool) {
+    pub(super) async fn serve(mut self, mut jobs: mpsc::Receiver<Work>, stop: CancellationToken) -> (Ended, bool) {
         self.tell(&LinkEvent::Opened { link: self.id, at: self.last_heard });
         self.shared.put_back(self.id);
         // With a new link in service the planner may close another.
@@ -196,7 +205,10 @@ impl Link {
                     went_on
                 }
                 () = unawaited(self.late.as_ref()) => Err(Ended::Spent),
-                Some(job) = jobs.recv(), if self.exchange.is_idle() => self.begin(job).await,
+                Some(work) = jobs.recv(), if self.exchange.is_idle() => match work {
+                    Work::Command(job) => self.begin(job).await,
+                    Work::Ping => self.settle().await,
+                },
             };
             if let Err(ended) = went_on {
                 break ended;
@@ -209,13 +221,15 @@ impl Link {
         self.conclude(|waiter| Err(unknown(word.unwrap_or_else(|| waiter.lost(Cause::Disconnected)), None)));
         jobs.close();
         // Waits for a job that is being handed over in this very moment.
-        while let Some(job) = jobs.recv().await {
-            let _ = job.answer.send(Err(NotSent::LinkGone.into()));
+        while let Some(work) = jobs.recv().await {
+            if let Work::Command(job) = work {
+                let _ = job.answer.send(Err(NotSent::LinkGone.into()));
+            }
         }
         self.tell(&LinkEvent::Closed { link: self.id, last_heard: self.last_heard });
         // Closing writes out first what the library still holds: a command that was stopped by the fence must not leave after all,
         // should the lease be valid again by now.
-        if !matches!(ended, Ended::Lost(_) | Ended::Fenced) && self.shared.tenure().may_act() {
+        if !matches!(ended, Ended::Lost(_) | Ended::Fenced) && self.shared.tenure().may_listen() {
             self.socket.close(CLOSE_TIMEOUT).await;
         }
         (ended, self.proved)
@@ -273,19 +287,24 @@ impl Link {
             socket::Received::Ignored => {}
             socket::Received::Pong(payload) => self.pong(payload),
             socket::Received::Text(text) => {
-                self.last_heard = Instant::now();
+                self.note_heard();
                 match frame::decode(&text, self.shared.config.format) {
                     Ok(frame) => return self.frame(frame).await,
                     Err(why) => self.not_understood(text.as_bytes(), &why),
                 }
             }
             socket::Received::Binary(bytes) => {
-                self.last_heard = Instant::now();
+                self.note_heard();
                 self.not_understood(&bytes, &Undecodable::BINARY);
             }
         }
-        self.last_heard = Instant::now();
+        self.note_heard();
         Ok(())
+    }
+
+    fn note_heard(&mut self) {
+        self.last_heard = Instant::now();
+        self.heard.note(self.last_heard);
     }
 
     /// A message came that is no frame. It may have been a broadcast, and the reply that is waited for.
@@ -330,13 +349,9 @@ impl Link {
         let in_doubt = self.exchange.doubted().is_some();
         match self.exchange.frame(frame) {
             Step::Ends(ending) => {
-                let payload = self.exchange.settle();
                 self.answer(ending);
                 give_way().await;
-                self.pinged = Instant::now();
-                let limit = self.shared.config.connect_timeout;
-                self.due = (Due::Pong, self.pinged + limit);
-                self.write(limit, async |socket| socket.ping(payload).await).await
+                self.settle().await
             }
             Step::Doubted(payload) => {
                 let limit = self.shared.config.connect_timeout;
@@ -369,6 +384,15 @@ impl Link {
                 Untrusted::Error(error) => format!("an error `{}` about no command", error.error),
             })),
         }
+    }
+
+    /// Sends the ping that must be answered before the next command.
+    async fn settle(&mut self) -> Result<(), Ended> {
+        let payload = self.exchange.settle();
+        self.pinged = Instant::now();
+        let limit = self.shared.config.connect_timeout;
+        self.due = (Due::Pong, self.pinged + limit);
+        self.write(limit, async |socket| socket.ping(payload).await).await
     }
 
     fn answer(&mut self, ending: Ending) {
@@ -408,7 +432,7 @@ impl Link {
     async fn overdue(&mut self) -> Result<(), Ended> {
         let now = Instant::now();
         match self.due.0 {
-            Due::KeepAlive if !self.shared.tenure().may_act() => {
+            Due::KeepAlive if !self.shared.tenure().may_listen() => {
                 // Only a link that is listened to has an end of its own.
                 self.due = self.limit;
                 if self.late.is_some() { Ok(()) } else { Err(Ended::Fenced) }

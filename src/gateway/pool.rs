@@ -10,7 +10,7 @@
 //! One task a pool, [`Pool::tend`], opens and closes connections as [`plan`](super::plan) decides, for as long as the
 //! program runs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -36,7 +36,7 @@ use super::link;
 use super::metrics::Metrics;
 use super::plan::plan;
 use super::runtimes::Runtimes;
-use super::state::{Given, Job, PoolStatus, Priority, State, Ticket};
+use super::state::{Given, Job, LinkId, PoolStatus, Priority, State, Ticket, Work};
 use crate::protocol::{Body, Command, command, frame};
 use crate::telemetry::traces;
 use crate::tenure::Tenure;
@@ -95,8 +95,8 @@ impl Pool {
         runtimes.registered().await;
         let mut reached = self.shared.dialer.reach().changes();
         loop {
-            let may_act = self.heed_tenure();
-            let look_again = if may_act { self.follow_plan(&runtimes) } else { None };
+            let may_listen = self.heed_tenure();
+            let look_again = if may_listen { self.follow_plan(&runtimes) } else { None };
             let pause = async {
                 match look_again {
                     Some(at) => sleep_until(at).await,
@@ -109,8 +109,8 @@ impl Pool {
                 () = self.shared.changed.notified() => {}
                 _ = reached.changed() => {}
                 () = pause => {}
-                () = self.shared.tenure().lapsed(), if may_act => {}
-                () = self.shared.tenure().resumed(), if !may_act => {}
+                () = self.shared.tenure().lapsed(), if may_listen => {}
+                () = self.shared.tenure().resumed(), if !may_listen => {}
             }
         }
         self.drain(Instant::now() + grace).await;
@@ -118,14 +118,14 @@ impl Pool {
 
     /// Whether links may be opened. Where they may not, closes those that nothing is under way on.
     fn heed_tenure(&self) -> bool {
-        let may_act = self.shared.tenure().may_act();
+        let may_listen = self.shared.tenure().may_listen();
         let mut state = self.shared.state();
-        if may_act {
+        if may_listen {
             state.fenced = false;
         } else {
             state.fence();
         }
-        may_act
+        may_listen
     }
 
     /// Does what the planner says; returns when to ask it again.
@@ -244,9 +244,10 @@ impl Pool {
         Lease { limit: shared.config.request_timeout, shared, given: Some(given) }
     }
 
-    /// Gives no link from now on, and returns once nothing is under way, or after `limit`. Callers wait until the tenure is over.
+    /// Gives no link from now on, and returns once nothing is under way and every link has given a sign of life, or after `limit`.
+    /// Callers wait until the tenure is over.
     pub async fn hold(&self, limit: Duration) {
-        self.shared.state().held = true;
+        self.shared.state().hold();
         let idle = async {
             loop {
                 let mut returned = pin!(self.shared.returned.notified());
@@ -259,6 +260,12 @@ impl Pool {
         };
         // What is still under way ends here all the same; its outcome is recorded.
         let _ = timeout(limit, idle).await;
+    }
+
+    /// When something last came on each link.
+    #[must_use]
+    pub fn heard(&self) -> HashMap<LinkId, Instant> {
+        self.shared.state().heard()
     }
 
     /// Whether a link is in service, or may soon be.
@@ -383,7 +390,7 @@ impl Lease {
             Job { text: frame::encode(command, api_key), expect: Expect::from(command), limit: self.limit, answer };
         let span = self.span(command);
         // A link takes a job only when it has none, so a full queue cannot be; a closed one is a link that went away.
-        let handed_over = self.given.take().is_some_and(|given| given.jobs.try_send(job).is_ok());
+        let handed_over = self.given.take().is_some_and(|given| given.jobs.try_send(Work::Command(job)).is_ok());
         Reply { outcome: handed_over.then_some(outcome) }.instrument(span)
     }
 

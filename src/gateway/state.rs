@@ -3,8 +3,10 @@
 //! Links remove themselves and put themselves back here. Callers that wait for a link wait here, payments first and
 //! otherwise in order of arrival.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
@@ -56,6 +58,37 @@ pub(super) struct Job {
     pub(super) answer: oneshot::Sender<Result<Body, Failure>>,
 }
 
+/// What a link is given to do while no command is under way on it.
+#[derive(Debug)]
+pub(super) enum Work {
+    Command(Job),
+    /// To ask whether the connection is alive; no command may start before the answer.
+    Ping,
+}
+
+/// When something last came on a link. Cheap to clone; all clones are one.
+#[derive(Debug, Clone)]
+pub(super) struct Heard {
+    opened: Instant,
+    after_us: Arc<AtomicU64>,
+}
+
+impl From<Instant> for Heard {
+    fn from(opened: Instant) -> Self {
+        Self { opened, after_us: Arc::default() }
+    }
+}
+
+impl Heard {
+    pub(super) fn note(&self, at: Instant) {
+        self.after_us.store(whole_us(at.saturating_duration_since(self.opened)), Ordering::Relaxed);
+    }
+
+    fn at(&self) -> Instant {
+        self.opened + Duration::from_micros(self.after_us.load(Ordering::Relaxed))
+    }
+}
+
 /// The text holds the key of the instance: `Debug` shows only what is waited for.
 impl fmt::Debug for Job {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -86,7 +119,8 @@ pub(super) struct Entry {
     pub(super) opened: Instant,
     /// The thread on which it lives, where it is a single one.
     pub(super) thread: Option<ThreadId>,
-    pub(super) jobs: mpsc::Sender<Job>,
+    pub(super) heard: Heard,
+    pub(super) jobs: mpsc::Sender<Work>,
     pub(super) stop: CancellationToken,
 }
 
@@ -176,7 +210,7 @@ pub(super) struct Given {
     pub(super) shard: usize,
     /// The thread on which it lives, where it is a single one.
     pub(super) thread: Option<ThreadId>,
-    pub(super) jobs: mpsc::Sender<Job>,
+    pub(super) jobs: mpsc::Sender<Work>,
 }
 
 /// A place in the queue; its order is the order of service.
@@ -413,6 +447,22 @@ impl State {
         self.links.values().any(|entry| entry.phase == Phase::Busy)
     }
 
+    /// Gives no link from now on, while callers wait. Asks every idle link for a sign of life: until when broadcasts were
+    /// received is known by that.
+    pub(super) fn hold(&mut self) {
+        self.held = true;
+        for entry in self.links.values_mut().filter(|entry| matches!(entry.phase, Phase::Free(_))) {
+            if entry.jobs.try_send(Work::Ping).is_ok() {
+                entry.phase = Phase::Busy;
+            }
+        }
+    }
+
+    /// When something last came on each link.
+    pub(super) fn heard(&self) -> HashMap<LinkId, Instant> {
+        self.links.iter().map(|(link, entry)| (*link, entry.heard.at())).collect()
+    }
+
     /// Gives no link from now on: callers that wait are told, and idle links are closed. Those with a command under way end
     /// when they would have to write again.
     pub(super) fn fence(&mut self) {
@@ -640,7 +690,7 @@ mod tests {
     use super::*;
 
     /// A state with one link on each of these shards, all of them busy.
-    fn busy(shards: &[usize]) -> (State, Vec<mpsc::Receiver<Job>>) {
+    fn busy(shards: &[usize]) -> (State, Vec<mpsc::Receiver<Work>>) {
         let mut state = State::new(["exon", "cyton", "zeus"].map(|name| (name.to_owned(), name.to_owned())), 8);
         let mut inboxes = Vec::new();
         for shard in shards {
@@ -656,6 +706,7 @@ mod tests {
                 ordinary: false,
                 opened,
                 thread: None,
+                heard: opened.into(),
                 jobs,
                 stop,
             };
@@ -740,7 +791,7 @@ mod tests {
     }
 
     /// A state with links on these shards and threads, all free, with shards that answer after these milliseconds.
-    fn free(links: &[(usize, ThreadId)], round_trips_ms: [u64; 3]) -> (State, Vec<mpsc::Receiver<Job>>) {
+    fn free(links: &[(usize, ThreadId)], round_trips_ms: [u64; 3]) -> (State, Vec<mpsc::Receiver<Work>>) {
         let (mut state, inboxes) = busy(&links.iter().map(|(shard, _)| *shard).collect::<Vec<_>>());
         for (shard, millis) in state.shards.iter_mut().zip(round_trips_ms) {
             shard.health.measured(Duration::from_millis(millis));

@@ -41,6 +41,7 @@ pub(crate) fn bridge_over(broadcasts: Broadcasts) -> Bridge {
         max_wait: Duration::ZERO,
         pay_max_wait: Duration::ZERO,
         broadcasts,
+        relay: None,
     };
     bridge_for(Some(parts))
 }

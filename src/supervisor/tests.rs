@@ -10,6 +10,7 @@ use super::*;
 use crate::broadcasts::SubscriberLimit;
 use crate::budget;
 use crate::cache::{self, Cache};
+use crate::cluster::Host;
 use crate::gateway::{Dialer, Runtimes};
 use crate::journal::{self, Filter, Journal, Key, Sale, State};
 use crate::protocol::{Command, Parameters, command};
@@ -66,6 +67,7 @@ async fn supervisor_with(instances: Configured, only_owned: bool) -> (Simulator,
         broadcasts: broadcasts::Config::default(),
         shutdown_grace: Duration::from_secs(11),
         tenures: only_owned.then(Tenures::default),
+        states: None,
     };
     let bridge = Bridge::new(Vec::new(), &context.cache, &context.journal, context.shutdown.clone());
     let ledgers = Ledgers::new(budget::Config::default());
@@ -84,11 +86,11 @@ async fn where_one_of_the_new_instances_cannot_be_started_none_is_and_the_old_on
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     let mut supervisor = Arc::into_inner(supervisor).unwrap();
-    supervisor.start = |name, settings, rights, context| {
+    supervisor.open = |name, settings, rights, context| {
         if name == "e" {
             return Err(io::Error::other("no more randomness"));
         }
-        let instance = Instance::start(name, settings, rights, context)?;
+        let instance = Instance::open(name, settings, rights, context)?;
         STARTED.lock().push(Arc::downgrade(&instance));
         Ok(instance)
     };

@@ -61,6 +61,7 @@ impl World {
             max_wait: PAY_MAX_WAIT,
             pay_max_wait: PAY_MAX_WAIT,
             broadcasts: Broadcasts::new(Epoch::random().unwrap(), 16, SubscriberLimit::new(1, 1)),
+            relay: None,
         };
         let cache = cache::Config { max_size: 0, min_age: Duration::ZERO, rules: BTreeMap::new(), store: None };
         let cache = std::sync::Arc::new(Cache::new(cache));

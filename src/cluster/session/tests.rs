@@ -13,6 +13,7 @@ use tokio::runtime::Runtime;
 
 use super::super::Route;
 use super::super::config::MARGIN;
+use super::super::state;
 use super::*;
 use crate::database::Transaction;
 use crate::database::tests::server::{Pair, Postgres, Proxy, Then};
@@ -397,6 +398,25 @@ fn nothing_is_claimed_of_data_in_a_newer_format() {
     assert_eq!(claimed.done(), Some(Vec::new()), "the statement refuses as well");
     until("it lists it", || one.replica.directory().route("a") != Route::Unknown);
     assert_eq!(one.count(), 0);
+}
+
+#[test]
+fn an_instance_whose_state_is_of_a_newer_format_is_not_claimed() {
+    let (database, gateway) = (new_database(), Arc::<Gateway>::default());
+    let connection = Connection::new(database.clone(), "test");
+    let newer = Statement::new(
+        "INSERT INTO event_coverage (instance, session, epoch, log_epoch, timeline, format) \
+         VALUES ('a', gen_random_uuid(), 1, '1', '1', $1)",
+    );
+    let newer = newer.bind(state::FORMAT + 1, database::Type::INT4);
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(connection.batch(database::Durability::On, &[newer])).done().unwrap();
+    let one = Machine::start("one", database, &gateway, &["a", "b"]);
+    until("it owns the other", || one.acts_for("b"));
+    let claims = [Claim { instance: "a".into(), after: 0 }, Claim { instance: "b".into(), after: 1 }];
+    let me = one.session().unwrap();
+    let claimed = runtime.block_on(statements::claim(&connection, &NoPayments, (me, database::FORMAT), &claims));
+    assert_eq!(claimed.done(), Some(vec![("b".into(), 2)]));
 }
 
 /// Prints how long three replicas take to own 10,000 instances, what that costs the database at rest, and how long the

@@ -1,5 +1,6 @@
 //! What the new owner of an instance begins with.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -22,6 +23,8 @@ pub struct Carried {
     pub covered_until: Option<Timestamp>,
     /// What the owner before handed over; none where it left without a word.
     pub handed_over: Option<Box<HandedOver>>,
+    /// The shards that were taken out by hand.
+    pub cordoned: BTreeSet<String>,
     pub former: Former,
 }
 
@@ -64,7 +67,7 @@ pub struct Begins<'a> {
 impl Carried {
     /// Gives an instance what it begins with. Nothing of it may have been sent, logged or answered before.
     pub fn begin(self, instance: &Begins<'_>) {
-        let Self { is_first, log, covered_until, handed_over, former } = self;
+        let Self { is_first, log, covered_until, handed_over, former, .. } = self;
         if let Some(log) = log {
             instance.broadcasts.resume(log);
         }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 
 use super::carried::{Carried, Former, HandedOver};
-use super::rows::{FORMAT, Handover};
+use super::rows::{FORMAT, Handover, Running};
 use crate::broadcasts::{CarriedLog, Epoch, Event};
 use crate::cache::{CarriedCopy, Ended, Key};
 use crate::database::{Connection, Error, Row, Rows, Statement, Type};
@@ -164,20 +164,28 @@ fn judge(instance: &str, found: Found, epoch: i64, timeline: &str) -> Carried {
     // What was handed over was acknowledged by the standby, and with it everything before.
     let is_whole = handed_over.is_some() || written_on.is_some_and(|on| on == timeline);
     let log = log.filter(|_| is_whole);
-    let spending = spending.filter(|(of, _)| of + 1 == epoch).and_then(|(_, state)| serde_json::from_str(&state).ok());
+    let running = spending.and_then(|(of, state)| {
+        let read = serde_json::from_str::<Running>(&state).ok().filter(|_| !state.is_empty());
+        read.map(|running| (of, running))
+    });
+    let (of, Running { spending, cordoned }) = running.unwrap_or_default();
     let is_first = epoch == 1;
+    let whole = Carried { is_first, log, covered_until, cordoned, ..Carried::default() };
     match handed_over {
         Some(handed_over) => {
-            let handed_over = Some(Box::new(with_bodies(handed_over, copies)));
-            Carried { is_first, log, covered_until, handed_over, former: Former::default() }
+            let cordoned = handed_over.cordoned.clone();
+            Carried { cordoned, handed_over: Some(Box::new(with_bodies(handed_over, copies))), ..whole }
         }
-        None => Carried { is_first, log, covered_until, handed_over: None, former: Former { spending, copies } },
+        None => {
+            let spending = spending.filter(|_| of + 1 == epoch);
+            Carried { former: Former { spending, copies }, ..whole }
+        }
     }
 }
 
 /// A copy of which no freshness was told came later, or was too many: it is of no known freshness.
 fn with_bodies(handed_over: Handover, copies: Vec<(Key, Body, Duration)>) -> HandedOver {
-    let Handover { spending, broadcasts, copies: freshness } = handed_over;
+    let Handover { spending, broadcasts, copies: freshness, .. } = handed_over;
     let mut freshness: HashMap<Key, (u64, Ended)> =
         freshness.into_iter().map(|copy| (copy.key, (copy.age_ms, copy.ended))).collect();
     let copies = copies.into_iter().map(|(key, body, age)| {

@@ -23,7 +23,7 @@ mod served;
 mod writer;
 
 pub use carried::{Begins, Carried, Former, HandedOver};
-pub use rows::{FORMAT, READABLE};
+pub use rows::FORMAT;
 pub use served::{Served, Serving};
 pub use writer::States;
 

@@ -3,6 +3,8 @@
 //! Rows of several instances are given as arrays. `OWNED` keeps of them those that this session owns in the epoch given, and
 //! locks their rows until the transaction ends, in order of their names as whoever claims does.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::broadcasts::{self, Event};
@@ -13,9 +15,6 @@ use crate::tenure::SessionId;
 
 /// The format in which this release writes state, and the newest that it reads.
 pub const FORMAT: i32 = 1;
-
-/// A condition on a row `owner` of `instance_owner`, with [`FORMAT`] as `$format`: its state is none of a newer release.
-pub const READABLE: &str = "NOT EXISTS (SELECT 1 FROM event_coverage AS state WHERE state.instance = owner.instance AND state.format > $format)";
 
 const NOW_MS: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
@@ -64,6 +63,16 @@ impl Columns {
     fn bytes(self, values: impl Iterator<Item = Vec<u8>>) -> Self {
         Self(self.0.bind(values.collect::<Vec<_>>(), Type::BYTEA_ARRAY))
     }
+}
+
+/// What an owner writes each second where it changed.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Running {
+    pub(super) spending: Option<budget::Carried>,
+    /// The shards that are taken out by hand.
+    #[serde(default)]
+    pub(super) cordoned: BTreeSet<String>,
 }
 
 pub(super) fn spending(session: SessionId, rows: &[Row<String>]) -> Statement {
@@ -228,6 +237,7 @@ pub(super) fn handed_over(session: SessionId, rows: &[Row<String>]) -> Statement
 #[serde(deny_unknown_fields)]
 pub(super) struct Handover {
     pub(super) spending: budget::Carried,
+    pub(super) cordoned: BTreeSet<String>,
     pub(super) broadcasts: Option<broadcasts::Carried>,
     /// The freshness of copies; their bodies are written as always.
     pub(super) copies: Vec<CopyFreshness>,

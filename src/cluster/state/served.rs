@@ -24,6 +24,8 @@ pub struct Serving {
     pub ledger: Ledger,
     pub broadcasts: Broadcasts,
     pub relay: Arc<Relay>,
+    /// The shards that are taken out by hand.
+    pub cordoned: Arc<dyn Fn() -> BTreeSet<String> + Send + Sync>,
     /// When something last came on each of its links, as far as that is known.
     pub heard: Arc<dyn Fn() -> HashMap<u64, Instant> + Send + Sync>,
 }
@@ -69,8 +71,8 @@ pub(super) struct Written {
     pub(super) has_begun: bool,
     /// The timeline on which its whole log is written; none while it is not.
     pub(super) timeline: Option<Arc<str>>,
-    /// The spending as written last; empty where nothing is spent.
-    pub(super) spending: String,
+    /// The spending and the cordons as written last; empty where there is nothing.
+    pub(super) running: String,
     pub(super) covered: Covered,
     /// Copies that a handover writes: written again if it proves to be none.
     pub(super) handed: Vec<Key>,

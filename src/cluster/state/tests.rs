@@ -1,6 +1,6 @@
 //! Against a real PostgreSQL: what the next owner finds, whatever ended the one before.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
@@ -46,6 +46,12 @@ struct Instance {
     broadcasts: Broadcasts,
     relay: Arc<Relay>,
     tenure: Tenure,
+    cordoned: BTreeSet<String>,
+}
+
+/// What an operator has taken out at every instance.
+fn cordons() -> BTreeSet<String> {
+    BTreeSet::from(["exon".to_owned()])
 }
 
 impl Drop for Replica {
@@ -98,13 +104,15 @@ impl Replica {
             Relay::new(Tenure::unlimited(), (name, name), Arc::clone(&self.cache), broadcasts.clone(), SKEW, PATIENCE);
         relay.keep();
         let (ledger, tenure) = (Ledger::new(crate::budget::Config::default()), Tenure::unlimited());
-        Instance { name: name.into(), ledger, broadcasts, relay, tenure }
+        let cordoned = BTreeSet::new();
+        Instance { name: name.into(), ledger, broadcasts, relay, tenure, cordoned }
     }
 
     async fn begin_as(&self, instance: Instance, ready: Option<Instant>) -> Instance {
         let tenure = self.claim(&instance.name).await;
         let carried = self.load(&instance.name, &tenure).await;
-        let goes_on = carried.log.is_some();
+        let (goes_on, cordoned) = (carried.log.is_some(), carried.cordoned.clone());
+        self.states.write_first(&instance.name, &instance.broadcasts);
         carried.begin(&Begins {
             slug: &instance.name,
             ledger: &instance.ledger,
@@ -116,7 +124,7 @@ impl Replica {
             ready,
             gone_for: Duration::from_secs(2),
         });
-        let instance = Instance { tenure, ..instance };
+        let instance = Instance { tenure, cordoned, ..instance };
         let serving = Serving {
             name: Arc::clone(&instance.name),
             slug: Arc::clone(&instance.name),
@@ -124,6 +132,7 @@ impl Replica {
             ledger: instance.ledger.clone(),
             broadcasts: instance.broadcasts.clone(),
             relay: Arc::clone(&instance.relay),
+            cordoned: Arc::new(cordons),
             heard: Arc::new(|| HashMap::from([(1, Instant::now())])),
         };
         self.states.serve(serving, goes_on);
@@ -321,6 +330,12 @@ async fn a_handover_goes_on_without_a_gap_with_what_was_spent_and_with_fresh_cop
     assert_eq!(second.ledger.budget("getconfig").remaining, 3);
     assert_eq!(is_fresh(&other.cache, "demo"), Some(true));
     other.until("SELECT count(*) FROM handed_over", 0).await;
+    assert_eq!(second.cordoned, cordons());
+    // The next one goes on after what was matched at the handover, too.
+    other.until(LOGGED, 5).await;
+    let third = one.begin("demo").await;
+    let mut heard = third.subscribe(Since::After(&last));
+    assert_eq!([next(&mut heard).await, next(&mut heard).await], ["three", "four"]);
 }
 
 #[tokio::test]
@@ -335,6 +350,7 @@ async fn after_a_death_windows_are_full_and_copies_are_old() {
     let second = other.begin("demo").await;
     assert_eq!(second.ledger.budget("getconfig").remaining, 0);
     assert_eq!(second.ledger.budget("payitems").remaining, 100);
+    assert_eq!(second.cordoned, cordons());
     assert_eq!(is_fresh(&other.cache, "demo"), Some(false));
 }
 
@@ -415,11 +431,13 @@ async fn instances_at_rest_cost_a_statement_or_two_a_second_however_many_they_ar
     let tenure = Tenure::new(&one.lease, 1);
     for number in 1..=MANY {
         let Instance { name, ledger, broadcasts, relay, .. } = one.made(&format!("i{number}"));
+        one.states.write_first(&name, &broadcasts);
         relay.resume_after_loss(None, SKEW);
         (relay.event_sink().0)(&LinkEvent::Opened { link: 1, at: Instant::now() });
         let heard = Arc::new(|| HashMap::from([(1, Instant::now())]));
         let (slug, tenure) = (Arc::clone(&name), tenure.clone());
-        one.states.serve(Serving { name, slug, tenure, ledger, broadcasts, relay, heard }, false);
+        let cordoned = Arc::new(BTreeSet::new);
+        one.states.serve(Serving { name, slug, tenure, ledger, broadcasts, relay, cordoned, heard }, false);
     }
     one.until(BEGUN, MANY).await;
     one.until(LOGGED, MANY).await;

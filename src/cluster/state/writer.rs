@@ -15,9 +15,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::carried::Carried;
 use super::load;
-use super::rows::{self, CopyFreshness, Coverage, Entry, Handover, Row};
+use super::rows::{self, CopyFreshness, Coverage, Entry, Handover, Row, Running};
 use super::served::{Covered, Served, Serving, Table};
-use crate::broadcasts::{CarriedLog, OnUnwritten};
+use crate::broadcasts::{Broadcasts, CarriedLog, OnUnwritten};
 use crate::cache::{Cache, CachedReply};
 use crate::database::{self, Connection, Durability, Error, Rows, Statement, Timeline};
 use crate::tenure::{SessionId, Tenure};
@@ -109,18 +109,26 @@ impl States {
         answer.await.unwrap_or(Err(Error::Late))
     }
 
-    /// Writes the state of an instance from now on; its broadcasts are logged once they are written. `goes_on`: with the log
-    /// of an earlier owner, which is written.
-    pub fn serve(&self, serving: Serving, goes_on: bool) {
-        let (shared, name) = (Arc::downgrade(&self.shared), Arc::clone(&serving.name));
-        serving.broadcasts.write_first(OnUnwritten(Arc::new(move || {
+    /// From now on broadcasts of an instance are logged once they are written, which they are after [`serve`](Self::serve). To be
+    /// said before one may come.
+    pub fn write_first(&self, name: &Arc<str>, broadcasts: &Broadcasts) {
+        let (shared, name) = (Arc::downgrade(&self.shared), Arc::clone(name));
+        broadcasts.write_first(OnUnwritten(Arc::new(move || {
             if let Some(shared) = shared.upgrade() {
                 shared.table.note_to_log(&name);
                 shared.to_log.notify_one();
             }
         })));
+    }
+
+    /// Writes the state of an instance from now on. `goes_on`: with the log of an earlier owner, which is written.
+    pub fn serve(&self, serving: Serving, goes_on: bool) {
+        let name = Arc::clone(&serving.name);
         let timeline = self.shared.timeline.lock().clone().filter(|_| goes_on);
         self.shared.table.insert(Served::new(serving, timeline));
+        // Some may wait since before.
+        self.shared.table.note_to_log(&name);
+        self.shared.to_log.notify_one();
         self.shared.to_begin.notify_one();
     }
 
@@ -325,10 +333,10 @@ impl Shared {
         let (mut spending, mut coverage, mut changed) = (Vec::new(), Vec::new(), Vec::new());
         for served in self.table.all() {
             let Some(epoch) = served.epoch().filter(|_| served.is_whole_on(&timeline)) else { continue };
-            let state = spelled_spending(&served);
+            let state = spelled_running(&served);
             let covered = served.covered(general);
             let written = served.written.lock();
-            let spends = Some(&state).filter(|state| **state != written.spending);
+            let spends = Some(&state).filter(|state| **state != written.running);
             let covers = covered.filter(|covered| !is_same(*covered, written.covered));
             drop(written);
             spending.extend(spends.map(|state| row(&served, epoch, state.clone())));
@@ -354,7 +362,7 @@ impl Shared {
         let Some(rows) = self.connection.batch(Durability::Local, &statements).await.done() else { return };
         for (served, spends, covers) in changed {
             let mut written = served.written.lock();
-            written.spending = spends.unwrap_or_else(|| std::mem::take(&mut written.spending));
+            written.running = spends.unwrap_or_else(|| std::mem::take(&mut written.running));
             written.covered = covers.unwrap_or(written.covered);
         }
         if let Some(found) = rows.last().and_then(|rows| rows.first()).and_then(timeline_in) {
@@ -408,7 +416,7 @@ impl Shared {
     }
 
     fn handover(&self, served: &Arc<Served>, epoch: i64) -> serde_json::Result<Vec<Statement>> {
-        let Serving { slug, ledger, broadcasts, relay, heard, .. } = &served.serving;
+        let Serving { slug, ledger, broadcasts, relay, cordoned, heard, .. } = &served.serving;
         let heard = heard();
         let Some(timeline) = self.timeline.lock().clone() else {
             return Err(serde::ser::Error::custom("nothing was read of the database"));
@@ -421,7 +429,8 @@ impl Shared {
             age_ms: copy.age_ms,
             ended: copy.ended,
         });
-        let state = Handover { spending: ledger.carried(), broadcasts: known, copies: copies.collect() };
+        let (spending, cordoned) = (ledger.carried(), cordoned());
+        let state = Handover { spending, cordoned, broadcasts: known, copies: copies.collect() };
         let state = serde_json::to_string(&state)?;
         let (mut kept, mut gone, mut keys) = (Vec::new(), Vec::new(), Vec::new());
         for (key, copy) in self.cache.changed_of(slug) {
@@ -490,10 +499,14 @@ fn is_same(one: Covered, other: Covered) -> bool {
     }
 }
 
-/// Empty where nothing is spent.
-fn spelled_spending(served: &Served) -> String {
+/// Empty where nothing is spent and no shard is taken out.
+fn spelled_running(served: &Served) -> String {
     let spending = Some(served.serving.ledger.carried()).filter(|spending| !spending.windows.is_empty());
-    spending.and_then(|spending| serde_json::to_string(&spending).ok()).unwrap_or_default()
+    let cordoned = (served.serving.cordoned)();
+    if spending.is_none() && cordoned.is_empty() {
+        return String::new();
+    }
+    serde_json::to_string(&Running { spending, cordoned }).unwrap_or_default()
 }
 
 fn written_copy(key: Vec<u8>, copy: &CachedReply) -> rows::Copy {
