@@ -28,12 +28,13 @@ use crate::http::server::{Listeners, Parts, ServerHandle, Servers};
 use crate::journal::{self, Journal, PostgresConfig};
 use crate::reload::Reload;
 use crate::shutdown::Shutdown;
-use crate::supervisor::{CommonSettings, Owned, SessionStates, Supervisor};
+use crate::supervisor::owned::Owned;
+use crate::supervisor::{CommonSettings, SessionStates, Supervisor};
 use crate::tenure::{SessionId, Tenures};
 
-/// How long one of several replicas tries to hand over what it owns before it stops. Past it, others take that with the end
-/// of its session.
-const HAND_OVER: Duration = Duration::from_secs(10);
+/// How long one of several replicas tries to hand over what it owns before it stops, beyond what its next owners take to
+/// prepare. Past it, others take that with the end of its session.
+const HAND_OVER: Duration = Duration::from_secs(5);
 
 /// How long links may take to say goodbye once everything else has ended.
 const GOODBYES: Duration = Duration::from_secs(2);

@@ -29,10 +29,11 @@ use crate::config;
 use crate::gateway;
 use crate::tenure::{Tenure, Tenures};
 
-mod owned;
+mod opened;
+pub(crate) mod owned;
 mod session_states;
 
-pub(crate) use self::owned::Owned;
+use self::opened::Opened;
 pub(crate) use self::session_states::SessionStates;
 
 /// Instances by name, as they are configured.
@@ -105,6 +106,8 @@ pub(crate) struct Supervisor {
     /// What could be served here.
     listed: RwLock<Vec<Listed>>,
     relisted: Notify,
+    /// What is open here and owned elsewhere.
+    prepared: parking_lot::Mutex<BTreeMap<String, Opened>>,
     in_force: Mutex<InForce>,
     retiring: TaskTracker,
     /// Retired instances end here, whoever asked for it.
@@ -132,6 +135,7 @@ impl Supervisor {
             open: Instance::open,
             listed,
             relisted: Notify::new(),
+            prepared: parking_lot::Mutex::default(),
             in_force: Mutex::default(),
             retiring: TaskTracker::new(),
             runtime: Handle::current(),
@@ -277,6 +281,8 @@ impl Supervisor {
 
     /// Returns once no change is under way and every retired instance has ended.
     pub(crate) async fn ended(&self) {
+        let prepared = std::mem::take(&mut *self.prepared.lock());
+        self.discard(prepared.into_values().map(|opened| opened.instance).collect());
         drop(self.in_force.lock().await);
         self.retiring.close();
         self.retiring.wait().await;

@@ -27,6 +27,9 @@ mod away;
 #[path = "cluster/festival.rs"]
 mod festival;
 
+#[path = "cluster/handover.rs"]
+mod handover;
+
 #[path = "cluster/killed.rs"]
 mod killed;
 

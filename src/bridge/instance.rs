@@ -474,14 +474,12 @@ impl Instance {
     }
 
     /// Tells which shards are taken out by hand.
-    #[must_use]
     pub fn cordons(&self) -> impl Fn() -> BTreeSet<String> + Send + Sync + 'static {
         let pool = self.dispatch.pool.clone();
         move || pool.cordoned()
     }
 
     /// Tells when something last came on each of its connections.
-    #[must_use]
     pub fn heard(&self) -> impl Fn() -> HashMap<u64, Instant> + Send + Sync + 'static {
         let pool = self.dispatch.pool.clone();
         move || pool.heard()

@@ -3,6 +3,7 @@
 //! Times are told in ages at the moment of the export, in whole microseconds, since no clock is shared. The new owner
 //! knows only that at most [`Away::at_most`] passed since, so each age becomes an interval of its own clock.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -74,6 +75,15 @@ pub(super) struct CarriedFrame {
     pub(super) frames: u64,
     #[serde(with = "super::timestamp")]
     pub(super) received_at: Timestamp,
+}
+
+/// What is known of an owner that handed nothing over: ages by the clock of who kept it, since the clocks of two owners differ.
+#[derive(Debug, Clone, Default)]
+pub struct Left {
+    /// Until when it received everything and logged it.
+    pub covered_ago: Option<Duration>,
+    /// Since when an entry has been in its log, by offset. It came before that.
+    pub logged_ago: HashMap<u64, Duration>,
 }
 
 /// How an age at the export is read by the new owner's clock.

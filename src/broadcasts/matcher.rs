@@ -115,16 +115,23 @@ impl Occurrences {
         }
     }
 
-    /// One more frame of `link`: the least and the most that it can be.
-    fn one_more(&mut self, link: u64, since: Instant, held_most: u64, now: Instant, skew: Duration) -> (u64, u64) {
-        let heard = |before: &dyn Fn(&Occurrence) -> bool| {
-            self.forgiven + self.recent.iter().rposition(before).map_or(0, |last| last as u64 + 1)
-        };
+    /// How many there are up to the last of which that is true.
+    fn count_to(&self, last: impl Fn(&Occurrence) -> bool) -> u64 {
+        self.forgiven + self.recent.iter().rposition(last).map_or(0, |last| last as u64 + 1)
+    }
+
+    /// How many a connection missed that opened then: at least and at most.
+    fn missed(&self, since: Instant, skew: Duration) -> (u64, u64) {
         // An occurrence that first came a skew before the connection opened was delivered on its shard before that; one that came a skew
         // after, it was not.
-        let missed = || (heard(&|first| first.at + skew <= since), heard(&|first| first.earliest < since + skew));
+        (self.count_to(|first| first.at + skew <= since), self.count_to(|first| first.earliest < since + skew))
+    }
+
+    /// One more frame of `link`: the least and the most that it can be.
+    fn one_more(&mut self, link: u64, since: Instant, held_most: u64, now: Instant, skew: Duration) -> (u64, u64) {
+        let missed = self.missed(since, skew);
         let progress = self.progress_by_link.entry(link).or_insert_with(|| {
-            let (least_missed, most_missed) = missed();
+            let (least_missed, most_missed) = missed;
             // What others brought by then and is held may be more that was missed.
             let most_missed = most_missed.max(held_most);
             Progress { since, frames: 0, least_missed, most_missed }

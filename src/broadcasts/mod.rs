@@ -27,7 +27,7 @@ mod tests;
 mod timestamp;
 mod unwritten;
 
-pub use carried::{Away, Carried, CarriedLog};
+pub use carried::{Away, Carried, CarriedLog, Left};
 pub use channel::{Broadcasts, Refused, Since};
 pub use config::{Config, Native};
 pub use entry::{Broadcast, Entry, Epoch, Event, Form, Gap, Id, Reason};

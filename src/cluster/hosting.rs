@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::host::Host;
-use crate::tenure::Tenure;
+use crate::tenure::{Lease, Tenure};
 
 /// How many instances begin or end at once. Each opens or closes connections.
 const AT_ONCE: usize = 16;
@@ -18,6 +18,7 @@ const AT_ONCE: usize = 16;
 pub(super) struct Hosting {
     pub(super) host: Arc<dyn Host>,
     served: HashMap<Arc<str>, Tenure>,
+    prepared: HashMap<Arc<str>, Tenure>,
     /// The last call for each instance.
     calls: HashMap<Arc<str>, JoinHandle<()>>,
     /// At how many calls those that have returned are forgotten.
@@ -28,7 +29,7 @@ pub(super) struct Hosting {
 impl Hosting {
     pub(super) fn new(host: Arc<dyn Host>) -> Self {
         let room = Arc::new(Semaphore::new(AT_ONCE));
-        Self { host, served: HashMap::new(), calls: HashMap::new(), forget_at: AT_ONCE, room }
+        Self { host, served: HashMap::new(), prepared: HashMap::new(), calls: HashMap::new(), forget_at: AT_ONCE, room }
     }
 
     /// Runs `work` after the calls for `instance` that were asked for before.
@@ -54,13 +55,54 @@ impl Hosting {
         self.served.get(instance)
     }
 
-    /// Serves `instance` under `tenure`; `failed` is called if that cannot be.
+    /// Prepares for `instance` under `lease`; `listening` is called once that has gone on for long enough.
+    pub(super) fn prepare(
+        &mut self,
+        instance: &Arc<str>,
+        lease: &Lease,
+        listening: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let tenure = Tenure::prepared(lease);
+        self.prepared.insert(Arc::clone(instance), tenure.clone());
+        let (host, named) = (Arc::clone(&self.host), Arc::clone(instance));
+        self.run(instance, async move {
+            if let Err(fault) = host.prepare(&named, tenure.clone()).await {
+                return tracing::warn!(instance = &*named, %fault, "nothing can be prepared for an instance");
+            }
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = tenure.lapsed() => {}
+                    () = host.listening(&named, &tenure) => listening.await,
+                }
+            });
+        });
+    }
+
+    /// What was prepared for `instance` is of no use.
+    pub(super) fn abandon(&mut self, instance: &Arc<str>) {
+        let Some(tenure) = self.prepared.remove(instance) else { return };
+        tenure.release();
+        let (host, named) = (Arc::clone(&self.host), Arc::clone(instance));
+        self.run(instance, async move { host.abandon(&named, &tenure).await });
+    }
+
+    /// Nothing that was prepared is of use.
+    pub(super) fn abandon_all(&mut self) {
+        let all: Vec<_> = self.prepared.keys().cloned().collect();
+        for instance in &all {
+            self.abandon(instance);
+        }
+    }
+
+    /// Serves `instance` under `lease` in this epoch; `failed` is called if that cannot be.
     pub(super) fn begin(
         &mut self,
         instance: &Arc<str>,
-        tenure: Tenure,
+        (lease, epoch): (&Lease, i64),
         failed: impl Future<Output = ()> + Send + 'static,
     ) {
+        let tenure = self.prepared.remove(instance).unwrap_or_else(|| Tenure::prepared(lease));
+        tenure.grant(epoch);
         self.served.insert(Arc::clone(instance), tenure.clone());
         let (host, named) = (Arc::clone(&self.host), Arc::clone(instance));
         self.run(instance, async move {

@@ -7,6 +7,7 @@
 
 mod holdings;
 mod placement;
+mod preparing;
 mod reach;
 mod reading;
 mod rules;
@@ -18,6 +19,8 @@ use std::time::Duration;
 
 pub use self::holdings::{Held, Holdings};
 pub use self::placement::ranking;
+pub use self::preparing::{Offer, Preparation};
+use self::preparing::{Offered, Offers, Preparations};
 use self::reach::Reach;
 pub use self::reading::{Reading, Row, Session};
 pub use self::rules::Rules;
@@ -41,6 +44,9 @@ const STAY: Duration = Duration::from_mins(1);
 
 /// How many instances are moved at once, where nothing else is under way.
 const MOVED_AT_ONCE: usize = 8;
+
+/// How many instances are offered at once.
+const OFFERED_AT_ONCE: usize = 1024;
 
 /// How many instances are given up at once.
 const GIVEN_AT_ONCE: usize = 256;
@@ -67,6 +73,14 @@ pub struct Steps {
     pub endings: Vec<Ending>,
     pub claims: Vec<Claim>,
     pub hand_overs: Vec<HandOver>,
+    /// To be written, so that others prepare.
+    pub offers: Vec<Offer>,
+    /// Whose connections are to be opened here.
+    pub preparations: Vec<Preparation>,
+    /// Whose owner is to be told that they are open.
+    pub prepared: Vec<Preparation>,
+    /// Whose connections are of no use any more.
+    pub abandoned: Vec<Arc<str>>,
 }
 
 /// What one session knows, and holds.
@@ -79,6 +93,12 @@ pub struct Ownership {
     /// What this replica can serve.
     listed: Vec<Arc<str>>,
     draining: bool,
+    /// When it began to drain.
+    drained_at: Option<Duration>,
+    /// How long a handover waits until the next owner is prepared.
+    patience: Duration,
+    offers: Offers,
+    preparations: Preparations,
     valid_until: Duration,
     watch: Watch,
     holdings: Holdings,
@@ -105,13 +125,17 @@ struct Known {
 
 impl Ownership {
     #[must_use]
-    pub fn begin(rules: Rules, me: SessionId, format: i32, listed: Vec<Arc<str>>) -> Self {
+    pub fn begin(rules: Rules, me: SessionId, format: i32, listed: Vec<Arc<str>>, patience: Duration) -> Self {
         Self {
             rules,
             me,
             format,
             listed,
             draining: false,
+            drained_at: None,
+            patience,
+            offers: Offers::default(),
+            preparations: Preparations::default(),
             valid_until: Duration::ZERO,
             watch: Watch::default(),
             holdings: Holdings::of(me),
@@ -156,6 +180,7 @@ impl Ownership {
     /// From now on everything is given up and nothing is claimed.
     pub fn drain(&mut self) {
         self.draining = true;
+        self.offers.hurry();
     }
 
     /// Whether nothing is held or under way any more.
@@ -210,10 +235,11 @@ impl Ownership {
     pub fn claimed(&mut self, instance: &Arc<str>, epoch: i64, now: Duration) {
         self.under_way.remove(instance);
         self.free_since.remove(instance);
+        self.preparations.claimed(instance);
         self.holdings.claimed(instance, epoch, now);
         self.is_balanced = false;
         if let Some(known) = &mut self.known {
-            known.rows.insert(Arc::clone(instance), Row { session: Some(self.me), epoch, next: None });
+            known.rows.insert(Arc::clone(instance), Row { session: Some(self.me), epoch, ..Row::default() });
         }
     }
 
@@ -234,6 +260,11 @@ impl Ownership {
         self.holdings.release(instance)
     }
 
+    /// The connections of an instance that is prepared for have been open for long enough.
+    pub fn listens(&mut self, (instance, epoch): &Preparation) {
+        self.preparations.listens(instance, *epoch);
+    }
+
     /// What to do at `now`.
     pub fn decide(&mut self, now: Duration) -> Steps {
         if now >= self.valid_until || self.known.is_none() {
@@ -242,7 +273,37 @@ impl Ownership {
         self.avoided.retain(|_, until| *until > now);
         let endings = self.watch.overdue(&self.rules, now);
         let claims = if self.draining { Vec::new() } else { self.claims(now) };
-        Steps { endings, claims, hand_overs: self.hand_overs(now) }
+        let mut steps = Steps { endings, claims, ..Steps::default() };
+        self.hand_overs(now, &mut steps);
+        self.prepare(now, &mut steps);
+        steps
+    }
+
+    /// Opens connections for what others offer, and says when they are open.
+    fn prepare(&mut self, now: Duration, steps: &mut Steps) {
+        let (me, is_able) = (self.me, !self.draining);
+        let Some(known) = self.known.as_ref().filter(|known| known.format <= self.format) else { return };
+        let may_come = |instance: &str, epoch| {
+            known.rows.get(instance).is_some_and(|row| match row.session {
+                // The claim is read before its acknowledgement is heard.
+                Some(owner) if owner == me => true,
+                Some(_) => row.epoch == epoch && row.offered == Some(me),
+                None => row.epoch == epoch && row.next == Some(me),
+            })
+        };
+        steps.abandoned = self.preparations.drop_useless(now, |instance, epoch| is_able && may_come(instance, epoch));
+        for instance in self.listed.iter().filter(|_| is_able) {
+            let offered = known.rows.get(instance).filter(|row| row.offered == Some(me) && row.session != Some(me));
+            let is_offered = offered.filter(|row| row.session.is_some_and(|owner| known.sessions.contains_key(&owner)));
+            if let Some(row) = is_offered
+                && self.preparations.has_room()
+                && !self.preparations.contains(instance)
+            {
+                self.preparations.begin((Arc::clone(instance), row.epoch), now);
+                steps.preparations.push((Arc::clone(instance), row.epoch));
+            }
+        }
+        steps.prepared = self.preparations.tell(&known.rows, me, now);
     }
 
     fn claims(&mut self, now: Duration) -> Vec<Claim> {
@@ -265,32 +326,64 @@ impl Ownership {
         claims
     }
 
-    fn hand_overs(&mut self, now: Duration) -> Vec<HandOver> {
-        let room = GIVEN_AT_ONCE.saturating_sub(self.under_way.len());
+    /// Offers what another should own, and gives up what that other is prepared for, or what cannot wait.
+    fn hand_overs(&mut self, now: Duration, steps: &mut Steps) {
+        self.look_at_offers(now, steps);
+        let since_drain =
+            if self.draining { Some(now.saturating_sub(*self.drained_at.get_or_insert(now))) } else { None };
+        let may_wait = since_drain.is_none_or(|since| since < self.patience);
         let listed: HashSet<_> = self.listed.iter().collect();
         let is_cut_off = !self.reach.is_good(now);
         let mut given = Vec::new();
-        for (instance, _) in self.holdings.iter() {
-            if given.len() == room {
+        for (instance, held) in self.holdings.iter() {
+            if given.len() + self.under_way.len() >= GIVEN_AT_ONCE {
                 break;
             }
-            if self.under_way.contains(instance) {
+            if self.under_way.contains(instance) || self.offers.contains(instance) {
                 continue;
             }
             if self.draining || !listed.contains(instance) {
-                given.push((Arc::clone(instance), self.best_other(instance)));
+                given.push((Arc::clone(instance), held.epoch, self.best_other(instance)));
             } else if is_cut_off && let Some(next) = self.best_other(instance).filter(|other| self.is_good(*other)) {
-                given.push((Arc::clone(instance), Some(next)));
+                given.push((Arc::clone(instance), held.epoch, Some(next)));
             }
         }
-        if given.is_empty() && self.under_way.is_empty() && !self.is_balanced {
-            given = self.misplaced(now);
+        let nothing_moves = given.is_empty() && self.under_way.is_empty() && self.offers.len() == 0;
+        let misplaced = if nothing_moves && !self.is_balanced { self.misplaced(now) } else { Vec::new() };
+        for (instance, epoch, next) in misplaced {
+            steps.offers.extend(next.map(|next| self.offers.make((instance, epoch), next, now, false)));
         }
-        given.into_iter().filter_map(|(instance, next)| self.give_up(&instance, next)).collect()
+        for (instance, epoch, next) in given {
+            match next.filter(|_| may_wait && !is_cut_off) {
+                Some(next) if self.offers.len() < OFFERED_AT_ONCE => {
+                    steps.offers.push(self.offers.make((instance, epoch), next, now, true));
+                }
+                Some(_) => {}
+                None => steps.hand_overs.extend(self.give_up(&instance, next)),
+            }
+        }
+    }
+
+    fn look_at_offers(&mut self, now: Duration, steps: &mut Steps) {
+        let Some(known) = &self.known else { return };
+        let holdings = &self.holdings;
+        self.offers.keep(
+            |instance, epoch| holdings.get(instance).is_some_and(|held| held.epoch == epoch),
+            |instance, to| known.sessions.get(&to).is_some_and(|session| session.takes(instance)),
+        );
+        let (ended, again) = self.offers.look(&known.rows, self.patience, now);
+        steps.offers = again;
+        for (instance, became) in ended {
+            match became {
+                Offered::Ripe(next) => steps.hand_overs.extend(self.give_up(&instance, Some(next))),
+                // As if it had just come.
+                Offered::Late => self.holdings.stays(&instance, now),
+            }
+        }
     }
 
     /// Some of the instances that another session should own, once that has been settled for long enough.
-    fn misplaced(&mut self, now: Duration) -> Vec<(Arc<str>, Option<SessionId>)> {
+    fn misplaced(&mut self, now: Duration) -> Vec<(Arc<str>, i64, Option<SessionId>)> {
         let Some(known) = self.known.as_ref().filter(|_| now.saturating_sub(self.changed_at) >= QUIET) else {
             return Vec::new();
         };
@@ -302,8 +395,8 @@ impl Ownership {
                 continue;
             }
             is_balanced = false;
-            if now.saturating_sub(held.since) >= STAY {
-                misplaced.push((Arc::clone(instance), best));
+            if now.saturating_sub(held.stays_from) >= STAY {
+                misplaced.push((Arc::clone(instance), held.epoch, best));
             }
             if misplaced.len() == MOVED_AT_ONCE {
                 break;
@@ -320,6 +413,7 @@ impl Ownership {
 
     fn give_up(&mut self, instance: &Arc<str>, next: Option<SessionId>) -> Option<HandOver> {
         let held = self.holdings.get(instance)?;
+        self.offers.remove(instance);
         self.under_way.insert(Arc::clone(instance));
         Some(HandOver { instance: Arc::clone(instance), epoch: held.epoch, next })
     }

@@ -18,17 +18,26 @@ use super::config::Config;
 use super::directory::{Directory, Member, Owner};
 use super::host::{Host, Listed};
 use super::hosting::Hosting;
-use super::ownership::{Claim, HandOver, Ownership, Reading, Rules, Session, Steps};
+use super::ownership::{Claim, HandOver, Ownership, Preparation, Reading, Rules, Session, Steps};
 use super::statements::{self, Introduction, Snapshot, TakeOver};
 use crate::clock::unix_ms;
 use crate::database::{self, Connection, Ended, Error, Statement};
-use crate::tenure::{Lease, SessionId, Tenure, boot_time};
+use crate::tenure::{Lease, SessionId, boot_time};
 
 /// Between renewals.
 const BEAT: Duration = Duration::from_secs(1);
 
-/// How many instances are claimed or released in one transaction.
+/// How many instances are claimed in one transaction.
 const BATCH: usize = 500;
+
+/// How many instances are released in one transaction, each with some statements of its state.
+const RELEASED_AT_ONCE: usize = 64;
+
+/// Between looks at who owns what that notifications ask for.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// How much longer than a preparation takes a handover waits for it.
+const PREPARED_LATE: Duration = Duration::from_secs(3);
 
 /// How long what is in flight at an instance may take that is handed over.
 const QUIESCE: Duration = Duration::from_secs(1);
@@ -54,6 +63,8 @@ pub struct Replica {
     drain: CancellationToken,
     end: CancellationToken,
     handed_over: CancellationToken,
+    /// How long a handover waits until the next owner is prepared.
+    patience: Duration,
     tasks: TaskTracker,
 }
 
@@ -66,7 +77,18 @@ impl Replica {
     pub fn begin(parts: Parts) -> Self {
         let (directory, tasks) = (parts.directory, TaskTracker::new());
         let [drain, end, handed_over] = [(); 3].map(|()| CancellationToken::new());
-        let relist = Arc::<Notify>::default();
+        let (relist, hints) = (Arc::<Notify>::default(), Arc::<Notify>::default());
+        let patience = parts.host.listens_within() + PREPARED_LATE;
+        let (of_hints, database, noted) = (directory.clone(), parts.database.clone(), Arc::clone(&hints));
+        let heed = async move {
+            let told = |payload: &str| {
+                if of_hints.me().is_some_and(|me| me.to_string() == payload) {
+                    noted.notify_one();
+                }
+            };
+            database::listen(&database, statements::CHANNEL, told).await;
+        };
+        tasks.spawn(end.clone().run_until_cancelled_owned(heed));
         let task = Task {
             rules: Rules::of(parts.config.lease),
             introduction: Introduction {
@@ -83,6 +105,8 @@ impl Replica {
             hosting: Hosting::new(parts.host),
             directory: directory.clone(),
             relist: Arc::clone(&relist),
+            hints,
+            patience,
             drain: drain.clone(),
             end: end.clone(),
             handed_over: handed_over.clone(),
@@ -90,7 +114,7 @@ impl Replica {
         };
         tasks.spawn(task.run());
         tasks.close();
-        Self { directory, relist, drain, end, handed_over, tasks }
+        Self { directory, relist, drain, end, handed_over, patience, tasks }
     }
 
     /// Who owns what.
@@ -110,10 +134,10 @@ impl Replica {
         self.relist.notify_one();
     }
 
-    /// Gives up everything, so that others own it. Returns once nothing is owned, or after `limit`.
+    /// Gives up everything, so that others own it. Returns once nothing is owned, or `limit` after what a preparation may take.
     pub async fn hand_over(&self, limit: Duration) {
         self.drain.cancel();
-        let _ = timeout(limit, self.handed_over.cancelled()).await;
+        let _ = timeout(self.patience + limit, self.handed_over.cancelled()).await;
     }
 
     /// Ends the session, once nothing of it is in flight any more; then others may take what it still owns.
@@ -135,6 +159,9 @@ struct Task {
     hosting: Hosting,
     directory: Directory,
     relist: Arc<Notify>,
+    /// Another session told this one to look.
+    hints: Arc<Notify>,
+    patience: Duration,
     drain: CancellationToken,
     end: CancellationToken,
     handed_over: CancellationToken,
@@ -160,6 +187,8 @@ enum Outcome {
     CannotServe(Arc<str>, i64),
     /// With what the next owner begins with.
     Quiesced(HandOver, Vec<Statement>),
+    /// What is prepared has been listening for long enough.
+    Listens(Preparation),
     Released(Vec<Arc<str>>),
 }
 
@@ -173,6 +202,7 @@ impl Task {
                 break;
             }
             live.lease.end();
+            self.hosting.abandon_all();
             tracing::error!(session = %live.me, "this replica's session was ended by others: it begins another");
         }
         self.handed_over.cancel();
@@ -206,7 +236,7 @@ impl Task {
             Ended::Ambiguous => return Err(AMBIGUOUS.into()),
         }
         let names = listed.iter().map(|listed| Arc::clone(&listed.name)).collect();
-        let mut ownership = Ownership::begin(self.rules, me, self.introduction.format, names);
+        let mut ownership = Ownership::begin(self.rules, me, self.introduction.format, names, self.patience);
         let lease = Lease::of(me);
         lease.extend_to(ownership.renewed(sent));
         let (outcomes, taken) = mpsc::channel(OUTCOMES);
@@ -221,8 +251,9 @@ impl Task {
 
     /// Renews and obeys until the session is over.
     async fn serve(&mut self, live: &mut Live) -> Over {
-        let mut next = Instant::now();
-        let (relist, drain, end) = (Arc::clone(&self.relist), self.drain.clone(), self.end.clone());
+        let (mut next, mut looked, mut is_hinted) = (Instant::now(), Instant::now(), false);
+        let (relist, hints) = (Arc::clone(&self.relist), Arc::clone(&self.hints));
+        let (drain, end) = (self.drain.clone(), self.end.clone());
         loop {
             tokio::select! {
                 () = end.cancelled() => {
@@ -239,6 +270,11 @@ impl Task {
                     }
                 }
                 Some(outcome) = live.taken.recv() => self.take(live, outcome),
+                () = hints.notified(), if !is_hinted => is_hinted = true,
+                () = sleep_until(looked + LOOK), if is_hinted => {
+                    (looked, is_hinted) = (Instant::now(), false);
+                    self.look(live).await;
+                }
                 () = sleep_until(next) => {
                     next = Instant::now() + BEAT;
                     if !self.beat(live).await {
@@ -267,6 +303,18 @@ impl Task {
             return self.missed(live, &fault.to_string()).await;
         }
         self.recover();
+        self.act(live).await
+    }
+
+    /// Reads, and acts on it, between two renewals.
+    async fn look(&mut self, live: &mut Live) {
+        // Where that fails the next renewal does too.
+        if self.read(live).await.is_ok() {
+            self.act(live).await;
+        }
+    }
+
+    async fn act(&mut self, live: &mut Live) -> bool {
         let mut steps = live.ownership.decide(boot_time());
         if !steps.endings.is_empty() && self.end_others(live, &steps).await {
             // What they owned can be claimed once it is read that they ended.
@@ -275,6 +323,10 @@ impl Task {
                     let more = live.ownership.decide(boot_time());
                     steps.claims.extend(more.claims);
                     steps.hand_overs.extend(more.hand_overs);
+                    steps.offers.extend(more.offers);
+                    steps.preparations.extend(more.preparations);
+                    steps.prepared.extend(more.prepared);
+                    steps.abandoned.extend(more.abandoned);
                 }
                 Err(fault) => return self.missed(live, &fault.to_string()).await,
             }
@@ -413,7 +465,27 @@ impl Task {
     }
 
     fn obey(&mut self, live: &Live, steps: Steps) {
-        let Steps { claims, hand_overs, .. } = steps;
+        let Steps { claims, hand_overs, offers, preparations, prepared, abandoned, .. } = steps;
+        for instance in &abandoned {
+            self.hosting.abandon(instance);
+        }
+        for preparation in preparations {
+            let (outcomes, prepared) = (live.outcomes.clone(), preparation.clone());
+            self.hosting.prepare(&preparation.0, &live.lease, async move {
+                let _ = outcomes.send(Outcome::Listens(prepared)).await;
+            });
+        }
+        if !offers.is_empty() || !prepared.is_empty() {
+            let (connection, me) = (Arc::clone(&self.claims), live.me);
+            tokio::spawn(async move {
+                if !offers.is_empty() {
+                    statements::offer(&connection, me, &offers).await;
+                }
+                if !prepared.is_empty() {
+                    statements::prepared(&connection, me, &prepared).await;
+                }
+            });
+        }
         if !claims.is_empty() {
             let claiming = Claiming {
                 me: live.me,
@@ -421,6 +493,7 @@ impl Task {
                 connection: Arc::clone(&self.claims),
                 take_over: Arc::clone(&self.take_over),
                 outcomes: live.outcomes.clone(),
+                others: self.directory.members().into_iter().map(|member| member.session).collect(),
             };
             tokio::spawn(claiming.run(claims));
         }
@@ -455,10 +528,14 @@ impl Task {
                     self.release(live, vec![(hand_over, Vec::new())]);
                 }
             }
+            Outcome::Listens(preparation) => {
+                live.ownership.listens(&preparation);
+                self.hints.notify_one();
+            }
             Outcome::Quiesced(first, state) => {
                 let mut given = vec![(first, state)];
                 let mut others = Vec::new();
-                while given.len() < BATCH
+                while given.len() < RELEASED_AT_ONCE
                     && let Ok(outcome) = live.taken.try_recv()
                 {
                     match outcome {
@@ -487,7 +564,7 @@ impl Task {
         let failed = async move {
             let _ = outcomes.send(Outcome::CannotServe(named, epoch)).await;
         };
-        self.hosting.begin(instance, Tenure::new(&live.lease, epoch), failed);
+        self.hosting.begin(instance, (&live.lease, epoch), failed);
     }
 
     /// Releases what was quiesced. From here on nothing acts under these epochs, whatever becomes of the release.
@@ -600,6 +677,7 @@ impl Releasing {
             let instances = released.len();
             tracing::warn!(instances, "a release was not acknowledged: what is still owned here is claimed again");
         }
+        statements::hint(&self.connection, released.iter().filter_map(|hand_over| hand_over.next)).await;
         let instances = released.into_iter().map(|hand_over| hand_over.instance).collect();
         let _ = self.outcomes.send(Outcome::Released(instances)).await;
     }
@@ -612,6 +690,8 @@ struct Claiming {
     connection: Arc<Connection>,
     take_over: Arc<dyn TakeOver>,
     outcomes: mpsc::Sender<Outcome>,
+    /// Who may have requests waiting for the new owner.
+    others: Vec<SessionId>,
 }
 
 impl Claiming {
@@ -643,6 +723,10 @@ impl Claiming {
             Ended::Done(claimed) => {
                 let taken: HashSet<_> = claimed.iter().map(|(instance, _)| Arc::clone(instance)).collect();
                 let _ = self.outcomes.send(Outcome::Claimed(claimed)).await;
+                if !taken.is_empty() {
+                    let others = self.others.iter().copied().filter(|other| *other != self.me);
+                    statements::hint(&self.connection, others).await;
+                }
                 Some(names(claims).into_iter().filter(|instance| !taken.contains(instance)).collect())
             }
             Ended::Ambiguous => Some(names(claims)),

@@ -4,7 +4,7 @@
 //! follows: sent twice, or late, it has an effect once. It looks for `ended`, never for a missing row: a statement that
 //! waited for a row sees that row as it is and all others as they were before, the new owner's session not yet among them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::host::Listed;
-use super::ownership::{Claim, Ending, HandOver, Row, Timeline};
+use super::ownership::{Claim, Ending, HandOver, Offer, Preparation, Row, Timeline};
 use super::state;
 use crate::database::{Connection, Durability, Ended, Error, Rows, Statement, Transaction, Type};
 use crate::tenure::SessionId;
@@ -39,11 +39,11 @@ const SESSIONS: &str = "SELECT id, name, address, version, format, listed, beat,
 
 const LISTS: &str = "SELECT id, listed, instances::text FROM replica WHERE id = ANY($1)";
 
-const OWNERS: &str = "SELECT instance, session, epoch, next FROM instance_owner";
+const OWNERS: &str = "SELECT instance, session, epoch, next, offered, prepared FROM instance_owner";
 
 /// Those that changed since the oldest transaction was under way that the last reading may not have seen.
 const CHANGED_OWNERS: &str =
-    "SELECT instance, session, epoch, next FROM instance_owner WHERE changed >= $1::text::xid8";
+    "SELECT instance, session, epoch, next, offered, prepared FROM instance_owner WHERE changed >= $1::text::xid8";
 
 const END: &str = "UPDATE replica SET ended = true, ended_at = now(), instances = '[]' \
     WHERE id = $1 AND beat = $2 AND NOT ended \
@@ -72,6 +72,10 @@ const CLAIM: &str = "WITH wanted AS (SELECT * FROM unnest($2::text[], $3::bigint
         AND NOT EXISTS (SELECT FROM event_coverage WHERE instance = owner.instance AND format > $5) \
     RETURNING owner.instance, owner.epoch";
 
+/// Before anything else of a release: whoever writes state of an instance holds its row shared, and may wait for a row of state that
+/// the release has written.
+const LOCK: &str = "SELECT FROM instance_owner WHERE instance = ANY ($1) ORDER BY instance FOR UPDATE";
+
 const RELEASE: &str = "WITH given AS (SELECT * FROM unnest($2::text[], $3::bigint[], $4::uuid[]) \
         AS given (instance, epoch, next)), \
     locked AS (SELECT instance_owner.instance FROM instance_owner JOIN given USING (instance) \
@@ -81,6 +85,27 @@ const RELEASE: &str = "WITH given AS (SELECT * FROM unnest($2::text[], $3::bigin
     FROM given, locked \
     WHERE owner.instance = given.instance AND owner.instance = locked.instance \
         AND owner.session = $1 AND owner.epoch = given.epoch";
+
+/// Decides nothing: what is lost of it is written again, or a handover goes without.
+const OFFER: &str = "WITH given AS (SELECT * FROM unnest($2::text[], $3::bigint[], $4::uuid[]) \
+        AS given (instance, epoch, offered)), \
+    locked AS (SELECT instance_owner.instance FROM instance_owner JOIN given USING (instance) \
+        ORDER BY instance_owner.instance FOR UPDATE OF instance_owner) \
+    UPDATE instance_owner AS owner SET offered = given.offered, prepared = NULL, changed = pg_current_xact_id() \
+    FROM given, locked WHERE owner.instance = given.instance AND owner.instance = locked.instance \
+        AND owner.session = $1 AND owner.epoch = given.epoch";
+
+const PREPARED: &str = "WITH given AS (SELECT * FROM unnest($2::text[], $3::bigint[]) AS given (instance, epoch)), \
+    locked AS (SELECT instance_owner.instance FROM instance_owner JOIN given USING (instance) \
+        ORDER BY instance_owner.instance FOR UPDATE OF instance_owner) \
+    UPDATE instance_owner AS owner SET prepared = $1, changed = pg_current_xact_id() \
+    FROM given, locked WHERE owner.instance = given.instance AND owner.instance = locked.instance \
+        AND owner.offered = $1 AND owner.epoch = given.epoch RETURNING owner.session";
+
+/// On which sessions are told to look at once.
+pub const CHANNEL: &str = "concertpos_owners";
+
+const HINT: &str = "SELECT pg_notify($2, session::text) FROM unnest($1::uuid[]) AS session";
 
 /// What happens to an instance's records in the transaction that claims it, once the rows of its owner are locked.
 #[async_trait]
@@ -206,7 +231,8 @@ fn session_row(row: &crate::database::Row) -> Result<SessionRow, Error> {
 
 fn owner_row(row: &crate::database::Row) -> Result<(Arc<str>, Row), Error> {
     let session = |at| -> Result<_, Error> { Ok(row.try_get::<_, Option<Uuid>>(at)?.map(SessionId::from)) };
-    Ok((text(row, 0)?, Row { session: session(1)?, epoch: row.try_get(2)?, next: session(3)? }))
+    let (next, offered, prepared) = (session(3)?, session(4)?, session(5)?);
+    Ok((text(row, 0)?, Row { session: session(1)?, epoch: row.try_get(2)?, next, offered, prepared }))
 }
 
 /// Whether the database answers a plain read: where it does, and acknowledges nothing, its standby is away.
@@ -294,13 +320,54 @@ pub async fn release(
     connection: &Connection,
     me: SessionId,
     given: &[HandOver],
-    mut state: Vec<Statement>,
+    state: Vec<Statement>,
 ) -> Ended<Vec<Rows>> {
+    let instances: Vec<_> = given.iter().map(|one| one.instance.to_string()).collect();
+    let mut statements = vec![Statement::new(LOCK).bind(instances.clone(), Type::TEXT_ARRAY)];
+    statements.extend(state);
     let release = Statement::new(RELEASE)
         .uuid(me.as_uuid())
-        .bind(given.iter().map(|one| one.instance.to_string()).collect::<Vec<_>>(), Type::TEXT_ARRAY)
+        .bind(instances, Type::TEXT_ARRAY)
         .bind(given.iter().map(|one| one.epoch).collect::<Vec<_>>(), Type::INT8_ARRAY)
         .bind(given.iter().map(|one| one.next.map(SessionId::as_uuid)).collect::<Vec<_>>(), Type::UUID_ARRAY);
-    state.push(release);
-    connection.batch(Durability::On, &state).await
+    statements.push(release);
+    connection.batch(Durability::On, &statements).await
+}
+
+/// Offers these instances, or no longer. Whoever is offered one is told to look.
+pub async fn offer(connection: &Connection, me: SessionId, offers: &[Offer]) {
+    let offer = Statement::new(OFFER)
+        .uuid(me.as_uuid())
+        .bind(offers.iter().map(|one| one.instance.to_string()).collect::<Vec<_>>(), Type::TEXT_ARRAY)
+        .bind(offers.iter().map(|one| one.epoch).collect::<Vec<_>>(), Type::INT8_ARRAY)
+        .bind(offers.iter().map(|one| one.to.map(SessionId::as_uuid)).collect::<Vec<_>>(), Type::UUID_ARRAY);
+    if connection.batch(Durability::Local, &[offer]).await.done().is_some() {
+        hint(connection, offers.iter().filter_map(|one| one.to)).await;
+    }
+}
+
+/// The connections of these instances have been open for long enough. Their owners are told to look.
+pub async fn prepared(connection: &Connection, me: SessionId, prepared: &[Preparation]) {
+    let statement = Statement::new(PREPARED)
+        .uuid(me.as_uuid())
+        .bind(prepared.iter().map(|(instance, _)| instance.to_string()).collect::<Vec<_>>(), Type::TEXT_ARRAY)
+        .bind(prepared.iter().map(|(_, epoch)| *epoch).collect::<Vec<_>>(), Type::INT8_ARRAY);
+    if let Some(rows) = connection.batch(Durability::Local, &[statement]).await.done() {
+        let owners = rows.iter().flatten().filter_map(|row| row.try_get::<_, Option<Uuid>>(0).ok()?);
+        hint(connection, owners.map(SessionId::from)).await;
+    }
+}
+
+/// Tells sessions to look at once. In a transaction of its own that waits for no standby: one that did would hold up every other
+/// notification of the server while the standby is away.
+pub async fn hint(connection: &Connection, sessions: impl Iterator<Item = SessionId>) {
+    let sessions: BTreeSet<Uuid> = sessions.map(SessionId::as_uuid).collect();
+    if sessions.is_empty() {
+        return;
+    }
+    let sessions: Vec<_> = sessions.into_iter().collect();
+    // Without it they look a second later.
+    let _ = connection
+        .batch(Durability::Local, &[Statement::new(HINT).bind(sessions, Type::UUID_ARRAY).text(CHANNEL)])
+        .await;
 }

@@ -4,6 +4,7 @@
 //! next owner needs in the transaction that gives it up.
 
 use std::collections::BTreeSet;
+use std::future::pending;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +13,14 @@ use async_trait::async_trait;
 use tokio::time::sleep;
 
 use super::Supervisor;
+use super::opened::Opened;
 use crate::bridge::Instance;
+use crate::broadcasts::relay::Relay;
 use crate::budget::SentPayments;
 use crate::clock::{unix_ms, whole_ms};
 use crate::cluster::state::{Begins, Carried};
 use crate::cluster::{Host, Listed};
+use crate::config;
 use crate::database::Statement;
 use crate::journal::JournalError;
 use crate::tenure::Tenure;
@@ -88,8 +92,23 @@ impl Supervisor {
         Some(SentPayments { ended, in_flight })
     }
 
+    /// What was opened before the claim under this tenure, unless the configuration has changed since; or opens it now.
+    fn opened(&self, name: &str, configured: &config::Instance, tenure: &Tenure) -> io::Result<Opened> {
+        let prepared = self.prepared.lock().remove(name);
+        match prepared {
+            Some(opened) if opened.instance.tenure().is(tenure) && opened.instance.slug() == configured.slug => {
+                opened.instance.replace_key(&configured.api_key);
+                return Ok(opened);
+            }
+            Some(other) => self.discard(vec![other.instance]),
+            None => {}
+        }
+        Ok(Opened { instance: self.open(name, configured, BTreeSet::new(), tenure.clone())?, ready: None })
+    }
+
     /// Gives an instance what earlier owners left of it.
-    fn give(&self, instance: &Instance, carried: Carried, payments: Option<&SentPayments>) {
+    fn give(&self, opened: &Opened, carried: Carried, payments: Option<&SentPayments>) {
+        let Opened { instance, ready } = opened;
         let Some(relay) = instance.relay() else { return };
         // One that nobody owned begins as one that a reload adds.
         let cordoned = if carried.is_first { self.bridge.instances().cordoned() } else { carried.cordoned.clone() };
@@ -109,7 +128,7 @@ impl Supervisor {
             relay,
             request_timeout: self.common.gateway.request_timeout,
             payments,
-            ready: None,
+            ready: *ready,
             gone_for: Duration::ZERO,
         });
         if let Some(states) = &self.common.states {
@@ -122,6 +141,49 @@ impl Supervisor {
 impl Host for Owned {
     fn configured(&self) -> Vec<Listed> {
         self.0.listed.read().clone()
+    }
+
+    async fn prepare(&self, name: &str, tenure: Tenure) -> io::Result<()> {
+        let supervisor = &self.0;
+        let in_force = supervisor.in_force.lock().await;
+        let configured = in_force.instances.get(name);
+        let configured = configured.ok_or_else(|| io::Error::other("the instance is no longer configured"))?;
+        if supervisor.context.shutdown.is_requested() {
+            return Err(io::Error::other("this replica is shutting down"));
+        }
+        let instance = supervisor.open(name, configured, BTreeSet::new(), tenure)?;
+        let before = supervisor.prepared.lock().insert(name.to_owned(), Opened { instance, ready: None });
+        supervisor.discard(before.into_iter().map(|before| before.instance).collect());
+        tracing::info!(instance = name, "links are opened for an instance that is to be taken over");
+        Ok(())
+    }
+
+    async fn listening(&self, name: &str, tenure: &Tenure) {
+        let is_of = |opened: &Opened| opened.instance.tenure().is(tenure);
+        let prepared = &self.0.prepared;
+        let relay = prepared
+            .lock()
+            .get(name)
+            .filter(|opened| is_of(opened))
+            .and_then(|opened| opened.instance.relay().cloned());
+        let Some(relay) = relay else { return pending().await };
+        let ready = relay.until_listening().await;
+        if let Some(opened) = prepared.lock().get_mut(name).filter(|opened| is_of(opened)) {
+            opened.ready = Some(ready);
+        }
+    }
+
+    fn listens_within(&self) -> Duration {
+        Relay::listens_after(self.0.common.broadcasts.skew)
+    }
+
+    async fn abandon(&self, name: &str, tenure: &Tenure) {
+        let mut prepared = self.0.prepared.lock();
+        if prepared.get(name).is_some_and(|opened| opened.instance.tenure().is(tenure))
+            && let Some(opened) = prepared.remove(name)
+        {
+            self.0.discard(vec![opened.instance]);
+        }
     }
 
     async fn begin(&self, name: &str, tenure: Tenure) -> io::Result<()> {
@@ -137,8 +199,9 @@ impl Host for Owned {
             return Err(io::Error::other("this replica is shutting down"));
         }
         let known = supervisor.bridge.instances().get(name).cloned();
-        let started = supervisor.open(name, &configured, BTreeSet::new(), tenure.clone())?;
-        supervisor.give(&started, carried, payments.as_ref());
+        let opened = supervisor.opened(name, &configured, &tenure)?;
+        supervisor.give(&opened, carried, payments.as_ref());
+        let started = opened.instance;
         if let Some(tenures) = &supervisor.common.tenures {
             tenures.insert(name, tenure);
         }

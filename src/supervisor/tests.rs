@@ -6,6 +6,7 @@ use concertpos_simulator::{self as simulator, Action, Fault, Simulator};
 
 use parking_lot::Mutex;
 
+use super::owned::Owned;
 use super::*;
 use crate::broadcasts::SubscriberLimit;
 use crate::budget;

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::{Held, LATE_SKEWS, Matcher, Occurrence, Occurrences, Progress};
 use crate::broadcasts::carried::{Away, Carried, CarriedFrame, CarriedOccurrence, CarriedPayload, CarriedProgress};
+use crate::broadcasts::corroboration::Testimony;
 use crate::broadcasts::coverage::Coverage;
 use crate::broadcasts::payload::Payload;
 
@@ -44,6 +45,13 @@ impl Matcher {
         let held = self.held.iter().filter_map(|held| held.earliest.checked_sub(self.skew));
         let vouched = self.vouched.iter().filter_map(|one| one.corroboration.until().checked_sub(self.skew * 3));
         held.chain(vouched).fold(self.covered_until(now, heard), Instant::min)
+    }
+
+    /// Something last came on connections then, be it no broadcast: they were listening until then.
+    pub(in crate::broadcasts) fn heard_on(&mut self, heard: &HashMap<u64, Instant>) {
+        self.vouched.retain_mut(|vouched| {
+            !heard.iter().any(|(link, at)| vouched.corroboration.heard(*link, *at) == Testimony::Confirmed)
+        });
     }
 
     /// What is known at `now`, for [`Self::resume`] at another owner. This one stays as it is.
@@ -146,6 +154,25 @@ impl Matcher {
         matcher
     }
 
+    /// Connections brought frames at these instants until then, when the owner before had certainly received everything: copies of
+    /// what that one logged or held. From that follows what each of them had missed.
+    pub(in crate::broadcasts) fn brought_known(
+        &mut self,
+        until: Instant,
+        frames: &HashMap<Payload, HashMap<u64, Vec<Instant>>>,
+    ) {
+        let is_old = |(_, since): &(u64, Instant)| *since + self.skew <= until;
+        let links: Vec<_> = self.coverage.open().filter(is_old).collect();
+        for (payload, occurrences) in &mut self.payloads {
+            let by_link = frames.get(&**payload);
+            for (link, since) in &links {
+                let frames = by_link.and_then(|by_link| by_link.get(link)).map(Vec::as_slice).unwrap_or_default();
+                let progress = occurrences.progress_of(*since, frames, until, self.skew);
+                occurrences.progress_by_link.insert(*link, progress);
+            }
+        }
+    }
+
     fn resume_payload(&mut self, carried: CarriedPayload, away: Away) -> Arc<Payload> {
         let payload = self.known(carried.payload);
         let recent: VecDeque<_> = carried
@@ -176,6 +203,25 @@ impl Matcher {
         }
         self.bytes += payload.size();
         Arc::new(payload)
+    }
+}
+
+impl Occurrences {
+    /// How far a connection got until then that brought nothing but copies of these.
+    fn progress_of(&self, since: Instant, frames: &[Instant], until: Instant, skew: Duration) -> Progress {
+        let brought = |by: Instant| frames.iter().filter(|at| **at <= by).count() as u64;
+        let possible = |by: Instant| self.count_to(|first| first.earliest <= by);
+        let certain = |by: Instant| self.count_to(|first| first.at + skew <= by);
+        let (least, most) = self.missed(since, skew);
+        // Whatever it missed may have come by then. What it has brought since, it has not missed.
+        let looked_at = frames.iter().copied().filter(|at| *at > since + skew).chain([since + skew, until]);
+        let most_missed = looked_at.map(|by| possible(by).saturating_sub(brought(by))).fold(most, u64::min);
+        // What came a skew before and was not brought, it has missed.
+        let due = self.recent.iter().map(|first| first.at + skew).filter(|due| *due < until).chain([until]);
+        let least_missed = due.map(|by| certain(by).saturating_sub(brought(by))).fold(least, u64::max).min(most_missed);
+        // More than are counted are such as the owner before could not tell from copies.
+        let frames = brought(until).min(possible(until));
+        Progress { since, frames, least_missed, most_missed }
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Held {
     pub epoch: i64,
     /// When the claim was acknowledged.
     pub since: Duration,
+    /// From when on it stays a while where it is.
+    pub stays_from: Duration,
 }
 
 impl Holdings {
@@ -32,7 +34,14 @@ impl Holdings {
 
     /// The claim was acknowledged at `now`.
     pub fn claimed(&mut self, instance: &Arc<str>, epoch: i64, now: Duration) {
-        self.held.insert(Arc::clone(instance), Held { epoch, since: now });
+        self.held.insert(Arc::clone(instance), Held { epoch, since: now, stays_from: now });
+    }
+
+    /// It was not moved, and stays for as long as if it had been claimed at `now`.
+    pub fn stays(&mut self, instance: &str, now: Duration) {
+        if let Some(held) = self.held.get_mut(instance) {
+            held.stays_from = now;
+        }
     }
 
     /// The release is about to be sent: the epoch that it is for. It does not count any more.

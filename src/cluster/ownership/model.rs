@@ -229,7 +229,7 @@ impl Cluster {
                     || self.broken == Broken::ClaimWithoutEnd;
                 let claims = free && database.row.epoch == *after;
                 if claims {
-                    database.row = Row { session: Some(session), epoch: after + 1, next: None };
+                    database.row = Row { session: Some(session), epoch: after + 1, ..Row::default() };
                 }
                 claims
             }
@@ -378,7 +378,7 @@ impl Model for Cluster {
 
     fn init_states(&self) -> Vec<World> {
         let (first, second) = (id(1), id(2));
-        let row = Row { session: Some(first), epoch: 1, next: None };
+        let row = Row { session: Some(first), epoch: 1, ..Row::default() };
         let sessions = [(first, (0, false)), (second, (0, false))].into();
         let database = Database { timeline: 1, sessions, row };
         let mut replicas = [Replica::new(first, self.bounds.drift), Replica::new(second, self.bounds.drift)];

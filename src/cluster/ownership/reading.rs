@@ -33,6 +33,10 @@ pub struct Row {
     pub epoch: i64,
     /// Who shall claim it, if it can.
     pub next: Option<SessionId>,
+    /// To whom its owner offers it.
+    pub offered: Option<SessionId>,
+    /// Who has opened its connections for that.
+    pub prepared: Option<SessionId>,
 }
 
 /// What was read of the database.

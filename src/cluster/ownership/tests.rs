@@ -1,3 +1,5 @@
+use std::slice;
+
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -6,6 +8,7 @@ use crate::cluster::config::MARGIN;
 
 const LEASE: Duration = Duration::from_secs(6);
 const SECOND: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 fn id(number: u128) -> SessionId {
     SessionId::from(Uuid::from_u128(number))
@@ -21,7 +24,7 @@ fn names(count: usize) -> Vec<Arc<str>> {
 }
 
 fn owned(session: Option<SessionId>, epoch: i64) -> Row {
-    Row { session, epoch, next: None }
+    Row { session, epoch, ..Row::default() }
 }
 
 /// The first session of two, with a valid lease.
@@ -35,7 +38,7 @@ struct Given {
 impl Given {
     fn new(count: usize) -> Self {
         let instances = names(count);
-        let ownership = Ownership::begin(Rules::of(LEASE), id(1), 1, instances.clone());
+        let ownership = Ownership::begin(Rules::of(LEASE), id(1), 1, instances.clone(), PATIENCE);
         let other = session("two", &instances);
         Self { ownership, instances, other, now: SECOND * 100 }
     }
@@ -112,7 +115,7 @@ fn nothing_is_done_without_a_lease_or_with_data_in_a_newer_format() {
 #[test]
 fn who_was_named_claims_first_and_others_in_turn() {
     let mut given = Given::new(1);
-    let row = Row { session: None, epoch: 3, next: Some(id(2)) };
+    let row = Row { epoch: 3, next: Some(id(2)), ..Row::default() };
     let rows = vec![(Arc::clone(&given.instances[0]), row.clone())];
     for _ in 0..5 {
         assert_eq!(given.beat(Some(given.now.as_secs().try_into().unwrap()), &rows).claims, []);
@@ -123,23 +126,124 @@ fn who_was_named_claims_first_and_others_in_turn() {
     assert_eq!(given.beat(Some(0), &rows).claims.len(), 1);
 }
 
+/// Those rows, offered to the other, which is prepared for them or not.
+fn offered(rows: &[(Arc<str>, Row)], is_prepared: bool) -> Vec<(Arc<str>, Row)> {
+    let prepared = is_prepared.then_some(id(2));
+    let offered = |row: &Row| Row { offered: Some(id(2)), prepared, ..row.clone() };
+    rows.iter().map(|(instance, row)| (Arc::clone(instance), offered(row))).collect()
+}
+
 #[test]
-fn who_drains_gives_everything_up_to_the_best_other_and_claims_nothing() {
+fn who_drains_claims_nothing_and_gives_up_what_the_best_other_is_prepared_for() {
     let mut given = Given::new(5);
     given.beat(Some(0), &[]);
     given.claim_all();
     let rows = given.rows(Some(id(1)), 1);
     given.ownership.drain();
     let steps = given.beat(Some(1), &rows);
-    assert_eq!((steps.claims.len(), steps.hand_overs.len()), (0, 5));
+    assert_eq!((steps.claims.len(), steps.hand_overs.len(), steps.offers.len()), (0, 0, 5));
+    assert!(steps.offers.iter().all(|one| one.to == Some(id(2)) && one.epoch == 1));
+    let steps = given.beat(Some(2), &offered(&rows, false));
+    assert_eq!((steps.hand_overs.len(), steps.offers.len()), (0, 0), "they are offered");
+    let steps = given.beat(Some(3), &offered(&rows, true));
+    assert_eq!((steps.hand_overs.len(), steps.offers.len()), (5, 0));
     assert!(steps.hand_overs.iter().all(|one| one.next == Some(id(2)) && one.epoch == 1));
-    assert_eq!(given.beat(Some(2), &rows).hand_overs, [], "they are under way");
+    assert_eq!(given.beat(Some(4), &offered(&rows, true)), Steps::default(), "they are under way");
     for instance in given.instances.clone() {
         assert_eq!(given.ownership.release(&instance), Some(1));
         assert!(!given.ownership.is_done());
         given.ownership.ended(&instance);
     }
     assert!(given.ownership.is_done());
+}
+
+#[test]
+fn who_drains_does_not_wait_for_ever_nor_for_a_session_that_is_gone() {
+    let mut given = Given::new(2);
+    given.beat(Some(0), &[]);
+    given.claim_all();
+    let rows = given.rows(Some(id(1)), 1);
+    given.ownership.drain();
+    assert_eq!(given.beat(Some(1), &rows).offers.len(), 2);
+    let mut waited = Duration::ZERO;
+    let hand_overs = loop {
+        waited += SECOND;
+        let hand_overs = given.beat(Some(1), &offered(&rows, false)).hand_overs;
+        if !hand_overs.is_empty() {
+            break hand_overs;
+        }
+    };
+    assert_eq!((hand_overs.len(), waited), (2, PATIENCE));
+    assert!(hand_overs.iter().all(|one| one.next == Some(id(2))));
+
+    let mut given = Given::new(2);
+    given.beat(Some(0), &[]);
+    given.claim_all();
+    given.ownership.drain();
+    assert_eq!(given.beat(Some(1), &rows).offers.len(), 2);
+    let hand_overs = given.beat(None, &offered(&rows, false)).hand_overs;
+    assert!(hand_overs.len() == 2 && hand_overs.iter().all(|one| one.next.is_none()));
+}
+
+#[test]
+fn an_offer_that_was_not_written_is_written_again() {
+    let mut given = Given::new(1);
+    given.beat(Some(0), &[]);
+    given.claim_all();
+    let rows = given.rows(Some(id(1)), 1);
+    given.ownership.drain();
+    let offers = given.beat(Some(1), &rows).offers;
+    assert_eq!(given.beat(Some(2), &rows).offers, []);
+    assert_eq!(given.beat(Some(3), &rows).offers, offers);
+}
+
+#[test]
+fn what_is_offered_is_prepared_for_told_once_it_listens_and_claimed_once_it_is_released() {
+    let mut given = Given::new(2);
+    let owner = Row { session: Some(id(2)), epoch: 7, ..Row::default() };
+    let row = |given: &Given, row: &Row| vec![(Arc::clone(&given.instances[0]), row.clone())];
+    let of_offer = Row { offered: Some(id(1)), ..owner.clone() };
+    let rows = row(&given, &of_offer);
+    let preparation = (Arc::clone(&given.instances[0]), 7);
+    let steps = given.beat(Some(0), &rows);
+    assert_eq!((steps.preparations, steps.prepared), (vec![preparation.clone()], vec![]));
+    assert_eq!(given.beat(Some(1), &rows).preparations, []);
+    given.ownership.listens(&(Arc::clone(&preparation.0), 6));
+    assert_eq!(given.beat(Some(2), &rows).prepared, [], "that was of an earlier epoch");
+    given.ownership.listens(&preparation);
+    assert_eq!(given.beat(Some(3), &rows).prepared, slice::from_ref(&preparation));
+    assert_eq!(given.beat(Some(4), &rows).prepared, []);
+    assert_eq!(given.beat(Some(5), &rows).prepared, slice::from_ref(&preparation), "it was not read that it was told");
+    let released = Row { epoch: 7, next: Some(id(1)), ..Row::default() };
+    let rows = row(&given, &released);
+    let steps = given.beat(Some(6), &rows);
+    let claim = Claim { instance: Arc::clone(&preparation.0), after: 7 };
+    assert!(steps.claims.contains(&claim) && steps.abandoned.is_empty(), "{steps:?}");
+    // The claim is read before its acknowledgement comes.
+    let claimed = owned(Some(id(1)), 8);
+    let rows = row(&given, &claimed);
+    assert_eq!(given.beat(Some(7), &rows).abandoned, Vec::<Arc<str>>::new());
+}
+
+#[test]
+fn what_was_prepared_for_nothing_is_closed() {
+    let owner = Row { session: Some(id(2)), epoch: 7, offered: Some(id(1)), ..Row::default() };
+    let withdrawn = Row { offered: None, ..owner.clone() };
+    let elsewhere = Row { session: Some(id(3)), epoch: 8, ..Row::default() };
+    let to_another = Row { epoch: 7, next: Some(id(3)), ..Row::default() };
+    for after in [withdrawn, elsewhere, to_another] {
+        let mut given = Given::new(1);
+        let instance = Arc::clone(&given.instances[0]);
+        given.beat(Some(0), &[(Arc::clone(&instance), owner.clone())]);
+        let abandoned = given.beat(Some(1), &[(Arc::clone(&instance), after)]).abandoned;
+        assert_eq!(abandoned, [Arc::clone(&instance)]);
+    }
+    let mut given = Given::new(1);
+    let rows = vec![(Arc::clone(&given.instances[0]), owner)];
+    assert_eq!(given.beat(Some(0), &rows).preparations.len(), 1);
+    given.ownership.drain();
+    let steps = given.beat(Some(1), &rows);
+    assert_eq!((steps.abandoned.len(), steps.preparations.len()), (1, 0), "it will not own anything");
 }
 
 #[test]
@@ -167,8 +271,8 @@ fn what_is_no_longer_configured_is_given_up() {
     given.claim_all();
     let rows = given.rows(Some(id(1)), 1);
     given.ownership.list(vec![Arc::clone(&given.instances[0])]);
-    let hand_overs = given.beat(Some(1), &rows).hand_overs;
-    assert_eq!(hand_overs.iter().map(|one| &one.instance).collect::<Vec<_>>(), [&given.instances[1]]);
+    let offers = given.beat(Some(1), &rows).offers;
+    assert_eq!(offers.iter().map(|one| &one.instance).collect::<Vec<_>>(), [&given.instances[1]]);
 }
 
 #[test]
@@ -179,21 +283,39 @@ fn what_another_should_own_is_moved_a_few_at_a_time_once_all_was_quiet() {
     let rows = given.rows(Some(id(1)), 1);
     // A session comes, whose share is about a half.
     for beat in 0..59 {
-        assert_eq!(given.beat(Some(beat), &rows).hand_overs, [], "{beat} seconds after the claims");
+        assert_eq!(given.beat(Some(beat), &rows), Steps::default(), "{beat} seconds after the claims");
     }
-    let moved = given.beat(Some(60), &rows).hand_overs;
+    let moved = given.beat(Some(60), &rows).offers;
     assert_eq!(moved.len(), MOVED_AT_ONCE);
     let mut sessions = BTreeMap::from([(id(1), session("one", &given.instances)), (id(2), given.other.clone())]);
-    assert!(moved.iter().all(|one| ranking(&one.instance, sessions.iter())[0] == id(2) && one.next == Some(id(2))));
-    assert_eq!(given.beat(Some(61), &rows).hand_overs, [], "the first are under way");
-    for one in moved {
+    assert!(moved.iter().all(|one| ranking(&one.instance, sessions.iter())[0] == id(2) && one.to == Some(id(2))));
+    // For one of them the other is prepared.
+    let mut of_offers = rows.clone();
+    let is_moved = |instance: &Arc<str>| moved.iter().position(|one| one.instance == *instance);
+    for (instance, row) in &mut of_offers {
+        let at = is_moved(instance);
+        row.offered = at.map(|_| id(2));
+        row.prepared = at.filter(|at| *at == 0).map(|_| id(2));
+    }
+    let steps = given.beat(Some(61), &of_offers);
+    assert_eq!((steps.hand_overs.len(), steps.offers.len()), (1, 0), "the others are under way");
+    for one in steps.hand_overs {
+        assert_eq!((one.instance.clone(), one.next), (Arc::clone(&moved[0].instance), Some(id(2))));
         given.ownership.release(&one.instance);
         given.ownership.ended(&one.instance);
     }
+    // Those for which it is not are left where they are.
+    for beat in 62..65 {
+        let steps = given.beat(Some(beat), &of_offers);
+        assert_eq!((steps.hand_overs.len(), steps.offers.len()), (0, 0));
+    }
+    let steps = given.beat(Some(65), &of_offers);
+    let withdrawn = steps.offers.iter().filter(|one| one.to.is_none() && is_moved(&one.instance).is_some()).count();
+    assert_eq!((steps.hand_overs.len(), withdrawn), (0, MOVED_AT_ONCE - 1));
     // The other changes: nothing moves until that has been quiet too.
     given.other.reaches = false;
     sessions.clear();
-    for beat in 62..80 {
+    for beat in 66..80 {
         assert_eq!(given.beat(Some(beat), &rows).hand_overs, []);
     }
 }

@@ -18,6 +18,7 @@ use super::*;
 use crate::database::Transaction;
 use crate::database::tests::server::{Pair, Postgres, Proxy, Then};
 use crate::database::tests::{config, migrated};
+use crate::tenure::Tenure;
 
 const LEASE: Duration = Duration::from_secs(4);
 
@@ -62,6 +63,9 @@ struct Serving {
     served: Mutex<BTreeMap<Arc<str>, Tenure>>,
     reaches: AtomicBool,
     refuses: AtomicBool,
+    prepared: Mutex<BTreeMap<Arc<str>, Tenure>>,
+    took_prepared: AtomicUsize,
+    is_deaf: AtomicBool,
 }
 
 #[async_trait]
@@ -70,9 +74,32 @@ impl Host for Serving {
         self.configured.lock().clone()
     }
 
+    async fn prepare(&self, instance: &str, tenure: Tenure) -> io::Result<()> {
+        self.prepared.lock().insert(instance.into(), tenure);
+        Ok(())
+    }
+
+    async fn listening(&self, _: &str, _: &Tenure) {
+        if self.is_deaf.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn listens_within(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    async fn abandon(&self, instance: &str, _: &Tenure) {
+        self.prepared.lock().remove(instance);
+    }
+
     async fn begin(&self, instance: &str, tenure: Tenure) -> io::Result<()> {
         if self.refuses.load(Ordering::SeqCst) {
             return Err(io::Error::other("refused"));
+        }
+        if let Some(prepared) = self.prepared.lock().remove(instance) {
+            assert!(prepared.is(&tenure));
+            self.took_prepared.fetch_add(1, Ordering::SeqCst);
         }
         self.served.lock().insert(instance.into(), tenure);
         Ok(())
@@ -121,6 +148,9 @@ impl Machine {
             served: Mutex::default(),
             reaches: AtomicBool::new(true),
             refuses: AtomicBool::new(false),
+            prepared: Mutex::default(),
+            took_prepared: AtomicUsize::new(0),
+            is_deaf: AtomicBool::new(false),
         });
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let halted = Arc::new(AtomicBool::new(false));
@@ -273,12 +303,43 @@ fn a_session_that_drains_hands_over_without_waiting_for_its_lease() {
     until("the other owns all", || other.count() == NAMES.len());
     assert!(begun.elapsed() < LEASE, "{:?}", begun.elapsed());
     assert_eq!(one.count(), 0);
+    assert_eq!(other.host.took_prepared.load(Ordering::SeqCst), NAMES.len(), "what was opened before is taken");
     runtime.block_on(one.replica.end());
     let connection = Connection::new(database, "test");
     let read = Statement::new("SELECT count(*) FROM replica WHERE NOT ended");
     let rows = runtime.block_on(connection.read(&[read])).unwrap();
     assert_eq!(rows[0][0].get::<_, i64>(0), 1);
     assert!(!gateway.doubled.load(Ordering::SeqCst));
+}
+
+#[test]
+fn a_session_that_drains_does_not_wait_for_who_never_listens() {
+    let (database, gateway) = (new_database(), Arc::default());
+    let one = Machine::start("one", database.clone(), &gateway, &NAMES);
+    until("the first owns all", || one.count() == NAMES.len());
+    let other = Machine::start("other", database.clone(), &gateway, &NAMES);
+    other.host.is_deaf.store(true, Ordering::SeqCst);
+    until("the other has read", || other.replica.directory().members().len() == 2);
+    Runtime::new().unwrap().block_on(one.replica.hand_over(PATIENCE));
+    until("the other owns all", || other.count() == NAMES.len());
+    assert!(other.host.prepared.lock().is_empty());
+    assert!(!gateway.doubled.load(Ordering::SeqCst));
+}
+
+#[test]
+fn without_notifications_a_handover_takes_a_moment_longer() {
+    let (database, gateway) = (new_database(), Arc::default());
+    let one = Machine::start("one", database.clone(), &gateway, &["a"]);
+    until("the first owns it", || one.count() == 1);
+    let other = Machine::start("other", database.clone(), &gateway, &["a"]);
+    until("the other has read", || other.replica.directory().members().len() == 2);
+    let deaf = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE '%hints%' \
+                AND datname = current_database()";
+    let (connection, runtime) = (Connection::new(database, "test"), Runtime::new().unwrap());
+    runtime.block_on(connection.batch(database::Durability::Local, &[Statement::new(deaf)])).done().unwrap();
+    runtime.block_on(one.replica.hand_over(PATIENCE));
+    until("the other owns it", || other.count() == 1);
+    assert_eq!(other.host.took_prepared.load(Ordering::SeqCst), 1);
 }
 
 #[test]
@@ -303,7 +364,7 @@ fn an_owner_goes_on_where_the_database_was_away() {
     until("it acts again", || gateway.writes.load(Ordering::SeqCst) > writes);
     until("the late one has a session", || late.replica.is_ready());
     assert_eq!((one.session(), gateway.last("a")), (session, token), "the same owner under the same epoch");
-    assert!(one.replica.directory().standing().fault.is_none());
+    until("it says nothing of it any more", || one.replica.directory().standing().fault.is_none());
 }
 
 #[test]

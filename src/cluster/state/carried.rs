@@ -3,11 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::broadcasts::relay::Relay;
-use crate::broadcasts::{self, Broadcasts, CarriedLog};
+use crate::broadcasts::{self, Broadcasts, CarriedLog, Left};
 use crate::budget::{self, Ledger, SentPayments};
 use crate::cache::{Cache, CarriedCopy, Key};
 use crate::protocol::Body;
@@ -19,8 +18,9 @@ pub struct Carried {
     pub is_first: bool,
     /// The log to go on with; none where there is none, or where its end may be lost.
     pub log: Option<CarriedLog>,
-    /// Until when broadcasts were received and logged, as far as was written.
-    pub covered_until: Option<Timestamp>,
+    /// What was written of its broadcasts, by ages when it was asked for.
+    pub left: Left,
+    pub asked: Option<Instant>,
     /// What the owner before handed over; none where it left without a word.
     pub handed_over: Option<Box<HandedOver>>,
     /// The shards that were taken out by hand.
@@ -67,7 +67,9 @@ pub struct Begins<'a> {
 impl Carried {
     /// Gives an instance what it begins with. Nothing of it may have been sent, logged or answered before.
     pub fn begin(self, instance: &Begins<'_>) {
-        let Self { is_first, log, covered_until, handed_over, former, .. } = self;
+        let Self { is_first, log, mut left, asked, handed_over, former, .. } = self;
+        let waited = asked.map(|asked| asked.elapsed()).unwrap_or_default();
+        left.covered_ago = left.covered_ago.map(|ago| ago.saturating_add(waited));
         if let Some(log) = log {
             instance.broadcasts.resume(log);
         }
@@ -78,7 +80,7 @@ impl Carried {
                 instance.assume_spent(former.spending.as_ref());
             }
             instance.cache.begin_with_former(instance.slug, former.copies);
-            instance.relay.resume_after_loss(covered_until, instance.gone_for);
+            instance.relay.resume_after_loss(&left, instance.gone_for);
             return;
         };
         let HandedOver { spending, broadcasts, copies } = *handed_over;
@@ -95,7 +97,7 @@ impl Carried {
         if !resumed {
             let copies = copies.into_iter().map(|copy| (copy.key, copy.body, Duration::from_millis(copy.age_ms)));
             instance.cache.begin_with_former(instance.slug, copies);
-            instance.relay.resume_after_loss(covered_until, Duration::ZERO);
+            instance.relay.resume_after_loss(&left, Duration::ZERO);
         }
     }
 }

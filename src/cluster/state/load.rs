@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
 use super::carried::{Carried, Former, HandedOver};
 use super::rows::{FORMAT, Handover, Running};
-use crate::broadcasts::{CarriedLog, Epoch, Event};
+use crate::broadcasts::{CarriedLog, Epoch, Event, Left};
 use crate::cache::{CarriedCopy, Ended, Key};
 use crate::database::{Connection, Error, Row, Rows, Statement, Type};
 use crate::protocol::Body;
@@ -26,14 +26,15 @@ const MOST_COPY_BYTES: i64 = 64 << 20;
 const AT_ONCE: usize = 64;
 
 const COVERAGE: &str = "SELECT state.instance, state.log_epoch, state.timeline, \
-    coalesce(state.covered_until_ms, session.covered_until_ms), \
+    (extract(epoch FROM clock_timestamp()) * 1000)::bigint - coalesce(state.covered_until_ms, session.covered_until_ms), \
     coalesce((SELECT max(position) FROM event_log WHERE event_log.instance = state.instance \
         AND event_log.log_epoch = state.log_epoch), 0) \
     FROM event_coverage AS state LEFT JOIN session_coverage AS session ON session.session = state.session \
     WHERE state.instance = ANY ($1) AND state.format <= $2";
 
-const ENTRIES: &str = "SELECT state.instance, log.position, log.entry FROM event_coverage AS state, \
-    LATERAL (SELECT position, entry FROM event_log WHERE event_log.instance = state.instance \
+const ENTRIES: &str = "SELECT state.instance, log.position, log.entry, \
+    (extract(epoch FROM clock_timestamp()) * 1000)::bigint - log.logged_ms FROM event_coverage AS state, \
+    LATERAL (SELECT position, entry, logged_ms FROM event_log WHERE event_log.instance = state.instance \
         AND event_log.log_epoch = state.log_epoch ORDER BY position DESC LIMIT $2) AS log \
     WHERE state.instance = ANY ($1) ORDER BY state.instance, log.position";
 
@@ -52,7 +53,8 @@ const COPIES: &str = "SELECT instance, key, body, \
 struct Found {
     log: Option<CarriedLog>,
     timeline: Option<String>,
-    covered_until: Option<Timestamp>,
+    covered_ago: Option<Duration>,
+    logged_ago: HashMap<u64, Duration>,
     spending: Option<(i64, String)>,
     handed_over: Option<(i64, String)>,
     copies: Vec<(Key, Body, Duration)>,
@@ -67,10 +69,11 @@ pub(super) async fn load(
 ) -> Result<HashMap<Arc<str>, Carried>, Error> {
     let mut carried = HashMap::with_capacity(claims.len());
     for claims in claims.chunks(AT_ONCE) {
+        let asked = Instant::now();
         let mut found = read(connection, claims, history).await?;
         for (instance, epoch) in claims {
             let found = found.remove(&**instance).unwrap_or_default();
-            carried.insert(Arc::clone(instance), judge(instance, found, *epoch, timeline));
+            carried.insert(Arc::clone(instance), judge((instance, *epoch), found, timeline, asked));
         }
     }
     Ok(carried)
@@ -102,8 +105,7 @@ async fn read(
         let newest = u64::try_from(newest).unwrap_or_default();
         of.log = Epoch::parse(&log_epoch).map(|epoch| CarriedLog { epoch, newest, entries: Vec::new() });
         of.timeline = row.try_get(2)?;
-        let covered_until: Option<i64> = row.try_get(3)?;
-        of.covered_until = covered_until.and_then(|ms| Timestamp::from_millisecond(ms).ok());
+        of.covered_ago = row.try_get::<_, Option<i64>>(3)?.map(millis);
     }
     for row in &entries {
         note_entry(&mut found, row)?;
@@ -123,8 +125,10 @@ async fn read(
 /// An entry that cannot be read ends the log before it: listeners are told of what is missing.
 fn note_entry(found: &mut BTreeMap<String, Found>, row: &Row) -> Result<(), Error> {
     let (instance, position, entry): (String, i64, &str) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-    let Some(log) = found.get_mut(&instance).and_then(|found| found.log.as_mut()) else { return Ok(()) };
+    let Some(found) = found.get_mut(&instance) else { return Ok(()) };
+    let Some(log) = &mut found.log else { return Ok(()) };
     let offset = u64::try_from(position).unwrap_or_default();
+    found.logged_ago.insert(offset, millis(row.try_get(3)?));
     match serde_json::from_str::<Event>(entry) {
         Ok(event) => {
             let follows = log.entries.last().is_none_or(|(last, _)| last + 1 == offset);
@@ -148,14 +152,18 @@ fn note_copy(found: &mut BTreeMap<String, Found>, row: &Row) -> Result<(), Error
     if let (Ok(key), Ok(body)) = (serde_json::from_slice::<Key>(key), body)
         && body.is_object()
     {
-        let age = Duration::from_millis(u64::try_from(age_ms).unwrap_or_default());
-        found.entry(row.try_get(0)?).or_default().copies.push((key, body, age));
+        found.entry(row.try_get(0)?).or_default().copies.push((key, body, millis(age_ms)));
     }
     Ok(())
 }
 
-fn judge(instance: &str, found: Found, epoch: i64, timeline: &str) -> Carried {
-    let Found { log, timeline: written_on, covered_until, spending, handed_over, copies } = found;
+/// What lies ahead by the database's clock was set back, or failed over: it counts as now.
+fn millis(ms: i64) -> Duration {
+    Duration::from_millis(u64::try_from(ms).unwrap_or_default())
+}
+
+fn judge((instance, epoch): (&str, i64), found: Found, timeline: &str, asked: Instant) -> Carried {
+    let Found { log, timeline: written_on, covered_ago, logged_ago, spending, handed_over, copies } = found;
     // Of an earlier claim, it is not the last that was: somebody acted since.
     let handed_over = handed_over.filter(|(of, _)| of + 1 == epoch).and_then(|(_, state)| {
         let read = serde_json::from_str::<Handover>(&state);
@@ -170,17 +178,14 @@ fn judge(instance: &str, found: Found, epoch: i64, timeline: &str) -> Carried {
     });
     let (of, Running { spending, cordoned }) = running.unwrap_or_default();
     let is_first = epoch == 1;
-    let whole = Carried { is_first, log, covered_until, cordoned, ..Carried::default() };
-    match handed_over {
-        Some(handed_over) => {
-            let cordoned = handed_over.cordoned.clone();
-            Carried { cordoned, handed_over: Some(Box::new(with_bodies(handed_over, copies))), ..whole }
-        }
-        None => {
-            let spending = spending.filter(|_| of + 1 == epoch);
-            Carried { former: Former { spending, copies }, ..whole }
-        }
+    let left = Left { covered_ago, logged_ago };
+    let whole = Carried { is_first, log, left, asked: Some(asked), cordoned, ..Carried::default() };
+    if let Some(handed_over) = handed_over {
+        let cordoned = handed_over.cordoned.clone();
+        return Carried { cordoned, handed_over: Some(Box::new(with_bodies(handed_over, copies))), ..whole };
     }
+    let spending = spending.filter(|_| of + 1 == epoch);
+    Carried { former: Former { spending, copies }, ..whole }
 }
 
 /// A copy of which no freshness was told came later, or was too many: it is of no known freshness.

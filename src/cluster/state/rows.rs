@@ -93,17 +93,18 @@ pub(super) struct Coverage {
     pub(super) log_epoch: String,
     /// The timeline on which the log is written whole.
     pub(super) timeline: String,
-    /// None where that of the replica holds.
-    pub(super) covered_until_ms: Option<i64>,
+    /// How long ago it was complete; none where that of the replica holds. Kept as an instant of the database's clock, so that
+    /// the clocks of two replicas are never compared.
+    pub(super) covered_ago_ms: Option<i64>,
 }
 
 /// Gives the instances that are owned.
 pub(super) fn coverage(session: SessionId, rows: &[Row<Coverage>]) -> Statement {
     let text = format!(
         "INSERT INTO event_coverage (instance, session, epoch, log_epoch, timeline, covered_until_ms, format) \
-         SELECT given.instance, $1, given.epoch, given.log_epoch, given.timeline, given.covered_until_ms, {FORMAT} \
+         SELECT given.instance, $1, given.epoch, given.log_epoch, given.timeline, {NOW_MS} - given.covered_ago_ms, {FORMAT} \
          FROM unnest($2::text[], $3::bigint[], $4::text[], $5::text[], $6::bigint[]) \
-         AS given (instance, epoch, log_epoch, timeline, covered_until_ms){} \
+         AS given (instance, epoch, log_epoch, timeline, covered_ago_ms){} \
          ON CONFLICT (instance) DO UPDATE SET session = excluded.session, epoch = excluded.epoch, \
          log_epoch = excluded.log_epoch, timeline = excluded.timeline, covered_until_ms = excluded.covered_until_ms, \
          format = excluded.format RETURNING instance",
@@ -112,15 +113,17 @@ pub(super) fn coverage(session: SessionId, rows: &[Row<Coverage>]) -> Statement 
     Columns::new(text, session, rows)
         .text(rows.iter().map(|row| Some(row.value.log_epoch.clone())))
         .text(rows.iter().map(|row| Some(row.value.timeline.clone())))
-        .bigint(rows.iter().map(|row| row.value.covered_until_ms))
+        .bigint(rows.iter().map(|row| row.value.covered_ago_ms))
         .0
 }
 
-/// Until when everything was received at all instances of this replica that do not say otherwise.
-pub(super) fn session_coverage(session: SessionId, covered_until_ms: i64) -> Statement {
-    let text = "INSERT INTO session_coverage (session, covered_until_ms) VALUES ($1, $2) \
-                ON CONFLICT (session) DO UPDATE SET covered_until_ms = excluded.covered_until_ms";
-    Statement::new(text).uuid(session.as_uuid()).bigint(covered_until_ms)
+/// How long ago everything was received at all instances of this replica that do not say otherwise.
+pub(super) fn session_coverage(session: SessionId, covered_ago_ms: i64) -> Statement {
+    let text = format!(
+        "INSERT INTO session_coverage (session, covered_until_ms) VALUES ($1, {NOW_MS} - $2::bigint) \
+         ON CONFLICT (session) DO UPDATE SET covered_until_ms = excluded.covered_until_ms"
+    );
+    Statement::new(text).uuid(session.as_uuid()).bigint(covered_ago_ms)
 }
 
 /// Removes what sessions of the past said that no instance refers to any more.

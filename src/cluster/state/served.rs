@@ -50,12 +50,17 @@ pub(super) enum Covered {
 }
 
 impl Covered {
-    pub(super) fn as_millisecond(self) -> Option<i64> {
+    pub(super) fn ago_ms(self) -> Option<i64> {
         match self {
             Self::General => None,
-            Self::Until(until) => Some(until.as_millisecond()),
+            Self::Until(until) => Some(ago_ms(until)),
         }
     }
+}
+
+/// How long ago an instant of this machine's clock was.
+pub(super) fn ago_ms(at: Timestamp) -> i64 {
+    i64::try_from(Timestamp::now().duration_since(at).as_millis()).unwrap_or(i64::MAX)
 }
 
 /// One of them, with what is written of it.

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
 use crate::broadcasts::relay::Relay;
-use crate::broadcasts::{Broadcast, Broadcasts, Epoch, Event, Item, Since, SubscriberLimit, Subscription};
+use crate::broadcasts::{Broadcast, Broadcasts, Epoch, Event, Item, Left, Since, SubscriberLimit, Subscription};
 use crate::budget::{Ask, Class, Ledger, SentPayments};
 use crate::cache::{Cache, CachedReply, Freshness, Key, PlainKey};
 use crate::database::tests::server::{Pair, Postgres};
@@ -432,7 +432,7 @@ async fn instances_at_rest_cost_a_statement_or_two_a_second_however_many_they_ar
     for number in 1..=MANY {
         let Instance { name, ledger, broadcasts, relay, .. } = one.made(&format!("i{number}"));
         one.states.write_first(&name, &broadcasts);
-        relay.resume_after_loss(None, SKEW);
+        relay.resume_after_loss(&Left::default(), SKEW);
         (relay.event_sink().0)(&LinkEvent::Opened { link: 1, at: Instant::now() });
         let heard = Arc::new(|| HashMap::from([(1, Instant::now())]));
         let (slug, tenure) = (Arc::clone(&name), tenure.clone());

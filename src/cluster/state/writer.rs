@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use super::carried::Carried;
 use super::load;
 use super::rows::{self, CopyFreshness, Coverage, Entry, Handover, Row, Running};
-use super::served::{Covered, Served, Serving, Table};
+use super::served::{Covered, Served, Serving, Table, ago_ms};
 use crate::broadcasts::{Broadcasts, CarriedLog, OnUnwritten};
 use crate::cache::{Cache, CachedReply};
 use crate::database::{self, Connection, Durability, Error, Rows, Statement, Timeline};
@@ -306,6 +306,8 @@ impl Shared {
             rows::forget_handed_over(self.session, &coverage),
             rows::forget_entries(self.session, &forgotten),
             rows::entries(self.session, &entries),
+            // Without it a kill before the first second is over would leave no begin of what nobody heard.
+            rows::session_coverage(self.session, ago_ms(self.general_coverage())),
         ];
         let ended = self.connection.batch(Durability::Local, &statements).await;
         let Some(owned) = ended.done().and_then(|rows| instances(rows.first()).ok()) else { return false };
@@ -357,7 +359,7 @@ impl Shared {
         if is_first {
             statements.push(rows::forget_sessions(self.session));
         }
-        statements.push(rows::session_coverage(self.session, general.as_millisecond()));
+        statements.push(rows::session_coverage(self.session, ago_ms(general)));
         statements.push(Statement::new(Timeline::QUERY));
         let Some(rows) = self.connection.batch(Durability::Local, &statements).await.done() else { return };
         for (served, spends, covers) in changed {
@@ -486,7 +488,7 @@ fn coverage_of(served: &Served, timeline: &Arc<str>, covered: Covered) -> Covera
     Coverage {
         log_epoch: served.serving.broadcasts.epoch().to_string(),
         timeline: timeline.to_string(),
-        covered_until_ms: covered.as_millisecond(),
+        covered_ago_ms: covered.ago_ms(),
     }
 }
 

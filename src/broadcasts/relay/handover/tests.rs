@@ -62,6 +62,7 @@ enum Step {
     Broadcast(u8, u64),
     Pass(u64),
     HandOver {
+        opening: Vec<(u8, u64)>,
         during: Vec<u8>,
         told_ms: u64,
         between: Vec<u8>,
@@ -78,8 +79,10 @@ fn texts() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn step(loses: bool) -> impl Strategy<Value = Step> {
-    let hand_over = (texts(), 0..1500_u64, texts(), prop::bool::weighted(0.2))
-        .prop_map(|(during, told_ms, between, fails)| Step::HandOver { during, told_ms, between, fails });
+    let opening = prop::collection::vec((0..3_u8, 0..1500_u64), 0..6);
+    let hand_over = (opening, texts(), 0..1500_u64, texts(), prop::bool::weighted(0.2)).prop_map(
+        |(opening, during, told_ms, between, fails)| Step::HandOver { opening, during, told_ms, between, fails },
+    );
     // The lease of a lost owner outlasts it for longer than shards differ.
     let lose = (2000..5000_u64, texts()).prop_map(|(gone_ms, missed)| Step::Lose { gone_ms, missed });
     prop_oneof![
@@ -155,12 +158,15 @@ impl Festival {
         match step {
             Step::Broadcast(text, delay_ms) => self.broadcast(text, delay_ms, None).await,
             Step::Pass(ms) => self.pass(ms).await,
-            Step::HandOver { during, told_ms, between, fails } => {
+            Step::HandOver { opening, during, told_ms, between, fails } => {
                 // What is broadcast while a link opens may or may not reach it.
                 self.pass(4000).await;
                 let next = self.next();
                 next.relay.keep();
                 next.open();
+                for (text, delay_ms) in opening {
+                    self.broadcast(text, delay_ms, Some(&next)).await;
+                }
                 self.pass(4000).await;
                 for text in during {
                     self.broadcast(text, 600, Some(&next)).await;
@@ -188,7 +194,15 @@ impl Festival {
                 next.broadcasts.resume(self.owner.broadcasts.carried());
                 self.made.extend(missed);
                 advance(Duration::from_millis(gone_ms)).await;
-                next.relay.resume_after_loss(covered, Duration::from_millis(gone_ms));
+                let gone_for = Duration::from_millis(gone_ms);
+                let entries = next.broadcasts.carried().entries;
+                let left = Left {
+                    covered_ago: covered.map(|at| {
+                        gone_for + Duration::try_from(Timestamp::now().duration_since(at)).unwrap_or_default()
+                    }),
+                    logged_ago: entries.into_iter().map(|(offset, _)| (offset, gone_for)).collect(),
+                };
+                next.relay.resume_after_loss(&left, gone_for);
                 next.open();
                 self.owner = next;
             }
