@@ -51,7 +51,7 @@ public final class Sell {
   private Outcome sell(String key, PayItems sale) throws Exception {
     for (;;) {
       try {
-        var answer = payments.payitemsWithHttpInfo(INSTANCE, POINT_OF_SALE, key, sale, null);
+        var answer = payments.payitemsWithHttpInfo(INSTANCE, POINT_OF_SALE, key, sale, null, null);
         return new Outcome(answer.getHeaders().containsKey("idempotent-replayed"), null);
       } catch (ApiException error) {
         Problem problem = problem(error);
@@ -72,7 +72,7 @@ public final class Sell {
   }
 
   private void run() throws Exception {
-    List<Product> products = new CatalogueApi(client).listproducts(INSTANCE, POINT_OF_SALE, null, null, null).getProducts();
+    List<Product> products = new CatalogueApi(client).listproducts(INSTANCE, POINT_OF_SALE, null, null, null, null).getProducts();
     for (Product product : products) {
       System.out.println(product.getID() + "  " + product.getProductName() + "  " + product.getPrice().toPlainString());
     }

@@ -37,7 +37,7 @@ async fn sell(
     sale: &PayItems,
 ) -> Result<Result<PayItem, Problem>, Box<dyn std::error::Error>> {
     loop {
-        let error = match payitems(bridge, INSTANCE, POINT_OF_SALE, key, sale.clone(), None).await {
+        let error = match payitems(bridge, INSTANCE, POINT_OF_SALE, key, sale.clone(), None, None).await {
             Ok(reply) => return Ok(Ok(reply)),
             Err(error) => problem(error)?,
         };
@@ -58,7 +58,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         ..Configuration::default()
     };
 
-    let listed = listproducts(&bridge, INSTANCE, POINT_OF_SALE, None, None, None).await?;
+    let listed = listproducts(&bridge, INSTANCE, POINT_OF_SALE, None, None, None, None).await?;
     for product in &listed.products {
         println!("{}  {}  {:.2}", product.id, product.product_name, product.price);
     }
