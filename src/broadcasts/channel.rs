@@ -50,7 +50,14 @@ impl Broadcasts {
     #[must_use]
     pub fn new(epoch: Epoch, history: usize, limit: SubscriberLimit) -> Self {
         let log = Log::new(epoch, history);
-        let state = State { log, unwritten: None, waiting: HashMap::new(), callers: HashMap::new(), closed: false };
+        let state = State {
+            log,
+            unwritten: None,
+            waiting: HashMap::new(),
+            callers: HashMap::new(),
+            closed: false,
+            moved: false,
+        };
         let shared = Channel { limit, state: Mutex::new(state), listeners: AtomicU64::new(0), news: Notify::new() };
         Self { shared: Arc::new(shared) }
     }
@@ -192,6 +199,11 @@ impl Broadcasts {
     /// Wakes every waiting subscription, so that it checks whether its caller may still listen.
     pub fn wake(&self) {
         self.shared.news.notify_one();
+    }
+
+    /// The instance goes on elsewhere: who listens can come back soon. To be said before [`close`](Self::close).
+    pub fn moved(&self) {
+        self.shared.state().moved = true;
     }
 
     /// Ends every subscription once it has received what is logged, refuses new ones, and logs nothing more.

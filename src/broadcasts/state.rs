@@ -42,6 +42,8 @@ pub(super) struct State {
     /// How often each listens.
     pub(super) callers: HashMap<Arc<str>, usize>,
     pub(super) closed: bool,
+    /// Another replica serves the instance, or another claim of this one.
+    pub(super) moved: bool,
 }
 
 impl State {

@@ -71,6 +71,12 @@ impl Subscription {
         self.reset
     }
 
+    /// Whether it goes on elsewhere.
+    #[must_use]
+    pub fn has_moved(&self) -> bool {
+        self.shared.state().moved
+    }
+
     /// Whether the log was closed, which ends all of its subscriptions.
     #[must_use]
     pub fn is_closed(&self) -> bool {

@@ -212,6 +212,7 @@ impl Host for Owned {
             supervisor.unknown_later(&started);
         }
         if let Some(known) = known {
+            known.broadcasts().moved();
             supervisor.retire(&mut in_force, known);
         }
         tracing::info!(instance = name, was_handed_over, "this replica owns the instance");
@@ -239,6 +240,7 @@ impl Host for Owned {
         }
         let served = supervisor.bridge.instances().without(name);
         let _ = supervisor.bridge.replace(served);
+        instance.broadcasts().moved();
         supervisor.retire(&mut in_force, instance);
         tracing::info!(instance = name, "this replica no longer owns the instance");
     }

@@ -227,7 +227,7 @@ fn take(block: &str, last: &mut String, pause: &mut Duration, heard: &Mutex<Hear
     let data: Value = serde_json::from_str(data).unwrap();
     let mut heard = heard.lock().unwrap();
     match field("event") {
-        Some("overloaded") => {}
+        Some("overloaded" | "ready") => {}
         Some(other) => heard.others.push(format!("{other}: {data}")),
         None if data["message"] == "news" => {
             let number = data["parameters"]["number"].as_u64().unwrap_or_else(|| panic!("{data}"));

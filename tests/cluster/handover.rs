@@ -78,6 +78,12 @@ impl Listener {
         }
         let data: Value = serde_json::from_str(data).unwrap();
         let told = match field("event") {
+            // Who is sent to the next owner is to come back soon.
+            Some("overloaded")
+                if data["reason"] == "draining" && field("retry").unwrap().parse::<u64>().unwrap() > 5000 =>
+            {
+                Told::Other(format!("late: {block}"))
+            }
             Some("overloaded" | "ready") => return,
             Some("gap") => {
                 let at = |name: &str| data[name].as_str().unwrap().parse().unwrap();

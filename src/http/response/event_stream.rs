@@ -104,6 +104,11 @@ impl EventStream {
         out.into()
     }
 
+    /// What a client is told whose stream ends with the instance: to come back soon where another replica serves it.
+    fn draining(&self) -> Bytes {
+        sse::overloaded("draining", if self.subscription.has_moved() { soon() } else { later() })
+    }
+
     /// What the next item is to the client, if anything.
     fn written(&mut self, item: &Item) -> Option<Bytes> {
         match item {
@@ -170,7 +175,7 @@ impl MessageBody for EventStream {
         if !stream.authorization.is_valid() {
             stream.over = true;
             // The tokens of an instance that was removed may have gone with it: its clients are told as on any drain.
-            let told = stream.subscription.is_closed().then(|| Ok(sse::overloaded("draining", later())));
+            let told = stream.subscription.is_closed().then(|| Ok(stream.draining()));
             return Poll::Ready(told);
         }
         if !std::mem::replace(&mut stream.begun, true) {
@@ -190,7 +195,7 @@ impl MessageBody for EventStream {
                     return Poll::Ready(match end {
                         // The client comes back after `retry`, and then gets what it missed.
                         End::Overtaken => None,
-                        End::Draining => Some(Ok(sse::overloaded("draining", later()))),
+                        End::Draining => Some(Ok(stream.draining())),
                     });
                 }
                 Poll::Pending => return stream.poll_heartbeat(context).map(|heartbeat| Some(Ok(heartbeat))),
