@@ -28,8 +28,8 @@ pub mod database {
 }
 pub mod gateway {
     pub use crate::gateway::{
-        Cause, Config, Dial, Dialer, Ending, EventSink, Failure, LateFrames, LinkEvent, Lost, NotSent, Pool, Priority,
-        Refusal, Runtimes, ShardStatus, client_config, dialer,
+        Cause, Config, Dial, Dialer, Ending, EventSink, Failure, LateFrames, LinkEvent, LinkState, Lost, NotSent, Pool,
+        Priority, Refusal, Runtimes, ShardStatus, client_config, dialer,
     };
 }
 pub mod http {

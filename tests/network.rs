@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use calls::{Book, Call, Caller, GOODBYE, Shared, TICK, Told, config, wrong};
 use concertpos_bridge::internals::gateway::{
-    self, Dialer, EventSink, LinkEvent, NotSent, Pool, Priority, Runtimes, ShardStatus,
+    self, Dialer, EventSink, LinkEvent, LinkState, NotSent, Pool, Priority, Runtimes, ShardStatus,
 };
 use concertpos_simulator::Counts;
 use fastrand::Rng;
@@ -160,7 +160,8 @@ async fn gone(callers: &mut JoinSet<()>) -> turmoil::Result {
 async fn watch(pool: Pool, book: Shared, enough: CancellationToken) {
     while !enough.is_cancelled() {
         let status = pool.status();
-        let in_service = status.shards.iter().flat_map(|shard| &shard.links).filter(|link| link.state != "set-aside");
+        let in_service =
+            status.shards.iter().flat_map(|shard| &shard.links).filter(|link| link.state != LinkState::SetAside);
         if in_service.count() > config().max_links + 1 {
             wrong(&book, format!("too many links: {status:?}"));
         }
@@ -170,7 +171,7 @@ async fn watch(pool: Pool, book: Shared, enough: CancellationToken) {
 
 fn has_its_links(pool: &Pool, book: &Shared) {
     let status = pool.status();
-    let in_service = |shard: &&ShardStatus| shard.links.iter().any(|link| link.state != "set-aside");
+    let in_service = |shard: &&ShardStatus| shard.links.iter().any(|link| link.state != LinkState::SetAside);
     if status.shards.iter().filter(in_service).count() < config().min_links {
         wrong(book, format!("links are missing: {status:?}"));
     }
@@ -179,7 +180,9 @@ fn has_its_links(pool: &Pool, book: &Shared) {
 /// With nobody calling and nothing wrong, no link may count as busy, and none be listened to for a late reply.
 fn has_all_links_free(pool: &Pool, book: &Shared) {
     let status = pool.status();
-    if status.waiting > 0 || status.shards.iter().flat_map(|shard| &shard.links).any(|link| link.state != "free") {
+    if status.waiting > 0
+        || status.shards.iter().flat_map(|shard| &shard.links).any(|link| link.state != LinkState::Free)
+    {
         wrong(book, format!("not at rest: {status:?}"));
     }
 }

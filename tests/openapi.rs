@@ -4,6 +4,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where its ground is missing")]
 
+#[path = "openapi/schemas.rs"]
+mod schemas;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -11,7 +14,8 @@ use concertpos_bridge::internals::http::openapi::{document, json, yaml};
 use concertpos_bridge::internals::http::problem::table;
 use concertpos_bridge::internals::journal::RecordState;
 use concertpos_bridge::internals::protocol::command;
-use serde_json::Value;
+use schemas::{Place, enums, is_valid, schemas};
+use serde_json::{Value, json};
 
 #[track_caller]
 fn assert_committed(name: &str, made: &str) {
@@ -53,7 +57,95 @@ fn every_command_of_the_gateway_is_an_operation_of_its_name_at_the_route_of_its_
     for spec in command::TABLE {
         let path = format!("/v1/instances/{{instance}}{}", spec.route.path);
         let method = spec.route.method.to_ascii_lowercase();
-        assert_eq!(document["paths"][&path][&method]["operationId"], spec.name, "{method} {path}");
+        assert_eq!(document["paths"][&path][&method]["operationId"], spec.operation, "{method} {path}");
+        let words = spec.operation.to_ascii_lowercase();
+        assert!(words == spec.name || words == format!("get{}", spec.name), "{words}");
+    }
+}
+
+#[test]
+fn every_operation_is_named_by_a_verb_and_what_it_is_done_to() {
+    let verbs = ["get", "list", "pay", "verify", "register", "stream", "send", "settle", "open", "cordon"];
+    for (path, operation) in operations(&serde_json::to_value(document()).unwrap()) {
+        let id = operation["operationId"].as_str().unwrap();
+        let verb = id.split(|letter: char| letter.is_ascii_uppercase()).next().unwrap();
+        let is_camel = id.bytes().all(|byte| byte.is_ascii_alphabetic()) && verb.len() < id.len();
+        assert!(is_camel && verbs.contains(&verb), "{path}: {id}");
+    }
+}
+
+#[test]
+fn every_schema_says_its_type() {
+    let document = serde_json::to_value(document()).unwrap();
+    let untyped: Vec<_> = schemas(&document).into_iter().filter(|(_, schema)| !schemas::is_typed(schema)).collect();
+    assert!(untyped.is_empty(), "{untyped:?}");
+    assert!(schemas(&document).len() > 500, "the walk ends early");
+}
+
+#[test]
+fn no_two_members_of_types_have_one_name_where_all_are_side_by_side() {
+    let document = serde_json::to_value(document()).unwrap();
+    let types: BTreeSet<String> = document["components"]["schemas"].as_object().unwrap().keys().cloned().collect();
+    let mut taken = types.clone();
+    for Place { at, schema } in enums(&document) {
+        let values = schema["enum"].as_array().unwrap();
+        if schema["type"] == "boolean" {
+            continue;
+        }
+        assert!(at.matches('/').count() == 3, "{at}: a type of its own would have a name");
+        let names = schema.get("x-enum-varnames").map_or_else(
+            || values.iter().map(|value| value.as_str().unwrap().to_uppercase().replace('-', "_")).collect::<Vec<_>>(),
+            |names| names.as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect(),
+        );
+        assert_eq!(names.len(), values.len(), "{at}");
+        for name in names {
+            assert!(taken.insert(name.clone()), "{at}: `{name}` is another's");
+        }
+    }
+    assert!(taken.len() > types.len() + 20, "{taken:?}");
+}
+
+#[test]
+fn what_the_gateway_may_spell_in_several_ways_or_leave_out_is_valid_in_each() {
+    let document = serde_json::to_value(document()).unwrap();
+    let product = |more: Value| {
+        let mut product =
+            json!({"ID": 1, "ProductName": "Beer", "Price": 4.50, "Amount": 0, "Deposit": 1, "CrewBlocked": 0});
+        product.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"Products": [product]})
+    };
+    let valid = [
+        ("VerifiedAuth", json!({"success": false})),
+        ("VerifiedAuth", json!({"success": false, "password": null})),
+        ("VerifiedAuth", json!({"success": true, "password": "secret"})),
+        ("PayItem", json!({"Items": 1})),
+        ("PayItem", json!({"Items": "1", "new": {}})),
+        ("ListProducts", product(json!({}))),
+        ("ListProducts", product(json!({"Amount": "0", "Deposit": true, "CrewBlocked": "0"}))),
+        ("ListProducts", product(json!({"Amount": null, "Deposit": null, "CrewBlocked": 0.0}))),
+        ("PaymentMethod", json!({"ID": 1, "Payment": "Cash", "color": null})),
+        (
+            "PointOfSale",
+            json!({"ID": 1, "PointOfSale": "Bar", "enabled": true, "special": "1", "admin": null, "password": ""}),
+        ),
+        ("GatewayError", json!({"error": "error_exec"})),
+        ("GatewayError", json!({"error": "ratelimit", "code": {"command": "getconfig", "retry_after": 12000}})),
+        ("GatewayError", json!({"error": "ratelimit", "code": {"command": "getconfig", "retry_after": "12000"}})),
+        ("GatewayError", json!({"error": "missing_parameter_api", "code": 3})),
+        ("GatewayError", json!({"error": "x", "code": "E1"})),
+    ];
+    for (schema, body) in valid {
+        assert!(is_valid(&document, schema, &body), "{schema} {body}");
+    }
+    let invalid = [
+        ("VerifiedAuth", json!({"password": "secret"})),
+        ("VerifiedAuth", json!({"success": true, "password": 7})),
+        ("PayItem", json!({"Items": null})),
+        ("ListProducts", product(json!({"Price": "4.50"}))),
+        ("ListProducts", product(json!({"Deposit": {}}))),
+    ];
+    for (schema, body) in invalid {
+        assert!(!is_valid(&document, schema, &body), "{schema} {body}");
     }
 }
 

@@ -168,7 +168,7 @@ async fn without_a_token_nothing_answers_but_what_is_open_to_all() {
 /// where the token is right and the instance is there.
 fn sound(operation: &str, request: RequestBuilder) -> (RequestBuilder, u16) {
     match operation {
-        "payitems" => {
+        "payItems" => {
             let sale = json!({"PaymentMethod": 1, "Products": [{"ID": 1, "Amount": 1}]});
             (request.header("Idempotency-Key", "a-key").json(&sale), 201)
         }
@@ -178,8 +178,8 @@ fn sound(operation: &str, request: RequestBuilder) -> (RequestBuilder, u16) {
             (request.header("If-Match", "\"1\"").json(&decision), 404)
         }
         "getPayment" => (request, 404),
-        "verifyauth" => (request.json(&json!({"password": "cashier-secret"})), 200),
-        "registerdevice" | "sendCommand" => (request.json(&json!({})), 200),
+        "verifyAuth" => (request.json(&json!({"password": "cashier-secret"})), 200),
+        "registerDevice" | "sendCommand" => (request.json(&json!({})), 200),
         "cordonShard" => (request.json(&json!({"cordoned": false})), 200),
         "openBudget" => (request.json(&json!({"open": true})), 200),
         _ => (request, 200),

@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 pub use self::finding::{Finding, Severity};
 use self::finding::{count, ended, finding};
 use super::access::{AccessDenied, Denial};
-use super::status::{BridgeStatus, CallerStatus, DiskStatus, InstanceStatus, IssuerKeys, PaymentCounts};
-use crate::gateway::{FaultKind, ShardStatus};
+use super::status::{BridgeStatus, CallerStatus, DiskStatus, InstanceStatus, IssuerKeys, PaymentCounts, ServiceState};
+use crate::gateway::{FaultKind, LinkState, ShardStatus};
 
 /// Less than this on the disk of the journal is told: a festival's journal grows by some hundred megabytes.
 const LITTLE_SPACE: u64 = 256 << 20;
@@ -33,7 +33,7 @@ pub fn findings(status: &BridgeStatus) -> Vec<Finding> {
     let mut found = of_the_whole(status);
     found.extend(status.callers.iter().flat_map(of_callers));
     // Who stops gives its lease back.
-    let cluster = status.cluster.as_ref().filter(|_| status.state != "draining");
+    let cluster = status.cluster.as_ref().filter(|_| status.state != ServiceState::Draining);
     found.extend(cluster.into_iter().flat_map(cluster::findings));
     found.extend(status.instances.iter().flat_map(of_instance));
     found.sort_by_key(|one| one.severity);
@@ -52,7 +52,7 @@ pub fn counts(found: &[Finding]) -> BTreeMap<(Option<&str>, &'static str, &'stat
 
 fn of_the_whole(status: &BridgeStatus) -> Vec<Finding> {
     let mut found = Vec::new();
-    if status.state == "draining" {
+    if status.state == ServiceState::Draining {
         found.push(finding(Severity::Critical, "draining", "The bridge is stopping: it accepts nothing new."));
     }
     found.extend(status.disk.iter().flat_map(of_disk));
@@ -284,7 +284,7 @@ fn of_shard(instance: &str, status: &ShardStatus) -> Option<Finding> {
 }
 
 fn serves(shard: &ShardStatus) -> bool {
-    shard.links.iter().any(|link| link.state != "set-aside")
+    shard.links.iter().any(|link| link.state != LinkState::SetAside)
 }
 
 fn of_the_gateway(status: &InstanceStatus) -> Vec<Finding> {

@@ -36,7 +36,7 @@ pub use patience::Patience;
 pub use pay::Paid;
 pub use read::{Served, Status};
 pub use status::{BridgeStatus, PaymentCounts};
-use status::{CacheStatus, DiskStatus};
+use status::{CacheStatus, DiskStatus, ServiceState};
 
 use crate::cache::Cache;
 use crate::clock::{unix_ms_at, whole_ms};
@@ -183,7 +183,7 @@ impl Bridge {
         BridgeStatus {
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: self.shared.started.elapsed().as_secs(),
-            state: if self.is_draining() { "draining" } else { "serving" },
+            state: if self.is_draining() { ServiceState::Draining } else { ServiceState::Serving },
             whole,
             instances: instances.map(|instance| instance.status()).collect(),
             cache: whole.then_some(CacheStatus { copies, bytes }),

@@ -11,6 +11,14 @@ use crate::gateway::metrics::RecentExchanges;
 use crate::gateway::{self, ShardStatus};
 use crate::journal::{RecordState, State};
 
+/// Whether the bridge accepts requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServiceState {
+    Serving,
+    /// It was told to stop.
+    Draining,
+}
+
 /// The bridge, or what a token sees of it that may not use all of its instances.
 #[derive(Debug, Clone)]
 pub struct BridgeStatus {
@@ -18,8 +26,7 @@ pub struct BridgeStatus {
     pub version: &'static str,
     /// How long it has been running.
     pub uptime_seconds: u64,
-    /// `serving`, or `draining` once it was told to stop.
-    pub state: &'static str,
+    pub state: ServiceState,
     /// Whether the token may use every instance. Where it may not, what is told of all instances together is left out:
     /// `cache`, `payments` and `subscribers`.
     pub whole: bool,

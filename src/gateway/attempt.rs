@@ -163,7 +163,7 @@ mod tests {
     use tokio::time::sleep;
 
     use super::super::runtimes::tests::thread_of;
-    use super::super::{EventSink, Pool, Runtimes};
+    use super::super::{EventSink, LinkState, Pool, Runtimes};
     use super::*;
     use crate::gateway;
     use concertpos_simulator::{self as simulator, Simulator};
@@ -174,7 +174,8 @@ mod tests {
         loop {
             assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", pool.status());
             let status = pool.status();
-            let links = status.shards.iter().flat_map(|shard| &shard.links).filter(|link| link.state == "free");
+            let links =
+                status.shards.iter().flat_map(|shard| &shard.links).filter(|link| link.state == LinkState::Free);
             let links: Vec<_> = links.map(|link| link.link).collect();
             if links.len() == count {
                 return links;

@@ -14,7 +14,7 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 
 use super::error::{Cause, Failure};
-use super::state::ShardStatus;
+use super::state::{LinkState, ShardStatus};
 use crate::protocol::{Body, Meaning, command};
 use crate::telemetry::metrics::{Families, Histogram};
 use crate::telemetry::recent::Recent;
@@ -201,13 +201,13 @@ pub fn encode(page: &mut DescriptorEncoder<'_>, instances: &[(&str, &Metrics)]) 
 pub fn encode_shards(page: &mut DescriptorEncoder<'_>, shards: &[(&str, &ShardStatus)]) -> fmt::Result {
     let mut family = page.gauge("links", "Connections to the gateway, by shard and state.")?;
     for (instance, shard) in shards {
-        for state in ["free", "busy", "set-aside"] {
+        for state in LinkState::ALL {
             let count = shard.links.iter().filter(|link| link.state == state).count();
             // An alert looks for an instance without links: one series of each shard is always there.
-            if count == 0 && state != "free" {
+            if count == 0 && state != LinkState::Free {
                 continue;
             }
-            let labels = [("pos_instance", *instance), ("shard", shard.shard.as_str()), ("state", state)];
+            let labels = [("pos_instance", *instance), ("shard", shard.shard.as_str()), ("state", state.name())];
             family.encode_family(&labels)?.encode_gauge(&count)?;
         }
     }

@@ -39,5 +39,5 @@ pub use error::{Cause, Ending, Failure, FaultKind, LateFrames, Lost, NotSent, Re
 pub use events::{EventSink, LinkEvent};
 pub use pool::{Lease, Pool, Reply};
 pub use runtimes::Runtimes;
-pub use state::{LinkStatus, Priority, ShardStatus};
+pub use state::{LinkState, LinkStatus, Priority, ShardStatus};
 pub use tls::{client_config, trusted_certificates};

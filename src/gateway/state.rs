@@ -639,9 +639,9 @@ fn status(link: LinkId, entry: &Entry, now: Instant) -> LinkStatus {
     LinkStatus {
         link,
         state: match entry.phase {
-            Phase::Free(_) => "free",
-            Phase::Busy => "busy",
-            Phase::SetAside(_) => "set-aside",
+            Phase::Free(_) => LinkState::Free,
+            Phase::Busy => LinkState::Busy,
+            Phase::SetAside(_) => LinkState::SetAside,
         },
         open_seconds: now.saturating_duration_since(entry.opened).as_secs(),
     }
@@ -676,11 +676,34 @@ pub struct ShardStatus {
     pub links: Vec<LinkStatus>,
 }
 
+/// What a link is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkState {
+    /// Waits for a command.
+    Free,
+    /// Carries a command, or is about to.
+    Busy,
+    /// Carries no more commands: a late reply is awaited, or it is about to be closed.
+    SetAside,
+}
+
+impl LinkState {
+    pub const ALL: [Self; 3] = [Self::Free, Self::Busy, Self::SetAside];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Free => "free",
+            Self::Busy => "busy",
+            Self::SetAside => "set-aside",
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct LinkStatus {
     pub link: LinkId,
-    /// `free`, `busy` or `set-aside`.
-    pub state: &'static str,
+    pub state: LinkState,
     /// How long it has been open.
     pub open_seconds: u64,
 }

@@ -88,8 +88,10 @@ pub enum InvalidatedBy {
 
 #[derive(Debug, PartialEq, Eq)]
 pub struct Spec {
-    /// The name on the wire; also the `operationId` of its route.
+    /// The name on the wire.
     pub name: &'static str,
+    /// The `operationId` of its route, and so its method in generated clients: the same words, told apart by capitals.
+    pub operation: &'static str,
     /// The event that answers it. Not always the command's name: `payitems` is answered by `payitem`.
     pub reply_event: &'static str,
     /// Points of the gateway's budget of 100 within 30 seconds.
@@ -123,9 +125,10 @@ const fn any(name: &'static str, rest_name: &'static str, required: bool) -> Par
 }
 
 /// A read without parameters, whose replies are not kept.
-const fn read(name: &'static str, cost: u32, path: &'static str) -> Spec {
+const fn read(name: &'static str, operation: &'static str, cost: u32, path: &'static str) -> Spec {
     Spec {
         name,
+        operation,
         reply_event: name,
         cost,
         kind: Kind::Read,
@@ -137,64 +140,68 @@ const fn read(name: &'static str, cost: u32, path: &'static str) -> Spec {
 }
 
 /// A read of what `updatepos` tells a change of.
-const fn catalogue(name: &'static str, cost: u32, path: &'static str) -> Spec {
-    Spec { retention: CATALOGUE, invalidated_by: InvalidatedBy::Updatepos, ..read(name, cost, path) }
+const fn catalogue(name: &'static str, operation: &'static str, cost: u32, path: &'static str) -> Spec {
+    Spec { retention: CATALOGUE, invalidated_by: InvalidatedBy::Updatepos, ..read(name, operation, cost, path) }
 }
 
 /// Key and value configuration of the instance.
-pub static GETCONFIG: Spec = catalogue("getconfig", 25, "/config");
+pub static GETCONFIG: Spec = catalogue("getconfig", "getConfig", 25, "/config");
 /// The price of a deposit.
-pub static GETDEPOSIT: Spec = catalogue("getdeposit", 10, "/deposit");
+pub static GETDEPOSIT: Spec = catalogue("getdeposit", "getDeposit", 10, "/deposit");
 /// The licence; changes in months, and is documented as heavily limited, to be asked once at start.
 pub static GETLICENSE: Spec = Spec {
     retention: Some(Retention { fresh: Duration::from_hours(1), stale: Duration::from_hours(24 * 7) }),
-    ..read("getlicense", 4, "/license")
+    ..read("getlicense", "getLicense", 4, "/license")
 };
 /// Points of sale. Its cost is not documented.
-pub static LISTPOS: Spec = catalogue("listpos", ASSUMED_COST, "/points-of-sale");
+pub static LISTPOS: Spec = catalogue("listpos", "listPos", ASSUMED_COST, "/points-of-sale");
 /// Payment methods of one point of sale.
-pub static LISTPM: Spec =
-    Spec { parameters: &[POSID, POS_PASSWORD], ..catalogue("listpm", 20, "/points-of-sale/{pos_id}/payment-methods") };
+pub static LISTPM: Spec = Spec {
+    parameters: &[POSID, POS_PASSWORD],
+    ..catalogue("listpm", "listPm", 20, "/points-of-sale/{pos_id}/payment-methods")
+};
 /// Products of one point of sale.
-pub static LISTPRODUCTS: Spec =
-    Spec { parameters: &[POSID, POS_PASSWORD], ..catalogue("listproducts", 25, "/points-of-sale/{pos_id}/products") };
+pub static LISTPRODUCTS: Spec = Spec {
+    parameters: &[POSID, POS_PASSWORD],
+    ..catalogue("listproducts", "listProducts", 25, "/points-of-sale/{pos_id}/products")
+};
 /// A sale.
 pub static PAYITEMS: Spec = Spec {
     reply_event: "payitem",
     kind: Kind::Payment,
     parameters: &[POSID, POS_PASSWORD, any("PaymentMethod", "PaymentMethod", true), any("Products", "Products", true)],
     route: Route { method: "POST", path: "/points-of-sale/{pos_id}/payments" },
-    ..read("payitems", 1, "")
+    ..read("payitems", "payItems", 1, "")
 };
 /// Registers a device or notes that it lives.
 pub static REGISTERDEVICE: Spec = Spec {
     kind: Kind::Upsert,
     parameters: &[any("UUID", "uuid", true), any("workplace", "workplace", false)],
     route: Route { method: "PUT", path: "/devices/{uuid}" },
-    ..read("registerdevice", 10, "")
+    ..read("registerdevice", "registerDevice", 10, "")
 };
 /// Checks the password of a point of sale. Its cost is not documented. The reply holds the password, so it is not kept.
 pub static VERIFYAUTH: Spec = Spec {
     parameters: &[any("password", "password", true), any("workplace", "pos_id", true)],
     route: Route { method: "POST", path: "/points-of-sale/{pos_id}/password-check" },
-    ..read("verifyauth", ASSUMED_COST, "")
+    ..read("verifyauth", "verifyAuth", ASSUMED_COST, "")
 };
 /// The gateway's version; changes when the gateway restarts, and costs half of the budget.
 pub static VERSION: Spec = Spec {
     retention: Some(Retention { fresh: Duration::from_hours(1), stale: DAY }),
-    ..read("version", 50, "/version")
+    ..read("version", "getVersion", 50, "/version")
 };
 /// The vendor's status page in one sentence; changes in seconds, and is worth nothing when old.
 pub static GETSTATUS: Spec = Spec {
     retention: Some(Retention { fresh: Duration::from_secs(30), stale: Duration::from_mins(5) }),
-    ..read("getstatus", 15, "/status")
+    ..read("getstatus", "getStatus", 15, "/status")
 };
 /// Transactions of one point of sale, newest first. They are about money, so by default they are always asked for.
 pub static LISTTRANSACTIONS: Spec = Spec {
     parameters: &[POSID, POS_PASSWORD, LIMIT],
     retention: Some(Retention { fresh: Duration::ZERO, stale: Duration::ZERO }),
     invalidated_by: InvalidatedBy::Payment,
-    ..read("listtransactions", 2, "/points-of-sale/{pos_id}/transactions")
+    ..read("listtransactions", "listTransactions", 2, "/points-of-sale/{pos_id}/transactions")
 };
 
 /// Every command known to the vendor's documentation or its till.
@@ -217,6 +224,12 @@ pub static TABLE: [&Spec; 12] = [
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Spec> {
     TABLE.iter().copied().find(|spec| spec.name == name)
+}
+
+/// The row whose route is the operation of this `operationId`, if it is a known command's.
+#[must_use]
+pub fn of_operation(id: &str) -> Option<&'static Spec> {
+    TABLE.iter().copied().find(|spec| spec.operation == id)
 }
 
 /// The reads that are asked for by `GET`, each with its path, split at the path parameter where it has one.

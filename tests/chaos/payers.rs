@@ -49,7 +49,7 @@ impl Payer {
         let url = self.asking.url(&format!("/points-of-sale/{pos}/payments"));
         let request = self.asking.http.post(url).bearer_auth(KEY).header("Idempotency-Key", key).json(&sale);
         let before = self.keys.lock().unwrap().entry(key.to_owned()).or_default().clone();
-        let answer = self.asking.send(request, "payitems").await;
+        let answer = self.asking.send(request, "payItems").await;
         let mut keys = self.keys.lock().unwrap();
         let told = keys.get_mut(key).unwrap();
         told.asked += 1;

@@ -15,14 +15,14 @@ use crate::support::KEY;
 
 /// What is read: a path, its operation, and which part of all reads it is.
 pub(crate) const PAGES: [(&str, &str); 8] = [
-    ("/points-of-sale/1/products", "listproducts"),
-    ("/points-of-sale/2/products", "listproducts"),
-    ("/points-of-sale/1/payment-methods", "listpm"),
-    ("/config", "getconfig"),
-    ("/deposit", "getdeposit"),
-    ("/points-of-sale", "listpos"),
-    ("/status", "getstatus"),
-    ("/points-of-sale/1/transactions?limit=2", "listtransactions"),
+    ("/points-of-sale/1/products", "listProducts"),
+    ("/points-of-sale/2/products", "listProducts"),
+    ("/points-of-sale/1/payment-methods", "listPm"),
+    ("/config", "getConfig"),
+    ("/deposit", "getDeposit"),
+    ("/points-of-sale", "listPos"),
+    ("/status", "getStatus"),
+    ("/points-of-sale/1/transactions?limit=2", "listTransactions"),
 ];
 
 /// The update of which the price is, in a reply to the first page.

@@ -32,7 +32,7 @@ def before_call(context, case, kwargs):
         case.path_parameters["command"] = "version"
     if operation == "sendCommand" and case.query:
         wait_for_few(case)
-    if operation == "payitems" and isinstance(case.body, dict):
+    if operation == "payItems" and isinstance(case.body, dict):
         if case.headers and "X-POS-Password" in case.headers:
             case.body.pop("posPassword", None)
         case.body = each_product_once(case.body)

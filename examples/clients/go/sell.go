@@ -37,7 +37,7 @@ func problemOf(err error) (concertpos.Problem, error) {
 func sell(ctx context.Context, bridge *concertpos.APIClient, key string, sale concertpos.PayItems) (
 	reply *concertpos.PayItem, repeated bool, problem concertpos.Problem, err error) {
 	for {
-		reply, answer, failed := bridge.PaymentsAPI.Payitems(ctx, instance, pointOfSale).
+		reply, answer, failed := bridge.PaymentsAPI.PayItems(ctx, instance, pointOfSale).
 			IdempotencyKey(key).PayItems(sale).Execute()
 		if failed == nil {
 			return reply, answer.Header.Get("Idempotent-Replayed") == "true", problem, nil
@@ -76,7 +76,7 @@ func main() {
 	bridge := concertpos.NewAPIClient(settings)
 	ctx := context.WithValue(context.Background(), concertpos.ContextAccessToken, os.Getenv("BRIDGE_TOKEN"))
 
-	listed, _, err := bridge.CatalogueAPI.Listproducts(ctx, instance, pointOfSale).Execute()
+	listed, _, err := bridge.CatalogueAPI.ListProducts(ctx, instance, pointOfSale).Execute()
 	must(err)
 	for _, product := range listed.Products {
 		// The shortest decimal of a float64 is the gateway's price, exact to the digit.

@@ -17,6 +17,7 @@ import bridge.client.model.ProblemCode;
 import bridge.client.model.Product;
 import bridge.client.model.SoldProduct;
 import bridge.client.model.SpelledId;
+import com.fasterxml.jackson.databind.MapperFeature;
 import java.time.Duration;
 import java.util.List;
 import java.util.UUID;
@@ -29,6 +30,8 @@ public final class Sell {
   private final PaymentsApi payments;
 
   private Sell() {
+    // Or a number would be taken for a string too, and which of the spellings of a `SpelledCount` it is would not be known.
+    client.setObjectMapper(client.getObjectMapper().configure(MapperFeature.ALLOW_COERCION_OF_SCALARS, false));
     client.updateBaseUri(System.getenv("BRIDGE_URL"));
     client.setReadTimeout(Duration.ofSeconds(20));
     client.setRequestInterceptor(
@@ -51,7 +54,7 @@ public final class Sell {
   private Outcome sell(String key, PayItems sale) throws Exception {
     for (;;) {
       try {
-        var answer = payments.payitemsWithHttpInfo(INSTANCE, POINT_OF_SALE, key, sale, null, null);
+        var answer = payments.payItemsWithHttpInfo(INSTANCE, POINT_OF_SALE, key, sale, null, null);
         return new Outcome(answer.getHeaders().containsKey("idempotent-replayed"), null);
       } catch (ApiException error) {
         Problem problem = problem(error);
@@ -72,7 +75,7 @@ public final class Sell {
   }
 
   private void run() throws Exception {
-    List<Product> products = new CatalogueApi(client).listproducts(INSTANCE, POINT_OF_SALE, null, null, null, null).getProducts();
+    List<Product> products = new CatalogueApi(client).listProducts(INSTANCE, POINT_OF_SALE, null, null, null, null).getProducts();
     for (Product product : products) {
       System.out.println(product.getID() + "  " + product.getProductName() + "  " + product.getPrice().toPlainString());
     }

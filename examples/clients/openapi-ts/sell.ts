@@ -8,7 +8,7 @@ import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { setTimeout as wait } from "node:timers/promises";
 import { client } from "./generated/bridge/client.gen.js";
-import { listPayments, listproducts, payitems, type PayItems, type Problem } from "./generated/bridge/index.js";
+import { listPayments, listProducts, payItems, type PayItems, type Problem } from "./generated/bridge/index.js";
 
 client.setConfig({
   baseUrl: process.env.BRIDGE_URL ?? "http://127.0.0.1:8080",
@@ -19,7 +19,7 @@ const path = { instance: "demo", pos_id: 1 };
 /** Books a sale once: repeats with the same key while that is safe and may succeed. */
 async function sell(key: string, body: PayItems): Promise<{ items: unknown; replayed: boolean } | Problem> {
   for (;;) {
-    const { data, error, response } = await payitems({ path, headers: { "Idempotency-Key": key }, body });
+    const { data, error, response } = await payItems({ path, headers: { "Idempotency-Key": key }, body });
     if (data) return { items: data.Items, replayed: response?.headers.get("Idempotent-Replayed") === "true" };
     // The connection failed, or a proxy answered: the sale may be booked.
     if (typeof error.retryable !== "boolean") throw error;
@@ -29,7 +29,7 @@ async function sell(key: string, body: PayItems): Promise<{ items: unknown; repl
   }
 }
 
-const { data: list } = await listproducts({ path, throwOnError: true });
+const { data: list } = await listProducts({ path, throwOnError: true });
 for (const product of list.Products) console.log(`${product.ID}  ${product.ProductName}  ${product.Price.toFixed(2)}`);
 const [first] = list.Products;
 assert(first, "something is sold there");

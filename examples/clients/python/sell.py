@@ -12,8 +12,8 @@ import time
 import uuid
 
 from concertpos_bridge_client import AuthenticatedClient
-from concertpos_bridge_client.api.catalogue import listproducts
-from concertpos_bridge_client.api.payments import list_payments, payitems
+from concertpos_bridge_client.api.catalogue import list_products
+from concertpos_bridge_client.api.payments import list_payments, pay_items
 from concertpos_bridge_client.models import (
     ListProducts,
     PayItem,
@@ -38,7 +38,7 @@ def sell(key: str, sale: PayItems) -> tuple[PayItem, bool] | Problem:
     Says with the reply whether it repeats an earlier one.
     """
     while True:
-        answer = payitems.sync_detailed(INSTANCE, POINT_OF_SALE, client=bridge, body=sale, idempotency_key=key)
+        answer = pay_items.sync_detailed(INSTANCE, POINT_OF_SALE, client=bridge, body=sale, idempotency_key=key)
         match answer.parsed:
             case PayItem() as reply:
                 return reply, answer.headers.get("Idempotent-Replayed") == "true"
@@ -51,7 +51,7 @@ def sell(key: str, sale: PayItems) -> tuple[PayItem, bool] | Problem:
                 raise RuntimeError(f"an answer that is in no document: {answer.status_code}")
 
 
-listed = listproducts.sync(INSTANCE, POINT_OF_SALE, client=bridge)
+listed = list_products.sync(INSTANCE, POINT_OF_SALE, client=bridge)
 assert isinstance(listed, ListProducts), listed
 for product in listed.products:
     print(f"{product.id}  {product.product_name}  {product.price:.2f}")

@@ -11,9 +11,9 @@ use std::env;
 use std::time::Duration;
 
 use concertpos_bridge_client::apis::Error;
-use concertpos_bridge_client::apis::catalogue_api::listproducts;
+use concertpos_bridge_client::apis::catalogue_api::list_products;
 use concertpos_bridge_client::apis::configuration::Configuration;
-use concertpos_bridge_client::apis::payments_api::{list_payments, payitems};
+use concertpos_bridge_client::apis::payments_api::{list_payments, pay_items};
 use concertpos_bridge_client::models::{PayItem, PayItems, PaymentState, Problem, ProblemCode, SoldProduct, SpelledId};
 
 const INSTANCE: &str = "demo";
@@ -37,7 +37,7 @@ async fn sell(
     sale: &PayItems,
 ) -> Result<Result<PayItem, Problem>, Box<dyn std::error::Error>> {
     loop {
-        let error = match payitems(bridge, INSTANCE, POINT_OF_SALE, key, sale.clone(), None, None).await {
+        let error = match pay_items(bridge, INSTANCE, POINT_OF_SALE, key, sale.clone(), None, None).await {
             Ok(reply) => return Ok(Ok(reply)),
             Err(error) => problem(error)?,
         };
@@ -58,7 +58,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         ..Configuration::default()
     };
 
-    let listed = listproducts(&bridge, INSTANCE, POINT_OF_SALE, None, None, None, None).await?;
+    let listed = list_products(&bridge, INSTANCE, POINT_OF_SALE, None, None, None, None).await?;
     for product in &listed.products {
         println!("{}  {}  {:.2}", product.id, product.product_name, product.price);
     }

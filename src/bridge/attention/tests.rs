@@ -6,11 +6,11 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::bridge::sales::RecentSales;
-use crate::bridge::status::{ClusterStatus, PaymentCounts};
+use crate::bridge::status::{ClusterStatus, PaymentCounts, ServiceState};
 use crate::budget::WindowStatus;
 use crate::budget::metrics::RecentAsks;
 use crate::gateway::metrics::RecentExchanges;
-use crate::gateway::{Fault, LinkStatus};
+use crate::gateway::{Fault, LinkState, LinkStatus};
 
 fn shard(name: &str, links: usize) -> ShardStatus {
     ShardStatus {
@@ -21,7 +21,9 @@ fn shard(name: &str, links: usize) -> ShardStatus {
         failures: 0,
         round_trip_us: None,
         last_fault: None,
-        links: (0..links).map(|link| LinkStatus { link: link as u64, state: "free", open_seconds: 1 }).collect(),
+        links: (0..links)
+            .map(|link| LinkStatus { link: link as u64, state: LinkState::Free, open_seconds: 1 })
+            .collect(),
     }
 }
 
@@ -45,7 +47,7 @@ fn well() -> BridgeStatus {
     BridgeStatus {
         version: "0",
         uptime_seconds: 1,
-        state: "serving",
+        state: ServiceState::Serving,
         whole: true,
         instances: vec![instance()],
         cache: None,
@@ -190,7 +192,7 @@ fn a_name_that_does_not_resolve_and_a_certificate_that_is_not_accepted_are_told_
 fn a_link_that_only_listens_for_a_late_reply_is_none() {
     let found = changed(|one| {
         for shard in &mut one.shards {
-            shard.links.iter_mut().for_each(|link| link.state = "set-aside");
+            shard.links.iter_mut().for_each(|link| link.state = LinkState::SetAside);
             shard.last_fault = Some(fault(FaultKind::Other, "gone"));
         }
     });
@@ -340,6 +342,6 @@ fn a_replica_that_stops_is_not_blamed_for_its_lease() {
     let mut status = well();
     status.cluster = Some(ClusterStatus::default());
     assert_eq!(told(&findings(&status)).0, [("lease-lost", Severity::Critical)]);
-    status.state = "draining";
+    status.state = ServiceState::Draining;
     assert_eq!(told(&findings(&status)).0, [("draining", Severity::Critical)]);
 }

@@ -20,7 +20,7 @@ use crate::protocol::command;
 
 /// Operations whose body means `{}` when it is left out. The macro that describes bodies would say so only by letting
 /// them be `null`, which they may not.
-const BODY_MAY_BE_ABSENT: [&str; 2] = ["registerdevice", "sendCommand"];
+const BODY_MAY_BE_ABSENT: [&str; 2] = ["registerDevice", "sendCommand"];
 
 /// Adds to every operation what it can answer besides its success.
 pub fn complete(document: &mut OpenApi) {
@@ -90,7 +90,7 @@ fn rank(operations: Operations) -> u8 {
 /// Whether an operation sends a command.
 fn is_command(operation: &Operation) -> bool {
     let name = operation.operation_id.as_deref().unwrap_or_default();
-    name == "sendCommand" || command::find(name).is_some()
+    name == "sendCommand" || command::of_operation(name).is_some()
 }
 
 fn has_parameter(operation: &Operation, name: &str) -> bool {

@@ -10,7 +10,7 @@ use crate::protocol::{Kind, command};
 
 /// Whether an operation is a read that may be answered from a copy: those that have no body.
 pub(super) fn is_read(operation: &Operation) -> bool {
-    let spec = operation.operation_id.as_deref().and_then(command::find);
+    let spec = operation.operation_id.as_deref().and_then(command::of_operation);
     spec.is_some_and(|spec| spec.kind == Kind::Read) && operation.request_body.is_none()
 }
 

@@ -23,6 +23,7 @@ use scopes::BEARER;
 
 use super::problem::Document;
 use super::routes;
+use super::views::spelled::{ConfigValue, RatelimitCode};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -30,12 +31,14 @@ use super::routes;
         title = "ConcertPOS bridge",
         description = "HTTP for ConcertPOS, a festival point-of-sale system whose only interface is a WebSocket \
             gateway. Replies are the gateway's own, byte for byte: field names and number spellings are as its \
-            documentation has them, and fields that are not listed here may appear. Every error is a problem document \
-            (RFC 9457); the page that its `type` names says what to do.",
+            documentation has them, and fields that are not listed here may appear. What the gateway may spell in \
+            several ways has a type of that name, such as `SpelledCount`. A `Price` is an exact decimal, whose \
+            description says how to keep it exact in each language. Every error is a problem document (RFC 9457); \
+            the page that its `type` names says what to do.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
     servers((url = "/", description = "This bridge")),
-    components(schemas(Document)),
+    components(schemas(Document, ConfigValue, RatelimitCode)),
     tags(
         (name = "Catalogue", description = "What an instance sells and is."),
         (name = "Payments", description = "Sales, and what became of them."),
@@ -61,6 +64,7 @@ pub fn document() -> OpenApi {
     document.security = Some(vec![SecurityRequirement::new(BEARER, Vec::<String>::new())]);
     open_objects(components);
     ask_for_something_sold(components);
+    name_members_apart(components);
     answers::complete(&mut document);
     scopes::describe(&mut document);
     document
@@ -97,11 +101,24 @@ fn open_objects(components: &mut Components) {
     }
 }
 
+/// Generators for Go, C and the like put the members of all types side by side, each named by its value alone. These have a
+/// value that another type has too, and so get names of their own.
+const NAMED_APART: [(&str, &[&str]); 1] = [("PaymentFinding", &["FoundBooked", "FoundNotBooked"])];
+
+fn name_members_apart(components: &mut Components) {
+    for (schema, members) in NAMED_APART {
+        let Some(RefOr::T(Schema::Object(object))) = components.schemas.get_mut(schema) else { continue };
+        object.extensions = Some(Extensions::from_iter([("x-enum-varnames", json!(members))]));
+    }
+}
+
 /// Says of a sale that something in it has an amount. The macro does not support `contains`, and the builder takes what it
 /// does not know as an extension, whose name it writes as it is given.
 fn ask_for_something_sold(components: &mut Components) {
     let Some(RefOr::T(Schema::Object(sale))) = components.schemas.get_mut("PayItems") else { return };
     let Some(RefOr::T(Schema::Array(products))) = sale.properties.get_mut("Products") else { return };
-    let sold = json!({"required": ["Amount"], "properties": {"Amount": {"minimum": 1}}});
+    let sold = json!({
+        "type": "object", "required": ["Amount"], "properties": {"Amount": {"type": "integer", "minimum": 1}}
+    });
     products.extensions = Some(Extensions::from_iter([("contains", sold)]));
 }

@@ -24,9 +24,9 @@ pub(super) fn describe(document: &mut OpenApi) {
 fn wanted(operation: &str) -> &'static [Scope] {
     match operation {
         "listInstances" => &[],
-        "payitems" => &[Scope::Pay],
+        "payItems" => &[Scope::Pay],
         "listPayments" | "getPayment" => &[Scope::Pay, Scope::Operate],
-        "registerdevice" => &[Scope::Devices],
+        "registerDevice" => &[Scope::Devices],
         "streamEvents" => &[Scope::Events],
         "sendCommand" => &[Scope::Raw],
         "settlePayment" | "getBridge" | "cordonShard" | "openBudget" => &[Scope::Operate],

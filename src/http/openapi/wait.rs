@@ -8,7 +8,7 @@ use super::copies;
 use super::header::{header, request_field};
 
 /// The operation that may be repeated while it is in progress.
-const PAYMENT: &str = "payitems";
+const PAYMENT: &str = "payItems";
 
 /// Describes the two fields, where the operation follows them.
 pub(super) fn describe(operation: &mut Operation) {

@@ -19,6 +19,7 @@ use super::proxy_error::ProxyError;
 use super::proxy_status::{self, PROXY_STATUS};
 use super::table::Entry;
 use crate::clock::secs_up;
+use crate::http::views::spelled::ErrorCode;
 use crate::protocol::GatewayError;
 
 /// The media type of every error answer.
@@ -249,8 +250,8 @@ pub struct GatewayWords {
     #[schema(examples("ratelimit"))]
     pub error: String,
     /// Usually a number; an object for `ratelimit`.
-    #[schema(required = false)]
-    pub code: serde_json::Value,
+    #[schema(required = false, nullable = false)]
+    pub code: Option<ErrorCode>,
 }
 
 #[cfg(test)]

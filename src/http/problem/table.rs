@@ -126,7 +126,7 @@ table! {
             "Make one key for each sale (a UUID does well), keep it, and send it with every repetition of that sale.",
         ],
     )
-    .met_by(Operations::Named(&["payitems"]));
+    .met_by(Operations::Named(&["payItems"]));
     GATEWAY_REJECTED_PARAMETERS = row(
         "gateway-rejected-parameters",
         400,
@@ -232,7 +232,7 @@ table! {
     .told_as(ProxyError::ProxyInternalResponse)
     .retryable()
     .with_retry_after()
-    .met_by(Operations::Named(&["payitems"]));
+    .met_by(Operations::Named(&["payItems"]));
     OUTCOME_CONFLICT = row(
         "outcome-conflict",
         409,
@@ -285,7 +285,7 @@ table! {
         ],
     )
     .told_as(ProxyError::ProxyInternalResponse)
-    .met_by(Operations::Named(&["payitems"]));
+    .met_by(Operations::Named(&["payItems"]));
     RATE_LIMITED = row(
         "rate-limited",
         429,
@@ -423,7 +423,7 @@ table! {
     )
     .told_as(ProxyError::ProxyInternalError)
     .retryable()
-    .met_by(Operations::Named(&["payitems", "listPayments", "getPayment", "settlePayment"]));
+    .met_by(Operations::Named(&["payItems", "listPayments", "getPayment", "settlePayment"]));
     GATEWAY_TIMEOUT = row(
         "gateway-timeout",
         504,
@@ -436,7 +436,7 @@ table! {
     .told_as(ProxyError::HttpResponseTimeout)
     .retryable()
     .touching_budget()
-    .met_by(Operations::CommandsExcept("payitems"));
+    .met_by(Operations::CommandsExcept("payItems"));
     PAYMENT_OUTCOME_UNKNOWN = row(
         "payment-outcome-unknown",
         504,
@@ -449,7 +449,7 @@ table! {
     .told_as(ProxyError::HttpResponseIncomplete)
     .retryable()
     .touching_budget()
-    .met_by(Operations::Named(&["payitems"]));
+    .met_by(Operations::Named(&["payItems"]));
     NOT_CACHED = row(
         "not-cached",
         504,

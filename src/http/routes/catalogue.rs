@@ -38,7 +38,7 @@ async fn read_of_point_of_sale(call: &Call, spec: &'static Spec) -> Result<HttpR
 /// Configuration of the instance
 ///
 /// The key and value configuration that the instance's administrators have set, such as the longest ticket.
-#[utoipa::path(tag = "Catalogue", operation_id = "getconfig", params(InInstance),
+#[utoipa::path(tag = "Catalogue", operation_id = "getConfig", params(InInstance),
     responses((status = 200, description = "The configuration.", body = gateway_bodies::GetConfig)))]
 #[get("/config")]
 pub(super) async fn getconfig(call: Call) -> Result<HttpResponse, Problem> {
@@ -48,7 +48,7 @@ pub(super) async fn getconfig(call: Call) -> Result<HttpResponse, Problem> {
 /// Price of a deposit
 ///
 /// What is charged for a cup or a bottle, and given back with it.
-#[utoipa::path(tag = "Catalogue", operation_id = "getdeposit", params(InInstance),
+#[utoipa::path(tag = "Catalogue", operation_id = "getDeposit", params(InInstance),
     responses((status = 200, description = "The deposit.", body = gateway_bodies::GetDeposit)))]
 #[get("/deposit")]
 pub(super) async fn getdeposit(call: Call) -> Result<HttpResponse, Problem> {
@@ -58,7 +58,7 @@ pub(super) async fn getdeposit(call: Call) -> Result<HttpResponse, Problem> {
 /// Licence of the instance
 ///
 /// The ConcertPOS licence and its limits. The gateway limits this command heavily; the bridge asks seldom.
-#[utoipa::path(tag = "Catalogue", operation_id = "getlicense", params(InInstance),
+#[utoipa::path(tag = "Catalogue", operation_id = "getLicense", params(InInstance),
     responses((status = 200, description = "The licence.", body = gateway_bodies::GetLicense)))]
 #[get("/license")]
 pub(super) async fn getlicense(call: Call) -> Result<HttpResponse, Problem> {
@@ -68,7 +68,7 @@ pub(super) async fn getlicense(call: Call) -> Result<HttpResponse, Problem> {
 /// Points of sale
 ///
 /// Every place of the festival where something is sold.
-#[utoipa::path(tag = "Catalogue", operation_id = "listpos", params(InInstance),
+#[utoipa::path(tag = "Catalogue", operation_id = "listPos", params(InInstance),
     responses((status = 200, description = "The points of sale.", body = gateway_bodies::ListPos)))]
 #[get("/points-of-sale")]
 pub(super) async fn listpos(call: Call) -> Result<HttpResponse, Problem> {
@@ -78,7 +78,7 @@ pub(super) async fn listpos(call: Call) -> Result<HttpResponse, Problem> {
 /// Payment methods of a point of sale
 ///
 /// How one can pay there, such as in cash or by card.
-#[utoipa::path(tag = "Catalogue", operation_id = "listpm", params(InInstance, InPointOfSale, PosPassword),
+#[utoipa::path(tag = "Catalogue", operation_id = "listPm", params(InInstance, InPointOfSale, PosPassword),
     responses((status = 200, description = "The payment methods.", body = gateway_bodies::ListPm)))]
 #[get("/payment-methods")]
 pub(super) async fn listpm(call: Call) -> Result<HttpResponse, Problem> {
@@ -88,7 +88,7 @@ pub(super) async fn listpm(call: Call) -> Result<HttpResponse, Problem> {
 /// Products of a point of sale
 ///
 /// What is sold there, with prices.
-#[utoipa::path(tag = "Catalogue", operation_id = "listproducts", params(InInstance, InPointOfSale, PosPassword),
+#[utoipa::path(tag = "Catalogue", operation_id = "listProducts", params(InInstance, InPointOfSale, PosPassword),
     responses((status = 200, description = "The products.", body = gateway_bodies::ListProducts)))]
 #[get("/products")]
 pub(super) async fn listproducts(call: Call) -> Result<HttpResponse, Problem> {
@@ -98,7 +98,7 @@ pub(super) async fn listproducts(call: Call) -> Result<HttpResponse, Problem> {
 /// Version of the gateway
 ///
 /// The version of ConcertPOS at the other end.
-#[utoipa::path(tag = "Catalogue", operation_id = "version", params(InInstance),
+#[utoipa::path(tag = "Catalogue", operation_id = "getVersion", params(InInstance),
     responses((status = 200, description = "The version.", body = gateway_bodies::Version)))]
 #[get("/version")]
 pub(super) async fn version(call: Call) -> Result<HttpResponse, Problem> {
@@ -108,7 +108,7 @@ pub(super) async fn version(call: Call) -> Result<HttpResponse, Problem> {
 /// Status of ConcertPOS
 ///
 /// The vendor's status page in one sentence.
-#[utoipa::path(tag = "Catalogue", operation_id = "getstatus", params(InInstance),
+#[utoipa::path(tag = "Catalogue", operation_id = "getStatus", params(InInstance),
     responses((status = 200, description = "The status.", body = gateway_bodies::GetStatus)))]
 #[get("/status")]
 pub(super) async fn getstatus(call: Call) -> Result<HttpResponse, Problem> {

@@ -36,7 +36,7 @@ pub struct Device {
 ///
 /// Doing so again changes nothing but the time of the last sign of life. `workplace` says at which point of sale the
 /// device stands.
-#[utoipa::path(tag = "Devices", operation_id = "registerdevice", params(InInstance, Device),
+#[utoipa::path(tag = "Devices", operation_id = "registerDevice", params(InInstance, Device),
     request_body(content = gateway_bodies::RegisterDevice, description = "May be left out."),
     responses((status = 200, description = "The device is registered.", body = gateway_bodies::RegisteredDevice)))]
 #[put("/devices/{uuid}")]
@@ -54,7 +54,7 @@ pub(super) async fn registerdevice(call: Call, payload: web::Payload) -> Result<
 /// Check the password of a point of sale
 ///
 /// The answer's `success` says whether it is right; its `password` is what later goes into `X-POS-Password`.
-#[utoipa::path(tag = "Devices", operation_id = "verifyauth", params(InInstance, InPointOfSale),
+#[utoipa::path(tag = "Devices", operation_id = "verifyAuth", params(InInstance, InPointOfSale),
     request_body(content = gateway_bodies::VerifyAuth, description = "The password as it was typed."),
     responses((status = 200, description = "The verdict.", body = gateway_bodies::VerifiedAuth)))]
 #[post("/password-check")]

@@ -20,7 +20,7 @@ use tokio::task::spawn_blocking;
 use crate::bridge::attention;
 use crate::bridge::metrics as bridge;
 use crate::bridge::sales;
-use crate::bridge::status::{BridgeStatus, ClusterStatus, InstanceStatus};
+use crate::bridge::status::{BridgeStatus, ClusterStatus, InstanceStatus, ServiceState};
 use crate::budget::metrics as budget;
 use crate::gateway::metrics as gateway;
 use crate::http::auth::{Auth, Caller, Scope};
@@ -115,7 +115,7 @@ fn process(page: &mut DescriptorEncoder<'_>, status: &BridgeStatus, tasks: usize
     let mut family = page.gauge("build_info", "The running version.")?;
     family.encode_family(&[("version", status.version)])?.encode_gauge(&1_u64)?;
     page.gauge("uptime_seconds", "How long the bridge has been running.")?.encode_gauge(&status.uptime_seconds)?;
-    let draining = u32::from(status.state == "draining");
+    let draining = u32::from(status.state == ServiceState::Draining);
     page.gauge("draining", "1 once the bridge was told to stop.")?.encode_gauge(&draining)?;
     let subscribers = status.subscribers.unwrap_or_default();
     page.gauge("subscribers", "Event streams that are open.")?.encode_gauge(&subscribers)?;

@@ -42,12 +42,12 @@ pub struct Key {
 /// Sells the products with an `Amount` above 0; the others are ignored, so a till may send its whole list. Fields that
 /// are not listed here are forwarded as they are spelled. When no answer comes, repeat with the same `Idempotency-Key`:
 /// it never books twice.
-#[utoipa::path(tag = "Payments", operation_id = "payitems",
+#[utoipa::path(tag = "Payments", operation_id = "payItems",
     params(InInstance, InPointOfSale, Key, PosPassword),
     request_body(content = gateway_bodies::PayItems, description = "What is sold, and how it is paid."),
     responses((status = 201, description = "The sale is booked.", body = gateway_bodies::PayItem, headers(
         ("Location" = String, description = "The record of the payment."),
-        ("Idempotent-Replayed" = String, description = "`true` where this repeats an earlier answer.")))))]
+        ("Idempotent-Replayed" = bool, description = "`true` where this repeats an earlier answer.")))))]
 #[post("/payments")]
 pub(super) async fn payitems(call: Call, payload: web::Payload) -> Result<HttpResponse, Problem> {
     call.permit(Scope::Pay)?;

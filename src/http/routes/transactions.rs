@@ -32,7 +32,7 @@ fn limit(call: &Call) -> Result<Option<i64>, Problem> {
 /// Transactions of a point of sale
 ///
 /// Every product booked there, newest first. A returned deposit has a negative amount of money.
-#[utoipa::path(tag = "Payments", operation_id = "listtransactions",
+#[utoipa::path(tag = "Payments", operation_id = "listTransactions",
     params(InInstance, InPointOfSale, Limit, PosPassword),
     responses((status = 200, description = "The transactions.", body = gateway_bodies::ListTransactions)))]
 #[get("/transactions")]

@@ -8,11 +8,14 @@ use utoipa::ToSchema;
 use super::cluster::ClusterView;
 use super::payment::time;
 use crate::bridge::access::{AccessDenied, Denial};
-use crate::bridge::attention::{self, Finding};
-use crate::bridge::status::{BridgeStatus, CacheStatus, CallerStatus, DiskStatus, InstanceStatus, PaymentCounts};
+use crate::bridge::attention::{self, Finding, Severity};
+use crate::bridge::status::{
+    BridgeStatus, CacheStatus, CallerStatus, DiskStatus, InstanceStatus, PaymentCounts, ServiceState,
+};
 use crate::budget::WindowStatus;
 use crate::clock::unix_ms_at;
-use crate::gateway::{LinkStatus, ShardStatus};
+use crate::gateway::{LinkState, LinkStatus, ShardStatus};
+use crate::http::problem::code::ProblemCode;
 
 /// The bridge, or what a token sees of it that may not use all of its instances.
 #[derive(Debug, Serialize, ToSchema)]
@@ -23,9 +26,8 @@ pub struct BridgeView {
     version: &'static str,
     /// How long it has been running.
     uptime_seconds: u64,
-    /// `serving`, or `draining` once it was told to stop.
-    #[schema(example = "serving")]
-    state: &'static str,
+    /// Whether it accepts requests.
+    state: ServiceStateView,
     /// Whether the token may use every instance. Where it may not, what is told of all instances together is left out:
     /// `cache`, `payments` and `subscribers`.
     whole: bool,
@@ -59,6 +61,54 @@ pub struct BridgeView {
     cluster: Option<ClusterView>,
 }
 
+/// Whether the bridge accepts requests.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ServiceState)]
+#[serde(rename_all = "kebab-case")]
+pub enum ServiceStateView {
+    /// It does.
+    Serving,
+    /// It was told to stop.
+    Draining,
+}
+
+/// How grave it is.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Severity)]
+#[serde(rename_all = "kebab-case")]
+pub enum SeverityView {
+    /// Sales or money are lost: somebody must act now.
+    Critical,
+    /// It will be, or something is worse than it could be.
+    Warning,
+    /// As it was ordered; to be remembered.
+    Info,
+}
+
+/// What the gateway does not accept of an instance.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Denial)]
+#[serde(rename_all = "kebab-case")]
+pub enum DenialView {
+    /// The API key.
+    Key,
+    /// The licence.
+    Licence,
+}
+
+/// What a connection is doing.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = LinkState)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkStateView {
+    /// Waits for a command.
+    Free,
+    /// Carries a command.
+    Busy,
+    /// Carries no more commands: a late reply is awaited, or it is about to be closed.
+    SetAside,
+}
+
 /// One thing that needs attention.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Attention)]
@@ -66,9 +116,8 @@ pub struct AttentionView {
     /// What kind of thing it is, as in the metric `concertpos_bridge_attention`.
     #[schema(example = "no-links")]
     code: &'static str,
-    /// `critical`: sales or money are lost, somebody must act now; `warning`; or `info`.
-    #[schema(example = "critical")]
-    severity: &'static str,
+    /// How grave it is.
+    severity: SeverityView,
     /// The instance that it concerns; null where it concerns the whole bridge.
     instance: Option<String>,
     /// The shard or the caller, where it concerns one.
@@ -76,7 +125,7 @@ pub struct AttentionView {
     /// What is wrong and what to do, for people.
     words: String,
     /// Since when, where that is known.
-    #[schema(example = "2026-06-08T02:47:58.120Z")]
+    #[schema(format = DateTime)]
     since: Option<String>,
 }
 
@@ -91,6 +140,7 @@ pub struct DiskView {
     /// Why the journal cannot be written.
     journal_fault: Option<String>,
     /// Since when.
+    #[schema(format = DateTime)]
     journal_fault_since: Option<String>,
     /// Milliseconds of the slowest write of the journal within the last minute or under way, where one is slow.
     slow_commit_ms: Option<u64>,
@@ -99,10 +149,12 @@ pub struct DiskView {
     /// Why copies cannot be kept on disk.
     copies_fault: Option<String>,
     /// Since when.
+    #[schema(format = DateTime)]
     copies_fault_since: Option<String>,
     /// Milliseconds by which the wall clock was changed within the last hour; negative: back.
     clock_step_ms: Option<i64>,
     /// When.
+    #[schema(format = DateTime)]
     clock_step_at: Option<String>,
 }
 
@@ -122,15 +174,15 @@ pub struct CallersView {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AccessDenied)]
 pub struct AccessDeniedView {
-    /// `key` or `licence`.
-    #[schema(example = "key")]
-    what: &'static str,
+    /// What it does not accept.
+    what: DenialView,
     /// The gateway's word, or `inactive` where the licence says so itself.
     #[schema(example = "api_key_mismatch")]
     word: String,
     /// The command that was refused.
     command: String,
     /// Since when.
+    #[schema(format = DateTime)]
     since: String,
 }
 
@@ -143,6 +195,7 @@ pub struct LastMinuteView {
     /// Sales that were refused for no fault of their callers.
     sales_refused: u64,
     /// Why most of them were, as the code of a problem.
+    #[schema(value_type = Option<ProblemCode>)]
     sales_refused_as: Option<&'static str>,
     /// Sales whose outcome became unknown.
     sales_unknown: u64,
@@ -175,6 +228,7 @@ pub struct InstanceView {
     /// `contradictions` of that payment.
     contradictions: u64,
     /// Since when it has no link in service; null where it has one.
+    #[schema(format = DateTime)]
     without_link_since: Option<String>,
     /// What the gateway refuses of it; null where nothing is known to be refused.
     access_denied: Option<AccessDeniedView>,
@@ -231,6 +285,7 @@ pub struct ShardView {
     /// Why the last connection failed or ended; null once another was opened.
     last_fault: Option<String>,
     /// When it did.
+    #[schema(format = DateTime)]
     last_fault_at: Option<String>,
     /// Its connections.
     links: Vec<LinkView>,
@@ -242,8 +297,8 @@ pub struct ShardView {
 pub struct LinkView {
     /// Its generation.
     link: u64,
-    /// `free`, `busy` or `set-aside`.
-    state: &'static str,
+    /// What it is doing.
+    state: LinkStateView,
     /// How long it has been open.
     open_seconds: u64,
 }
@@ -293,7 +348,10 @@ impl From<BridgeStatus> for BridgeView {
         Self {
             version,
             uptime_seconds,
-            state,
+            state: match state {
+                ServiceState::Serving => ServiceStateView::Serving,
+                ServiceState::Draining => ServiceStateView::Draining,
+            },
             whole,
             attention,
             instances: instances.into_iter().map(Into::into).collect(),
@@ -338,7 +396,12 @@ impl From<InstanceStatus> for InstanceView {
 impl From<Finding> for AttentionView {
     fn from(finding: Finding) -> Self {
         let Finding { code, severity, instance, subject, words, since_ms } = finding;
-        Self { code, severity: severity.name(), instance, subject, words, since: since_ms.map(time) }
+        let severity = match severity {
+            Severity::Critical => SeverityView::Critical,
+            Severity::Warning => SeverityView::Warning,
+            Severity::Info => SeverityView::Info,
+        };
+        Self { code, severity, instance, subject, words, since: since_ms.map(time) }
     }
 }
 
@@ -346,8 +409,8 @@ impl From<AccessDenied> for AccessDeniedView {
     fn from(denied: AccessDenied) -> Self {
         let AccessDenied { denial, word, command, since } = denied;
         let what = match denial {
-            Denial::Key => "key",
-            Denial::License => "licence",
+            Denial::Key => DenialView::Key,
+            Denial::License => DenialView::Licence,
         };
         Self { what, word, command, since: time(unix_ms_at(since)) }
     }
@@ -415,6 +478,11 @@ impl From<ShardStatus> for ShardView {
 impl From<LinkStatus> for LinkView {
     fn from(status: LinkStatus) -> Self {
         let LinkStatus { link, state, open_seconds } = status;
+        let state = match state {
+            LinkState::Free => LinkStateView::Free,
+            LinkState::Busy => LinkStateView::Busy,
+            LinkState::SetAside => LinkStateView::SetAside,
+        };
         Self { link, state, open_seconds }
     }
 }

@@ -38,6 +38,7 @@ pub struct DatabaseView {
     /// Why the last renewal of the lease was not acknowledged; null where it was.
     fault: Option<String>,
     /// Since when.
+    #[schema(format = DateTime)]
     fault_since: Option<String>,
     /// Whether a commit waits for a standby; null while that is not known.
     has_standby: Option<bool>,

@@ -1,30 +1,25 @@
 //! The known fields of the gateway's bodies, for the OpenAPI document alone.
 //!
 //! Nothing is ever parsed into these: the bridge passes bodies on as they came, so a field missing here is lost to
-//! no caller. Prices are doubles because that is what a reader in most languages has; what the gateway is known or
-//! feared to spell in two ways has no type. That every object may hold more is added to all of them at once, where the
-//! document is made.
+//! no caller. What the gateway is known or feared to spell in two ways has a type of `spelled`; what it may leave empty may
+//! be null. That every object may hold more is added to all of them at once, where the document is made.
 
 #![expect(dead_code, reason = "read by the OpenAPI document alone")]
 #![expect(clippy::struct_field_names, reason = "the names are the gateway's own")]
 
-use std::borrow::Cow;
+use std::collections::BTreeMap;
 
-use serde_json::Value;
-use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, SchemaFormat, Type};
-use utoipa::openapi::{KnownFormat, RefOr};
-use utoipa::{PartialSchema, ToSchema};
+use utoipa::ToSchema;
 
-/// The largest whole number that the gateway, a JavaScript program, can tell from its neighbours.
-const LARGEST_ID: i64 = 9_007_199_254_740_991;
+use super::spelled::{self, ConfigValue, Price, SpelledCount, SpelledFlag, SpelledId, SpelledTime};
 
 /// The reply to `getconfig`.
 #[derive(Debug, ToSchema)]
 #[schema(examples(json!({"Config": {"ticket_limit": "10"}})))]
 pub struct GetConfig {
     /// Keys and values as the instance's administrators set them.
-    #[schema(rename = "Config", value_type = Object, additional_properties = true)]
-    pub config: Value,
+    #[schema(rename = "Config", schema_with = spelled::config)]
+    pub config: BTreeMap<String, Option<ConfigValue>>,
 }
 
 /// The reply to `getdeposit`.
@@ -40,8 +35,8 @@ pub struct GetDeposit {
 #[derive(Debug, ToSchema)]
 pub struct Deposit {
     /// Its price.
-    #[schema(rename = "Price", examples(2.00))]
-    pub price: f64,
+    #[schema(rename = "Price")]
+    pub price: Price,
 }
 
 /// The reply to `getlicense`.
@@ -82,9 +77,9 @@ pub struct License {
     #[schema(rename = "POSLimit")]
     pub pos_limit: String,
     /// When it was made out.
-    pub created: Value,
+    pub created: Option<SpelledTime>,
     /// When it ends; `null` is never.
-    pub expires: Value,
+    pub expires: Option<SpelledTime>,
 }
 
 /// The reply to `listpos`.
@@ -107,13 +102,13 @@ pub struct PointOfSale {
     #[schema(rename = "PointOfSale", examples("Main bar"))]
     pub point_of_sale: String,
     /// Whether it sells at present.
-    pub enabled: Value,
+    pub enabled: Option<SpelledFlag>,
     /// Whether it is a special one.
-    pub special: Value,
+    pub special: Option<SpelledFlag>,
     /// Whether it is for administrators.
-    pub admin: Value,
-    /// Truthy where a password is needed.
-    pub password: Value,
+    pub admin: Option<SpelledFlag>,
+    /// Whether a password is needed.
+    pub password: Option<SpelledFlag>,
 }
 
 /// The reply to `listpm`.
@@ -136,7 +131,8 @@ pub struct PaymentMethod {
     #[schema(rename = "Payment", examples("Cash"))]
     pub payment: String,
     /// The colour of its button.
-    pub color: Value,
+    #[schema(examples("#28a745"))]
+    pub color: Option<String>,
 }
 
 /// The reply to `listproducts`.
@@ -160,14 +156,13 @@ pub struct Product {
     #[schema(examples("Beer 0.5 l"))]
     pub product_name: String,
     /// Its price.
-    #[schema(examples(4.50))]
-    pub price: f64,
+    pub price: Price,
     /// How many are in the basket: 0 in a list.
-    pub amount: Value,
+    pub amount: Option<SpelledCount>,
     /// Whether a deposit is charged with it.
-    pub deposit: Value,
+    pub deposit: Option<SpelledFlag>,
     /// Whether crew members cannot have it.
-    pub crew_blocked: Value,
+    pub crew_blocked: Option<SpelledFlag>,
 }
 
 /// The reply to `version`.
@@ -197,7 +192,7 @@ pub struct GetStatus {
 pub struct ListTransactions {
     /// How many there are.
     #[schema(rename = "Count")]
-    pub count: Value,
+    pub count: SpelledCount,
     /// The transactions, newest first.
     #[schema(rename = "Transactions")]
     pub transactions: Vec<Transaction>,
@@ -220,45 +215,17 @@ pub struct Transaction {
     pub product_id: i64,
     /// How many.
     #[schema(rename = "AmountProduct")]
-    pub amount_product: Value,
+    pub amount_product: SpelledCount,
     /// For how much; negative for a returned deposit.
-    #[schema(rename = "AmountMoney", examples(9.00))]
-    pub amount_money: f64,
+    #[schema(rename = "AmountMoney")]
+    pub amount_money: Price,
     /// When.
-    pub timestamp: Value,
+    pub timestamp: SpelledTime,
     /// The gateway's own mark, 128 hexadecimal digits.
     pub hash: String,
     /// A remark.
     #[schema(rename = "Note")]
-    pub note: Value,
-}
-
-/// An id that callers may spell in either of the ways in which tills do: as a number, or as a string of its digits.
-#[derive(Debug)]
-pub struct SpelledId;
-
-impl PartialSchema for SpelledId {
-    fn schema() -> RefOr<Schema> {
-        let number = ObjectBuilder::new()
-            .schema_type(Type::Integer)
-            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
-            .minimum(Some(0))
-            .maximum(Some(LARGEST_ID));
-        // One digit less than the largest number has, so that no string passes it.
-        let digits = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^(0|[1-9][0-9]{0,14})$"));
-        OneOfBuilder::new()
-            .item(number)
-            .item(digits)
-            .description(Some("An id: a whole number, or a string of its digits, as tills send it."))
-            .examples([1])
-            .into()
-    }
-}
-
-impl ToSchema for SpelledId {
-    fn name() -> Cow<'static, str> {
-        Cow::Borrowed("SpelledId")
-    }
+    pub note: Option<String>,
 }
 
 /// A sale.
@@ -293,7 +260,7 @@ pub struct SoldProduct {
 pub struct PayItem {
     /// How many products were booked.
     #[schema(rename = "Items")]
-    pub items: Value,
+    pub items: SpelledCount,
 }
 
 /// What is known of a device.
@@ -324,8 +291,9 @@ pub struct VerifyAuth {
 pub struct VerifiedAuth {
     /// Whether the password is right.
     pub success: bool,
-    /// What later goes into `X-POS-Password`.
-    pub password: Value,
+    /// What later goes into `X-POS-Password`; null or absent where the password is wrong.
+    #[schema(required = false)]
+    pub password: Option<String>,
 }
 
 /// The parameters of a command, without its `api_key`.

@@ -6,3 +6,4 @@ pub mod gateway_bodies;
 pub mod merged;
 pub mod payment;
 pub mod payment_csv;
+pub mod spelled;

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::gateway_bodies;
+use super::spelled::Price;
 use crate::http::problem::document::GatewayWords;
 use crate::journal::record::{Contradiction, Standing};
 use crate::journal::{
@@ -57,7 +58,7 @@ pub struct SoldLine {
     pub name: Option<String>,
     /// The price of one, likewise, as the gateway spelled it.
     #[serde(rename = "Price", skip_serializing_if = "Option::is_none")]
-    #[schema(rename = "Price", value_type = Option<f64>, nullable = false, examples(4.50))]
+    #[schema(rename = "Price", value_type = Option<Price>, nullable = false)]
     pub price: Option<Box<RawValue>>,
 }
 
