@@ -140,7 +140,7 @@ fn what_the_gateway_may_spell_in_several_ways_or_leave_out_is_valid_in_each() {
     let invalid = [
         ("VerifiedAuth", json!({"password": "secret"})),
         ("VerifiedAuth", json!({"success": true, "password": 7})),
-        ("PayItem", json!({"Items": null})),
+        ("PayItem", json!({"Items": {}})),
         ("ListProducts", product(json!({"Price": "4.50"}))),
         ("ListProducts", product(json!({"Deposit": {}}))),
     ];

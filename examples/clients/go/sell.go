@@ -76,6 +76,9 @@ func main() {
 	bridge := concertpos.NewAPIClient(settings)
 	ctx := context.WithValue(context.Background(), concertpos.ContextAccessToken, os.Getenv("BRIDGE_TOKEN"))
 
+	licence, _, err := bridge.CatalogueAPI.GetLicense(ctx, instance).Execute()
+	must(err)
+	fmt.Println("licensed to", licence.License.Name)
 	listed, _, err := bridge.CatalogueAPI.ListProducts(ctx, instance, pointOfSale).Execute()
 	must(err)
 	for _, product := range listed.Products {

@@ -8,6 +8,7 @@
 
 import bridge.client.ApiClient;
 import bridge.client.ApiException;
+import bridge.client.JSON;
 import bridge.client.api.CatalogueApi;
 import bridge.client.api.PaymentsApi;
 import bridge.client.model.PayItems;
@@ -33,6 +34,8 @@ public final class Sell {
     // Or a number would be taken for a string too, and which of the spellings of a `SpelledCount` it is would not be known.
     client.setObjectMapper(client.getObjectMapper().configure(MapperFeature.ALLOW_COERCION_OF_SCALARS, false));
     client.updateBaseUri(System.getenv("BRIDGE_URL"));
+    // The mapper that the client begins with takes a number for a string too, and then cannot tell the spellings apart.
+    client.setObjectMapper(JSON.getDefault().getMapper());
     client.setReadTimeout(Duration.ofSeconds(20));
     client.setRequestInterceptor(
         request -> request.header("Authorization", "Bearer " + System.getenv("BRIDGE_TOKEN")));
@@ -75,7 +78,9 @@ public final class Sell {
   }
 
   private void run() throws Exception {
-    List<Product> products = new CatalogueApi(client).listProducts(INSTANCE, POINT_OF_SALE, null, null, null, null).getProducts();
+    CatalogueApi catalogue = new CatalogueApi(client);
+    System.out.println("licensed to " + catalogue.getLicense(INSTANCE, null, null, null).getLicense().getName());
+    List<Product> products = catalogue.listProducts(INSTANCE, POINT_OF_SALE, null, null, null, null).getProducts();
     for (Product product : products) {
       System.out.println(product.getID() + "  " + product.getProductName() + "  " + product.getPrice().toPlainString());
     }

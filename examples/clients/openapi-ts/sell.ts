@@ -8,7 +8,7 @@ import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { setTimeout as wait } from "node:timers/promises";
 import { client } from "./generated/bridge/client.gen.js";
-import { listPayments, listProducts, payItems, type PayItems, type Problem } from "./generated/bridge/index.js";
+import { getLicense, listPayments, listProducts, payItems, type PayItems, type Problem } from "./generated/bridge/index.js";
 
 client.setConfig({
   baseUrl: process.env.BRIDGE_URL ?? "http://127.0.0.1:8080",
@@ -29,6 +29,8 @@ async function sell(key: string, body: PayItems): Promise<{ items: unknown; repl
   }
 }
 
+const { data: licence } = await getLicense({ path, throwOnError: true });
+console.log(`licensed to ${licence.License.Name}`);
 const { data: list } = await listProducts({ path, throwOnError: true });
 for (const product of list.Products) console.log(`${product.ID}  ${product.ProductName}  ${product.Price.toFixed(2)}`);
 const [first] = list.Products;

@@ -12,9 +12,10 @@ import time
 import uuid
 
 from concertpos_bridge_client import AuthenticatedClient
-from concertpos_bridge_client.api.catalogue import list_products
+from concertpos_bridge_client.api.catalogue import get_license, list_products
 from concertpos_bridge_client.api.payments import list_payments, pay_items
 from concertpos_bridge_client.models import (
+    GetLicense,
     ListProducts,
     PayItem,
     PayItems,
@@ -51,6 +52,9 @@ def sell(key: str, sale: PayItems) -> tuple[PayItem, bool] | Problem:
                 raise RuntimeError(f"an answer that is in no document: {answer.status_code}")
 
 
+licence = get_license.sync(INSTANCE, client=bridge)
+assert isinstance(licence, GetLicense), licence
+print(f"licensed to {licence.license_.name}")
 listed = list_products.sync(INSTANCE, POINT_OF_SALE, client=bridge)
 assert isinstance(listed, ListProducts), listed
 for product in listed.products:

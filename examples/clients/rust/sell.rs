@@ -11,7 +11,7 @@ use std::env;
 use std::time::Duration;
 
 use concertpos_bridge_client::apis::Error;
-use concertpos_bridge_client::apis::catalogue_api::list_products;
+use concertpos_bridge_client::apis::catalogue_api::{get_license, list_products};
 use concertpos_bridge_client::apis::configuration::Configuration;
 use concertpos_bridge_client::apis::payments_api::{list_payments, pay_items};
 use concertpos_bridge_client::models::{PayItem, PayItems, PaymentState, Problem, ProblemCode, SoldProduct, SpelledId};
@@ -58,6 +58,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         ..Configuration::default()
     };
 
+    let licence = get_license(&bridge, INSTANCE, None, None, None).await?.license;
+    println!("licensed to {}", licence.name);
     let listed = list_products(&bridge, INSTANCE, POINT_OF_SALE, None, None, None, None).await?;
     for product in &listed.products {
         println!("{}  {}  {:.2}", product.id, product.product_name, product.price);

@@ -35,6 +35,8 @@ async function sell(key: string, body: Sale): Promise<{ items: unknown; replayed
   }
 }
 
+const { data: licence } = await bridge.GET("/v1/instances/{instance}/license", { params: { path } });
+console.log(`licensed to ${licence?.License.Name}`);
 const { data: list, error } = await bridge.GET("/v1/instances/{instance}/points-of-sale/{pos_id}/products", {
   params: { path },
 });

@@ -11,15 +11,15 @@ use std::collections::BTreeMap;
 
 use utoipa::ToSchema;
 
-use super::spelled::{self, ConfigValue, Price, SpelledCount, SpelledFlag, SpelledId, SpelledTime};
+use super::spelled::{ConfigValue, Price, SpelledCount, SpelledFlag, SpelledId, SpelledTime};
 
 /// The reply to `getconfig`.
 #[derive(Debug, ToSchema)]
 #[schema(examples(json!({"Config": {"ticket_limit": "10"}})))]
 pub struct GetConfig {
     /// Keys and values as the instance's administrators set them.
-    #[schema(rename = "Config", schema_with = spelled::config)]
-    pub config: BTreeMap<String, Option<ConfigValue>>,
+    #[schema(rename = "Config")]
+    pub config: BTreeMap<String, ConfigValue>,
 }
 
 /// The reply to `getdeposit`.
@@ -77,9 +77,11 @@ pub struct License {
     #[schema(rename = "POSLimit")]
     pub pos_limit: String,
     /// When it was made out.
-    pub created: Option<SpelledTime>,
+    #[schema(required = false)]
+    pub created: SpelledTime,
     /// When it ends; `null` is never.
-    pub expires: Option<SpelledTime>,
+    #[schema(required = false)]
+    pub expires: SpelledTime,
 }
 
 /// The reply to `listpos`.
@@ -102,13 +104,17 @@ pub struct PointOfSale {
     #[schema(rename = "PointOfSale", examples("Main bar"))]
     pub point_of_sale: String,
     /// Whether it sells at present.
-    pub enabled: Option<SpelledFlag>,
+    #[schema(required = false)]
+    pub enabled: SpelledFlag,
     /// Whether it is a special one.
-    pub special: Option<SpelledFlag>,
+    #[schema(required = false)]
+    pub special: SpelledFlag,
     /// Whether it is for administrators.
-    pub admin: Option<SpelledFlag>,
+    #[schema(required = false)]
+    pub admin: SpelledFlag,
     /// Whether a password is needed.
-    pub password: Option<SpelledFlag>,
+    #[schema(required = false)]
+    pub password: SpelledFlag,
 }
 
 /// The reply to `listpm`.
@@ -158,11 +164,14 @@ pub struct Product {
     /// Its price.
     pub price: Price,
     /// How many are in the basket: 0 in a list.
-    pub amount: Option<SpelledCount>,
+    #[schema(required = false)]
+    pub amount: SpelledCount,
     /// Whether a deposit is charged with it.
-    pub deposit: Option<SpelledFlag>,
+    #[schema(required = false)]
+    pub deposit: SpelledFlag,
     /// Whether crew members cannot have it.
-    pub crew_blocked: Option<SpelledFlag>,
+    #[schema(required = false)]
+    pub crew_blocked: SpelledFlag,
 }
 
 /// The reply to `version`.

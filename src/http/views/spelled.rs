@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use serde_json::json;
-use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, OneOfBuilder, Schema, SchemaFormat, Type};
+use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, SchemaFormat, Type};
 use utoipa::openapi::{KnownFormat, Ref, RefOr};
 use utoipa::{PartialSchema, ToSchema};
 
@@ -56,6 +56,11 @@ fn number() -> ObjectBuilder {
     of(Type::Number).format(Some(SchemaFormat::KnownFormat(KnownFormat::Double)))
 }
 
+/// Null is a spelling of its own: generators for Java read no null where only the field that has such a type may be null.
+fn or_null() -> OneOfBuilder {
+    OneOfBuilder::new().item(of(Type::Null))
+}
+
 named!(
     SpelledId,
     /// An id: a whole number, or a string of its digits, as tills send it.
@@ -71,7 +76,8 @@ named!(
     SpelledCount,
     /// How many: a whole number, or a string of one.
     |description| {
-        OneOfBuilder::new().item(whole_number()).item(of(Type::String)).description(Some(description)).examples([1])
+        let spellings = or_null().item(whole_number()).item(of(Type::String));
+        spellings.description(Some(description)).examples([1])
     }
 );
 
@@ -79,7 +85,7 @@ named!(
     SpelledFlag,
     /// Yes or no, as the gateway spells it: a boolean, a number (0 is no), or a string (an empty one and `0` are no).
     |description| {
-        let spellings = OneOfBuilder::new().item(of(Type::Boolean)).item(number()).item(of(Type::String));
+        let spellings = or_null().item(of(Type::Boolean)).item(number()).item(of(Type::String));
         spellings.description(Some(description)).examples([1])
     }
 );
@@ -88,7 +94,7 @@ named!(
     SpelledTime,
     /// A time as the gateway spells it: text, or a number of seconds or milliseconds.
     |description| {
-        let spellings = OneOfBuilder::new().item(of(Type::String)).item(number());
+        let spellings = or_null().item(of(Type::String)).item(number());
         spellings.description(Some(description)).examples(["2026-06-08 02:47:58"])
     }
 );
@@ -97,25 +103,10 @@ named!(
     ConfigValue,
     /// A setting as an administrator made it: text, a number, or yes or no.
     |description| {
-        let spellings = OneOfBuilder::new().item(of(Type::String)).item(number()).item(of(Type::Boolean));
+        let spellings = or_null().item(of(Type::String)).item(number()).item(of(Type::Boolean));
         spellings.description(Some(description)).examples(["5000"])
     }
 );
-
-/// The macro writes no map of values that may be null.
-pub(super) fn config() -> ObjectBuilder {
-    let value = OneOfBuilder::new().item(of(Type::Null)).item(ConfigValue::reference());
-    let value = AdditionalProperties::RefOr(value.into());
-    of(Type::Object)
-        .description(Some("Keys and values as the instance's administrators set them."))
-        .additional_properties(Some(value))
-}
-
-impl ConfigValue {
-    fn reference() -> RefOr<Schema> {
-        Ref::from_schema_name(Self::name()).into()
-    }
-}
 
 named!(
     Price,
@@ -127,7 +118,7 @@ named!(
     ErrorCode,
     /// What the gateway says beside an error's word: usually a number, an object for `ratelimit`.
     |description| {
-        let spellings = OneOfBuilder::new()
+        let spellings = or_null()
             .item(number())
             .item(of(Type::String))
             .item(of(Type::Boolean))
