@@ -127,3 +127,62 @@ impl Witness {
         Mark::forget(self.id)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark() -> Mark {
+        Mark { is_genuine: true, is_on_its_timeline: true, restored: None, confirmed_us: 1 }
+    }
+
+    fn registered() -> Witness {
+        let mut witness = Witness::new(Uuid::nil());
+        assert_eq!(witness.decide(Some(&mark()), false), Step::Register);
+        witness.registered();
+        assert_eq!((witness.decide(Some(&mark()), true), witness.doubt()), (Step::Trust, None));
+        witness
+    }
+
+    #[test]
+    fn who_begins_trusts_only_a_mark_that_is_as_it_was_written() {
+        let another = Mark { is_genuine: false, ..mark() };
+        let later = Mark { is_on_its_timeline: false, ..mark() };
+        let known = Mark { restored: Some("so".into()), ..mark() };
+        for (found, step) in [
+            (None, Step::Wait),
+            (Some(another), Step::Flag(IS_ANOTHER)),
+            (Some(later), Step::Wait),
+            (Some(known), Step::Wait),
+        ] {
+            let mut witness = Witness::new(Uuid::nil());
+            assert_eq!(witness.decide(found.as_ref(), false), step, "{found:?}");
+            assert!(witness.doubt().is_some(), "{found:?}");
+            assert!(witness.bear().is_none(), "nothing is recorded on it");
+        }
+    }
+
+    #[test]
+    fn a_failover_is_noted_by_whoever_finds_all_that_it_had_acknowledged() {
+        let (mut witness, later) = (registered(), Mark { is_on_its_timeline: false, ..mark() });
+        assert_eq!((witness.decide(Some(&later), true), witness.doubt()), (Step::Vouch, None));
+        assert_eq!(witness.decide(Some(&later), false), Step::Flag(HAS_LOST));
+    }
+
+    #[test]
+    fn what_was_lost_is_trusted_again_only_after_a_confirmation() {
+        let mut witness = registered();
+        for _ in 0..2 {
+            // The flag may not have been written.
+            assert_eq!(witness.decide(Some(&mark()), false), Step::Flag(HAS_LOST));
+        }
+        let flagged = Mark { restored: Some(HAS_LOST.into()), ..mark() };
+        assert_eq!((witness.decide(Some(&flagged), false), witness.doubt()), (Step::Wait, Some(HAS_LOST)));
+        let confirmed = Mark { confirmed_us: 2, ..mark() };
+        assert_eq!((witness.decide(Some(&confirmed), false), witness.doubt()), (Step::Register, None));
+        witness.registered();
+        assert_eq!(witness.decide(Some(&confirmed), true), Step::Trust);
+        // And a second restore, to before the first confirmation, is another one.
+        assert_eq!(witness.decide(Some(&mark()), false), Step::Flag(HAS_LOST));
+    }
+}

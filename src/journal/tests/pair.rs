@@ -55,6 +55,10 @@ async fn a_payment_whose_record_waits_for_the_standby_is_released_once_that_is_b
     is_taken(&journal, "a").await;
     let seen = pair.primary().sql(&name, "SELECT count(*) FROM payment");
     assert_eq!(seen, "0", "it waits, so nobody sees it yet");
+    // It holds the owner's row until then: nobody takes the instance over meanwhile.
+    let claim = "SET lock_timeout = '300ms'; UPDATE instance_owner SET epoch = epoch + 1";
+    let refused = pair.primary().try_sql(&name, claim).unwrap_err();
+    assert!(refused.contains("lock timeout"), "{refused}");
     pair.start_standby();
     until("it is available", || journal.is_available()).await;
     assert_eq!(state(&journal, id).await, Some(State::Released));
@@ -98,4 +102,21 @@ async fn what_was_acknowledged_outlives_the_primary_and_what_is_heard_meanwhile_
     found.await;
     let Reserve::Replay(record) = journal.reserve(key("booked"), sale(1)).await else { panic!("it was booked") };
     assert_eq!(record.reply(), booked_before.reply());
+}
+
+/// What can be read may not be on the standby yet, and so may be lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_that_another_process_recorded_is_given_once_the_standby_has_it() {
+    let mut pair = Pair::start();
+    let (journal, name) = begin(&mut pair).await;
+    pay(&journal, "a", booked()).await;
+    let url = pair.url(&name);
+    let next = replica(&url, |text| pair.primary().sql(&name, text)).await;
+    pair.stop_standby();
+    let asked = next.reserve(key("a"), sale(1)).await;
+    assert!(matches!(asked, Reserve::Unavailable(_)), "{asked:?}");
+    assert!(matches!(journal.reserve(key("a"), sale(1)).await, Reserve::Replay(_)), "it was acknowledged to this one");
+    pair.start_standby();
+    until("it is available", || next.is_available()).await;
+    assert!(matches!(next.reserve(key("a"), sale(1)).await, Reserve::Replay(_)));
 }
