@@ -62,7 +62,7 @@ async fn bring_up(database: &database::Config) -> anyhow::Result<()> {
 async fn confirm(database: &database::Config) -> anyhow::Result<()> {
     let how = database::confirm_restore(database).await.context("the restore could not be confirmed")?;
     match how {
-        Some(how) => println!("confirmed that the database was restored ({how}): replicas send payments again"),
+        Some(how) => println!("confirmed, so that replicas send payments again: {how}"),
         None => println!("there is nothing to confirm: the database is not known to have been restored"),
     }
     Ok(())

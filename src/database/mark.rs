@@ -92,10 +92,12 @@ pub struct Mark {
 }
 
 /// How a restore shows.
-pub const IS_ANOTHER: &str = "it was restored from a dump, or copied";
-pub const HAS_LOST: &str = "what it had acknowledged is not there any more";
-const HAS_NO_MARK: &str = "its mark is missing";
-const IS_ELSEWHEN: &str = "it was promoted or recovered to a point in time, and no replica ran before and after";
+pub const IS_ANOTHER: &str = "the database was restored from a dump, or copied";
+pub const HAS_LOST: &str =
+    "the database has lost what it had acknowledged: it was restored, or a standby was promoted that lacked something";
+const HAS_NO_MARK: &str = "the database was restored: its mark is missing";
+const IS_ELSEWHEN: &str =
+    "the database was promoted, or restored to a point in time, and no replica has run before and after to tell which";
 
 impl Mark {
     /// Asks for it.

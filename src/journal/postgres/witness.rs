@@ -13,8 +13,8 @@ pub(crate) struct Witness {
     sent: i64,
     /// The greatest that was acknowledged; none before it is registered.
     acknowledged: Option<i64>,
-    /// The last confirmation that was known when the database was found to be restored.
-    restored_after_us: Option<i64>,
+    /// When an operator had confirmed the database, as it was last trusted.
+    trusted_us: Option<i64>,
     /// Why nothing may be begun now.
     doubt: Option<String>,
 }
@@ -36,7 +36,7 @@ pub(crate) enum Step {
 
 impl Witness {
     pub(crate) fn new(id: Uuid) -> Self {
-        Self { id, sent: 0, acknowledged: None, restored_after_us: None, doubt: None }
+        Self { id, sent: 0, acknowledged: None, trusted_us: None, doubt: None }
     }
 
     /// Why nothing may be begun now.
@@ -80,11 +80,8 @@ impl Witness {
     fn decide(&mut self, mark: Option<&Mark>, is_there: bool) -> Step {
         let (step, doubt) = self.decided(mark, is_there);
         self.doubt = doubt;
-        if let Some(mark) = mark.filter(|_| self.doubt.is_some()) {
-            self.restored_after_us.get_or_insert(mark.confirmed_us);
-        }
-        if step == Step::Trust {
-            self.restored_after_us = None;
+        if let Some(mark) = mark.filter(|_| step == Step::Trust) {
+            self.trusted_us = Some(mark.confirmed_us);
         }
         step
     }
@@ -98,7 +95,8 @@ impl Witness {
         if !mark.is_genuine {
             return (Step::Flag(IS_ANOTHER), doubt);
         }
-        let is_confirmed = self.restored_after_us.is_some_and(|before_us| before_us != mark.confirmed_us);
+        // Later than what was trusted, and not before it, as in a backup. It may not have been looked at in between.
+        let is_confirmed = self.trusted_us.is_some_and(|trusted_us| mark.confirmed_us > trusted_us);
         match self.acknowledged {
             None if mark.is_on_its_timeline => (Step::Register, None),
             None => (Step::Wait, doubt),

@@ -52,7 +52,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_OWED: usize = MAX_LIVE + 1024;
 /// Decided payments that need no further acknowledgement: those that this process recorded last.
 const MAX_ACKNOWLEDGED: usize = 8192;
-/// Between two looks whether the database was restored, where that is not known yet, or known.
+/// Between two looks whether the database was restored: so long after a failover a process that begins may wait for one that
+/// lived through it. Sooner where nothing may be begun.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 const NEXT_LOOK: Duration = Duration::from_secs(1);
 /// Steps of one look: to register, to note a failover, and to see that all is well.
 const STEPS: usize = 3;
@@ -204,7 +206,7 @@ impl Writer {
             self.tell_of_a_restore();
             let noted = match step {
                 Step::Trust => {
-                    self.next_look = Instant::now() + self.config.pace.max(NEXT_LOOK);
+                    self.next_look = Instant::now() + self.config.pace.clamp(NEXT_LOOK, LOOK_EVERY);
                     return;
                 }
                 Step::Wait => return,
@@ -224,12 +226,11 @@ impl Writer {
         let was_restored = self.shared.is_restored.swap(doubt.is_some(), Ordering::AcqRel);
         if let Some(how) = doubt {
             if !was_restored {
-                tracing::error!(how, "the database was restored from a backup: {UNTIL_CONFIRMED}");
+                tracing::error!("{how}: {UNTIL_CONFIRMED}");
             }
-            let told = format!("the database was restored from a backup ({how}): {UNTIL_CONFIRMED}");
-            self.shared.watched.failed(told, Instant::now());
+            self.shared.watched.failed(format!("{how}: {UNTIL_CONFIRMED}"), Instant::now());
         } else if was_restored {
-            tracing::warn!("the restore of the database was confirmed: payments are sent again");
+            tracing::warn!("the database is as a replica knew it, or confirmed: payments are sent again");
             self.shared.watched.recovered();
         }
     }
