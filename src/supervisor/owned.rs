@@ -222,6 +222,8 @@ impl Host for Owned {
     async fn quiesce(&self, name: &str, limit: Duration) -> Vec<Statement> {
         let Some(instance) = self.0.bridge.instances().get(name).cloned() else { return Vec::new() };
         instance.quiesce(limit).await;
+        // Now, since the end of this replica may close its streams before the instance is retired.
+        instance.broadcasts().moved();
         let states = self.0.common.states.as_ref();
         states.map(|states| states.hand_over(&instance)).unwrap_or_default()
     }
