@@ -269,6 +269,31 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn each_is_denied_by_its_own_patience_while_more_patient_ones_wait_on() {
+        let ledger = Ledger::new(Config::default());
+        spend(&ledger, 4).await;
+        let (short, long) = (Duration::from_secs(2), Duration::from_secs(40));
+        let turn = |token: &str, patience| Turn::new(Requester::Caller(token.into()), patience);
+        let turns = Arc::new(FairAcquire::of(turn("a", short)));
+        turns.join(turn("a", long));
+        let (shared, of_fetch, begun) = (Arc::clone(&turns), ledger.clone(), Instant::now());
+        let fetch = tokio::spawn(async move {
+            shared.acquire(&of_fetch, "listproducts", Instant::now() + LONG).await.unwrap().ended();
+            Instant::now()
+        });
+        assert_eq!(turns.denied(short).await.retry_after, Duration::from_millis(30_500));
+        assert!(begun.elapsed() <= short && turns.denial(long).is_none());
+        // Whoever comes later is asked for anew, once, however many there are of them.
+        for _ in 0..3 {
+            turns.join(turn("a", short));
+            assert!(turns.denial(short).is_none(), "not denied before it was asked for");
+        }
+        turns.denied(short).await;
+        assert_eq!(turns.turns.lock().all.len(), 2);
+        assert_eq!(fetch.await.unwrap() - begun, Duration::from_millis(30_500), "the patient one is served");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn whoever_has_an_old_copy_lets_those_go_first_who_have_nothing_and_the_longest_stale_goes_next() {
         let ledger = Ledger::new(Config::default());
         // Points come free one command after the other.

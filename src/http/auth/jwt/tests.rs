@@ -231,6 +231,26 @@ proptest! {
         prop_assert!(verifier.verify(&credential).is_err());
     }
 
+    #[test]
+    fn no_key_set_panics_and_none_lets_a_stranger_in(
+        bytes in prop::collection::vec(any::<u8>(), 0..60),
+        x in prop::collection::vec(any::<u8>(), 0..70),
+        kty in prop::sample::select(vec!["OKP", "EC", "RSA", "oct", ""]),
+        crv in prop::sample::select(vec!["Ed25519", "P-256", "P-384", ""]),
+    ) {
+        let _ = KeySet::read(&bytes, &config().algorithms);
+        let x = base64(x);
+        let jwk = json!({"kty": kty, "crv": crv, "kid": "k", "x": x, "y": x, "n": x.repeat(6), "e": "AQAB", "k": x});
+        if let Ok(set) = set(&json!([jwk])) {
+            let store = Arc::new(KeyStore::new(&config()));
+            store.take(Ok(set));
+            let verifier = Arc::new(JwtVerifier::new(config(), store));
+            for signer in [ed(), ec()] {
+                refusal(&verifier, &signer.good("k"));
+            }
+        }
+    }
+
     /// Whatever the times are, a token is valid from `nbf` and `iat` to `exp`, each give or take the leeway.
     #[test]
     fn a_token_is_valid_in_its_time_give_or_take_the_leeway(
