@@ -31,9 +31,12 @@ use crate::tenure::{Tenure, Tenures};
 
 mod opened;
 pub(crate) mod owned;
+mod readings;
 mod session_states;
 
 use self::opened::Opened;
+use self::owned::SentByInstance;
+use self::readings::Readings;
 pub(crate) use self::session_states::SessionStates;
 
 /// Instances by name, as they are configured.
@@ -106,6 +109,8 @@ pub(crate) struct Supervisor {
     /// What could be served here.
     listed: RwLock<Vec<Listed>>,
     relisted: Notify,
+    /// Payments that the gateway may still count: many instances are claimed at once.
+    sent: Readings<Option<SentByInstance>>,
     /// What is open here and owned elsewhere.
     prepared: parking_lot::Mutex<BTreeMap<String, Opened>>,
     in_force: Mutex<InForce>,
@@ -135,6 +140,7 @@ impl Supervisor {
             open: Instance::open,
             listed,
             relisted: Notify::new(),
+            sent: Readings::default(),
             prepared: parking_lot::Mutex::default(),
             in_force: Mutex::default(),
             retiring: TaskTracker::new(),

@@ -3,7 +3,7 @@
 //! An instance begins with what earlier owners left of it, before anything of it is sent, logged or answered; and leaves what the
 //! next owner needs in the transaction that gives it up.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::future::pending;
 use std::io;
 use std::sync::Arc;
@@ -30,6 +30,17 @@ const TO_RECORD: Duration = Duration::from_secs(5);
 
 /// How soon it is tried again to mark what earlier owners left on its way.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// When the exchanges of payments ended, by instance, in the order in which they were read.
+pub(super) type SentByInstance = HashMap<String, Vec<i64>>;
+
+fn by_instance(sent: Vec<(String, i64)>) -> SentByInstance {
+    let mut of_each = SentByInstance::new();
+    for (instance, at_ms) in sent {
+        of_each.entry(instance).or_default().push(at_ms);
+    }
+    of_each
+}
 
 /// The supervisor as ownership has it serve and give up instances.
 #[derive(Debug, Clone)]
@@ -84,9 +95,10 @@ impl Supervisor {
         let (journal, now_ms) = (self.context.journal.clone(), unix_ms());
         let hold = self.common.gateway.request_timeout + self.ledgers.hold();
         let since_ms = now_ms.saturating_sub(i64::try_from(whole_ms(hold)).unwrap_or(i64::MAX));
-        let sent = tokio::task::spawn_blocking(move || journal.sent_since(since_ms)).await.ok()?.ok()?;
+        let read = || tokio::task::spawn_blocking(move || Some(by_instance(journal.sent_since(since_ms).ok()?)));
+        let sent = self.sent.begun_from_now(async || read().await.ok()?).await;
         let age = |at_ms: i64| Duration::from_millis(u64::try_from(now_ms.saturating_sub(at_ms)).unwrap_or_default());
-        let ended = sent.into_iter().filter(|(instance, _)| instance == name).map(|(_, at_ms)| age(at_ms));
+        let ended = (*sent).as_ref()?.get(name).into_iter().flatten().map(|at_ms| age(*at_ms));
         // Those that were on their way stand there as the last that ended, though they may arrive at the gateway yet.
         let ended = ended.skip(usize::try_from(in_flight).unwrap_or(usize::MAX)).collect();
         Some(SentPayments { ended, in_flight })

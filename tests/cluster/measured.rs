@@ -160,7 +160,7 @@ async fn ten_thousand_instances_on_three_replicas() {
     println!("{count} instances owned {:?} after the start of three replicas", began.elapsed());
     sleep(Duration::from_secs(number_from("CLUSTER_REST", 45))).await;
     for replica in &cluster.replicas {
-        println!("{}: {} MiB, {} of processor", replica.name, replica.memory() >> 20, replica.name);
+        println!("{}: {} MiB", replica.name, replica.memory() >> 20);
     }
     println!("links at the gateway: {}", cluster.gateway.counts().open());
     let before = transactions(&mut cluster);

@@ -7,7 +7,7 @@ use concertpos_simulator as simulator;
 use serde_json::Value;
 
 use super::alone;
-use super::replicas::{Cluster, SLACK, Setup, answer, sale};
+use super::replicas::{Cluster, Replica, SLACK, Setup, answer, sale};
 use super::selling::Tills;
 use super::support::{KEY, OPERATOR, eventually};
 
@@ -50,6 +50,16 @@ async fn the_status_of_each_names_all(cluster: &Cluster, owner: usize) {
         assert_eq!(seen["owners"][0]["replica"], cluster.replicas[owner].name, "{seen}");
         assert_eq!(seen["settings_differ"], serde_json::json!([]));
     }
+}
+
+#[ignore = "starts PostgreSQL and several processes, one test after the other: scripts/cluster"]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_owned_before_begins_with_all_its_points() {
+    let _alone = alone().await;
+    let cluster = Cluster::start(Setup::of(2).set("limits.window", "\"30s\"")).await;
+    let read = cluster.http.get(format!("{}/v1/instances/demo/config", cluster.replicas[0].url)).bearer_auth(KEY);
+    let told = answer(read).await;
+    assert_eq!(told.status(), Some(200), "{told:?}\n{}", cluster.logs());
 }
 
 #[ignore = "starts PostgreSQL and several processes, one test after the other: scripts/cluster"]
@@ -145,4 +155,29 @@ async fn an_instance_that_only_another_replica_has_is_served_and_one_that_nobody
     let nobody = format!("{url}/v1/instances/nobody/points-of-sale/1/transactions?limit=1");
     let unknown = answer(cluster.http.get(nobody).bearer_auth(OPERATOR)).await;
     assert_eq!((unknown.status(), unknown.code()), (Some(404), Some("unknown-instance")), "{unknown:?}");
+}
+
+#[ignore = "starts PostgreSQL and several processes, one test after the other: scripts/cluster"]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_reload_takes_out_is_unknown_and_what_it_adds_is_owned_and_served() {
+    let _alone = alone().await;
+    let cluster = Cluster::start(Setup::of(2).instances(2)).await;
+    let url = |replica: &Replica| format!("{}/v1/instances/demo1/points-of-sale/1/transactions?limit=1", replica.url);
+    for replica in &cluster.replicas {
+        replica.configure(|file| file.replace("instances.demo1.", "# instances.demo1."));
+        replica.reload();
+    }
+    for replica in &cluster.replicas {
+        eventually("no replica has it", async || {
+            let told = answer(cluster.http.get(url(replica)).bearer_auth(OPERATOR)).await;
+            (told.status(), told.code()) == (Some(404), Some("unknown-instance"))
+        })
+        .await;
+        assert!(replica.serves(&cluster.http, "demo0").await, "nothing happens to the other");
+    }
+    for replica in &cluster.replicas {
+        replica.configure(|file| file.replace("# instances.demo1.", "instances.demo1."));
+        replica.reload();
+    }
+    cluster.until_served(Duration::from_secs(20)).await;
 }

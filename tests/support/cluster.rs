@@ -386,6 +386,11 @@ impl Replica {
         self.signal("CONT");
     }
 
+    /// Has it read its configuration again.
+    pub(crate) fn reload(&self) {
+        self.signal("HUP");
+    }
+
     /// Asks it to end in order.
     pub(crate) fn ask_to_stop(&self) {
         self.signal("TERM");
