@@ -506,7 +506,8 @@ async fn every_answer_with_a_tag_is_judged_by_the_tags_of_the_request() {
     let records: serde_json::Value = world.get("/payments").await.json().await.unwrap();
     let record = format!("/payments/{}", records["payments"][0]["id"].as_str().unwrap());
     let reads = ["/config", "/license", PRODUCTS, record.as_str()].map(|path| world.path(path));
-    let pages = ["/", "/dashboard/page.css", "/openapi.json"].map(|path| format!("{}{path}", world.url));
+    let pages = ["/", "/dashboard/page.css", "/openapi.json", "/openapi-3.2.json", "/asyncapi.json"]
+        .map(|path| format!("{}{path}", world.url));
     for url in reads.into_iter().chain(pages) {
         let ask = async |method: Method, fields: &[(&'static str, &str)]| {
             let mut request = world.http.request(method, &url).bearer_auth(support::KEY);

@@ -10,7 +10,7 @@ mod schemas;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use concertpos_bridge::internals::http::openapi::{document, json, yaml};
+use concertpos_bridge::internals::http::openapi::{asyncapi_json, document, document_3_2, json, json_3_2, yaml};
 use concertpos_bridge::internals::http::problem::table;
 use concertpos_bridge::internals::journal::RecordState;
 use concertpos_bridge::internals::protocol::command;
@@ -39,6 +39,38 @@ fn the_committed_json_is_what_the_code_makes() {
 #[test]
 fn the_committed_yaml_is_what_the_code_makes() {
     assert_committed("openapi.yaml", &yaml());
+}
+
+#[test]
+fn the_committed_documents_of_the_stream_are_what_the_code_makes() {
+    assert_committed("openapi-3.2.json", &json_3_2());
+    assert_committed("asyncapi.json", &asyncapi_json());
+}
+
+/// The documents, each by its name.
+fn documents() -> [(&'static str, Value); 3] {
+    [
+        ("OpenAPI 3.1", serde_json::to_value(document()).unwrap()),
+        ("OpenAPI 3.2", serde_json::to_value(document_3_2()).unwrap()),
+        ("AsyncAPI", serde_json::from_str(&asyncapi_json()).unwrap()),
+    ]
+}
+
+#[test]
+fn openapi_3_2_differs_in_the_stream_alone_and_types_it() {
+    let [(_, mut older), (_, mut newer), (_, asyncapi)] = documents();
+    let answer = "/paths/~1v1~1instances~1{instance}~1events/get/responses/200/content/text~1event-stream";
+    assert_eq!(newer.pointer(answer).unwrap(), &json!({"itemSchema": {"$ref": "#/components/schemas/StreamEvent"}}));
+    let data = newer["components"]["schemas"].clone();
+    for (name, schema) in asyncapi["components"]["schemas"].as_object().unwrap() {
+        assert_eq!(schema, &data[name], "{name}");
+    }
+    let kept = older["components"]["schemas"].clone();
+    newer["components"]["schemas"].as_object_mut().unwrap().retain(|name, _| kept.get(name).is_some());
+    *newer.pointer_mut(answer).unwrap() = Value::Null;
+    *older.pointer_mut(answer).unwrap() = Value::Null;
+    (newer["openapi"], older["openapi"]) = (Value::Null, Value::Null);
+    assert_eq!(newer, older);
 }
 
 fn operations(document: &Value) -> Vec<(&str, &Value)> {
@@ -76,15 +108,17 @@ fn every_operation_is_named_by_a_verb_and_what_it_is_done_to() {
 
 #[test]
 fn every_schema_says_its_type() {
-    let document = serde_json::to_value(document()).unwrap();
-    let untyped: Vec<_> = schemas(&document).into_iter().filter(|(_, schema)| !schemas::is_typed(schema)).collect();
-    assert!(untyped.is_empty(), "{untyped:?}");
-    assert!(schemas(&document).len() > 500, "the walk ends early");
+    for ((name, document), least) in documents().into_iter().zip([500, 500, 20]) {
+        let found = schemas(&document);
+        let untyped: Vec<_> = found.iter().filter(|(_, schema)| !schemas::is_typed(schema)).collect();
+        assert!(untyped.is_empty(), "{name}: {untyped:?}");
+        assert!(found.len() > least, "{name}: the walk ends early, after {}", found.len());
+    }
 }
 
 #[test]
 fn no_two_members_of_types_have_one_name_where_all_are_side_by_side() {
-    let document = serde_json::to_value(document()).unwrap();
+    let document = serde_json::to_value(document_3_2()).unwrap();
     let types: BTreeSet<String> = document["components"]["schemas"].as_object().unwrap().keys().cloned().collect();
     let mut taken = types.clone();
     for Place { at, schema } in enums(&document) {

@@ -155,7 +155,17 @@ async fn without_a_token_nothing_answers_but_what_is_open_to_all() {
         }
     }
     assert_eq!(world.ask(&Method::GET, "/metrics", None).await.status(), 401);
-    for open in ["/livez", "/readyz", "/openapi.json", "/docs/", "/problems", "/problems/forbidden", "/"] {
+    for open in [
+        "/livez",
+        "/readyz",
+        "/openapi.json",
+        "/openapi-3.2.json",
+        "/asyncapi.json",
+        "/docs/",
+        "/problems",
+        "/problems/forbidden",
+        "/",
+    ] {
         let answer = world.ask(&Method::GET, open, None).await;
         assert_eq!(answer.status(), 200, "{open}");
         let told = answer.text().await.unwrap();

@@ -8,8 +8,8 @@ use secrecy::SecretString;
 use crate::settings::Section;
 
 /// Paths at the root, which the native endpoint shares with instances and shards: such a name would be ambiguous.
-const ROOT_PATHS: [&str; 9] =
-    ["v1", "livez", "readyz", "metrics", "openapi", "docs", "problems", "gateway", "dashboard"];
+const ROOT_PATHS: [&str; 10] =
+    ["v1", "livez", "readyz", "metrics", "openapi", "asyncapi", "docs", "problems", "gateway", "dashboard"];
 
 /// What each section has.
 const KEYS: [&str; 4] = ["slug", "api_key", "api_key_file", "accept_gateway_key"];

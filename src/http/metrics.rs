@@ -12,8 +12,19 @@ use crate::http::route_patterns::{Patterns, UNMATCHED};
 use crate::telemetry::metrics::{Families, Histogram};
 
 /// Routes that the document does not list: probes, pages, and what serves the document itself.
-const UNLISTED: [&str; 9] =
-    ["/", "/livez", "/readyz", "/metrics", "/openapi.json", "/docs", "/docs/*", "/problems", "/problems/{code}"];
+const UNLISTED: [&str; 11] = [
+    "/",
+    "/livez",
+    "/readyz",
+    "/metrics",
+    "/openapi.json",
+    "/openapi-3.2.json",
+    "/asyncapi.json",
+    "/docs",
+    "/docs/*",
+    "/problems",
+    "/problems/{code}",
+];
 
 /// Every status that the bridge answers with; others are counted as 0.
 const STATUSES: [u16; 28] = [

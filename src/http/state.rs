@@ -15,7 +15,7 @@ use super::connections::Connections;
 use super::forwarding::Forwarding;
 use super::metrics::Metrics;
 use super::native::NativeState;
-use super::openapi::served::ServedDocument;
+use super::openapi::served::ServedDocuments;
 use super::problem::{Problem, table};
 use super::request::query_names::QueryNames;
 use super::routes::allowed_methods::AllowedMethods;
@@ -39,7 +39,7 @@ pub struct AppState {
     pub native: NativeState,
     pub allowed_methods: AllowedMethods,
     pub query_names: QueryNames,
-    pub document: ServedDocument,
+    pub documents: ServedDocuments,
     pub metrics: Metrics,
     pub runtimes: Runtimes,
     pub connections: Arc<Connections>,

@@ -355,6 +355,9 @@ async fn the_document_names_the_public_address_with_its_path_as_the_server() {
     };
     assert_eq!(server(None).await, "/");
     assert_eq!(server(Some("https://pos.example/bridge")).await, "https://pos.example/bridge");
+    let config = Config { public_url: Some("https://pos.example/bridge".into()), ..Config::default() };
+    let server = ask_with(config, auth(), get("/asyncapi.json")).await.json()["servers"]["bridge"].clone();
+    assert_eq!(server, json!({"host": "pos.example", "protocol": "https", "pathname": "/bridge"}));
 }
 
 #[actix_web::test]
@@ -445,12 +448,18 @@ async fn a_caller_is_shown_only_its_own_instances() {
 
 #[actix_web::test]
 async fn the_document_has_a_tag_and_is_not_sent_twice() {
-    let first = ask(TestRequest::get().uri("/openapi.json")).await;
-    let tag = first.header("etag").to_owned();
-    assert_eq!((first.status, first.json()["openapi"].as_str()), (200, Some("3.1.0")));
-    let again =
-        ask(TestRequest::get().uri("/openapi.json").insert_header(("If-None-Match", format!("\"x\", {tag}")))).await;
-    assert_eq!((again.status, again.body.len(), again.header("etag")), (304, 0, tag.as_str()));
+    for (uri, name, version) in [
+        ("/openapi.json", "openapi", "3.1.0"),
+        ("/openapi-3.2.json", "openapi", "3.2.0"),
+        ("/asyncapi.json", "asyncapi", "3.0.0"),
+    ] {
+        let first = ask(TestRequest::get().uri(uri)).await;
+        let tag = first.header("etag").to_owned();
+        assert_eq!((first.status, first.json()[name].as_str()), (200, Some(version)));
+        assert_eq!((first.header("cache-control"), first.header("content-type")), ("no-cache", "application/json"));
+        let again = ask(TestRequest::get().uri(uri).insert_header(("If-None-Match", format!("\"x\", {tag}")))).await;
+        assert_eq!((again.status, again.body.len(), again.header("etag")), (304, 0, tag.as_str()));
+    }
 }
 
 #[actix_web::test]

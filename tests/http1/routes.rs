@@ -7,8 +7,18 @@ use crate::support::KEY;
 use crate::talk::{Answer, Door};
 
 /// What the document does not list: pages and probes.
-const PAGES: [&str; 8] =
-    ["/", "/livez", "/readyz", "/openapi.json", "/docs/", "/problems", "/problems/rate-limited", "/problems/nothing"];
+const PAGES: [&str; 10] = [
+    "/",
+    "/livez",
+    "/readyz",
+    "/openapi.json",
+    "/openapi-3.2.json",
+    "/asyncapi.json",
+    "/docs/",
+    "/problems",
+    "/problems/rate-limited",
+    "/problems/nothing",
+];
 
 fn ask(method: &str, path: &str) -> String {
     format!(

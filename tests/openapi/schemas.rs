@@ -12,7 +12,8 @@ pub(crate) struct Place<'a> {
 }
 
 /// What holds one schema, by the name of its member.
-const ONE: [&str; 7] = ["schema", "itemSchema", "contentSchema", "items", "contains", "not", "additionalProperties"];
+const ONE: [&str; 7] =
+    ["schema", "itemSchema", "contentSchema", "payload", "items", "contains", "additionalProperties"];
 const LIST: [&str; 3] = ["oneOf", "anyOf", "allOf"];
 const BY_NAME: [&str; 3] = ["properties", "schemas", "$defs"];
 /// What is data, in which a schema's words mean nothing.

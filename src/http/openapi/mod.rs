@@ -5,13 +5,15 @@
 //! keeps it true.
 
 pub mod answers;
+mod asyncapi;
 mod copies;
 mod header;
 mod scopes;
 pub mod served;
+mod stream;
 mod wait;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use utoipa::OpenApi as _;
 use utoipa::openapi::extensions::Extensions;
 use utoipa::openapi::schema::{AdditionalProperties, Object, Schema, SchemaType, Type};
@@ -70,6 +72,23 @@ pub fn document() -> OpenApi {
     document
 }
 
+/// The document for OpenAPI 3.2, in which the event stream has a type.
+#[must_use]
+pub fn document_3_2() -> OpenApi {
+    let mut document = document();
+    stream::type_the_stream(&mut document);
+    let components = document.components.get_or_insert_default();
+    open_objects(components);
+    name_members_apart(components);
+    document
+}
+
+/// The AsyncAPI document of the event stream; `public_url` is where callers reach the bridge.
+#[must_use]
+pub fn asyncapi(public_url: Option<&str>) -> Value {
+    asyncapi::document(&serde_json::to_value(document_3_2()).unwrap_or_default(), public_url)
+}
+
 /// Says where callers reach the bridge: behind a proxy that adds a path, `/` would lead beside it.
 pub fn served_at(document: &mut OpenApi, public_url: &str) {
     document.servers = Some(vec![ServerBuilder::new().url(public_url).description(Some("This bridge")).build()]);
@@ -82,7 +101,19 @@ pub fn json() -> String {
     document().to_pretty_json().unwrap_or_default() + "\n"
 }
 
-/// The same in YAML.
+/// The document for OpenAPI 3.2 likewise.
+#[must_use]
+pub fn json_3_2() -> String {
+    document_3_2().to_pretty_json().unwrap_or_default() + "\n"
+}
+
+/// The AsyncAPI document likewise.
+#[must_use]
+pub fn asyncapi_json() -> String {
+    serde_json::to_string_pretty(&asyncapi(None)).unwrap_or_default() + "\n"
+}
+
+/// The document for OpenAPI 3.1 in YAML.
 #[must_use]
 pub fn yaml() -> String {
     document().to_yaml().unwrap_or_default()
@@ -103,7 +134,11 @@ fn open_objects(components: &mut Components) {
 
 /// Generators for Go, C and the like put the members of all types side by side, each named by its value alone. These have a
 /// value that another type has too, and so get names of their own.
-const NAMED_APART: [(&str, &[&str]); 1] = [("PaymentFinding", &["FoundBooked", "FoundNotBooked"])];
+const NAMED_APART: [(&str, &[&str]); 3] = [
+    ("PaymentFinding", &["FoundBooked", "FoundNotBooked"]),
+    ("GapReason", &["GapNoConnection", "GapUnreadable", "GapNotStored", "GapHistory"]),
+    ("OverloadReason", &["OverloadFull", "OverloadCallerLimited", "OverloadDraining", "OverloadNoOwner"]),
+];
 
 fn name_members_apart(components: &mut Components) {
     for (schema, members) in NAMED_APART {

@@ -1,4 +1,4 @@
-//! The document as it is served: written out once, under a tag.
+//! The documents as they are served: each written out once, under a tag.
 
 use actix_web::web::Bytes;
 use data_encoding::HEXLOWER;
@@ -15,11 +15,31 @@ pub struct ServedDocument {
     pub etag: String,
 }
 
-impl ServedDocument {
-    /// Writes the document out once.
+/// Every document that is served.
+#[derive(Debug)]
+pub struct ServedDocuments {
+    pub openapi: ServedDocument,
+    pub openapi_3_2: ServedDocument,
+    pub asyncapi: ServedDocument,
+}
+
+impl ServedDocuments {
+    /// Writes each document out once. `openapi` is the one for OpenAPI 3.1 with its servers, which the others get too.
     #[must_use]
-    pub fn new(document: &OpenApi) -> Self {
-        let json = Bytes::from(document.to_json().unwrap_or_default());
+    pub fn new(openapi: &OpenApi, public_url: Option<&str>) -> Self {
+        let mut newer = super::document_3_2();
+        newer.servers.clone_from(&openapi.servers);
+        Self {
+            openapi: ServedDocument::new(openapi.to_json().unwrap_or_default()),
+            openapi_3_2: ServedDocument::new(newer.to_json().unwrap_or_default()),
+            asyncapi: ServedDocument::new(super::asyncapi(public_url).to_string()),
+        }
+    }
+}
+
+impl ServedDocument {
+    fn new(text: String) -> Self {
+        let json = Bytes::from(text);
         let digest: [u8; 32] = Sha256::digest(&json).into();
         let etag = format!("\"{}\"", HEXLOWER.encode(digest.get(..8).unwrap_or_default()));
         Self { json: StaticText::plain(json), etag }

@@ -1,4 +1,4 @@
-//! The OpenAPI document and a browser for it, both from this process alone: an internal network may reach no other.
+//! The documents of the API and a browser for the one of OpenAPI 3.1, both from this process alone: an internal network may reach no other.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,6 +9,7 @@ use actix_web::web::{Bytes, Data, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, get};
 use utoipa_swagger_ui::{Config, serve};
 
+use crate::http::openapi::served::ServedDocument;
 use crate::http::problem::{Problem, table};
 use crate::http::response::page_headers;
 use crate::http::response::static_text::StaticText;
@@ -21,18 +22,31 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 /// The files of the library that the page uses.
 const LIBRARY: [&str; 2] = ["swagger-ui-bundle.js", "swagger-ui.css"];
 
-/// Adds the document and the browser.
+/// Adds the documents and the browser.
 pub fn configure(config: &mut ServiceConfig) -> &mut ServiceConfig {
-    config.service(openapi).service(docs).service(browser_file)
+    config.service(openapi).service(openapi_3_2).service(asyncapi).service(docs).service(browser_file)
 }
 
 #[get("/openapi.json")]
 async fn openapi(request: HttpRequest, shared: Data<AppState>) -> HttpResponse {
-    let document = &shared.document;
+    answer(&request, &shared.documents.openapi)
+}
+
+#[get("/openapi-3.2.json")]
+async fn openapi_3_2(request: HttpRequest, shared: Data<AppState>) -> HttpResponse {
+    answer(&request, &shared.documents.openapi_3_2)
+}
+
+#[get("/asyncapi.json")]
+async fn asyncapi(request: HttpRequest, shared: Data<AppState>) -> HttpResponse {
+    answer(&request, &shared.documents.asyncapi)
+}
+
+fn answer(request: &HttpRequest, document: &ServedDocument) -> HttpResponse {
     let mut response = HttpResponse::Ok();
     response.insert_header((ETAG, document.etag.as_str())).insert_header((CACHE_CONTROL, "no-cache"));
     response.content_type("application/json");
-    document.json.answer(&request, &mut response)
+    document.json.answer(request, &mut response)
 }
 
 #[get("/docs")]

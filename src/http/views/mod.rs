@@ -7,3 +7,4 @@ pub mod merged;
 pub mod payment;
 pub mod payment_csv;
 pub mod spelled;
+pub mod stream_events;

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use serde_json::json;
-use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, SchemaFormat, Type};
+use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, SchemaFormat, SchemaType, Type};
 use utoipa::openapi::{KnownFormat, Ref, RefOr};
 use utoipa::{PartialSchema, ToSchema};
 
@@ -105,6 +105,15 @@ named!(
     |description| {
         let spellings = or_null().item(of(Type::String)).item(number()).item(of(Type::Boolean));
         spellings.description(Some(description)).examples(["5000"])
+    }
+);
+
+named!(
+    BroadcastParameters,
+    /// What a broadcast carries: usually an object, but any JSON is passed on.
+    |description| {
+        let kinds = [Type::Object, Type::Array, Type::String, Type::Number, Type::Boolean, Type::Null];
+        ObjectBuilder::new().schema_type(SchemaType::from_iter(kinds)).description(Some(description)).examples([json!({})])
     }
 );
 
