@@ -35,8 +35,7 @@ mod readings;
 mod session_states;
 
 use self::opened::Opened;
-use self::owned::SentByInstance;
-use self::readings::Readings;
+use self::readings::{Readings, SentByInstance};
 pub(crate) use self::session_states::SessionStates;
 
 /// Instances by name, as they are configured.

@@ -28,7 +28,6 @@ use super::listener::tls::Certificates;
 use super::listener::{self, ListenerLimits, Protocol};
 use super::metrics::Metrics;
 use super::middleware::{outermost, problem_details};
-use super::openapi::served::ServedDocuments;
 use super::request::query_names::QueryNames;
 use super::routes::allowed_methods::AllowedMethods;
 use super::routes::fallback;
@@ -131,7 +130,7 @@ pub fn state(bridge: Bridge, auth: Arc<Auth>, config: Config) -> AppState {
         allowed_methods: AllowedMethods::of(&document),
         query_names: QueryNames::of(&document),
         metrics: Metrics::of(&document),
-        documents: ServedDocuments::new(&document, config.public_url.as_deref()),
+        documents: openapi::served(&document, config.public_url.as_deref()),
         runtimes: Runtimes::default(),
         connections: Arc::new(connections),
         untrusted: client::Untrusted::default(),

@@ -3,7 +3,7 @@
 //! An instance begins with what earlier owners left of it, before anything of it is sent, logged or answered; and leaves what the
 //! next owner needs in the transaction that gives it up.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::future::pending;
 use std::io;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use tokio::time::sleep;
 
 use super::Supervisor;
 use super::opened::Opened;
+use super::readings::SentByInstance;
 use crate::bridge::Instance;
 use crate::broadcasts::relay::Relay;
 use crate::budget::SentPayments;
@@ -30,9 +31,6 @@ const TO_RECORD: Duration = Duration::from_secs(5);
 
 /// How soon it is tried again to mark what earlier owners left on its way.
 const AGAIN: Duration = Duration::from_secs(1);
-
-/// When the exchanges of payments ended, by instance, in the order in which they were read.
-pub(super) type SentByInstance = HashMap<String, Vec<i64>>;
 
 fn by_instance(sent: Vec<(String, i64)>) -> SentByInstance {
     let mut of_each = SentByInstance::new();

@@ -1,9 +1,13 @@
 //! A reading for all who want it at the same time. Each gets one that was begun after it asked.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
 use tokio::time::Instant;
+
+/// When the exchanges of payments ended, by instance, in the order in which they were read.
+pub(super) type SentByInstance = HashMap<String, Vec<i64>>;
 
 /// The last reading, and when it was begun.
 #[derive(Debug)]

@@ -22,6 +22,7 @@ use utoipa::openapi::{Components, OpenApi, RefOr, ServerBuilder};
 use utoipa_actix_web::AppExt;
 
 use scopes::BEARER;
+use served::{ServedDocument, ServedDocuments};
 
 use super::problem::Document;
 use super::routes;
@@ -87,6 +88,18 @@ pub fn document_3_2() -> OpenApi {
 #[must_use]
 pub fn asyncapi(public_url: Option<&str>) -> Value {
     asyncapi::document(&serde_json::to_value(document_3_2()).unwrap_or_default(), public_url)
+}
+
+/// Writes each document out once. `document` is the one for OpenAPI 3.1 with its servers, which the others get too.
+#[must_use]
+pub fn served(document: &OpenApi, public_url: Option<&str>) -> ServedDocuments {
+    let mut newer = document_3_2();
+    newer.servers.clone_from(&document.servers);
+    ServedDocuments {
+        openapi: ServedDocument::new(document.to_json().unwrap_or_default()),
+        openapi_3_2: ServedDocument::new(newer.to_json().unwrap_or_default()),
+        asyncapi: ServedDocument::new(asyncapi(public_url).to_string()),
+    }
 }
 
 /// Says where callers reach the bridge: behind a proxy that adds a path, `/` would lead beside it.
