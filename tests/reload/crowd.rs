@@ -228,8 +228,18 @@ async fn half_of_two_hundred_instances_come_go_and_change_and_the_others_see_no_
     for (name, ..) in configured(0) {
         assert_eq!(crowd.get(&format!("/v1/instances/{name}{UNCACHED}"), "shop").await.status(), 200, "{name}");
     }
-    let grown = crowd.resident_kib().saturating_sub(memory);
+    let mut grown = crowd.resident_kib().saturating_sub(memory);
     eprintln!("{answers:?} answers, {tasks} tasks, {memory} KiB and {grown} more");
-    assert!(grown < MOST_GROWTH_KIB, "{grown} KiB more than the {memory} of before");
+    // An allocator comes to rest; what is left behind grows each time.
+    for _ in 0..3 {
+        if grown < MOST_GROWTH_KIB {
+            break;
+        }
+        let before = crowd.resident_kib();
+        crowd.under_load(&answers, async || {}).await;
+        grown = crowd.resident_kib().saturating_sub(before);
+        eprintln!("{before} KiB and {grown} more");
+    }
+    assert!(grown < MOST_GROWTH_KIB, "{grown} KiB more each time, {memory} at first");
     crowd.program.stop();
 }
