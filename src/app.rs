@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail, ensure};
-use async_trait::async_trait;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -16,9 +15,9 @@ use crate::budget::snapshot::{self, Clocks};
 use crate::budget::{Ledgers, Sent};
 use crate::cache::Cache;
 use crate::cache::store::Store;
-use crate::cluster::{self, Directory, Replica, TakeOver};
+use crate::cluster::{self, Directory, Replica};
 use crate::config::{Cluster, Config};
-use crate::database::{self, Transaction};
+use crate::database;
 use crate::gateway::{self, Dialer, Runtimes};
 use crate::http;
 use crate::http::auth::Auth;
@@ -30,7 +29,7 @@ use crate::reload::Reload;
 use crate::shutdown::Shutdown;
 use crate::supervisor::owned::Owned;
 use crate::supervisor::{CommonSettings, SessionStates, Supervisor};
-use crate::tenure::{SessionId, Tenures};
+use crate::tenure::Tenures;
 
 /// How long one of several replicas tries to hand over what it owns before it stops, beyond what its next owners take to
 /// prepare. Past it, others take that with the end of its session.
@@ -58,21 +57,6 @@ pub struct App {
     shutdown_grace: Duration,
     /// Its part among several.
     replica: Option<Arc<Replica>>,
-}
-
-/// What a claim leaves to [`Owned`]: what an owner of before had on its way becomes unknown before the instance is served.
-struct AtBegin;
-
-#[async_trait]
-impl TakeOver for AtBegin {
-    async fn take_over(
-        &self,
-        _: &mut Transaction<'_>,
-        _: SessionId,
-        _: &[(Arc<str>, i64)],
-    ) -> Result<(), database::Error> {
-        Ok(())
-    }
 }
 
 /// What makes a bridge one of several replicas.
@@ -130,8 +114,7 @@ impl App {
         let among = Among { cluster: listen(replicas.listen)?, forwarding, owned: Vec::new() };
         let mut app = Self::assemble(config, shutdown, Some(among), Some((journal, tenures, database.clone())))?;
         let host = Arc::new(Owned(Arc::clone(&app.reload.supervisor)));
-        let take_over = Arc::new(AtBegin);
-        let parts = cluster::Parts { config: replicas, database, host, take_over, directory };
+        let parts = cluster::Parts { config: replicas, database, host, directory };
         let replica = Arc::new(Replica::begin(parts));
         let (supervisor, listing) = (Arc::clone(&app.reload.supervisor), Arc::clone(&replica));
         let relist = async move {

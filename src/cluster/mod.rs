@@ -19,4 +19,3 @@ pub use self::config::Config;
 pub use self::directory::{Directory, Member, Owner, Peer, Route};
 pub use self::host::{Host, Listed};
 pub use self::session::{Parts, Replica};
-pub use self::statements::TakeOver;

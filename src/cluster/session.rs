@@ -19,7 +19,7 @@ use super::directory::{Directory, Member, Owner};
 use super::host::{Host, Listed};
 use super::hosting::Hosting;
 use super::ownership::{Claim, HandOver, Ownership, Preparation, Reading, Rules, Session, Steps};
-use super::statements::{self, Introduction, Snapshot, TakeOver};
+use super::statements::{self, Introduction, Snapshot};
 use crate::clock::unix_ms;
 use crate::database::{self, Connection, Ended, Error, Statement};
 use crate::tenure::{Lease, SessionId, boot_time};
@@ -50,7 +50,6 @@ pub struct Parts {
     pub config: Config,
     pub database: database::Config,
     pub host: Arc<dyn Host>,
-    pub take_over: Arc<dyn TakeOver>,
     /// Shows what is read.
     pub directory: Directory,
 }
@@ -101,7 +100,6 @@ impl Replica {
             beats: Connection::new(parts.database.clone(), "session"),
             claims: Arc::new(Connection::new(parts.database.clone(), "owners")),
             database: parts.database,
-            take_over: parts.take_over,
             hosting: Hosting::new(parts.host),
             directory: directory.clone(),
             relist: Arc::clone(&relist),
@@ -155,7 +153,6 @@ struct Task {
     database: database::Config,
     beats: Connection,
     claims: Arc<Connection>,
-    take_over: Arc<dyn TakeOver>,
     hosting: Hosting,
     directory: Directory,
     relist: Arc<Notify>,
@@ -491,7 +488,6 @@ impl Task {
                 me: live.me,
                 format: self.introduction.format,
                 connection: Arc::clone(&self.claims),
-                take_over: Arc::clone(&self.take_over),
                 outcomes: live.outcomes.clone(),
                 others: self.directory.members().into_iter().map(|member| member.session).collect(),
             };
@@ -688,7 +684,6 @@ struct Claiming {
     me: SessionId,
     format: i32,
     connection: Arc<Connection>,
-    take_over: Arc<dyn TakeOver>,
     outcomes: mpsc::Sender<Outcome>,
     /// Who may have requests waiting for the new owner.
     others: Vec<SessionId>,
@@ -719,7 +714,7 @@ impl Claiming {
     /// Which claims had no effect; none where one of them may have failed the others. One of unknown outcome counts as without:
     /// should it have an effect, that is read, and claimed anew.
     async fn attempt(&self, claims: &[Claim]) -> Option<Vec<Arc<str>>> {
-        match statements::claim(&self.connection, &*self.take_over, (self.me, self.format), claims).await {
+        match statements::claim(&self.connection, (self.me, self.format), claims).await {
             Ended::Done(claimed) => {
                 let taken: HashSet<_> = claimed.iter().map(|(instance, _)| Arc::clone(instance)).collect();
                 let _ = self.outcomes.send(Outcome::Claimed(claimed)).await;

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -106,18 +105,6 @@ const PREPARED: &str = "WITH given AS (SELECT * FROM unnest($2::text[], $3::bigi
 pub const CHANNEL: &str = "concertpos_owners";
 
 const HINT: &str = "SELECT pg_notify($2, session::text) FROM unnest($1::uuid[]) AS session";
-
-/// What happens to an instance's records in the transaction that claims it, once the rows of its owner are locked.
-#[async_trait]
-pub trait TakeOver: Send + Sync {
-    /// Statements of a snapshot newer than the claims. An error undoes the claims.
-    async fn take_over(
-        &self,
-        transaction: &mut Transaction<'_>,
-        session: SessionId,
-        claimed: &[(Arc<str>, i64)],
-    ) -> Result<(), Error>;
-}
 
 /// How a session introduces itself.
 #[derive(Debug, Clone)]
@@ -274,7 +261,6 @@ pub async fn end_own(connection: &Connection, me: SessionId) -> Ended<Vec<Rows>>
 /// The claims that took effect, with their epochs. The claims are in the order of their instances.
 pub async fn claim(
     connection: &Connection,
-    take_over: &dyn TakeOver,
     (me, format): (SessionId, i32),
     claims: &[Claim],
 ) -> Ended<Vec<(Arc<str>, i64)>> {
@@ -282,7 +268,7 @@ pub async fn claim(
         Ok(transaction) => transaction,
         Err(error) => return Ended::NotDone(error),
     };
-    match claim_within(&mut transaction, take_over, (me, format), claims).await {
+    match claim_within(&mut transaction, (me, format), claims).await {
         Ok(claimed) => transaction.commit().await.map(|()| claimed),
         // Dropped before its commit, nothing of it was done.
         Err(error) => Ended::NotDone(error),
@@ -291,7 +277,6 @@ pub async fn claim(
 
 async fn claim_within(
     transaction: &mut Transaction<'_>,
-    take_over: &dyn TakeOver,
     (me, format): (SessionId, i32),
     claims: &[Claim],
 ) -> Result<Vec<(Arc<str>, i64)>, Error> {
@@ -307,11 +292,7 @@ async fn claim_within(
         .bind(format, Type::INT4)
         .bind(state::FORMAT, Type::INT4);
     let rows = transaction.run(&claim).await?;
-    let claimed: Vec<_> = rows.iter().map(|row| Ok((text(row, 0)?, row.try_get(1)?))).collect::<Result<_, Error>>()?;
-    if !claimed.is_empty() {
-        take_over.take_over(transaction, me, &claimed).await?;
-    }
-    Ok(claimed)
+    rows.iter().map(|row| Ok((text(row, 0)?, row.try_get(1)?))).collect()
 }
 
 /// Gives these instances up, together with what the next owners begin with. Those that the session did not own in that epoch

@@ -15,7 +15,6 @@ use super::super::Route;
 use super::super::config::MARGIN;
 use super::super::state;
 use super::*;
-use crate::database::Transaction;
 use crate::database::tests::server::{Pair, Postgres, Proxy, Then};
 use crate::database::tests::{config, migrated};
 use crate::tenure::Tenure;
@@ -118,16 +117,6 @@ impl Host for Serving {
     }
 }
 
-/// No payments, so none to take over.
-struct NoPayments;
-
-#[async_trait]
-impl TakeOver for NoPayments {
-    async fn take_over(&self, _: &mut Transaction<'_>, _: SessionId, _: &[(Arc<str>, i64)]) -> Result<(), Error> {
-        Ok(())
-    }
-}
-
 /// A replica with threads of its own, which can be killed and halted.
 struct Machine {
     replica: Arc<Replica>,
@@ -164,13 +153,7 @@ impl Machine {
             migrate: false,
         };
         let guard = runtime.enter();
-        let parts = Parts {
-            config,
-            database,
-            host: Arc::<Serving>::clone(&host),
-            take_over: Arc::new(NoPayments),
-            directory: Directory::default(),
-        };
+        let parts = Parts { config, database, host: Arc::<Serving>::clone(&host), directory: Directory::default() };
         let replica = Arc::new(Replica::begin(parts));
         drop(guard);
         let (served, stopped) = (Arc::clone(&host), Arc::clone(&halted));
@@ -454,8 +437,7 @@ fn nothing_is_claimed_of_data_in_a_newer_format() {
     one.replica.relist();
     let claim = Claim { instance: "a".into(), after: 0 };
     let me = one.session().unwrap();
-    let claimed =
-        Runtime::new().unwrap().block_on(statements::claim(&connection, &NoPayments, (me, database::FORMAT), &[claim]));
+    let claimed = Runtime::new().unwrap().block_on(statements::claim(&connection, (me, database::FORMAT), &[claim]));
     assert_eq!(claimed.done(), Some(Vec::new()), "the statement refuses as well");
     until("it lists it", || one.replica.directory().route("a") != Route::Unknown);
     assert_eq!(one.count(), 0);
@@ -476,7 +458,7 @@ fn an_instance_whose_state_is_of_a_newer_format_is_not_claimed() {
     until("it owns the other", || one.acts_for("b"));
     let claims = [Claim { instance: "a".into(), after: 0 }, Claim { instance: "b".into(), after: 1 }];
     let me = one.session().unwrap();
-    let claimed = runtime.block_on(statements::claim(&connection, &NoPayments, (me, database::FORMAT), &claims));
+    let claimed = runtime.block_on(statements::claim(&connection, (me, database::FORMAT), &claims));
     assert_eq!(claimed.done(), Some(vec![("b".into(), 2)]));
 }
 
