@@ -281,8 +281,8 @@ impl Ownership {
 
     /// Opens connections for what others offer, and says when they are open.
     fn prepare(&mut self, now: Duration, steps: &mut Steps) {
-        let (me, is_able) = (self.me, !self.draining);
-        let Some(known) = self.known.as_ref().filter(|known| known.format <= self.format) else { return };
+        let Some(known) = &self.known else { return };
+        let (me, is_able) = (self.me, !self.draining && known.format <= self.format);
         let may_come = |instance: &str, epoch| {
             known.rows.get(instance).is_some_and(|row| match row.session {
                 // The claim is read before its acknowledgement is heard.
@@ -369,7 +369,9 @@ impl Ownership {
         let holdings = &self.holdings;
         self.offers.keep(
             |instance, epoch| holdings.get(instance).is_some_and(|held| held.epoch == epoch),
-            |instance, to| known.sessions.get(&to).is_some_and(|session| session.takes(instance)),
+            |instance, to| {
+                known.sessions.get(&to).is_some_and(|session| session.takes(instance) && known.is_read_by(session))
+            },
         );
         let (ended, again) = self.offers.look(&known.rows, self.patience, now);
         steps.offers = again;
@@ -391,6 +393,7 @@ impl Ownership {
         let mut is_balanced = true;
         for (instance, held) in self.holdings.iter() {
             let best = ranking(instance, known.sessions.iter()).into_iter().next();
+            // What an older session should own stays here until that replica is upgraded too.
             if best.is_none_or(|best| best == self.me || !self.is_good(best)) {
                 continue;
             }
@@ -406,9 +409,10 @@ impl Ownership {
         misplaced
     }
 
-    /// Whether another session reaches the gateway, as far as it says.
+    /// Whether another session can serve what it claims: it reaches the gateway, as far as it says, and reads the data.
     fn is_good(&self, session: SessionId) -> bool {
-        self.known.as_ref().and_then(|known| known.sessions.get(&session)).is_some_and(|session| session.reaches)
+        let Some(known) = &self.known else { return false };
+        known.sessions.get(&session).is_some_and(|session| session.reaches && known.is_read_by(session))
     }
 
     fn give_up(&mut self, instance: &Arc<str>, next: Option<SessionId>) -> Option<HandOver> {
@@ -419,12 +423,21 @@ impl Ownership {
     }
 
     fn best_other(&self, instance: &str) -> Option<SessionId> {
-        let known = self.known.as_ref()?;
-        ranking(instance, known.sessions.iter()).into_iter().find(|session| *session != self.me)
+        self.known.as_ref()?.able(instance).into_iter().find(|session| *session != self.me)
     }
 }
 
 impl Known {
+    /// Whether a session reads the data, and so can claim.
+    fn is_read_by(&self, session: &Session) -> bool {
+        self.format <= session.format
+    }
+
+    /// The sessions that can claim `instance`, the best first.
+    fn able(&self, instance: &str) -> Vec<SessionId> {
+        ranking(instance, self.sessions.iter().filter(|(_, session)| self.is_read_by(session)))
+    }
+
     /// Whether an instance can be claimed: nobody owns it, or an ended session, or `me` in an epoch that is not held.
     fn is_free(&self, row: Option<&Row>, me: SessionId) -> bool {
         let owner = row.and_then(|row| row.session);
@@ -437,7 +450,7 @@ impl Known {
         if row.is_some_and(|row| row.session == Some(me)) {
             return true;
         }
-        let mut order = ranking(instance, self.sessions.iter());
+        let mut order = self.able(instance);
         let named = row.and_then(|row| row.next).and_then(|next| order.iter().position(|session| *session == next));
         if let Some(at) = named {
             let named = order.remove(at);

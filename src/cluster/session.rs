@@ -631,6 +631,7 @@ impl Live {
                 shares_its_name,
                 draining: row.draining,
                 reaches: row.reaches,
+                format: row.introduction.3,
                 lists,
             };
             (row.id, row.beat, session)

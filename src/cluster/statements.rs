@@ -232,9 +232,13 @@ pub async fn answers(connection: &Connection) -> bool {
 pub async fn lists(connection: &Connection, of: Vec<Uuid>) -> Result<BTreeMap<SessionId, (i64, Arc<[Listed]>)>, Error> {
     let rows = connection.read(&[Statement::new(LISTS).bind(of, Type::UUID_ARRAY)]).await?;
     let list = |row: &crate::database::Row| {
+        let session = SessionId::from(row.try_get::<_, Uuid>(0)?);
         let listed = serde_json::from_str::<Vec<Listed>>(&row.try_get::<_, String>(2)?);
-        let listed = listed.map_err(|fault| Error::Misread(format!("what a session lists: {fault}")))?;
-        Ok((SessionId::from(row.try_get::<_, Uuid>(0)?), (row.try_get(1)?, listed.into())))
+        // One session's list must not keep all others from going on.
+        let listed = listed.inspect_err(|fault| {
+            tracing::error!(%session, %fault, "what a replica lists cannot be read: it is taken for one that lists nothing");
+        });
+        Ok((session, (row.try_get(1)?, listed.unwrap_or_default().into())))
     };
     rows.iter().flatten().map(list).collect()
 }

@@ -1,7 +1,8 @@
 //! The schema, brought up to what this release reads and writes.
 //!
 //! Each file of `migrations/` is one step, and all that are missing run in one transaction. A step only adds: the release
-//! before it goes on beside it during a rolling upgrade, and reads what it knows.
+//! before it goes on beside it during a rolling upgrade, and reads what it knows. A column that is added has a default, since that
+//! release inserts rows without it.
 
 use std::time::Duration;
 

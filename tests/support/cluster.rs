@@ -33,6 +33,12 @@ pub(crate) fn program() -> PathBuf {
     std::env::var_os("CLUSTER_PROGRAM").map_or_else(|| PathBuf::from(built), PathBuf::from)
 }
 
+/// The program that replicas start as, before any of them is restarted: `CLUSTER_EARLIER_PROGRAM`, such as that of an earlier
+/// version from which they are upgraded, or the one that is tested.
+fn first_program() -> PathBuf {
+    std::env::var_os("CLUSTER_EARLIER_PROGRAM").map_or_else(program, PathBuf::from)
+}
+
 /// What differs between tests.
 #[derive(Clone)]
 pub(crate) struct Setup {
@@ -331,7 +337,7 @@ impl Replica {
             folder,
             process: None,
         };
-        replica.run();
+        replica.run_program(&first_program());
         replica
     }
 

@@ -17,6 +17,8 @@ pub struct Session {
     pub draining: bool,
     /// It has links to the gateway, or no instance to have one for.
     pub reaches: bool,
+    /// The newest format of data that it reads: it claims nothing of a newer one.
+    pub format: i32,
     pub lists: Arc<HashSet<Arc<str>>>,
 }
 

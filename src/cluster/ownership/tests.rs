@@ -16,7 +16,7 @@ fn id(number: u128) -> SessionId {
 
 fn session(name: &str, instances: &[Arc<str>]) -> Session {
     let lists = Arc::new(instances.iter().cloned().collect());
-    Session { name: name.into(), shares_its_name: false, draining: false, reaches: true, lists }
+    Session { name: name.into(), shares_its_name: false, draining: false, reaches: true, format: 1, lists }
 }
 
 fn names(count: usize) -> Vec<Arc<str>> {
@@ -51,7 +51,8 @@ impl Given {
     fn reads(&mut self, format: i32, other: Option<i64>, rows: &[(Arc<str>, Row)]) -> Steps {
         self.now += SECOND;
         self.ownership.renewed(self.now);
-        let mut sessions = vec![(id(1), 0, session("one", &self.instances))];
+        let me = Session { format: self.ownership.format, ..session("one", &self.instances) };
+        let mut sessions = vec![(id(1), 0, me)];
         sessions.extend(other.map(|beat| (id(2), beat, self.other.clone())));
         self.ownership.saw(Reading {
             asked: self.now,
@@ -183,6 +184,88 @@ fn who_drains_does_not_wait_for_ever_nor_for_a_session_that_is_gone() {
     assert_eq!(given.beat(Some(1), &rows).offers.len(), 2);
     let hand_overs = given.beat(None, &offered(&rows, false)).hand_overs;
     assert!(hand_overs.len() == 2 && hand_overs.iter().all(|one| one.next.is_none()));
+}
+
+/// The first of three sessions owns all. A newer replica, which is the third, has brought the data to a newer format.
+fn upgraded(drains: bool) -> (Steps, Vec<SessionId>) {
+    let mut given = Given::new(40);
+    given.beat(Some(0), &[]);
+    given.claim_all();
+    let rows = given.rows(Some(id(1)), 1);
+    if drains {
+        given.ownership.drain();
+        assert_eq!(given.beat(Some(1), &rows).offers.len(), 40, "to the second, as long as it reads the data");
+    }
+    let newer = Session { format: 2, ..session("three", &given.instances) };
+    let mut steps = Steps::default();
+    for _ in 0..=QUIET.max(STAY).as_secs() {
+        given.now += SECOND;
+        given.ownership.renewed(given.now);
+        given.ownership.saw(Reading {
+            asked: given.now,
+            came: given.now,
+            timeline: 1,
+            format: 2,
+            sessions: vec![
+                (id(1), 0, session("one", &given.instances)),
+                (id(2), 1, given.other.clone()),
+                (id(3), 1, newer.clone()),
+            ],
+            is_complete: true,
+            rows: rows.clone(),
+        });
+        let more = given.ownership.decide(given.now);
+        steps.offers.extend(more.offers);
+        steps.hand_overs.extend(more.hand_overs);
+        if drains {
+            break;
+        }
+    }
+    let sessions =
+        BTreeMap::from([(id(1), session("one", &given.instances)), (id(2), given.other.clone()), (id(3), newer)]);
+    let best = given.instances.iter().map(|instance| ranking(instance, sessions.iter())[0]).collect();
+    (steps, best)
+}
+
+#[test]
+fn during_an_upgrade_what_is_given_up_goes_to_who_reads_the_newer_data() {
+    let (steps, best) = upgraded(true);
+    assert!(best.contains(&id(2)), "some of it would go to a session that could not claim it");
+    assert_eq!((steps.offers.len(), steps.hand_overs.len()), (40, 0));
+    assert!(steps.offers.iter().all(|one| one.to == Some(id(3))), "{:?}", steps.offers);
+}
+
+#[test]
+fn during_an_upgrade_what_an_older_session_should_own_stays() {
+    let (steps, best) = upgraded(false);
+    assert!([1, 2, 3].iter().all(|number| best.contains(&id(*number))));
+    let names = names(40);
+    let of_newer = |one: &Offer| {
+        let at = names.iter().position(|name| *name == one.instance).unwrap();
+        best[at] == id(3) && one.to == Some(id(3))
+    };
+    assert!(!steps.offers.is_empty() && steps.offers.iter().all(of_newer), "{:?}", steps.offers);
+}
+
+#[test]
+fn a_newer_session_waits_for_no_older_one_that_was_named() {
+    let mut given = Given::new(1);
+    given.ownership.format = 2;
+    let rows = vec![(Arc::clone(&given.instances[0]), Row { epoch: 3, next: Some(id(2)), ..Row::default() })];
+    assert_eq!(given.reads(1, Some(0), &rows).claims, [], "as long as it can claim it");
+    assert_eq!(given.reads(2, Some(1), &rows).claims.len(), 1);
+}
+
+#[test]
+fn what_was_prepared_for_is_closed_where_the_data_is_in_a_newer_format() {
+    let mut given = Given::new(1);
+    let rows = vec![(
+        Arc::clone(&given.instances[0]),
+        Row { session: Some(id(2)), epoch: 7, offered: Some(id(1)), ..Row::default() },
+    )];
+    assert_eq!(given.beat(Some(0), &rows).preparations.len(), 1);
+    let steps = given.reads(2, Some(1), &rows);
+    assert_eq!((steps.abandoned.len(), steps.preparations.len()), (1, 0));
 }
 
 #[test]

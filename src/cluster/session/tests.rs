@@ -462,6 +462,66 @@ fn an_instance_whose_state_is_of_a_newer_format_is_not_claimed() {
     assert_eq!(claimed.done(), Some(vec![("b".into(), 2)]));
 }
 
+/// What a newer replica does at its start, as far as an older one sees it: the schema rises, each table has a column more, and its
+/// session says more. Beside it, one whose list cannot be read.
+const NEWER: &str = r#"DO $$ DECLARE of_bridge regclass; BEGIN
+    FOR of_bridge IN SELECT oid FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace LOOP
+        EXECUTE format('ALTER TABLE %s ADD COLUMN added integer NOT NULL DEFAULT 1', of_bridge);
+    END LOOP;
+    UPDATE bridge_schema SET format = format + 1;
+    INSERT INTO replica (id, name, address, version, format, instances)
+        SELECT gen_random_uuid(), introduced.name, introduced.name || ':9191', '9', bridge_schema.format, introduced.listed
+        FROM bridge_schema, (VALUES
+            ('newer', (SELECT jsonb_agg(jsonb_build_object('name', name, 'slug', name, 'digest', '', 'added', 1))
+                FROM unnest('{a,b,c,d,e,f,g,h}'::text[]) AS name)),
+            ('unread', '{"all": true}'::jsonb)) AS introduced (name, listed);
+    END $$"#;
+
+/// The newer replica goes on, and is prepared for whatever it is offered.
+const NEWER_GOES_ON: [&str; 2] = [
+    "UPDATE replica SET beat = beat + 1 WHERE version = '9'",
+    "UPDATE instance_owner SET prepared = offered, changed = pg_current_xact_id() WHERE prepared IS NULL \
+     AND offered = (SELECT id FROM replica WHERE name = 'newer')",
+];
+
+#[test]
+fn older_replicas_go_on_beside_a_newer_one_and_hand_over_to_it() {
+    let (database, gateway) = (new_database(), Arc::default());
+    let one = Machine::start("one", database.clone(), &gateway, &NAMES);
+    until("the first owns all", || one.count() == NAMES.len());
+    let other = Machine::start("other", database.clone(), &gateway, &[&NAMES[..], &["z"]].concat());
+    until("the other owns its own", || other.acts_for("z"));
+    let (connection, runtime) = (Connection::new(database, "test"), Runtime::new().unwrap());
+    let run = |texts: &[&'static str]| {
+        let statements: Vec<_> = texts.iter().map(|text| Statement::new(*text)).collect();
+        runtime.block_on(connection.batch(database::Durability::Local, &statements)).done()
+    };
+    run(&[NEWER]).unwrap();
+    let goes_on = || {
+        // Rows may be locked in another order.
+        run(&NEWER_GOES_ON);
+        true
+    };
+    until("both know it", || {
+        goes_on() && [&one, &other].iter().all(|one| one.replica.directory().members().len() == 4)
+    });
+    let sessions = (one.session(), other.session());
+    thread::scope(|scope| {
+        let handing_over = scope.spawn(|| Runtime::new().unwrap().block_on(one.replica.hand_over(PATIENCE)));
+        until("the first handed over", || goes_on() && handing_over.is_finished());
+    });
+    let released = "SELECT count(*) FROM instance_owner JOIN replica ON replica.id = instance_owner.next \
+                    WHERE replica.name = 'newer' AND instance_owner.session IS NULL";
+    assert_eq!(run(&[released]).unwrap()[0][0].get::<_, i64>(0), 8, "all of them go to the newer one");
+    assert_eq!(other.host.took_prepared.load(Ordering::SeqCst), 0);
+    let lease = |one: &Machine| one.replica.directory().standing().lease.unwrap().until();
+    let renewed = lease(&other);
+    until("the other goes on", || goes_on() && lease(&other) > renewed + LEASE);
+    assert!(other.acts_for("z") && other.count() == 1, "it acts for what it owns, and claims nothing");
+    assert_eq!((one.session(), other.session()), sessions);
+    assert!(!gateway.doubled.load(Ordering::SeqCst));
+}
+
 /// Prints how long three replicas take to own 10,000 instances, what that costs the database at rest, and how long the
 /// instances of one that is killed are away.
 #[test]

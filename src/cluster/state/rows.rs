@@ -5,16 +5,18 @@
 
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 
 use crate::broadcasts::{self, Event};
 use crate::budget;
 use crate::cache::{Ended, Key};
-use crate::database::{Statement, Type};
+use crate::database::{self, Statement, Type};
 use crate::tenure::SessionId;
 
-/// The format in which this release writes state, and the newest that it reads.
-pub const FORMAT: i32 = 1;
+/// The format in which this release writes state, and the newest that it reads: that of the schema, by which sessions know which
+/// of the others read what they hand over. One that older releases cannot read comes with a step of the schema.
+pub const FORMAT: i32 = database::FORMAT;
 
 const NOW_MS: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
@@ -242,7 +244,8 @@ pub(super) struct Handover {
     pub(super) spending: budget::Carried,
     pub(super) cordoned: BTreeSet<String>,
     pub(super) broadcasts: Option<broadcasts::Carried>,
-    /// The freshness of copies; their bodies are written as always.
+    /// The freshness of copies; their bodies are written as always. Another release may keep copies of more commands.
+    #[serde(deserialize_with = "those_that_are_known")]
     pub(super) copies: Vec<CopyFreshness>,
 }
 
@@ -254,7 +257,83 @@ pub(super) struct CopyFreshness {
     pub(super) ended: Ended,
 }
 
+fn those_that_are_known<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<CopyFreshness>, D::Error> {
+    let copies = Vec::<Box<RawValue>>::deserialize(deserializer)?;
+    Ok(copies.iter().filter_map(|copy| serde_json::from_str(copy.get()).ok()).collect())
+}
+
 /// An entry as it is written.
 pub(super) fn spell(event: &Event) -> serde_json::Result<String> {
     serde_json::to_string(event)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Body;
+
+    /// Written by the first release, but for the last copy, which is of a command that it does not know.
+    const HANDED_OVER: &str = r#"{
+        "spending": {"scope": "command", "windows": {
+            "listproducts": {"in_flight": 1, "held": [[2, 1500]], "closed_for_ms": 40, "probe": true}
+        }},
+        "cordoned": ["exon"],
+        "broadcasts": {
+            "covered_us": 1000,
+            "payloads": [
+                {"payload": {"read": {"message": "news", "parameters": {"number": 1}}}, "forgiven": 0,
+                 "occurrences": [{"at_us": 5, "earliest_us": 6, "by_newcomer": false}],
+                 "links": [{"link": 1, "since_us": 9, "frames": 2, "least_missed": 0, "most_missed": 1}]},
+                {"payload": {"unreadable": 7}, "forgiven": 1, "occurrences": [], "links": []}
+            ],
+            "held": [{"payload": 0, "link": 1, "at_us": 1, "earliest_us": 2, "frames": 1,
+                      "received_at": "2026-11-29T17:00:00.5Z"}],
+            "forgotten_us": null
+        },
+        "copies": [
+            {"key": {"instance": "demo", "command": "listproducts", "pos_id": 1, "password": null},
+             "age_ms": 10, "ended": {"ago": 3}},
+            {"key": {"instance": "demo", "command": "listdreams", "pos_id": 1, "password": null},
+             "age_ms": 10, "ended": "no"}
+        ]
+    }"#;
+
+    #[test]
+    fn what_earlier_releases_handed_over_is_read_and_copies_of_unknown_commands_are_left_out() {
+        let read: Handover = serde_json::from_str(HANDED_OVER).unwrap();
+        assert!(read.cordoned.contains("exon") && read.spending.windows["listproducts"].probe);
+        assert!(read.broadcasts.is_some());
+        assert_eq!(read.copies.iter().map(|copy| (copy.age_ms, copy.ended)).collect::<Vec<_>>(), [(10, Ended::Ago(3))]);
+    }
+
+    #[test]
+    fn what_earlier_releases_wrote_while_they_ran_is_read() {
+        for cordons in ["", r#", "cordoned": ["exon"]"#] {
+            let text = format!(r#"{{"spending": {{"scope": "instance", "windows": {{}}}}{cordons}}}"#);
+            let read: Running = serde_json::from_str(&text).unwrap();
+            assert_eq!((read.spending.is_some(), read.cordoned.is_empty()), (true, cordons.is_empty()));
+        }
+        let key = r#"{"instance": "demo", "command": "listproducts", "pos_id": 1, "password": null}"#;
+        assert!(serde_json::from_str::<Key>(key).is_ok());
+    }
+
+    #[test]
+    fn entries_of_earlier_releases_are_read_and_what_newer_ones_add_is_passed_over() {
+        for added in ["", r#", "added": {"later": [1]}"#] {
+            let broadcast = format!(
+                r#"{{"broadcast": {{"message": "news", "parameters": {{"number": 1}},
+                 "received_at": "2026-11-29T17:00:00Z", "maybe_duplicate": true{added}}}}}"#
+            );
+            let Event::Broadcast(read) = serde_json::from_str(&broadcast).unwrap() else { panic!("no broadcast") };
+            assert!(read.maybe_duplicate && read.parameters == Body::from(raw(r#"{"number": 1}"#)));
+            let gap = format!(
+                r#"{{"gap": {{"from": "2026-11-29T17:00:00Z", "to": "2026-11-29T17:00:01Z", "reason": "not_stored"{added}}}}}"#
+            );
+            assert!(matches!(serde_json::from_str(&gap).unwrap(), Event::Gap(_)));
+        }
+    }
+
+    fn raw(text: &str) -> &RawValue {
+        serde_json::from_str(text).unwrap()
+    }
 }

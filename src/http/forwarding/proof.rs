@@ -167,7 +167,8 @@ impl Ticket {
             from: decoded(next()?)?,
             to: decoded(next()?)?,
         };
-        next().is_none().then_some(ticket)
+        // A newer replica may say more.
+        Some(ticket)
     }
 }
 
@@ -295,6 +296,31 @@ mod tests {
         }
         let elsewhere = Ticket { to: "10.0.0.6:9191".to_owned(), ..ticket() }.seal(&key("s"), "GET", "/").text;
         assert_eq!(opened(Some(&elsewhere), "s", "GET", "/", NOW), Err(Refusal::Elsewhere));
+    }
+
+    /// As the first release spells both: replicas of two releases serve together while they are upgraded.
+    #[test]
+    fn what_a_newer_replica_adds_is_passed_over_and_another_form_is_refused() {
+        let key = key("s");
+        let said = "1 1790000000000 07070707070707070707070707070707 41 1 14000 2001:db8::7 bridge%200 10.0.0.5:9191";
+        let sealed = |said: &str| {
+            let code = key.sign(&parts_of_request(said, "GET", "/"));
+            [said, " ", &HEX.encode(&code)].concat()
+        };
+        assert_eq!(ticket().seal(&key, "GET", "/").text, sealed(said));
+        for more in ["", " added", " added=1 more"] {
+            assert_eq!(opened(Some(&sealed(&[said, more].concat())), "s", "GET", "/", NOW), Ok(ticket()), "{more}");
+        }
+        let another = sealed(&said.replacen('1', "2", 1));
+        assert_eq!(opened(Some(&another), "s", "GET", "/", NOW), Err(Refusal::Malformed));
+        let (request, of_answer) = (ticket().seal(&key, "GET", "/"), Said { is_served: true, caller: None });
+        for (said, expected) in
+            [("1 served -", Some(&of_answer)), ("1 served - added", Some(&of_answer)), ("2 served -", None)]
+        {
+            let code = key.sign(&parts_of_answer(said, &request.code, &200_u16.to_be_bytes()));
+            let text = [said, " ", &HEX.encode(&code)].concat();
+            assert_eq!(Said::open(&key, &request, 200, Some(&text)).as_ref(), expected, "{said}");
+        }
     }
 
     #[test]
