@@ -16,6 +16,8 @@ use crate::broadcasts::relay::Relay;
 use crate::broadcasts::{Broadcast, Broadcasts, Epoch, Event, Item, Left, Since, SubscriberLimit, Subscription};
 use crate::budget::{Ask, Class, Ledger, SentPayments};
 use crate::cache::{Cache, CachedReply, Freshness, Key, PlainKey};
+use crate::cluster::ownership::HandOver;
+use crate::cluster::statements;
 use crate::database::tests::server::{Pair, Postgres};
 use crate::database::tests::{config, migrated};
 use crate::database::{self, Connection, Durability, Statement, migrate};
@@ -352,6 +354,37 @@ async fn after_a_death_windows_are_full_and_copies_are_old() {
     assert_eq!(second.ledger.budget("payitems").remaining, 100);
     assert_eq!(second.cordoned, cordons());
     assert_eq!(is_fresh(&other.cache, "demo"), Some(false));
+}
+
+/// It would wait for its row of `instance_owner` with rows of state written, and whoever holds that row for those.
+#[tokio::test]
+async fn a_release_waits_for_who_writes_state_before_it_writes_any() {
+    let database = migrated().await;
+    let one = Replica::new(&database);
+    let instance = one.begin("demo").await;
+    one.until(BEGUN, 1).await;
+    one.task.abort();
+    let state = one.states.hand_over("demo").unwrap();
+    let mut writing = one.by_hand.begin(Durability::Local).await.unwrap();
+    let lock = "SELECT FROM instance_owner WHERE instance = 'demo' FOR SHARE";
+    writing.run(&Statement::new(lock)).await.unwrap();
+    let (session, epoch) = instance.tenure.token().unwrap();
+    let given = [HandOver { instance: "demo".into(), epoch, next: None }];
+    let releasing = Connection::new(database.clone(), "test");
+    let releasing = tokio::spawn(async move { statements::release(&releasing, session, &given, state).await });
+    let looking = Connection::new(database, "test");
+    let locked =
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    let is_locked = async {
+        while looking.read(&[Statement::new(locked)]).await.unwrap()[0][0].get::<_, i64>(0) == 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(LONG, is_locked).await.unwrap();
+    writing.run(&Statement::new("UPDATE event_coverage SET covered_until_ms = 0")).await.unwrap();
+    writing.commit().await.done().unwrap();
+    releasing.await.unwrap().done().unwrap();
+    assert_eq!(one.count("SELECT count(*) FROM handed_over").await, 1);
 }
 
 #[tokio::test]
