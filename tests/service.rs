@@ -520,6 +520,21 @@ fn a_key_that_the_gateway_does_not_take_is_in_the_log_before_anybody_has_called(
     service.logged("the gateway refuses the key or the licence of the instance");
 }
 
+#[tokio::test]
+async fn a_bridge_that_stops_closes_connections_with_their_next_answer() {
+    let mut service = Service::start("[server]\nshutdown_delay = \"1h\"\n", &[]);
+    service.ready();
+    let (client, url) = (Client::new(), service.url("/livez"));
+    let connection = async || {
+        let answer = client.get(&url).send().await.unwrap();
+        answer.headers().get("connection").map(|value| value.to_str().unwrap().to_owned())
+    };
+    assert_eq!(connection().await, None);
+    service.bridge.signal("-TERM");
+    service.logged("draining");
+    assert_eq!(connection().await.as_deref(), Some("close"), "no request is sent on it while it is closed");
+}
+
 #[test]
 fn a_second_signal_ends_it_now() {
     let mut service = Service::start("[server]\nshutdown_delay = \"1h\"\n", &[]);

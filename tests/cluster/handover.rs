@@ -182,7 +182,9 @@ fn setup(replicas: usize) -> Setup {
         ..simulator::Config::default()
     };
     let setup = Setup::of(replicas).gateway(gateway).set("limits.capacity", "100").set("limits.window", "\"30s\"");
-    setup.set("limits.max_wait", "\"500ms\"")
+    // Longer than a handover: callers send nothing more to a replica by when it closes its connections.
+    let delay = format!("\"{}s\"", HANDED_OVER.as_secs());
+    setup.set("limits.max_wait", "\"500ms\"").set("server.shutdown_delay", &delay)
 }
 
 /// Reads a page through the replicas in turn, until it is told to end. Whatever was not answered 200.
@@ -214,6 +216,7 @@ async fn hand_over(cluster: &mut Cluster, from: usize, to: usize) {
         sleep(Duration::from_millis(10)).await;
     }
     println!("handed over {} ms after the order to stop", asked.elapsed().as_millis());
+    cluster.leave_out(from, true);
     cluster.replicas[from].ended().await;
 }
 
@@ -265,6 +268,7 @@ async fn nobody_notices_that_an_owner_hands_over() {
     assert_eq!(cluster.gateway.counts().ratelimit_errors, 0);
     // And back, where nothing has come for a while: only pings tell until when it was listened.
     cluster.replicas[owner].run();
+    cluster.leave_out(owner, false);
     cluster.until_served(SLACK * 10).await;
     audience.paused.store(true, Ordering::SeqCst);
     hand_over(&mut cluster, other, owner).await;

@@ -99,6 +99,8 @@ pub(crate) struct Cluster {
     pub(crate) gateway: Arc<Simulator>,
     pub(crate) pair: Pair,
     pub(crate) http: reqwest::Client,
+    /// The replicas that callers send nothing to, a bit each, as a balancer that saw that they are not ready.
+    out: Arc<AtomicUsize>,
     database: String,
     _folder: tempfile::TempDir,
 }
@@ -128,7 +130,7 @@ impl Cluster {
             .map(|number| Replica::start(number, folder.path(), servers, &database, &gateway, setup))
             .collect();
         let http = client();
-        Self { replicas, gateway: Arc::new(gateway), pair, http, database, _folder: folder }
+        Self { replicas, gateway: Arc::new(gateway), pair, http, out: Arc::default(), database, _folder: folder }
     }
 
     /// Asks the database, past the replicas.
@@ -193,7 +195,16 @@ impl Cluster {
     /// A caller that a test sends around.
     pub(crate) fn caller(&self) -> Caller {
         let urls = self.replicas.iter().map(|replica| replica.url.clone()).collect();
-        Caller { urls, http: self.http.clone(), next: Arc::default() }
+        Caller { urls, http: self.http.clone(), out: Arc::clone(&self.out), next: Arc::default() }
+    }
+
+    /// Callers send nothing more to a replica, or do again.
+    pub(crate) fn leave_out(&self, number: usize, out: bool) {
+        if out {
+            self.out.fetch_or(1 << number, Ordering::SeqCst);
+        } else {
+            self.out.fetch_and(!(1 << number), Ordering::SeqCst);
+        }
     }
 
     /// The last lines of all logs.
@@ -219,6 +230,7 @@ fn client() -> reqwest::Client {
 pub(crate) struct Caller {
     urls: Vec<String>,
     pub(crate) http: reqwest::Client,
+    out: Arc<AtomicUsize>,
     next: Arc<AtomicUsize>,
 }
 
@@ -252,9 +264,13 @@ impl Answer {
 impl Caller {
     /// Sends a request to the next replica in turn that takes connections, once.
     pub(crate) async fn send(&self, request: impl Fn(&str) -> reqwest::RequestBuilder) -> Answer {
-        for _ in 0..self.urls.len() {
-            let turn = self.next.fetch_add(1, Ordering::Relaxed);
-            match answer(request(&self.urls[turn % self.urls.len()])).await {
+        let first = self.next.fetch_add(1, Ordering::Relaxed);
+        for step in 0..self.urls.len() {
+            let turn = (first + step) % self.urls.len();
+            if self.out.load(Ordering::SeqCst) & (1 << turn) != 0 {
+                continue;
+            }
+            match answer(request(&self.urls[turn])).await {
                 Answer::NotConnected => {}
                 whole => return whole,
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, VARY, X_CONTENT_TYPE_OPTIONS};
-use actix_web::http::{ConnectionType, Method, Version};
+use actix_web::http::{ConnectionType, Method, StatusCode, Version};
 use actix_web::middleware::Next;
 use actix_web::web::Data;
 use actix_web::{Error, HttpMessage, HttpRequest};
@@ -150,6 +150,10 @@ fn finished(mut response: ServiceResponse<BoxBody>, context: Context<'_>) -> Ser
         head.no_chunking(true);
         head.set_connection_type(ConnectionType::Close);
     }
+    // Its client would send the next request on it while it is closed, and not know what became of that.
+    if is_stopping(response.request()) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
+    }
     if *context.method == Method::HEAD && has_no_length {
         // There is no length to tell, and a stream without an end must not run for a `HEAD`.
         return response.map_body(|_, _| TrackedBody::empty(context.in_progress));
@@ -157,6 +161,10 @@ fn finished(mut response: ServiceResponse<BoxBody>, context: Context<'_>) -> Ser
     response.map_body(|_, body| {
         TrackedBody::new(stream.map_or(body, MessageBody::boxed), is_known, permit, context.in_progress)
     })
+}
+
+fn is_stopping(request: &HttpRequest) -> bool {
+    request.app_data::<Data<AppState>>().is_some_and(|state| state.bridge.is_draining())
 }
 
 impl Context<'_> {
