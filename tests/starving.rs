@@ -1,9 +1,10 @@
-//! Slow reads do not keep payments from selling, and a loud token keeps no other from reading.
+//! Slow reads do not keep payments from selling, and neither a loud token nor renewals keep another from reading.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use concertpos_simulator::{Action, Config, Counting, Fault, Limits};
 use reqwest::Method;
 use support::{World, eventually, problem, token};
+use tokio::time::Instant;
 
 const READS: usize = 40;
 const PAYMENTS: usize = 40;
@@ -105,6 +107,56 @@ async fn who_comes_back_when_it_was_told_is_served_however_loud_another_token_is
         // It asks once a window.
         tokio::time::sleep(hold).await;
     }
+    crowd.iter().for_each(tokio::task::JoinHandle::abort);
+    assert_eq!(world.gateway.counts().ratelimit_errors, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_one_page_after_the_other_when_it_was_told_gets_the_points_before_renewals() {
+    const PAGES: u64 = 8;
+    let limits = Limits { window: Duration::from_secs(3), ..Limits::new(Counting::PerCommand) };
+    let poller = token("poller", "read");
+    let mut settings = vec![
+        ("BRIDGE_LIMITS__CAPACITY", "100"),
+        ("BRIDGE_LIMITS__WINDOW", "3s"),
+        ("BRIDGE_LIMITS__GUARD", "200ms"),
+        ("BRIDGE_LIMITS__MAX_WAIT", "200ms"),
+        ("BRIDGE_CACHE__LISTPRODUCTS__FRESH", "10ms"),
+    ];
+    settings.extend(poller.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    let world = Arc::new(World::with(Config { limits, ..Config::default() }, &settings).await);
+    let sent = || world.gateway.counts().command("listproducts").received;
+    // Four pages, as many as fit into a window, are old again at once: each read has its page renewed if there are points.
+    let crowd: Vec<_> = (1..=4)
+        .map(|pos| {
+            let world = Arc::clone(&world);
+            tokio::spawn(async move {
+                loop {
+                    world.get(&format!("/points-of-sale/{pos}/products")).await;
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            })
+        })
+        .collect();
+    eventually("they are renewed", async || sent() >= 8).await;
+    let (mut served, mut sent_before) = (0, None);
+    let mut cold: BTreeSet<_> = (101..=100 + PAGES).map(|pos| (Instant::now(), pos)).collect();
+    while let Some((due, pos)) = cold.pop_first() {
+        tokio::time::sleep_until(due).await;
+        let answer = products(&world, "poller", pos).await;
+        if answer.status() == 429 {
+            sent_before.get_or_insert_with(|| sent() - served);
+            let told = problem(answer).await.retry_after.unwrap();
+            cold.insert((Instant::now() + Duration::from_secs(told), pos));
+        } else {
+            assert_eq!(answer.status(), 200);
+            served += 1;
+        }
+    }
+    let renewals = sent() - served - sent_before.expect("a page was refused at first");
+    assert!(renewals <= PAGES, "{renewals} renewals while pages were refused");
+    let now = sent();
+    eventually("renewals go on", async || sent() >= now + 4).await;
     crowd.iter().for_each(tokio::task::JoinHandle::abort);
     assert_eq!(world.gateway.counts().ratelimit_errors, 0);
 }

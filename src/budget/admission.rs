@@ -3,6 +3,8 @@
 //!
 //! Points may be kept for a token that is expected to ask again ([`Shares`]): no ask that comes after it in the order of
 //! service is granted them meanwhile, and the first in the queue checks again when that time is over.
+//! A refresh is granted only what makes nothing later that was promised to an ask that was denied; payments and other callers
+//! may. So whoever comes back when it was told is not denied for the sake of a renewal.
 //!
 //! Every change (an end, points given back, a closing, a new ask, a dropped one) settles the queue in one pass in order of
 //! service: an ask that can be granted now is granted; one that cannot meet its deadline even in the best case is denied with
@@ -79,7 +81,12 @@ impl Admission {
     pub(super) fn grant_now(&mut self, now: Tick, class: Class<'_>, price: Price) -> Option<Grant> {
         self.shares.advance(now);
         let token = if let Class::Caller(name) = class { Some(name) } else { None };
-        let is_kept = class != Class::Payment && self.shares.are_kept_for_others(now, token);
+        let is_kept = match class {
+            Class::Payment => false,
+            Class::Caller(_) => self.shares.are_kept_for_others(now, token),
+            // The queue finds out which points are not missed then.
+            Class::Refresh { .. } => !self.shares.promises().is_empty(),
+        };
         if !self.queue.is_empty() || is_kept {
             return None;
         }
@@ -252,18 +259,22 @@ impl Admission {
         if refreshes.is_empty() {
             return first;
         }
-        // Points kept for a token that is only expected to ask again are ignored for refreshes, for which no caller waits.
+        // Points kept for a token that is only expected to ask again are ignored for refreshes, for which no caller waits;
+        // what was promised is not.
         let mut outlook = Outlook::new(&mut self.window, now);
         for next in order {
-            match next {
-                Next::Expected(claim) if claim.denied.is_some() => outlook.keep(claim),
-                Next::Expected(_) => {}
-                Next::Waiter(rank) => {
-                    if let Some(waiter) = self.queue.get(rank) {
-                        outlook.place(waiter.price);
-                    }
-                }
+            if let Next::Waiter(rank) = next
+                && let Some(waiter) = self.queue.get(rank)
+            {
+                outlook.place(waiter.price);
             }
+        }
+        let probes = self.window.needs_probe();
+        for promise in self.shares.promises() {
+            // A probe that failed would be a refusal for whoever comes back, so it goes to that one.
+            let goes_alone = probes && promise.from <= now;
+            let points = if goes_alone { promise.price.limit } else { promise.price.points };
+            outlook.keep_promise(promise.from, promise.until, Price { points, ..promise.price });
         }
         for rank in refreshes {
             first = first.or(self.decide_one(now, rank, &mut outlook));
@@ -294,7 +305,7 @@ impl Admission {
                 Err(Wait::Never) => self.window.hold(),
             },
             Some(at) if at <= deadline => {
-                outlook.place(price);
+                outlook.place_waiting(at, price);
                 return Some((rank, outlook.kept_until.map_or(at, |until| at.min(until))));
             }
             Some(at) => now.until(at),
@@ -330,19 +341,39 @@ struct Outlook {
     expected_from: Option<Tick>,
     /// The earliest end of the points kept before the ask that is decided.
     kept_until: Option<Tick>,
+    /// What must not come later for the ask that is decided: no sooner than when, and how much.
+    promises: Vec<(Tick, Price)>,
 }
 
 impl Outlook {
     fn new(window: &mut Window, now: Tick) -> Self {
         let sure = window.forecast(now);
-        Self { now, whole: sure.clone(), sure, expected_from: None, kept_until: None }
+        Self { now, whole: sure.clone(), sure, expected_from: None, kept_until: None, promises: Vec::new() }
     }
 
     /// When an ask of `price` is granted if all goes well.
     fn earliest(&self, price: Price) -> Option<Tick> {
         let sure = self.sure.earliest(price);
         let is_sure = |at: Tick| self.expected_from.is_none_or(|from| at < from);
-        if sure.is_some_and(is_sure) { sure } else { self.whole.earliest(price).max(sure) }
+        if sure.is_some_and(is_sure) && self.keeps_promises(price) {
+            sure
+        } else {
+            self.whole.earliest(price).max(sure)
+        }
+    }
+
+    /// Whether an ask of `price`, granted at its earliest instant, makes nothing later that was promised.
+    fn keeps_promises(&self, price: Price) -> bool {
+        if self.promises.is_empty() {
+            return true;
+        }
+        let (mut without, mut with) = (self.sure.clone(), self.sure.clone());
+        with.place(price);
+        self.promises.iter().all(|&(from, promised)| {
+            without.skip_to(from);
+            with.skip_to(from);
+            with.place(promised) <= without.place(promised)
+        })
     }
 
     fn place(&mut self, price: Price) {
@@ -350,17 +381,35 @@ impl Outlook {
         self.whole.place(price);
     }
 
+    /// Places an ask that waits until `at`. Where that is for the sake of a promise, the next refresh waits behind it.
+    fn place_waiting(&mut self, at: Tick, price: Price) {
+        if !self.promises.is_empty() {
+            self.sure.skip_to(at);
+        }
+        self.place(price);
+    }
+
+    fn keep_promise(&mut self, from: Tick, until: Tick, price: Price) {
+        self.kept_until = Some(earlier(self.kept_until, until));
+        self.whole.skip_to(from);
+        self.whole.place(price);
+        self.promises.push((from, price));
+    }
+
     fn keep(&mut self, claim: Claim) {
-        let earlier = |known: Option<Tick>, at: Tick| Some(known.map_or(at, |known| known.min(at)));
-        self.kept_until = earlier(self.kept_until, claim.until);
+        self.kept_until = Some(earlier(self.kept_until, claim.until));
         if claim.is_due(self.now) {
             self.sure.place(claim.price);
         } else {
-            self.expected_from = earlier(self.expected_from, claim.from);
+            self.expected_from = Some(earlier(self.expected_from, claim.from));
             self.whole.skip_to(claim.from);
         }
         self.whole.place(claim.price);
     }
+}
+
+fn earlier(known: Option<Tick>, at: Tick) -> Tick {
+    known.map_or(at, |known| known.min(at))
 }
 
 #[cfg(test)]

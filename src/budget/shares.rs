@@ -10,6 +10,11 @@
 //!
 //! Nothing is kept for longer than [`GRACE`], or against a token that was given less. Points that are kept in vain are idle
 //! for that long, once a window and token.
+//!
+//! Against refreshes more is kept, since no caller waits for those: each ask that was denied is a [`Promise`], and a token may
+//! have as many as fill the window. A denied ask that is repeated too early cannot be told from another one, so it is promised
+//! twice; that costs refreshes at most one grace. A token that takes up one of its promises is working through the others, one
+//! after the other perhaps, and these last for one more grace.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -24,6 +29,12 @@ const MAX_TOKENS: usize = 1024;
 
 /// Grants of one token that are told apart. Beyond it the oldest two lapse with the later of them.
 const MAX_GRANTS: usize = 128;
+
+/// Promises that are remembered. Beyond it only what else is promised keeps refreshes away.
+const MAX_PROMISES: usize = 512;
+
+/// Promises of one token that are remembered; of more the earliest are forgotten.
+const MAX_PROMISES_PER_TOKEN: usize = 64;
 
 /// Points that are kept for a token that is expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,6 +55,17 @@ impl Claim {
     }
 }
 
+/// Points that a denied ask was told of, kept from refreshes.
+#[derive(Debug, Clone)]
+pub(super) struct Promise {
+    token: Arc<str>,
+    pub(super) price: Price,
+    /// When the ask was told to come again.
+    pub(super) from: Tick,
+    /// No longer than.
+    pub(super) until: Tick,
+}
+
 #[derive(Debug, Default)]
 struct Share {
     /// When points lapse, and how many, in order.
@@ -59,15 +81,18 @@ pub(super) struct Shares {
     /// For how long points are kept: no longer than a window.
     grace: u64,
     tokens: HashMap<Arc<str>, Share>,
+    /// In order of `from`.
+    promises: Vec<Promise>,
 }
 
 impl Shares {
     pub(super) fn new(hold: u64) -> Self {
-        Self { hold, grace: GRACE.min(hold), tokens: HashMap::new() }
+        Self { hold, grace: GRACE.min(hold), tokens: HashMap::new(), promises: Vec::new() }
     }
 
     /// Forgets what has lapsed.
     pub(super) fn advance(&mut self, now: Tick) {
+        self.promises.retain(|promise| now < promise.until);
         self.tokens.retain(|_, share| {
             while share.given.pop_front_if(|(lapses, _)| *lapses <= now).is_some() {}
             share.claim = share.claim.filter(|claim| now < claim.until);
@@ -90,7 +115,13 @@ impl Shares {
         self.tokens.iter().filter_map(|(token, share)| Some((token, share.claim?)))
     }
 
+    /// What was promised, the earliest first.
+    pub(super) fn promises(&self) -> &[Promise] {
+        &self.promises
+    }
+
     pub(super) fn granted(&mut self, now: Tick, token: &Arc<str>, price: Price) {
+        self.take_up(now, token, price);
         let (from, grace) = (now.after(self.hold), self.grace);
         let Some(share) = self.share(token) else { return };
         share.given.push_back((from, price.points));
@@ -114,10 +145,39 @@ impl Shares {
     /// The ask numbered `arrival` was denied, and told to come again at `from`.
     pub(super) fn denied(&mut self, token: &Arc<str>, arrival: u64, price: Price, from: Tick) {
         let until = from.after(self.grace);
+        self.promise(Promise { token: Arc::clone(token), price, from, until });
         if let Some(share) = self.share(token) {
             // A token that asks again too early keeps its place among those denied.
             let denied = share.claim.and_then(|claim| claim.denied).unwrap_or(arrival);
             share.claim = Some(Claim { price, from, until, denied: Some(denied) });
+        }
+    }
+
+    fn promise(&mut self, promise: Promise) {
+        let Price { points, limit } = promise.price;
+        let own = self.promises.iter().filter(|known| known.token == promise.token);
+        let (count, sum) = own.fold((1, points), |(count, sum), own| (count + 1, own.price.points.saturating_add(sum)));
+        if (count > MAX_PROMISES_PER_TOKEN || sum > limit)
+            && let Some(place) = self.promises.iter().position(|known| known.token == promise.token)
+        {
+            self.promises.remove(place);
+            return self.promise(promise);
+        }
+        if self.promises.len() < MAX_PROMISES {
+            let place = self.promises.partition_point(|known| known.from <= promise.from);
+            self.promises.insert(place, promise);
+        }
+    }
+
+    /// Ends the promise that `token` was given points for, if one of that price has come.
+    fn take_up(&mut self, now: Tick, token: &Arc<str>, price: Price) {
+        let until = now.after(self.grace);
+        let is_own = |promise: &Promise| promise.from <= now && promise.token == *token;
+        let place = self.promises.iter().position(|promise| is_own(promise) && promise.price == price);
+        let Some(place) = place else { return };
+        self.promises.remove(place);
+        for promise in self.promises.iter_mut().filter(|promise| is_own(promise)) {
+            promise.until = promise.until.max(until);
         }
     }
 

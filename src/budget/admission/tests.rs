@@ -1,3 +1,5 @@
+mod promises;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::task::{Context, Waker};
 use std::time::Duration;
@@ -289,7 +291,7 @@ impl Hall {
         let waiter = |next: &Next| if let Next::Waiter(rank) = next { Some(*rank) } else { None };
         match order.iter().position(|next| waiter(next).is_some()) {
             Some(first) => order[..=first].iter().find(|next| kept(next) || waiter(next).is_some()).and_then(waiter),
-            None if order.iter().any(kept) => None,
+            None if order.iter().any(kept) || !shares.promises().is_empty() => None,
             None => queue.refreshes().first().copied(),
         }
     }
