@@ -244,7 +244,7 @@ async fn nobody_notices_that_an_owner_hands_over() {
     }
     let fetched = |cluster: &Cluster| {
         let counts = cluster.gateway.counts();
-        ["listproducts", "listpaymethods"].map(|command| counts.command(command).received)
+        ["listproducts", "listpm"].map(|command| counts.command(command).received)
     };
     cordon(&cluster, "zeus").await;
     let before = fetched(&cluster);
