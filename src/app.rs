@@ -192,7 +192,8 @@ impl App {
         }
         let bridge = Bridge::new(Vec::new(), &cache, &journal, shutdown.clone());
         let history = config.events.history;
-        let states = database.map(|database| SessionStates::new(database, Arc::clone(&cache), history));
+        let states = database
+            .map(|database| SessionStates::new(database, Arc::clone(&cache), history, bridge.cordons_changed()));
         let context = InstanceContext {
             cache,
             journal: journal.clone(),

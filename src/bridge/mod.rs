@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 use futures_util::future::join_all;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub use error::Error;
@@ -56,6 +57,7 @@ struct Shared {
     journal: Journal,
     shutdown: Shutdown,
     started: Instant,
+    cordons_changed: Arc<Notify>,
 }
 
 impl Bridge {
@@ -64,7 +66,8 @@ impl Bridge {
     pub fn new(instances: Vec<Arc<Instance>>, cache: &Arc<Cache>, journal: &Journal, shutdown: Shutdown) -> Self {
         let instances = ArcSwap::from_pointee(instances.into_iter().collect());
         let (cache, journal, started) = (Arc::clone(cache), journal.clone(), Instant::now());
-        Self { shared: Arc::new(Shared { instances, cache, journal, shutdown, started }) }
+        let cordons_changed = Arc::default();
+        Self { shared: Arc::new(Shared { instances, cache, journal, shutdown, started, cordons_changed }) }
     }
 
     /// The instance of this name.
@@ -147,10 +150,18 @@ impl Bridge {
     pub fn cordon(&self, shard: &str, cordoned: bool, wanted: impl Fn(&str) -> bool) -> Vec<String> {
         let instances = self.instances();
         let concerned = instances.iter().filter(|instance| wanted(instance.name()));
-        concerned
+        let done = concerned
             .filter(|instance| instance.cordon(shard, cordoned))
             .map(|instance| instance.name().to_string())
-            .collect()
+            .collect();
+        self.shared.cordons_changed.notify_one();
+        done
+    }
+
+    /// Notified when a shard was taken out by hand or put back: the owner after this one is to know it.
+    #[must_use]
+    pub fn cordons_changed(&self) -> Arc<Notify> {
+        Arc::clone(&self.shared.cordons_changed)
     }
 
     /// Drains all instances at once; see [`Instance::drain`].

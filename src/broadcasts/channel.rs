@@ -133,17 +133,6 @@ impl Broadcasts {
         CarriedLog { epoch, newest: offset + events.len() as u64, entries: (offset + 1..).zip(events).collect() }
     }
 
-    /// What [`Broadcasts::unwritten`] gave is written, and nothing has come since: logs it.
-    pub fn all_written(&self) {
-        let mut state = self.shared.state();
-        let State { log, unwritten: Some((unwritten, _)), .. } = &mut *state else { return };
-        for event in unwritten.all_written() {
-            log.append(event);
-        }
-        drop(state);
-        self.shared.news.notify_one();
-    }
-
     /// What [`Broadcasts::to_write`] gave is written: logs it. Returns whether more is to be written.
     #[must_use]
     pub fn written(&self) -> bool {

@@ -59,12 +59,6 @@ impl Unwritten {
         self.events.iter().cloned().collect()
     }
 
-    /// All of them, which are written.
-    pub(super) fn all_written(&mut self) -> Vec<Event> {
-        (self.bytes, self.taken) = (0, 0);
-        std::mem::take(&mut self.events).into()
-    }
-
     /// What [`Self::next`] gave last, which is written.
     pub(super) fn written(&mut self) -> Vec<Event> {
         let written: Vec<_> = self.events.drain(..self.taken).collect();

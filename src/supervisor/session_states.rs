@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -24,6 +25,8 @@ pub(crate) struct SessionStates {
     cache: Arc<Cache>,
     /// How many entries a log holds.
     history: usize,
+    /// Something changed that is written at once.
+    changed: Arc<Notify>,
     present: Mutex<Option<Present>>,
 }
 
@@ -36,8 +39,8 @@ struct Present {
 }
 
 impl SessionStates {
-    pub(crate) fn new(database: database::Config, cache: Arc<Cache>, history: usize) -> Self {
-        Self { database, cache, history, present: Mutex::default() }
+    pub(crate) fn new(database: database::Config, cache: Arc<Cache>, history: usize, changed: Arc<Notify>) -> Self {
+        Self { database, cache, history, changed, present: Mutex::default() }
     }
 
     /// Those of the session of this tenure; none where it is over.
@@ -51,7 +54,8 @@ impl SessionStates {
         if let Some(same) = present.as_ref().filter(|present| present.session == session) {
             return Some(same.states.clone());
         }
-        let states = States::new(session, &self.database, Arc::clone(&self.cache), self.history);
+        let states =
+            States::new(session, &self.database, Arc::clone(&self.cache), self.history, Arc::clone(&self.changed));
         let writing = states.clone();
         let task = tokio::spawn(async move { writing.run().await });
         *present = Some(Present { session, states: states.clone(), _writing: AbortOnDropHandle::new(task) });

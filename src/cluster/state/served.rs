@@ -11,7 +11,6 @@ use tokio::time::Instant;
 use crate::broadcasts::Broadcasts;
 use crate::broadcasts::relay::Relay;
 use crate::budget::Ledger;
-use crate::cache::Key;
 use crate::tenure::Tenure;
 
 /// An instance while this replica owns it.
@@ -79,8 +78,6 @@ pub(super) struct Written {
     /// The spending and the cordons as written last; empty where there is nothing.
     pub(super) running: String,
     pub(super) covered: Covered,
-    /// Copies that a handover writes: written again if it proves to be none.
-    pub(super) handed: Vec<Key>,
     /// The database says that another owns it.
     pub(super) is_lost: bool,
 }

@@ -1,7 +1,7 @@
 //! Writes the state of the instances that this replica owns.
 //!
 //! Two tasks: one writes entries of logs as they come, for all instances that have any in one statement; the other writes each
-//! second what else changed. What could not be written, or may not have been, is written again: every statement says the
+//! second what else changed, and at once where a shard was taken out by hand. What could not be written, or may not have been, is written again: every statement says the
 //! whole of what it is about.
 
 use std::collections::HashSet;
@@ -65,6 +65,7 @@ struct Shared {
     table: Table,
     to_log: Notify,
     to_begin: Notify,
+    changed: Arc<Notify>,
     timeline: Mutex<Option<Arc<str>>>,
     /// Instances that are to be read; one reads them for all who ask.
     asked: Mutex<Vec<Asked>>,
@@ -74,9 +75,16 @@ struct Shared {
 type Asked = (Arc<str>, i64, oneshot::Sender<Result<Carried, Error>>);
 
 impl States {
-    /// For a session that has just begun. Nothing is written before [`Self::run`].
+    /// For a session that has just begun. Nothing is written before [`Self::run`]. `changed`: notified where what changed is to be
+    /// written at once.
     #[must_use]
-    pub fn new(session: SessionId, database: &database::Config, cache: Arc<Cache>, history: usize) -> Self {
+    pub fn new(
+        session: SessionId,
+        database: &database::Config,
+        cache: Arc<Cache>,
+        history: usize,
+        changed: Arc<Notify>,
+    ) -> Self {
         cache.note_changes();
         let shared = Shared {
             session,
@@ -87,6 +95,7 @@ impl States {
             table: Table::default(),
             to_log: Notify::new(),
             to_begin: Notify::new(),
+            changed,
             timeline: Mutex::default(),
             asked: Mutex::default(),
             loading: tokio::sync::Mutex::default(),
@@ -139,29 +148,12 @@ impl States {
 
     /// The statements that hand an instance over, to be run in the transaction that gives it up, before the statement that does; to
     /// be committed with [`Durability::On`]. `None` where it cannot be handed over: it is not served here, or is no longer
-    /// owned. Nothing may be written to its gateway any more, and its broadcasts are kept from now on
-    /// ([`Relay::go_on`](crate::broadcasts::relay::Relay::go_on) takes that back).
+    /// owned. Nothing may be written to its gateway any more, and its broadcasts are kept from now on.
     #[must_use]
     pub fn hand_over(&self, name: &str) -> Option<Vec<Statement>> {
         let served = self.shared.table.get(name)?;
         let epoch = served.epoch()?;
         self.shared.handover(&served, epoch).ok()
-    }
-
-    /// What was handed over is acknowledged: whoever still listens here hears the last entries.
-    pub fn handed_over(&self, name: &str) {
-        let Some(served) = self.shared.table.get(name) else { return };
-        served.serving.broadcasts.all_written();
-        self.shared.table.remove(name, &served.serving.tenure);
-    }
-
-    /// It was not handed over, and this owner goes on.
-    pub fn keep(&self, name: &str) {
-        let Some(served) = self.shared.table.get(name) else { return };
-        self.shared.cache.note_again(std::mem::take(&mut served.written.lock().handed));
-        served.serving.relay.go_on();
-        self.shared.table.note_to_log(&served.serving.name);
-        self.shared.to_log.notify_one();
     }
 
     /// Writes until it is dropped.
@@ -269,7 +261,7 @@ impl Shared {
             .then(|| row(served, epoch, (next.epoch.to_string(), i64::try_from(floor).unwrap_or(i64::MAX))))
     }
 
-    /// Writes each second what changed, and at once what begins.
+    /// Writes each second what changed, and at once what begins or must not wait.
     async fn write_changes(&self) {
         let mut ticks = interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -277,6 +269,7 @@ impl Shared {
         loop {
             tokio::select! {
                 _ = ticks.tick() => self.tick(std::mem::take(&mut is_first)).await,
+                () = self.changed.notified() => self.tick(false).await,
                 () = self.to_begin.notified() => {}
             }
             self.begin().await;
@@ -434,16 +427,14 @@ impl Shared {
         let (spending, cordoned) = (ledger.carried(), cordoned());
         let state = Handover { spending, cordoned, broadcasts: known, copies: copies.collect() };
         let state = serde_json::to_string(&state)?;
-        let (mut kept, mut gone, mut keys) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut kept, mut gone) = (Vec::new(), Vec::new());
         for (key, copy) in self.cache.changed_of(slug) {
             let spelled = serde_json::to_vec(&key)?;
             match copy {
                 Some(copy) => kept.push(row(served, epoch, written_copy(spelled, &copy))),
                 None => gone.push(row(served, epoch, spelled)),
             }
-            keys.push(key);
         }
-        served.written.lock().handed.extend(keys);
         Ok(vec![
             rows::coverage(self.session, &[row(served, epoch, coverage_of(served, &timeline, covered))]),
             rows::entries(self.session, &entry_rows(served, epoch, &broadcasts.unwritten())),
