@@ -139,7 +139,6 @@ impl Supervisor {
             request_timeout: self.common.gateway.request_timeout,
             payments,
             ready: *ready,
-            gone_for: Duration::ZERO,
         });
         if let Some(states) = &self.common.states {
             states.serve(instance, goes_on);

@@ -20,6 +20,8 @@ pub struct Carried {
     pub log: Option<CarriedLog>,
     /// What was written of its broadcasts, by ages when it was asked for.
     pub left: Left,
+    /// For how long at least the owner before had received nothing any more when this was asked for.
+    pub gone_for: Duration,
     pub asked: Option<Instant>,
     /// What the owner before handed over; none where it left without a word.
     pub handed_over: Option<Box<HandedOver>>,
@@ -60,14 +62,12 @@ pub struct Begins<'a> {
     pub payments: Option<&'a SentPayments>,
     /// When its links had been listening for long enough for a handover; none where they had not.
     pub ready: Option<Instant>,
-    /// For how long at least nobody has owned it.
-    pub gone_for: Duration,
 }
 
 impl Carried {
     /// Gives an instance what it begins with. Nothing of it may have been sent, logged or answered before.
     pub fn begin(self, instance: &Begins<'_>) {
-        let Self { is_first, log, mut left, asked, handed_over, former, .. } = self;
+        let Self { is_first, log, mut left, gone_for, asked, handed_over, former, .. } = self;
         let waited = asked.map(|asked| asked.elapsed()).unwrap_or_default();
         left.covered_ago = left.covered_ago.map(|ago| ago.saturating_add(waited));
         if let Some(log) = log {
@@ -80,7 +80,7 @@ impl Carried {
                 instance.assume_spent(former.spending.as_ref());
             }
             instance.cache.begin_with_former(instance.slug, former.copies);
-            instance.relay.resume_after_loss(&left, instance.gone_for);
+            instance.relay.resume_after_loss(&left, gone_for.saturating_add(waited));
             return;
         };
         let HandedOver { spending, broadcasts, copies } = *handed_over;

@@ -13,6 +13,7 @@ use super::carried::{Carried, Former, HandedOver};
 use super::rows::{FORMAT, Handover, Running};
 use crate::broadcasts::{CarriedLog, Epoch, Event, Left};
 use crate::cache::{CarriedCopy, Ended, Key};
+use crate::cluster::config::MARGIN;
 use crate::database::{Connection, Error, Row, Rows, Statement, Type};
 use crate::protocol::Body;
 
@@ -22,13 +23,18 @@ const MOST_COPIES: i64 = 2000;
 /// The most that the bodies of an instance's copies may take that are read, in bytes.
 const MOST_COPY_BYTES: i64 = 64 << 20;
 
+/// For how long at least a session could not act any more that others ended: it gave up a margin before its lease was over, and they
+/// waited a margin longer.
+const ENDED_FOR: Duration = MARGIN.saturating_mul(2);
+
 /// How many instances are read at once.
 const AT_ONCE: usize = 64;
 
 const COVERAGE: &str = "SELECT state.instance, state.log_epoch, state.timeline, \
     (extract(epoch FROM clock_timestamp()) * 1000)::bigint - coalesce(state.covered_until_ms, session.covered_until_ms), \
     coalesce((SELECT max(position) FROM event_log WHERE event_log.instance = state.instance \
-        AND event_log.log_epoch = state.log_epoch), 0) \
+        AND event_log.log_epoch = state.log_epoch), 0), \
+    state.epoch, EXISTS (SELECT FROM replica WHERE id = state.session AND ended AND NOT draining) \
     FROM event_coverage AS state LEFT JOIN session_coverage AS session ON session.session = state.session \
     WHERE state.instance = ANY ($1) AND state.format <= $2";
 
@@ -53,6 +59,8 @@ const COPIES: &str = "SELECT instance, key, body, \
 struct Found {
     log: Option<CarriedLog>,
     timeline: Option<String>,
+    /// The owner of this epoch left without a word: others ended its session.
+    was_ended: Option<i64>,
     covered_ago: Option<Duration>,
     logged_ago: HashMap<u64, Duration>,
     spending: Option<(i64, String)>,
@@ -105,6 +113,7 @@ async fn read(
         let newest = u64::try_from(newest).unwrap_or_default();
         of.log = Epoch::parse(&log_epoch).map(|epoch| CarriedLog { epoch, newest, entries: Vec::new() });
         of.timeline = row.try_get(2)?;
+        of.was_ended = Some(row.try_get(5)?).filter(|_| row.try_get(6).unwrap_or_default());
         of.covered_ago = row.try_get::<_, Option<i64>>(3)?.map(millis);
     }
     for row in &entries {
@@ -163,7 +172,7 @@ fn millis(ms: i64) -> Duration {
 }
 
 fn judge((instance, epoch): (&str, i64), found: Found, timeline: &str, asked: Instant) -> Carried {
-    let Found { log, timeline: written_on, covered_ago, logged_ago, spending, handed_over, copies } = found;
+    let Found { log, timeline: written_on, was_ended, covered_ago, logged_ago, spending, handed_over, copies } = found;
     // Of an earlier claim, it is not the last that was: somebody acted since.
     let handed_over = handed_over.filter(|(of, _)| of + 1 == epoch).and_then(|(_, state)| {
         let read = serde_json::from_str::<Handover>(&state);
@@ -179,7 +188,8 @@ fn judge((instance, epoch): (&str, i64), found: Found, timeline: &str, asked: In
     let (of, Running { spending, cordoned }) = running.unwrap_or_default();
     let is_first = epoch == 1;
     let left = Left { covered_ago, logged_ago };
-    let whole = Carried { is_first, log, left, asked: Some(asked), cordoned, ..Carried::default() };
+    let gone_for = if was_ended.is_some_and(|of| of + 1 == epoch) { ENDED_FOR } else { Duration::ZERO };
+    let whole = Carried { is_first, log, left, gone_for, asked: Some(asked), cordoned, ..Carried::default() };
     if let Some(handed_over) = handed_over {
         let cordoned = handed_over.cordoned.clone();
         return Carried { cordoned, handed_over: Some(Box::new(with_bodies(handed_over, copies))), ..whole };

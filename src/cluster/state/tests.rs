@@ -18,11 +18,12 @@ use crate::broadcasts::relay::Relay;
 use crate::broadcasts::{Broadcast, Broadcasts, Epoch, Event, Item, Left, Since, SubscriberLimit, Subscription};
 use crate::budget::{Ask, Class, Ledger, SentPayments};
 use crate::cache::{Cache, CachedReply, Freshness, Key, PlainKey};
+use crate::cluster::config::MARGIN;
 use crate::cluster::ownership::HandOver;
 use crate::cluster::statements;
 use crate::database::tests::server::{Pair, Postgres};
 use crate::database::tests::{config, migrated};
-use crate::database::{self, Connection, Durability, Statement, migrate};
+use crate::database::{self, Connection, Durability, Statement, Type, migrate};
 use crate::gateway::LinkEvent;
 use crate::protocol::command::LISTPRODUCTS;
 use crate::protocol::{Body, Retention};
@@ -131,7 +132,6 @@ impl Replica {
             request_timeout: REQUEST,
             payments: Some(&SentPayments::default()),
             ready,
-            gone_for: Duration::from_secs(2),
         });
         let instance = Instance { tenure, cordoned, ..instance };
         let by_operator = Arc::clone(&self.cordoned);
@@ -364,6 +364,31 @@ async fn after_a_death_windows_are_full_and_copies_are_old() {
     assert_eq!(second.ledger.budget("payitems").remaining, 100);
     assert_eq!(second.cordoned, cordons());
     assert_eq!(is_fresh(&other.cache, "demo"), Some(false));
+}
+
+/// Or what is broadcast to its successor could be taken for another copy of what it logged last.
+#[tokio::test]
+async fn an_owner_whose_session_others_ended_had_received_nothing_for_a_while() {
+    let database = migrated().await;
+    let other = Replica::new(&database);
+    let ended_for = MARGIN * 2;
+    let cases = [(true, false, ended_for), (true, true, Duration::ZERO), (false, false, Duration::ZERO)];
+    for (number, (ended, draining, gone_for)) in (1..).zip(cases) {
+        let one = Replica::new(&database);
+        let session = "INSERT INTO replica (id, name, address, version, format, ended, draining) \
+                       VALUES ($1, 'one', '', '', 1, $2, $3)";
+        let session = Statement::new(session).uuid(one.session.as_uuid());
+        let session = session.bind(ended, Type::BOOL).bind(draining, Type::BOOL);
+        one.by_hand.batch(Durability::On, &[session]).await.done().unwrap();
+        let name = format!("demo-{number}");
+        let _first = one.begin(&name).await;
+        one.until(BEGUN, number).await;
+        let tenure = other.claim(&name).await;
+        assert_eq!(other.load(&name, &tenure).await.gone_for, gone_for, "{ended} {draining}");
+        // Somebody owned it since.
+        let tenure = other.claim(&name).await;
+        assert_eq!(other.load(&name, &tenure).await.gone_for, Duration::ZERO);
+    }
 }
 
 #[tokio::test]
