@@ -13,10 +13,10 @@ use super::dialer::Dialer;
 use super::error::{DialError, Ended};
 use super::events::LinkEvent;
 use super::link::{self, Link};
+use super::links::{Entry, Heard, LinkId};
 use super::reach::ReachAttempt;
 use super::runtimes::Assignment;
 use super::socket::Received;
-use super::state::{Entry, Heard, LinkId, Phase};
 use crate::protocol::{Body, Command, Frame, GatewayError, frame};
 
 /// One attempt to connect, and the connection that it opens. However its task ends, even by a panic or with its thread,
@@ -55,19 +55,8 @@ impl Attempt {
         };
         let (jobs, inbox) = mpsc::channel(1);
         let (stop, opened) = (CancellationToken::new(), Instant::now());
-        let (shard, thread, heard) = (index, assignment.thread, Heard::from(opened));
-        let entry = Entry {
-            shard,
-            phase: Phase::Busy,
-            is_unknown: false,
-            doubted: false,
-            ordinary: false,
-            opened,
-            thread,
-            heard: heard.clone(),
-            jobs,
-            stop: stop.clone(),
-        };
+        let heard = Heard::from(opened);
+        let entry = Entry::new(index, assignment.thread, (opened, heard.clone()), jobs, stop.clone());
         let Some(link) = pool.admit(entry) else {
             self.stage = Stage::Over;
             return socket.close(link::CLOSE_TIMEOUT).await;

@@ -12,11 +12,12 @@ use super::config::Config;
 use super::dialer::Dialer;
 use super::error::{DialError, Ended, Fault, FaultKind};
 use super::events::EventSink;
+use super::links::{Entry, LinkId};
 use super::metrics::Metrics;
 use super::outage::OutageNews;
 use super::reach::ReachAttempt;
 use super::socket::Socket;
-use super::state::{Entry, LinkId, Shard, State};
+use super::state::{Shard, State};
 use crate::tenure::Tenure;
 
 /// One pool's settings, state and tasks.
@@ -90,9 +91,7 @@ impl PoolContext {
 
     /// Whether a ping on `link` waits for its answer.
     pub(super) fn doubt(&self, link: LinkId, doubted: bool) {
-        if let Some(entry) = self.state().links.get_mut(&link) {
-            entry.doubted = doubted;
-        }
+        self.state().links.doubt(link, doubted);
     }
 
     /// A command on `shard` was not answered in time.
@@ -111,7 +110,7 @@ impl PoolContext {
     pub(super) fn link_ended(&self, link: LinkId, index: usize, proved: bool, ended: &Ended) {
         let now = Instant::now();
         let mut state = self.state();
-        state.links.remove(&link);
+        state.links.remove(link);
         if let (Some(shard), Ended::Lost(why) | Ended::Garbled(why) | Ended::Untrusted(why)) =
             (state.shards.get_mut(index), ended)
         {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::state::LinkId;
+use super::links::LinkId;
 use crate::protocol::Body;
 
 #[derive(Debug, Clone)]

@@ -32,9 +32,9 @@ use super::dialer::Dialer;
 use super::error::{Cause, DialError, Ended, Ending, Failure, LateFrames, Lost, NotSent, Refusal};
 use super::events::LinkEvent;
 use super::exchange::{Conclusion, Exchange, Pong, Step, Untrusted};
+use super::links::{Heard, Job, LinkId, Work};
 use super::metrics::ExchangeOutcome;
 use super::socket::{self, Socket};
-use super::state::{Heard, Job, LinkId, Work};
 use crate::protocol::{Body, Frame, GatewayError, Kind, Meaning, Undecodable, frame};
 use crate::tenure::boot_time;
 

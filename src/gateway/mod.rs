@@ -16,6 +16,7 @@ pub mod error;
 pub mod events;
 pub mod exchange;
 pub mod link;
+mod links;
 pub mod metrics;
 mod outage;
 pub mod plan;

@@ -4,9 +4,6 @@
 //! otherwise in order of arrival.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
@@ -14,14 +11,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::error::{Failure, Fault, NotSent};
-use super::exchange::Expect;
+use super::error::{Fault, NotSent};
+use super::links::{Entry, Free, LinkId, Links, Phase, Work};
 use super::outage::{Outage, OutageNews};
 use super::plan::{ShardView, View};
 use super::reach::{Reach, SharedHealth};
 use super::shard::Health;
 use crate::clock::{RETRY_SHORTLY, whole_us};
-use crate::protocol::Body;
 
 /// How many may wait for a link. Reads fail with [`NotSent::QueueFull`] beyond it; payments have a quarter more.
 const MAX_WAITING: usize = 1024;
@@ -39,89 +35,12 @@ const MAX_OVERTAKEN: u32 = 16;
 /// How many that wait are looked at for a caller on that thread.
 const LOOKED_AT: usize = 64;
 
-/// Identifies one connection for as long as the program runs: a connection's generation.
-pub(super) type LinkId = u64;
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
     /// A sale: before everything else.
     Payment,
     /// Everything else.
     Ordinary,
-}
-
-pub(super) struct Job {
-    pub(super) text: String,
-    pub(super) expect: Expect,
-    /// How long its reply may take, from the write.
-    pub(super) limit: Duration,
-    pub(super) answer: oneshot::Sender<Result<Body, Failure>>,
-}
-
-/// What a link is given to do while no command is under way on it.
-#[derive(Debug)]
-pub(super) enum Work {
-    Command(Job),
-    /// To ask whether the connection is alive; no command may start before the answer.
-    Ping,
-}
-
-/// When something last came on a link. Cheap to clone; all clones are one.
-#[derive(Debug, Clone)]
-pub(super) struct Heard {
-    opened: Instant,
-    after_us: Arc<AtomicU64>,
-}
-
-impl From<Instant> for Heard {
-    fn from(opened: Instant) -> Self {
-        Self { opened, after_us: Arc::default() }
-    }
-}
-
-impl Heard {
-    pub(super) fn note(&self, at: Instant) {
-        self.after_us.store(whole_us(at.saturating_duration_since(self.opened)), Ordering::Relaxed);
-    }
-
-    fn at(&self) -> Instant {
-        self.opened + Duration::from_micros(self.after_us.load(Ordering::Relaxed))
-    }
-}
-
-/// The text holds the key of the instance: `Debug` shows only what is waited for.
-impl fmt::Debug for Job {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Job({:?})", self.expect)
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// May carry a command, since then.
-    Free(Instant),
-    /// Given out, carrying a command, or settling after one.
-    Busy,
-    /// Listening for a late reply, since then; never carries a command again.
-    SetAside(Instant),
-}
-
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) shard: usize,
-    pub(super) phase: Phase,
-    /// Where it is set aside: whether the outcome of its payment is unknown, and not refused.
-    pub(super) is_unknown: bool,
-    /// A ping on it has not been answered yet.
-    pub(super) doubted: bool,
-    /// Whether it was given to another command than a payment.
-    pub(super) ordinary: bool,
-    pub(super) opened: Instant,
-    /// The thread on which it lives, where it is a single one.
-    pub(super) thread: Option<ThreadId>,
-    pub(super) heard: Heard,
-    pub(super) jobs: mpsc::Sender<Work>,
-    pub(super) stop: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -167,42 +86,6 @@ impl Shard {
     }
 }
 
-/// The sorts of free links between which a choice is made: whether the last ping is unanswered, and whether the link runs on
-/// another thread than the caller. Each is at the number whose two digits they are.
-const SORTS: [(bool, bool); 4] = [(false, false), (false, true), (true, false), (true, true)];
-
-/// What a shard has to offer at one moment.
-struct Offer {
-    /// Links that are busy.
-    busy: usize,
-    /// The first free link of each sort.
-    free: [Option<LinkId>; SORTS.len()],
-    /// In microseconds.
-    round_trip: u64,
-}
-
-impl Offer {
-    fn of(shard: &Shard) -> Self {
-        let round_trip = shard.health.round_trip().unwrap_or_default().as_micros();
-        Self { busy: 0, free: [None; SORTS.len()], round_trip: u64::try_from(round_trip).unwrap_or(u64::MAX) }
-    }
-
-    fn add(&mut self, link: LinkId, is_doubted: bool, is_elsewhere: bool) {
-        let sort = 2 * usize::from(is_doubted) + usize::from(is_elsewhere);
-        if let Some(first) = self.free.get_mut(sort) {
-            first.get_or_insert(link);
-        }
-    }
-
-    /// A free link of each sort.
-    fn links(&self) -> impl Iterator<Item = (LinkId, bool, bool)> {
-        SORTS
-            .iter()
-            .zip(self.free)
-            .filter_map(|((is_doubted, is_elsewhere), link)| Some((link?, *is_doubted, *is_elsewhere)))
-    }
-}
-
 /// A link that was given to a caller.
 #[derive(Debug)]
 pub(super) struct Given {
@@ -230,7 +113,7 @@ pub(super) struct Waiter {
 
 #[derive(Debug)]
 pub(super) struct State {
-    pub(super) links: BTreeMap<LinkId, Entry>,
+    pub(super) links: Links,
     pub(super) shards: Vec<Shard>,
     pub(super) waiting: BTreeMap<Ticket, Waiter>,
     pub(super) draining: bool,
@@ -255,9 +138,10 @@ impl State {
             cordoned: false,
             last_fault: None,
         };
+        let shards: Vec<_> = shards.into_iter().map(shard).collect();
         Self {
-            links: BTreeMap::new(),
-            shards: shards.into_iter().map(shard).collect(),
+            links: Links::new(shards.len()),
+            shards,
             waiting: BTreeMap::new(),
             draining: false,
             outage: Outage::new(Instant::now()),
@@ -299,40 +183,25 @@ impl State {
         if self.held {
             return None;
         }
-        let mut ordinary = 0;
-        let mut offers: Vec<Offer> = self.shards.iter().map(Offer::of).collect();
-        for (link, entry) in &self.links {
-            let Some(offer) = offers.get_mut(entry.shard) else { continue };
-            match entry.phase {
-                Phase::Busy => {
-                    offer.busy += 1;
-                    ordinary += usize::from(entry.ordinary);
-                }
-                Phase::Free(_) => offer.add(*link, entry.doubted, entry.thread != Some(thread)),
-                Phase::SetAside(_) => {}
-            }
-        }
-        if !self.may_be_given(priority, ordinary) {
+        if !self.may_be_given(priority) {
             return None;
         }
-        let with_free = offers.iter().filter(|offer| offer.links().next().is_some());
-        let lowest = with_free.map(|offer| offer.round_trip).min().unwrap_or(0);
-        let mut best = None;
-        for (index, (offer, shard)) in offers.iter().zip(&self.shards).enumerate() {
-            if Some(index) == avoid {
-                continue;
-            }
-            let is_slower = offer.round_trip.saturating_sub(lowest) > WORTH_A_THREAD_US;
-            for (link, is_doubted, is_elsewhere) in offer.links() {
-                let doubts = (shard.cordoned, is_doubted, shard.health.timeouts());
-                let round_trip = (offer.round_trip / 1000, is_elsewhere, offer.round_trip);
-                let rank = (doubts, is_elsewhere || is_slower, offer.busy, round_trip, link);
-                if best.is_none_or(|known| rank < known) {
-                    best = Some(rank);
-                }
-            }
-        }
-        best.map(|(.., link)| link)
+        let offers = || {
+            let offer = |(index, shard): (usize, &Shard)| {
+                let free = self.links.first_free(index, thread)?;
+                Some((index, shard.health.round_trip().map_or(0, whole_us), free))
+            };
+            self.shards.iter().enumerate().filter_map(offer)
+        };
+        let lowest = offers().map(|(_, round_trip, _)| round_trip).min()?;
+        let rank = |(index, round_trip, free): (usize, u64, Free)| {
+            let shard = self.shards.get(index).filter(|_| Some(index) != avoid)?;
+            let is_slower = round_trip.saturating_sub(lowest) > WORTH_A_THREAD_US;
+            let doubts = (shard.cordoned, free.is_doubted, shard.health.timeouts());
+            let round_trip = (round_trip / 1000, free.is_elsewhere, round_trip);
+            Some((doubts, free.is_elsewhere || is_slower, self.links.busy(index), round_trip, free.link))
+        };
+        offers().filter_map(rank).min().map(|(.., link)| link)
     }
 
     /// Whether no waiting caller that could be given a link now goes before a new one of this priority.
@@ -340,23 +209,20 @@ impl State {
         !self.waiting.iter().any(|((before, _), waiter)| *before <= priority && waiter.avoid.is_none())
     }
 
-    /// Slow reads must not keep payments from selling: of several links one is never given to another command. `ordinary`
-    /// are busy with one.
-    fn may_be_given(&self, priority: Priority, ordinary: usize) -> bool {
-        priority == Priority::Payment || ordinary < self.max_links.saturating_sub(1).max(1)
+    /// Slow reads must not keep payments from selling: of several links one is never given to another command.
+    fn may_be_given(&self, priority: Priority) -> bool {
+        priority == Priority::Payment || self.links.ordinary() < self.max_links.saturating_sub(1).max(1)
     }
 
     /// Marks `link` busy and hands it over.
     fn give(&mut self, link: LinkId, priority: Priority) -> Option<Given> {
-        let entry = self.links.get_mut(&link)?;
-        entry.phase = Phase::Busy;
-        entry.ordinary = priority == Priority::Ordinary;
+        let entry = self.links.turn(link, Phase::Busy { ordinary: priority == Priority::Ordinary })?;
         Some(Given { link, shard: entry.shard, thread: entry.thread, jobs: entry.jobs.clone() })
     }
 
     /// An exchange on `link` is over, and its ping took `round_trip`.
     pub(super) fn settled(&mut self, link: LinkId, round_trip: Duration, now: Instant) {
-        let shard = self.links.get(&link).map(|entry| entry.shard);
+        let shard = self.links.get(link).map(|entry| entry.shard);
         if let Some(shard) = shard.and_then(|shard| self.shards.get_mut(shard)) {
             shard.health.measured(round_trip);
             shard.health.answered();
@@ -366,15 +232,12 @@ impl State {
 
     /// Puts `link` back: to the first in the queue, or among the free.
     pub(super) fn put_back(&mut self, link: LinkId, now: Instant) {
-        let Some(entry) = self.links.get_mut(&link) else { return };
-        if matches!(entry.phase, Phase::SetAside(_)) {
+        if !self.links.get(link).is_some_and(Entry::is_in_service) {
             return;
         }
-        entry.phase = Phase::Free(now);
-        entry.doubted = false;
-        let shard = entry.shard;
+        let Some(shard) = self.links.put_back(link, now).map(|entry| entry.shard) else { return };
         if (self.fenced || self.is_cordoned(shard) && self.serves_without(shard))
-            && let Some(entry) = self.links.remove(&link)
+            && let Some(entry) = self.links.remove(link)
         {
             entry.stop.cancel();
         }
@@ -387,10 +250,8 @@ impl State {
             let ticket = self.overtaking(first, link).unwrap_or(first);
             let (Some(waiter), Some(given)) = (self.waiting.remove(&ticket), self.give(link, ticket.0)) else { return };
             // The caller went away; the link is still free.
-            if waiter.sender.send(Ok(given)).is_err()
-                && let Some(entry) = self.links.get_mut(&link)
-            {
-                entry.phase = Phase::Free(now);
+            if waiter.sender.send(Ok(given)).is_err() {
+                self.links.turn(link, Phase::Free(now));
             }
         }
     }
@@ -411,7 +272,7 @@ impl State {
     /// Who is given `link` in place of the `first` in the queue: the next one of the same priority on the link's own thread,
     /// so that neither has to change threads.
     fn overtaking(&mut self, first: Ticket, link: LinkId) -> Option<Ticket> {
-        let entry = self.links.get(&link)?;
+        let entry = self.links.get(link)?;
         let (thread, shard) = (entry.thread?, entry.shard);
         let is_near = |waiter: &Waiter| waiter.thread == thread && waiter.avoid != Some(shard);
         if self.waiting.get(&first).is_none_or(|waiter| is_near(waiter) || waiter.overtaken >= MAX_OVERTAKEN) {
@@ -437,30 +298,28 @@ impl State {
 
     /// Whether a link is in service on a shard that is not cordoned, other than this one.
     fn serves_without(&self, shard: usize) -> bool {
-        self.links.values().any(|entry| {
-            entry.shard != shard && !self.is_cordoned(entry.shard) && !matches!(entry.phase, Phase::SetAside(_))
-        })
+        self.links.values().any(|entry| entry.shard != shard && !self.is_cordoned(entry.shard) && entry.is_in_service())
     }
 
     /// Whether a command is under way, or about to be.
     pub(super) fn is_busy(&self) -> bool {
-        self.links.values().any(|entry| entry.phase == Phase::Busy)
+        self.links.is_busy()
     }
 
     /// Gives no link from now on, while callers wait. Asks every idle link for a sign of life: until when broadcasts were
     /// received is known by that.
     pub(super) fn hold(&mut self) {
         self.held = true;
-        for entry in self.links.values_mut().filter(|entry| matches!(entry.phase, Phase::Free(_))) {
-            if entry.jobs.try_send(Work::Ping).is_ok() {
-                entry.phase = Phase::Busy;
+        for link in self.links.free().collect::<Vec<_>>() {
+            if self.links.get(link).is_some_and(|entry| entry.jobs.try_send(Work::Ping).is_ok()) {
+                self.links.turn(link, Phase::Busy { ordinary: false });
             }
         }
     }
 
     /// When something last came on each link.
     pub(super) fn heard(&self) -> HashMap<LinkId, Instant> {
-        self.links.iter().map(|(link, entry)| (*link, entry.heard.at())).collect()
+        self.links.iter().map(|(link, entry)| (link, entry.heard.at())).collect()
     }
 
     /// Gives no link from now on: callers that wait are told, and idle links are closed. Those with a command under way end
@@ -468,8 +327,7 @@ impl State {
     pub(super) fn fence(&mut self) {
         self.fenced = true;
         self.fail_waiting(&NotSent::NotOwner);
-        let is_idle = |_: &LinkId, entry: &mut Entry| matches!(entry.phase, Phase::Free(_));
-        for (_, idle) in self.links.extract_if(.., is_idle) {
+        for idle in self.links.remove_free() {
             idle.stop.cancel();
         }
     }
@@ -509,14 +367,14 @@ impl State {
     /// Whether the planner could open another connection for a caller that waits with this priority.
     pub(super) fn may_grow(&self, priority: Priority) -> bool {
         let max_links = if priority == Priority::Payment { self.max_links.max(2) } else { self.max_links };
-        let open = self.links.values().filter(|entry| !matches!(entry.phase, Phase::SetAside(_))).count();
+        let open = self.links.values().filter(|entry| entry.is_in_service()).count();
         let dialling: usize = self.shards.iter().map(|shard| shard.dialling).sum();
         open + dialling < max_links
     }
 
     /// Whether a link is in service.
     pub(super) fn is_linked(&self) -> bool {
-        self.links.values().any(|entry| !matches!(entry.phase, Phase::SetAside(_)))
+        self.links.values().any(Entry::is_in_service)
     }
 
     /// Whether waiting for a link makes sense: one is in service, or there is a shard that is good, or has been bad for so
@@ -554,12 +412,9 @@ impl State {
     /// unknown one, whose late reply matters more. Returns which.
     #[must_use]
     pub(super) fn set_aside(&mut self, link: LinkId, is_unknown: bool, now: Instant) -> Option<LinkId> {
-        if let Some(entry) = self.links.get_mut(&link) {
-            entry.phase = Phase::SetAside(now);
-            entry.is_unknown = is_unknown;
-        }
-        let rank = |(id, entry): (&LinkId, &Entry)| match entry.phase {
-            Phase::SetAside(since) => Some((entry.is_unknown, since, *id)),
+        self.links.turn(link, Phase::SetAside { since: now, is_unknown });
+        let rank = |(link, entry): (LinkId, &Entry)| match entry.phase() {
+            Phase::SetAside { since, is_unknown } => Some((is_unknown, since, link)),
             _ => None,
         };
         let set_aside = || self.links.iter().filter_map(rank);
@@ -567,18 +422,18 @@ impl State {
             return None;
         }
         let (.., first) = set_aside().min()?;
-        self.links.remove(&first)?.stop.cancel();
+        self.links.remove(first)?.stop.cancel();
         Some(first)
     }
 
     /// The longest idle link of a shard, to be given up.
     pub(super) fn take_idle(&mut self, shard: usize) -> Option<CancellationToken> {
-        let since = |entry: &Entry| match entry.phase {
-            Phase::Free(since) if entry.shard == shard => Some(since),
+        let idle = |(link, entry): (LinkId, &Entry)| match entry.phase() {
+            Phase::Free(since) if entry.shard == shard => Some((since, link)),
             _ => None,
         };
-        let (&link, _) = self.links.iter().filter(|(_, e)| since(e).is_some()).min_by_key(|(_, e)| since(e))?;
-        let entry = self.links.remove(&link)?;
+        let (_, link) = self.links.iter().filter_map(idle).min()?;
+        let entry = self.links.remove(link)?;
         Some(entry.stop)
     }
 
@@ -601,9 +456,9 @@ impl State {
         let mut busy = 0;
         for entry in self.links.values() {
             let Some(view) = shards.get_mut(entry.shard) else { continue };
-            match entry.phase {
-                Phase::SetAside(_) => continue,
-                Phase::Busy => busy += 1,
+            match entry.phase() {
+                Phase::SetAside { .. } => continue,
+                Phase::Busy { .. } => busy += 1,
                 Phase::Free(since) => {
                     view.idle_since = Some(view.idle_since.map_or(since, |known: Instant| known.min(since)));
                 }
@@ -628,7 +483,7 @@ impl State {
                 .links
                 .iter()
                 .filter(|(_, entry)| entry.shard == index)
-                .map(|(id, e)| status(*id, e, now))
+                .map(|(link, entry)| status(link, entry, now))
                 .collect(),
         });
         PoolStatus { waiting: self.waiting.len(), unlinked_since: self.outage.since(), shards: shards.collect() }
@@ -638,10 +493,10 @@ impl State {
 fn status(link: LinkId, entry: &Entry, now: Instant) -> LinkStatus {
     LinkStatus {
         link,
-        state: match entry.phase {
+        state: match entry.phase() {
             Phase::Free(_) => LinkState::Free,
-            Phase::Busy => LinkState::Busy,
-            Phase::SetAside(_) => LinkState::SetAside,
+            Phase::Busy { .. } => LinkState::Busy,
+            Phase::SetAside { .. } => LinkState::SetAside,
         },
         open_seconds: now.saturating_duration_since(entry.opened).as_secs(),
     }
@@ -714,26 +569,18 @@ mod tests {
 
     /// A state with one link on each of these shards, all of them busy.
     fn busy(shards: &[usize]) -> (State, Vec<mpsc::Receiver<Work>>) {
+        opened(shards.iter().map(|shard| (*shard, None)))
+    }
+
+    /// A state with one link on each of these shards and threads, all of them busy.
+    fn opened(links: impl Iterator<Item = (usize, Option<ThreadId>)>) -> (State, Vec<mpsc::Receiver<Work>>) {
         let mut state = State::new(["exon", "cyton", "zeus"].map(|name| (name.to_owned(), name.to_owned())), 8);
         let mut inboxes = Vec::new();
-        for shard in shards {
+        for (shard, thread) in links {
             let (jobs, inbox) = mpsc::channel(1);
             inboxes.push(inbox);
-            let (phase, opened, stop) = (Phase::Busy, Instant::now(), CancellationToken::new());
-            let id = state.next_id();
-            let entry = Entry {
-                shard: *shard,
-                phase,
-                is_unknown: false,
-                doubted: false,
-                ordinary: false,
-                opened,
-                thread: None,
-                heard: opened.into(),
-                jobs,
-                stop,
-            };
-            state.links.insert(id, entry);
+            let (link, now) = (state.next_id(), Instant::now());
+            state.links.insert(link, Entry::new(shard, thread, (now, now.into()), jobs, CancellationToken::new()));
         }
         (state, inboxes)
     }
@@ -783,11 +630,11 @@ mod tests {
         for link in [1, 2] {
             state.put_back(link, Instant::now());
         }
-        state.links.get_mut(&1).unwrap().doubted = true;
+        state.links.doubt(1, true);
         assert_eq!(take(&mut state, Priority::Ordinary, None).map(|given| given.link), Some(2));
         assert_eq!(take(&mut state, Priority::Ordinary, None).map(|given| given.link), Some(1), "there is no other");
         state.put_back(1, Instant::now());
-        assert!(!state.links[&1].doubted);
+        assert!(!state.links.first_free(0, thread::current().id()).unwrap().is_doubted);
     }
 
     #[test]
@@ -815,12 +662,11 @@ mod tests {
 
     /// A state with links on these shards and threads, all free, with shards that answer after these milliseconds.
     fn free(links: &[(usize, ThreadId)], round_trips_ms: [u64; 3]) -> (State, Vec<mpsc::Receiver<Work>>) {
-        let (mut state, inboxes) = busy(&links.iter().map(|(shard, _)| *shard).collect::<Vec<_>>());
+        let (mut state, inboxes) = opened(links.iter().map(|(shard, thread)| (*shard, Some(*thread))));
         for (shard, millis) in state.shards.iter_mut().zip(round_trips_ms) {
             shard.health.measured(Duration::from_millis(millis));
         }
-        for (link, (_, thread)) in (1..).zip(links) {
-            state.links.get_mut(&link).unwrap().thread = Some(*thread);
+        for (link, _) in (1..).zip(links) {
             state.put_back(link, Instant::now());
         }
         (state, inboxes)
@@ -840,7 +686,7 @@ mod tests {
         let (mut state, _inboxes) = free(&[(0, here), (1, there)], [40, 20, 20]);
         assert_eq!(take(&mut state, Priority::Ordinary, None).unwrap().link, 2, "20 ms are worth a change of threads");
         let (mut state, _inboxes) = free(&[(0, here), (1, there)], [20, 20, 20]);
-        state.links.get_mut(&1).unwrap().doubted = true;
+        state.links.doubt(1, true);
         assert_eq!(take(&mut state, Priority::Ordinary, None).unwrap().link, 2);
     }
 
