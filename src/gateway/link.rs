@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::poll;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -270,9 +271,14 @@ impl Link {
         limit: Duration,
         write: impl AsyncFnOnce(&mut Socket) -> Result<(), String>,
     ) -> Result<(), Ended> {
+        let mut writing = pin!(write(&mut self.socket));
+        // Most writes end at once, and need no timer.
+        if let Poll::Ready(written) = poll!(writing.as_mut()) {
+            return written.map_err(Ended::Lost);
+        }
         tokio::select! {
             biased;
-            written = timeout(limit, write(&mut self.socket)) => match written {
+            written = timeout(limit, writing) => match written {
                 Ok(written) => written.map_err(Ended::Lost),
                 Err(_) => Err(Ended::Lost("a write made no headway".to_owned())),
             },
@@ -285,7 +291,11 @@ impl Link {
             socket::Received::Closed(why) => return Err(Ended::Lost(why)),
             socket::Received::Garbled(why) => return Err(Ended::Garbled(why)),
             socket::Received::Ignored => {}
-            socket::Received::Pong(payload) => self.pong(payload),
+            socket::Received::Pong(payload) => {
+                self.note_heard();
+                self.pong(payload);
+                return Ok(());
+            }
             socket::Received::Text(text) => {
                 self.note_heard();
                 match frame::decode(&text, self.shared.config.format) {
@@ -323,7 +333,7 @@ impl Link {
     }
 
     fn pong(&mut self, payload: u64) {
-        let now = Instant::now();
+        let now = self.last_heard;
         match self.exchange.pong(payload) {
             Pong::Settled => {
                 self.proved = true;

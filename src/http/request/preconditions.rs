@@ -40,13 +40,17 @@ pub enum Verdict {
 /// Judges the preconditions of a GET whose answer has this tag. A field that is malformed holds for nothing.
 #[must_use]
 pub fn verdict(request: &HeaderMap, etag: &[u8]) -> Verdict {
+    let (matching, other) = (tags(request, &IF_MATCH), tags(request, &IF_NONE_MATCH));
+    if matching.is_none() && other.is_none() {
+        return Verdict::Send;
+    }
     let Some(etag) = Tag::read(etag) else { return Verdict::Send };
     let fails = |wanted: Result<Tags<'_>, Malformed>| !wanted.is_ok_and(|tags| tags.have(&etag));
-    if tags(request, &IF_MATCH).is_some_and(fails) {
+    if matching.is_some_and(fails) {
         return Verdict::Failed;
     }
     let knows = |known: Result<Tags<'_>, Malformed>| known.is_ok_and(|tags| tags.have_alike(&etag));
-    if tags(request, &IF_NONE_MATCH).is_some_and(knows) { Verdict::NotModified } else { Verdict::Send }
+    if other.is_some_and(knows) { Verdict::NotModified } else { Verdict::Send }
 }
 
 /// The tags that a field of the request names; none where it has no such field.

@@ -40,17 +40,26 @@ pub fn answer(served: Served) -> HttpResponse {
     let etag = HeaderValue::from_str(&copy.etag);
     let mut response = reply::read(copy);
     let headers = response.headers_mut();
-    headers.insert(AGE, HeaderValue::from(age));
-    // Both are made of visible ASCII.
-    for (name, value) in [(ETAG, etag), (CACHE_STATUS, cache_status(&status).try_into())] {
-        if let Ok(value) = value {
-            headers.insert(name, value);
-        }
+    headers.insert(AGE, if age == 0 { HeaderValue::from_static("0") } else { HeaderValue::from(age) });
+    if let Ok(etag) = etag {
+        headers.insert(ETAG, etag);
+    }
+    if let Some(status) = cache_status(&status) {
+        headers.insert(CACHE_STATUS, status);
     }
     response
 }
 
-fn cache_status(status: &Status) -> String {
+fn cache_status(status: &Status) -> Option<HeaderValue> {
+    // What is never stored is most often answered so.
+    if *status == (Status { forward: Some(Forward::UriMiss), ..Status::default() }) {
+        return Some(HeaderValue::from_static("concertpos-bridge; fwd=uri-miss"));
+    }
+    // Visible ASCII.
+    cache_status_text(status).try_into().ok()
+}
+
+fn cache_status_text(status: &Status) -> String {
     // Long enough for most answers.
     let mut text = String::with_capacity(2 * CACHE_NAME.len() + 16);
     text.push_str(CACHE_NAME);
@@ -88,10 +97,20 @@ mod tests {
     #[test]
     fn cache_status_is_a_structured_field() {
         let hit = Status { hit: true, ttl_s: Some(-3), ..Status::default() };
-        assert_eq!(cache_status(&hit), "concertpos-bridge; hit; ttl=-3");
+        assert_eq!(cache_status_text(&hit), "concertpos-bridge; hit; ttl=-3");
         let fetched = Status { forward: Some(Forward::UriMiss), stored: true, collapsed: true, ..Status::default() };
-        assert_eq!(cache_status(&fetched), "concertpos-bridge; fwd=uri-miss; stored; collapsed");
+        assert_eq!(cache_status_text(&fetched), "concertpos-bridge; fwd=uri-miss; stored; collapsed");
         let old = Status { forward: Some(Forward::Stale), ttl_s: Some(-9), detail: Some("rate-limited"), ..hit };
-        assert_eq!(cache_status(&old), "concertpos-bridge; hit; ttl=-9; fwd=stale; detail=rate-limited");
+        assert_eq!(cache_status_text(&old), "concertpos-bridge; hit; ttl=-9; fwd=stale; detail=rate-limited");
+    }
+
+    #[test]
+    fn what_is_written_beforehand_is_what_would_be_written() {
+        for forward in [None, Some(Forward::UriMiss), Some(Forward::Stale), Some(Forward::Request)] {
+            for (stored, collapsed) in [(false, false), (true, false), (false, true)] {
+                let status = Status { forward, collapsed, stored, ..Status::default() };
+                assert_eq!(cache_status(&status).unwrap(), cache_status_text(&status));
+            }
+        }
     }
 }

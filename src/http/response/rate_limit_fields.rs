@@ -3,6 +3,8 @@
 //! Counted in requests, since callers know nothing of points: `q` fit into one window of `w` seconds, `r` could be
 //! granted now, and in `t` seconds there could be one more.
 
+use std::cell::RefCell;
+
 use actix_web::HttpResponse;
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::web::BytesMut;
@@ -16,9 +18,43 @@ const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 /// The two fields that speak of `command`.
 fn fields(command: &str, quota: Quota) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
     let Quota { requests, window_secs, remaining, more_in_secs } = quota;
-    let policy = item(command, [(";q=", requests), (";w=", window_secs)]);
+    let policy = policy(command, [requests, window_secs]);
     let limit = item(command, [(";r=", remaining), (";t=", more_in_secs)]);
     [(POLICY, policy), (LIMIT, limit)].into_iter().filter_map(|(name, value)| Some((name, value?)))
+}
+
+/// More than there are commands.
+const MOST_POLICIES: usize = 64;
+
+/// What was last said of a command.
+struct KnownPolicy {
+    command: Box<str>,
+    numbers: [u64; 2],
+    value: HeaderValue,
+}
+
+thread_local! {
+    static POLICIES: RefCell<Vec<KnownPolicy>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The command with its requests and their window in seconds. These rarely change, so the text is kept.
+fn policy(command: &str, numbers: [u64; 2]) -> Option<HeaderValue> {
+    POLICIES.with_borrow_mut(|policies| {
+        let has_room = policies.len() < MOST_POLICIES;
+        let known = policies.iter_mut().find(|known| *known.command == *command);
+        if let Some(known) = known.as_deref().filter(|known| known.numbers == numbers) {
+            return Some(known.value.clone());
+        }
+        let [requests, window_secs] = numbers;
+        let value = item(command, [(";q=", requests), (";w=", window_secs)])?;
+        let policy = KnownPolicy { command: command.into(), numbers, value: value.clone() };
+        match known {
+            Some(known) => *known = policy,
+            None if has_room => policies.push(policy),
+            None => {}
+        }
+        Some(value)
+    })
 }
 
 /// The command with two numbers of it.
@@ -92,5 +128,16 @@ mod tests {
         assert_eq!(value(&limited, "retry-after"), Some("12"));
         let unknown = add_to(Err(Problem::new(&table::UNKNOWN_INSTANCE)), "getconfig", Some(QUOTA));
         assert_eq!(value(&unknown.unwrap_err().render("", None), "ratelimit"), None);
+    }
+
+    #[test]
+    fn a_policy_that_was_kept_is_that_of_the_command_and_of_its_numbers() {
+        for round in 0..3 {
+            for number in 0..2 * MOST_POLICIES as u64 {
+                let told = policy(&format!("command{number}"), [number, round]).unwrap();
+                assert_eq!(told, format!(r#""command{number}";q={number};w={round}"#));
+            }
+        }
+        POLICIES.with_borrow(|policies| assert_eq!(policies.len(), MOST_POLICIES));
     }
 }
