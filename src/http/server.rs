@@ -118,10 +118,7 @@ pub struct Servers {
 /// The state of the handlers over a bridge and its callers.
 #[must_use]
 pub fn state(bridge: Bridge, auth: Arc<Auth>, config: Config) -> AppState {
-    let mut document = openapi::document();
-    if let Some(public_url) = &config.public_url {
-        openapi::served_at(&mut document, public_url);
-    }
+    let document = openapi::document();
     let connections = Connections::new(most_connections(), config.untaken, config.native.limits.write);
     AppState {
         bridge,
@@ -130,7 +127,7 @@ pub fn state(bridge: Bridge, auth: Arc<Auth>, config: Config) -> AppState {
         allowed_methods: AllowedMethods::of(&document),
         query_names: QueryNames::of(&document),
         metrics: Metrics::of(&document),
-        documents: openapi::served(&document, config.public_url.as_deref()),
+        documents: openapi::served(config.public_url.as_deref()),
         runtimes: Runtimes::default(),
         connections: Arc::new(connections),
         untrusted: client::Untrusted::default(),

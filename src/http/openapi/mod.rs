@@ -90,21 +90,27 @@ pub fn asyncapi(public_url: Option<&str>) -> Value {
     asyncapi::document(&serde_json::to_value(document_3_2()).unwrap_or_default(), public_url)
 }
 
-/// Writes each document out once. `document` is the one for OpenAPI 3.1 with its servers, which the others get too.
+/// The documents as they are served; `public_url` is where callers reach the bridge.
 #[must_use]
-pub fn served(document: &OpenApi, public_url: Option<&str>) -> ServedDocuments {
-    let mut newer = document_3_2();
-    newer.servers.clone_from(&document.servers);
+pub fn served(public_url: Option<&str>) -> ServedDocuments {
+    let written_out = |document: fn() -> OpenApi| {
+        let public_url = public_url.map(str::to_owned);
+        ServedDocument::lazy(move || served_at(document(), public_url).to_json().unwrap_or_default())
+    };
+    let at = public_url.map(str::to_owned);
     ServedDocuments {
-        openapi: ServedDocument::new(document.to_json().unwrap_or_default()),
-        openapi_3_2: ServedDocument::new(newer.to_json().unwrap_or_default()),
-        asyncapi: ServedDocument::new(asyncapi(public_url).to_string()),
+        openapi: written_out(document),
+        openapi_3_2: written_out(document_3_2),
+        asyncapi: ServedDocument::lazy(move || asyncapi(at.as_deref()).to_string()),
     }
 }
 
 /// Says where callers reach the bridge: behind a proxy that adds a path, `/` would lead beside it.
-pub fn served_at(document: &mut OpenApi, public_url: &str) {
-    document.servers = Some(vec![ServerBuilder::new().url(public_url).description(Some("This bridge")).build()]);
+fn served_at(mut document: OpenApi, public_url: Option<String>) -> OpenApi {
+    if let Some(url) = public_url {
+        document.servers = Some(vec![ServerBuilder::new().url(url).description(Some("This bridge")).build()]);
+    }
+    document
 }
 
 /// The document as it is committed and printed.
