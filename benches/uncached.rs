@@ -9,6 +9,8 @@
 mod support;
 
 use std::io::Write;
+use std::process::{Command, Stdio};
+use std::thread::available_parallelism;
 
 use support::{
     Aim, Caller, DEFAULT_BUFFER, KEY, Report, Row, Running, Scene, bare_bridge, free_address, median, median_micros,
@@ -67,8 +69,17 @@ fn script() -> tempfile::NamedTempFile {
     file
 }
 
+/// Has processes run on these cores only, in the notation of `taskset`.
+fn confine(processes: &[u32], cores: &str) {
+    for process in processes {
+        let arguments = ["--all-tasks", "--cpu-list", "--pid", cores, &process.to_string()];
+        let done = Command::new("taskset").args(arguments).stdout(Stdio::null()).status().expect("Debian's util-linux");
+        assert!(done.success());
+    }
+}
+
 /// One caller at a time on one kept connection each.
-async fn latency(bridge: &str, bare: &str, report: &mut Report) {
+async fn latency(bridge: &str, bare: &str, row: impl FnOnce(f64) -> Row, report: &mut Report) {
     let (mut to_bridge, mut to_bare) = (Caller::connect(bridge).await, Caller::connect(bare).await);
     let (mut bridge_times, mut bare_times, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..=ROUNDS {
@@ -85,9 +96,8 @@ async fn latency(bridge: &str, bare: &str, report: &mut Report) {
             bare_times.extend(beside);
         }
     }
-    let row = Row::new("uncached-latency", "uncached read, median latency", median_micros(&bridge_times), "µs");
-    let row = row.beside("a bridge without promises", median_micros(&bare_times));
-    report.add(row.ratio(median(ratios)).aim(Aim::AtMost(1.15)));
+    let row = row(median_micros(&bridge_times)).beside("a bridge without promises", median_micros(&bare_times));
+    report.add(row.ratio(median(ratios)));
 }
 
 /// All links busy.
@@ -131,7 +141,15 @@ async fn measure() {
     let bare = bare_bridge::start(&address, &scene.gateway, LINKS, DEFAULT_BUFFER, &[]).await;
     let small = bare_bridge::start(&beside, &scene.gateway, LINKS, SMALL_BUFFER, &[]).await;
     let mut report = Report::new();
-    latency(&scene.bridge.address, &address, &mut report).await;
+    let (bridge, row) = (&scene.bridge.address, Row::new);
+    let free = |micros| row("uncached-latency", "uncached read, median latency", micros, "µs").aim(Aim::AtMost(1.15));
+    latency(bridge, &address, free, &mut report).await;
+    let all = [std::process::id(), scene.simulator.id(), scene.bridge.process.id(), bare.id()];
+    let cores = available_parallelism().unwrap().get();
+    confine(&all, "0");
+    let confined = |micros| row("uncached-latency-one-core", "the same, all programs on one core", micros, "µs");
+    latency(bridge, &address, confined, &mut report).await;
+    confine(&all, &format!("0-{}", cores - 1));
     let bridge = Side::new(&scene.bridge.address, &scene.bridge.process);
     let (bare, small) = (Side::new(&address, &bare), Side::new(&beside, &small));
     tokio::task::block_in_place(|| rates([bridge, bare, small], &mut report));

@@ -182,7 +182,7 @@ impl Bridge {
 pub(crate) struct Scene {
     pub(crate) bridge: Bridge,
     pub(crate) gateway: String,
-    _simulator: Running,
+    pub(crate) simulator: Running,
 }
 
 impl Scene {
@@ -190,7 +190,7 @@ impl Scene {
         let gateway = free_address();
         let simulator = simulate(&gateway, &[&["--limits", "off"], flags].concat());
         let bridge = Bridge::start(&gateway, settings).await;
-        Self { bridge, gateway, _simulator: simulator }
+        Self { bridge, gateway, simulator }
     }
 
     /// One whose gateway answers at once, and whose bridge keeps so many links and never runs out of points.
