@@ -118,15 +118,15 @@ pub struct Servers {
 /// The state of the handlers over a bridge and its callers.
 #[must_use]
 pub fn state(bridge: Bridge, auth: Arc<Auth>, config: Config) -> AppState {
-    let document = openapi::document();
+    let described = openapi::described();
     let connections = Connections::new(most_connections(), config.untaken, config.native.limits.write);
     AppState {
         bridge,
         auth,
         native: native::NativeState::new(&config.native),
-        allowed_methods: AllowedMethods::of(&document),
-        query_names: QueryNames::of(&document),
-        metrics: Metrics::of(&document),
+        allowed_methods: AllowedMethods::of(&described),
+        query_names: QueryNames::of(&described),
+        metrics: Metrics::of(&described),
         documents: openapi::served(config.public_url.as_deref()),
         runtimes: Runtimes::default(),
         connections: Arc::new(connections),

@@ -13,6 +13,8 @@ use uuid::Uuid;
 
 use super::auth::{self, Auth, Mode, Scope};
 use super::problem::{MEDIA_TYPE, table};
+use super::request::query_names::QueryNames;
+use super::routes::allowed_methods::AllowedMethods;
 use super::server::Parts;
 use super::testing::{Answer, allowed, ask, ask_with, auth, bridge};
 use super::{Config, openapi, run};
@@ -206,6 +208,14 @@ async fn what_stands_in_path_and_query_is_checked() {
     }
     let device = format!("/v1/instances/demo/devices/{}", "d".repeat(65));
     assert_problem(&ask(get(&device).method(Method::PUT)).await, 400, "invalid-request");
+}
+
+#[test]
+fn requests_are_checked_by_what_the_document_lists() {
+    let (described, document) = (openapi::described(), openapi::document());
+    assert!(document.paths.paths.keys().eq(described.paths.paths.keys()));
+    assert_eq!(AllowedMethods::of(&described), AllowedMethods::of(&document));
+    assert_eq!(QueryNames::of(&described), QueryNames::of(&document));
 }
 
 #[actix_web::test]

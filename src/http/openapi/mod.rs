@@ -52,11 +52,18 @@ use super::views::spelled::{ConfigValue, RatelimitCode};
 )]
 struct Frame;
 
+/// What the routes say of themselves: all paths, methods and parameters, and the answers when all is well. A small part of the
+/// document.
+#[must_use]
+pub fn described() -> OpenApi {
+    let app = actix_web::App::new().into_utoipa_app().openapi(Frame::openapi()).configure(routes::configure);
+    app.split_for_parts().1
+}
+
 /// The document of every route.
 #[must_use]
 pub fn document() -> OpenApi {
-    let app = actix_web::App::new().into_utoipa_app().openapi(Frame::openapi()).configure(routes::configure);
-    let (_, mut document) = app.split_for_parts();
+    let mut document = described();
     let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(
         "A token issued by the bridge's operator or, where the operator allows it, the instance's own gateway key or a JWT \
          of the operator's issuer. \

@@ -9,7 +9,7 @@ use utoipa::openapi::path::PathItem;
 const UNLISTED: &str = "GET, HEAD, OPTIONS";
 
 /// The methods of each path, as `Allow` spells them.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct AllowedMethods(HashMap<String, String>);
 
 impl AllowedMethods {
