@@ -138,7 +138,8 @@ async function onAWall(browser, bridge, names, unsettled) {
 
 async function titleAndRates(browser, { one }) {
   const page = await open(browser, one.base, DESK);
-  await until("the count in the title", async () => await page.title() === "(1) ConcertPOS bridge");
+  let title;
+  await until("the count in the title", async () => (title = await page.title()) === "(1) ConcertPOS bridge", () => title);
   const figure = (name) => page.locator(`#rate-${name} dd`).first();
   // As the bridge counts them: a sale that is refused for want of points has no record.
   let refused = 0;
