@@ -56,7 +56,7 @@ impl Attempt {
         let (jobs, inbox) = mpsc::channel(1);
         let (stop, opened) = (CancellationToken::new(), Instant::now());
         let heard = Heard::from(opened);
-        let entry = Entry::new(index, assignment.thread, (opened, heard.clone()), jobs, stop.clone());
+        let entry = Entry::new(index, assignment.thread, heard.clone(), jobs, stop.clone());
         let Some(link) = pool.admit(entry) else {
             self.stage = Stage::Over;
             return socket.close(link::CLOSE_TIMEOUT).await;

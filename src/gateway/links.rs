@@ -79,7 +79,6 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) shard: usize,
-    pub(super) opened: Instant,
     /// The thread on which it lives, where it is a single one.
     pub(super) thread: Option<ThreadId>,
     pub(super) heard: Heard,
@@ -95,11 +94,15 @@ impl Entry {
     pub(super) fn new(
         shard: usize,
         thread: Option<ThreadId>,
-        (opened, heard): (Instant, Heard),
+        heard: Heard,
         jobs: mpsc::Sender<Work>,
         stop: CancellationToken,
     ) -> Self {
-        Self { shard, opened, thread, heard, jobs, stop, phase: Phase::Busy { ordinary: false }, doubted: false }
+        Self { shard, thread, heard, jobs, stop, phase: Phase::Busy { ordinary: false }, doubted: false }
+    }
+
+    pub(super) fn opened(&self) -> Instant {
+        self.heard.opened
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -280,8 +283,7 @@ mod tests {
     }
 
     fn entry(shard: usize, thread: Option<ThreadId>) -> Entry {
-        let opened = Instant::now();
-        Entry::new(shard, thread, (opened, opened.into()), mpsc::channel(1).0, CancellationToken::new())
+        Entry::new(shard, thread, Instant::now().into(), mpsc::channel(1).0, CancellationToken::new())
     }
 
     /// By looking at every link.

@@ -180,10 +180,7 @@ impl State {
     }
 
     fn best(&self, priority: Priority, avoid: Option<usize>, thread: ThreadId) -> Option<LinkId> {
-        if self.held {
-            return None;
-        }
-        if !self.may_be_given(priority) {
+        if self.held || !self.may_be_given(priority) {
             return None;
         }
         let offers = || {
@@ -498,7 +495,7 @@ fn status(link: LinkId, entry: &Entry, now: Instant) -> LinkStatus {
             Phase::Busy { .. } => LinkState::Busy,
             Phase::SetAside { .. } => LinkState::SetAside,
         },
-        open_seconds: now.saturating_duration_since(entry.opened).as_secs(),
+        open_seconds: now.saturating_duration_since(entry.opened()).as_secs(),
     }
 }
 
@@ -579,8 +576,8 @@ mod tests {
         for (shard, thread) in links {
             let (jobs, inbox) = mpsc::channel(1);
             inboxes.push(inbox);
-            let (link, now) = (state.next_id(), Instant::now());
-            state.links.insert(link, Entry::new(shard, thread, (now, now.into()), jobs, CancellationToken::new()));
+            let (link, heard) = (state.next_id(), Instant::now().into());
+            state.links.insert(link, Entry::new(shard, thread, heard, jobs, CancellationToken::new()));
         }
         (state, inboxes)
     }

@@ -435,14 +435,39 @@ const PATIENCE: u64 = 2_000_000;
 /// Time passes in these steps.
 const STEP: u64 = 50_000;
 
+/// Commands in flight, each answered after the same time.
+struct InFlight {
+    latency: u64,
+    /// When each ends.
+    commands: Vec<(Tick, Grant)>,
+}
+
+impl InFlight {
+    fn new(latency: u64) -> Self {
+        Self { latency, commands: Vec::new() }
+    }
+
+    fn send(&mut self, now: Tick, grant: Grant) {
+        self.commands.push((now.after(self.latency), grant));
+    }
+
+    fn end_due(&mut self, now: Tick, admission: &mut Admission) {
+        for (ends, grant) in std::mem::take(&mut self.commands) {
+            if ends <= now {
+                admission.ended(now, grant, true);
+            } else {
+                self.commands.push((ends, grant));
+            }
+        }
+    }
+}
+
 /// One token that asks without pause and one that asks now and then, at one window.
 struct Rivals {
     admission: Admission,
     now: Tick,
     price: Price,
-    /// How long a command is in flight.
-    latency: u64,
-    flying: Vec<(Tick, Grant)>,
+    in_flight: InFlight,
     loud: Vec<Rank>,
     loud_served: u64,
 }
@@ -453,8 +478,7 @@ impl Rivals {
             admission: Admission::new(Window::new(LONG_HOLD)),
             now: Tick(1_000_000),
             price: Price { points, limit: CAPACITY },
-            latency,
-            flying: Vec::new(),
+            in_flight: InFlight::new(latency),
             loud: Vec::new(),
             loud_served: 0,
         }
@@ -465,19 +489,13 @@ impl Rivals {
     }
 
     fn send(&mut self, grant: Grant) {
-        self.flying.push((self.now.after(self.latency), grant));
+        self.in_flight.send(self.now, grant);
     }
 
     /// Lets a step pass, in which the loud one has as many asks waiting as it can.
     fn step(&mut self) {
         self.now = self.now.after(STEP);
-        for (ends, grant) in std::mem::take(&mut self.flying) {
-            if ends <= self.now {
-                self.admission.ended(self.now, grant, true);
-            } else {
-                self.flying.push((ends, grant));
-            }
-        }
+        self.in_flight.end_due(self.now, &mut self.admission);
         for rank in std::mem::take(&mut self.loud) {
             match self.admission.check(self.now, rank) {
                 Check::AgainAt(_) => self.loud.push(rank),

@@ -1,8 +1,8 @@
 //! Writes the state of the instances that this replica owns.
 //!
 //! Two tasks: one writes entries of logs as they come, for all instances that have any in one statement; the other writes each
-//! second what else changed, and at once where a shard was taken out by hand. What could not be written, or may not have been, is written again: every statement says the
-//! whole of what it is about.
+//! second what else changed, and at once where a shard was taken out by hand. What could not be written, or may not have been,
+//! is written again: every statement says the whole of what it is about.
 
 use std::collections::HashSet;
 use std::sync::Arc;

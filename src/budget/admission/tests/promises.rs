@@ -81,11 +81,9 @@ fn the_first_command_after_a_closing_is_not_a_refresh_where_it_was_promised() {
 struct Renewed {
     admission: Admission,
     now: Tick,
-    /// How long a command is in flight.
-    latency: u64,
     /// What renewals cost, in turns.
     prices: VecDeque<u64>,
-    flying: Vec<(Tick, Grant)>,
+    in_flight: InFlight,
     waiting: Vec<Rank>,
     renewals: u64,
 }
@@ -95,16 +93,15 @@ impl Renewed {
         Self {
             admission: Admission::new(Window::new(LONG_HOLD)),
             now: Tick(SECOND),
-            latency,
             prices: prices.iter().copied().collect(),
-            flying: Vec::new(),
+            in_flight: InFlight::new(latency),
             waiting: Vec::new(),
             renewals: 0,
         }
     }
 
     fn send(&mut self, grant: Grant) {
-        self.flying.push((self.now.after(self.latency), grant));
+        self.in_flight.send(self.now, grant);
     }
 
     fn renew(&mut self, verdict: Resolution) {
@@ -119,13 +116,7 @@ impl Renewed {
 
     fn step(&mut self) {
         self.now = self.now.after(STEP);
-        for (ends, grant) in std::mem::take(&mut self.flying) {
-            if ends <= self.now {
-                self.admission.ended(self.now, grant, true);
-            } else {
-                self.flying.push((ends, grant));
-            }
-        }
+        self.in_flight.end_due(self.now, &mut self.admission);
         for rank in std::mem::take(&mut self.waiting) {
             match self.admission.check(self.now, rank) {
                 Check::AgainAt(_) => self.waiting.push(rank),
@@ -166,7 +157,7 @@ impl Renewed {
             Resolution::Denied { wait } => Err(wait),
             Resolution::Granted(grant) => {
                 self.send(grant);
-                self.pass(self.now.after(self.latency));
+                self.pass(self.now.after(self.in_flight.latency));
                 Ok(())
             }
         }
