@@ -259,8 +259,8 @@ impl Admission {
         if refreshes.is_empty() {
             return first;
         }
-        // Points kept for a token that is only expected to ask again are ignored for refreshes, for which no caller waits;
-        // what was promised is not.
+        // Points kept for a token that is only expected to ask again are ignored for refreshes, for which no caller waits, unless
+        // something was promised.
         let mut outlook = Outlook::new(&mut self.window, now);
         for next in order {
             if let Next::Waiter(rank) = next
@@ -269,17 +269,32 @@ impl Admission {
                 outlook.place(waiter.price);
             }
         }
-        let probes = self.window.needs_probe();
-        for promise in self.shares.promises() {
-            // A probe that failed would be a refusal for whoever comes back, so it goes to that one.
-            let goes_alone = probes && promise.from <= now;
-            let points = if goes_alone { promise.price.limit } else { promise.price.points };
-            outlook.keep_promise(promise.from, promise.until, Price { points, ..promise.price });
-        }
+        outlook.promises = self.promised(now);
         for rank in refreshes {
             first = first.or(self.decide_one(now, rank, &mut outlook));
         }
         first
+    }
+
+    /// What refreshes must not make later, the earliest first.
+    fn promised(&self, now: Tick) -> Vec<Promised> {
+        let promises = self.shares.promises();
+        if promises.is_empty() {
+            return Vec::new();
+        }
+        let probes = self.window.needs_probe();
+        let denied = promises.iter().map(|promise| {
+            // A probe that failed would be a refusal for whoever comes back, so it goes to that one.
+            let goes_alone = probes && promise.from <= now;
+            let points = if goes_alone { promise.price.limit } else { promise.price.points };
+            Promised { price: Price { points, ..promise.price }, from: promise.from, until: promise.until }
+        });
+        // Whoever comes back may have to leave points to a token that was given less.
+        let expected = self.shares.claims().filter(|(_, claim)| claim.denied.is_none());
+        let expected = expected.map(|(_, Claim { price, from, until, .. })| Promised { price, from, until });
+        let mut promised: Vec<_> = denied.chain(expected).collect();
+        promised.sort_unstable_by_key(|promise| promise.from);
+        promised
     }
 
     /// Decides about one waiter, where that can be. Else it is placed in the outlook, and this says when it should look
@@ -306,7 +321,7 @@ impl Admission {
             },
             Some(at) if at <= deadline => {
                 outlook.place_waiting(at, price);
-                return Some((rank, outlook.kept_until.map_or(at, |until| at.min(until))));
+                return Some((rank, outlook.changes_by().map_or(at, |until| at.min(until))));
             }
             Some(at) => now.until(at),
             None => self.window.hold(),
@@ -341,8 +356,16 @@ struct Outlook {
     expected_from: Option<Tick>,
     /// The earliest end of the points kept before the ask that is decided.
     kept_until: Option<Tick>,
-    /// What must not come later for the ask that is decided: no sooner than when, and how much.
-    promises: Vec<(Tick, Price)>,
+    /// What must not come later for the ask that is decided, the earliest first.
+    promises: Vec<Promised>,
+}
+
+/// Points that are promised within a time.
+#[derive(Debug, Clone, Copy)]
+struct Promised {
+    price: Price,
+    from: Tick,
+    until: Tick,
 }
 
 impl Outlook {
@@ -353,27 +376,24 @@ impl Outlook {
 
     /// When an ask of `price` is granted if all goes well.
     fn earliest(&self, price: Price) -> Option<Tick> {
-        let sure = self.sure.earliest(price);
-        let is_sure = |at: Tick| self.expected_from.is_none_or(|from| at < from);
-        if sure.is_some_and(is_sure) && self.keeps_promises(price) {
-            sure
-        } else {
-            self.whole.earliest(price).max(sure)
+        let sure = self.sure.earliest(price)?;
+        if self.expected_from.is_some_and(|from| from <= sure) {
+            return self.whole.earliest(price).max(Some(sure));
         }
+        Some(self.missed_until(price, sure).map_or(sure, |until| until.max(sure)))
     }
 
-    /// Whether an ask of `price`, granted at its earliest instant, makes nothing later that was promised.
-    fn keeps_promises(&self, price: Price) -> bool {
-        if self.promises.is_empty() {
-            return true;
-        }
-        let (mut without, mut with) = (self.sure.clone(), self.sure.clone());
-        with.place(price);
-        self.promises.iter().all(|&(from, promised)| {
-            without.skip_to(from);
-            with.skip_to(from);
-            with.place(promised) <= without.place(promised)
-        })
+    /// Until when something is promised that an ask of `price`, granted at `granted`, would make later; none where whichever of
+    /// those who were denied come back, and in whatever order, each finds as much as it would have found.
+    fn missed_until(&self, price: Price, granted: Tick) -> Option<Tick> {
+        let mut promised = 0_u64;
+        let missed = self.promises.iter().find(|promise| {
+            promised = promised.saturating_add(promise.price.points);
+            let at = granted.max(promise.from);
+            let needed = self.sure.held(at).saturating_add(promised).saturating_add(price.points);
+            needed > promise.price.limit && at < self.sure.hold_ends(granted)
+        });
+        missed.map(|promise| promise.until)
     }
 
     fn place(&mut self, price: Price) {
@@ -389,11 +409,9 @@ impl Outlook {
         self.place(price);
     }
 
-    fn keep_promise(&mut self, from: Tick, until: Tick, price: Price) {
-        self.kept_until = Some(earlier(self.kept_until, until));
-        self.whole.skip_to(from);
-        self.whole.place(price);
-        self.promises.push((from, price));
+    /// The earliest end of what is kept, or promised, before the ask that is decided.
+    fn changes_by(&self) -> Option<Tick> {
+        self.promises.iter().map(|promise| promise.until).chain(self.kept_until).min()
     }
 
     fn keep(&mut self, claim: Claim) {

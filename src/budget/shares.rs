@@ -11,10 +11,10 @@
 //! Nothing is kept for longer than [`GRACE`], or against a token that was given less. Points that are kept in vain are idle
 //! for that long, once a window and token.
 //!
-//! Against refreshes more is kept, since no caller waits for those: each ask that was denied is a [`Promise`], and a token may
-//! have as many as fill the window. A denied ask that is repeated too early cannot be told from another one, so it is promised
-//! twice; that costs refreshes at most one grace. A token that takes up one of its promises is working through the others, one
-//! after the other perhaps, and these last for one more grace.
+//! Against refreshes more is kept, since no caller waits for those: each ask that was denied is a [`Promise`]. One that is
+//! repeated too early cannot be told from another one, so it is promised twice; that costs refreshes at most one grace. A token
+//! that takes up one of its promises is working through the others, one after the other perhaps, and these last for one more
+//! grace.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -154,14 +154,11 @@ impl Shares {
     }
 
     fn promise(&mut self, promise: Promise) {
-        let Price { points, limit } = promise.price;
-        let own = self.promises.iter().filter(|known| known.token == promise.token);
-        let (count, sum) = own.fold((1, points), |(count, sum), own| (count + 1, own.price.points.saturating_add(sum)));
-        if (count > MAX_PROMISES_PER_TOKEN || sum > limit)
-            && let Some(place) = self.promises.iter().position(|known| known.token == promise.token)
+        let is_own = |known: &Promise| known.token == promise.token;
+        if self.promises.iter().filter(|known| is_own(known)).count() >= MAX_PROMISES_PER_TOKEN
+            && let Some(earliest) = self.promises.iter().position(is_own)
         {
-            self.promises.remove(place);
-            return self.promise(promise);
+            self.promises.remove(earliest);
         }
         if self.promises.len() < MAX_PROMISES {
             let place = self.promises.partition_point(|known| known.from <= promise.from);

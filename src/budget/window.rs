@@ -453,6 +453,19 @@ impl Forecast {
         limit.saturating_sub(self.used)
     }
 
+    /// Points held at `at`, no sooner than the last grant, if nothing more is placed.
+    #[must_use]
+    pub fn held(&self, at: Tick) -> u64 {
+        let freed = self.frees.iter().skip(self.passed).take_while(|entry| entry.free_at <= at);
+        freed.fold(self.used, |used, entry| used.saturating_sub(entry.points))
+    }
+
+    /// Until when points are held that are granted at `at`.
+    #[must_use]
+    pub fn hold_ends(&self, at: Tick) -> Tick {
+        at.after(self.hold)
+    }
+
     fn step(&self, price: Price) -> Option<(Tick, u64, usize)> {
         let room = price.limit.checked_sub(price.points)?;
         let (mut at, mut used, mut passed) = (self.at, self.used, self.passed);

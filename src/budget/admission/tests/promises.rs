@@ -163,34 +163,115 @@ impl Renewed {
         }
     }
 
+    /// Who of those that come, each at its instant, is served. All wait beside each other.
+    fn come_back(&mut self, pages: &[(Tick, Page)]) -> Vec<bool> {
+        let (mut left, mut waiting, mut served) = (pages.iter().enumerate(), Vec::new(), vec![false; pages.len()]);
+        let mut next = left.next();
+        while next.is_some() || !waiting.is_empty() {
+            while let Some((place, (due, page))) = next.filter(|(_, (due, _))| *due <= self.now) {
+                let class = Class::Caller(page.token);
+                match self.admission.enter(self.now, ask(class, page.points, due.after(PATIENCE))) {
+                    Entered::Waits(rank, _) => waiting.push((place, rank)),
+                    Entered::Decided(verdict) => served[place] = self.is_served(verdict),
+                }
+                next = left.next();
+            }
+            self.step();
+            for (place, rank) in std::mem::take(&mut waiting) {
+                match self.admission.check(self.now, rank) {
+                    Check::AgainAt(_) => waiting.push((place, rank)),
+                    Check::Decided(verdict) => served[place] = self.is_served(verdict),
+                }
+            }
+        }
+        served
+    }
+
+    fn is_served(&mut self, verdict: Resolution) -> bool {
+        match verdict {
+            Resolution::Granted(grant) => {
+                self.send(grant);
+                true
+            }
+            Resolution::Denied { .. } => false,
+        }
+    }
+
     /// When a caller comes back that was told so in whole seconds.
     fn told(&self, wait: u64, on_the_way: u64) -> Tick {
         self.now.after(wait.div_ceil(SECOND) * SECOND + on_the_way)
     }
 }
 
+const TOKENS: [&str; 4] = ["a", "b", "c", "d"];
+
+/// Points spent before callers come.
+#[derive(Debug, Clone, Copy)]
+struct Purchase {
+    /// By whom; by a payment where it is none.
+    token: Option<&'static str>,
+    points: u64,
+    pause: u64,
+}
+
+fn purchase() -> impl Strategy<Value = Purchase> {
+    let token = prop::option::of(prop::sample::select(&TOKENS));
+    (token, 1..=60_u64, 0..LONG_HOLD / 2).prop_map(|(token, points, pause)| Purchase { token, points, pause })
+}
+
+/// One caller's only page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Page {
+    token: &'static str,
+    points: u64,
+    on_the_way: u64,
+}
+
+fn page() -> impl Strategy<Value = Page> {
+    let token = prop::sample::select(&TOKENS);
+    (token, 1..=100_u64, 0..700_000_u64).prop_map(|(token, points, on_the_way)| Page { token, points, on_the_way })
+}
+
 /// Who of those that were denied is served when it comes back, each once.
-fn served(spent: &[(u64, u64)], callers: &[(u64, u64)], renewals: &[u64]) -> Vec<bool> {
+fn served(spent: &[Purchase], pages: &[Page], renewals: &[u64]) -> Vec<bool> {
     let mut window = Renewed::new(&[], 0);
-    for &(points, pause) in spent {
+    for &Purchase { token, points, pause } in spent {
         window.now = window.now.after(pause);
-        if let Some(grant) = window.admission.grant_now(window.now, Class::Payment, Price { points, limit: CAPACITY }) {
+        let class = token.map_or(Class::Payment, Class::Caller);
+        if let Some(grant) = window.admission.grant_now(window.now, class, Price { points, limit: CAPACITY }) {
             window.admission.ended(window.now, grant, true);
         }
     }
     let mut denied = Vec::new();
-    for (&(points, on_the_way), token) in callers.iter().zip(["a", "b", "c", "d"]) {
-        if let Err(wait) = window.ask(token, points) {
-            denied.push((window.told(wait, on_the_way), token, points));
+    for page in pages {
+        if let Err(wait) = window.ask(page.token, page.points) {
+            denied.push((window.told(wait, page.on_the_way), *page));
         }
     }
     denied.sort_unstable();
     window.prices = renewals.iter().copied().collect();
-    let come_back = |(due, token, points)| {
-        window.pass(due);
-        window.ask(token, points).is_ok()
-    };
-    denied.into_iter().map(come_back).collect()
+    window.come_back(&denied)
+}
+
+fn spent_by_payments(spent: &[(u64, u64)]) -> Vec<Purchase> {
+    spent.iter().map(|&(points, pause)| Purchase { token: None, points, pause }).collect()
+}
+
+fn pages_of(pages: &[(&'static str, u64, u64)]) -> Vec<Page> {
+    pages.iter().map(|&(token, points, on_the_way)| Page { token, points, on_the_way }).collect()
+}
+
+#[test]
+fn who_is_expected_first_and_comes_last_finds_its_points_whatever_was_renewed() {
+    let (spent, pages) = (spent_by_payments(&[(15, 0), (43, 1)]), pages_of(&[("a", 67, 267_265), ("b", 43, 0)]));
+    assert_eq!(served(&spent, &pages, &[]), served(&spent, &pages, &[1]));
+}
+
+#[test]
+fn whoever_has_to_leave_points_to_a_token_that_was_given_less_finds_its_own_besides() {
+    let (spent, pages) = (spent_by_payments(&[(59, 0)]), pages_of(&[("a", 17, 0), ("c", 25, 0), ("c", 25, 1)]));
+    assert_eq!(served(&spent, &pages, &[]), [true, true]);
+    assert_eq!(served(&spent, &pages, &[2]), [true, true]);
 }
 
 proptest! {
@@ -245,14 +326,19 @@ proptest! {
         }
     }
 
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
     #[test]
     fn of_many_who_were_denied_none_is_denied_again_for_the_sake_of_a_renewal(
-        spent in prop::collection::vec((1..=60_u64, 0..LONG_HOLD / 2), 1..8),
-        callers in prop::collection::vec((1..=100_u64, 0..700_000_u64), 1..5),
+        spent in prop::collection::vec(purchase(), 1..8),
+        pages in prop::collection::vec(page(), 1..5),
         renewals in prop::collection::vec(1..=100_u64, 1..5),
     ) {
-        let without = served(&spent, &callers, &[]);
-        let with = served(&spent, &callers, &renewals);
+        let without = served(&spent, &pages, &[]);
+        let with = served(&spent, &pages, &renewals);
         prop_assert_eq!(without, with);
     }
 }
