@@ -292,9 +292,9 @@ impl Admission {
         // Whoever comes back may have to leave points to a token that was given less.
         let expected = self.shares.claims().filter(|(_, claim)| claim.denied.is_none());
         let expected = expected.map(|(_, Claim { price, from, until, .. })| Promised { price, from, until });
-        let mut promised: Vec<_> = denied.chain(expected).collect();
-        promised.sort_unstable_by_key(|promise| promise.from);
-        promised
+        let mut all: Vec<_> = denied.chain(expected).collect();
+        all.sort_unstable_by_key(|promise| promise.from);
+        all
     }
 
     /// Decides about one waiter, where that can be. Else it is placed in the outlook, and this says when it should look

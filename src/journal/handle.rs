@@ -13,7 +13,7 @@ use super::config::Config;
 use super::embedded::store::EmbeddedStore;
 use super::error::{JournalError, OpenError};
 use super::id::{Ids, RecordId};
-use super::in_flight::{Attachment, Claim, InFlight};
+use super::in_flight::{Attachment, Claim, HeldKey, InFlight};
 use super::listing::{Filter, Listed, Page};
 use super::payment::{Dispatched, Reservation};
 use super::postgres::config::PostgresConfig;
@@ -113,37 +113,35 @@ impl Journal {
         // a moment ago. Dropped at the await, the claim frees the key.
         let claim = self.0.in_flight.claim(key.clone(), fingerprint, attachment);
         let current = in_time(self.0.store.patience(), self.0.store.current(key.clone())).await;
+        let is_first = matches!(current, Ok(None));
         match (recorded(current, &fingerprint), claim) {
             // Another sale may have held the key when it was claimed.
             (Some(Reserve::InProgress(_)), Claim::Held(other, attachment)) if other == fingerprint => {
                 Reserve::InProgress(Some(attachment))
             }
             (Some(answer), _) => answer,
-            (None, claim) => self.claimed(claim, key, sale, fingerprint),
+            (None, Claim::Taken(held)) => self.taken(held, key, sale, is_first),
+            (None, Claim::Held(other, attachment)) if other == fingerprint => Reserve::InProgress(Some(attachment)),
+            (None, Claim::Held(..)) => Reserve::Reused,
+            (None, Claim::Full) => Reserve::Overloaded,
         }
     }
 
-    /// The answer to a claim where no record decides it.
-    fn claimed(&self, claim: Claim, key: Key, sale: Sale, fingerprint: Fingerprint) -> Reserve {
-        match claim {
-            // What a damaged store does not know may have been sold under this key.
-            Claim::Taken(_) if !self.is_available() => Reserve::Unavailable(JournalError::Unavailable),
-            Claim::Taken(held) => {
-                let now_ms = self.0.clock.wall_ms();
-                let record = Record::reserved(self.0.ids.next(now_ms), key, sale, now_ms);
-                Reserve::Fresh(Reservation::new(Box::new(record), held))
-            }
-            Claim::Held(other, attachment) if other == fingerprint => Reserve::InProgress(Some(attachment)),
-            Claim::Held(..) => Reserve::Reused,
-            Claim::Full => Reserve::Overloaded,
+    /// The answer to a request that has its key, which no record decides.
+    fn taken(&self, held: HeldKey, key: Key, sale: Sale, is_first: bool) -> Reserve {
+        // What a damaged store does not know may have been sold under this key.
+        if !self.is_available() {
+            return Reserve::Unavailable(JournalError::Unavailable);
         }
+        let now_ms = self.0.clock.wall_ms();
+        let record = Record::reserved(self.0.ids.next(now_ms), key, sale, now_ms);
+        Reserve::Fresh(Reservation::new(Box::new(record), held, is_first))
     }
 
     /// Records that the payment is on its way; durable when this returns, and only then may a byte of it leave. On an error
     /// nothing may be sent, and the key is free as soon as the journal is in order.
     pub async fn dispatch(&self, reservation: Reservation) -> Result<Dispatched, JournalError> {
-        let (record, held) = reservation.into_parts();
-        in_time(self.0.store.patience(), self.0.store.dispatch(record, held)).await.map(Dispatched::handed_over)
+        in_time(self.0.store.patience(), self.0.store.dispatch(reservation)).await.map(Dispatched::handed_over)
     }
 
     /// Records what became of a payment; durable when this returns. Only then may a caller be answered. On an error the

@@ -23,11 +23,17 @@ use super::state_machine::Event;
 pub struct Reservation {
     record: Box<Record>,
     held: HeldKey,
+    is_first: bool,
 }
 
 impl Reservation {
-    pub(super) fn new(record: Box<Record>, held: HeldKey) -> Self {
-        Self { record, held }
+    /// `is_first` says that no attempt was found under the key since it is held.
+    pub(super) fn new(record: Box<Record>, held: HeldKey, is_first: bool) -> Self {
+        Self { record, held, is_first }
+    }
+
+    pub(super) fn is_first(&self) -> bool {
+        self.is_first
     }
 
     #[must_use]

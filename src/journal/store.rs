@@ -14,9 +14,8 @@ use super::apply::Apply;
 use super::condition::Condition;
 use super::error::JournalError;
 use super::id::RecordId;
-use super::in_flight::HeldKey;
 use super::listing::{Filter, Listed, Page};
-use super::payment::Dispatched;
+use super::payment::{Dispatched, Reservation};
 use super::record::{Record, RecordState};
 use super::sale::{Fingerprint, Key};
 use crate::tenure::SessionId;
@@ -46,8 +45,8 @@ pub(super) trait Store: Apply {
 
     /// Records a payment as on its way, unless another holds its key; durable when the future ends, and only then may a
     /// byte of it leave. Handed in before this returns. If the future is dropped, or fails after the record became
-    /// durable, the payment is released, for no byte of it left. `held` goes on in the answer.
-    fn dispatch(&self, reserved: Box<Record>, held: HeldKey) -> BoxFuture<'static, Result<Dispatched, JournalError>>;
+    /// durable, the payment is released, for no byte of it left. The key goes on in the answer.
+    fn dispatch(&self, reservation: Reservation) -> BoxFuture<'static, Result<Dispatched, JournalError>>;
 
     /// The record of this id.
     fn get(&self, id: RecordId) -> Reading<'_, Option<Record>>;

@@ -31,7 +31,7 @@ use crate::journal::error::{JournalError, OpenError};
 use crate::journal::id::RecordId;
 use crate::journal::in_flight::HeldKey;
 use crate::journal::listing::{Filter, Listed, Page};
-use crate::journal::payment::Dispatched;
+use crate::journal::payment::{Dispatched, Reservation};
 use crate::journal::record::{Record, RecordState};
 use crate::journal::sale::Key;
 use crate::journal::state_machine::Event;
@@ -181,9 +181,10 @@ impl Store for EmbeddedStore {
         })
     }
 
-    fn dispatch(&self, reserved: Box<Record>, held: HeldKey) -> BoxFuture<'static, Result<Dispatched, JournalError>> {
+    fn dispatch(&self, reservation: Reservation) -> BoxFuture<'static, Result<Dispatched, JournalError>> {
+        let (record, held) = reservation.into_parts();
         let (reply, heard) = oneshot::channel();
-        let handed_in = self.reader.queue.hand_in(Job::Dispatch { record: reserved, held, reply });
+        let handed_in = self.reader.queue.hand_in(Job::Dispatch { record, held, reply });
         Box::pin(async move {
             handed_in?;
             heard.await.unwrap_or(Err(JournalError::Unavailable))

@@ -34,6 +34,13 @@ impl Task {
             Self::Owed(owed) => owed.id,
         }
     }
+
+    /// What was found before it came here holds no more.
+    pub(crate) fn look_again(&mut self) {
+        if let Self::Asked(Job::Dispatch { is_first, .. }) = self {
+            *is_first = false;
+        }
+    }
 }
 
 /// An outcome that no acknowledged commit holds.

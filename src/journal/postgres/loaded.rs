@@ -36,6 +36,11 @@ impl Loaded {
         self.rows.insert(row.id, Some(row));
     }
 
+    /// Notes that nothing was found under a key.
+    pub(crate) fn nothing_under(&mut self, key: Key) {
+        self.current.entry(key).or_insert(None);
+    }
+
     /// Notes what was looked for: what was not found is not there.
     pub(crate) fn looked(&mut self, ids: &HashSet<RecordId>, keys: &HashSet<Key>, found: Vec<Row>, current: Vec<Row>) {
         for id in ids {

@@ -29,8 +29,8 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T, JournalError>>;
 /// Something to be written.
 #[derive(Debug)]
 pub(crate) enum Job {
-    /// Record a payment before its first byte leaves.
-    Dispatch { record: Box<Record>, held: HeldKey, reply: Reply<Dispatched> },
+    /// Record a payment before its first byte leaves. Where it `is_first`, nothing was found under its key.
+    Dispatch { record: Box<Record>, held: HeldKey, is_first: bool, reply: Reply<Dispatched> },
     /// Apply an event to a record. The key, if held, is freed once that is acknowledged.
     Apply { id: RecordId, event: Event, held: Option<HeldKey>, reply: Reply<Applied> },
     /// What an owner of before left on its way is unknown from now on.

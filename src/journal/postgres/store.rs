@@ -31,7 +31,7 @@ use crate::journal::error::{JournalError, OpenError};
 use crate::journal::id::RecordId;
 use crate::journal::in_flight::HeldKey;
 use crate::journal::listing::{Filter, Listed, Page};
-use crate::journal::payment::Dispatched;
+use crate::journal::payment::{Dispatched, Reservation};
 use crate::journal::record::{Record, RecordState};
 use crate::journal::sale::Key;
 use crate::journal::state_machine::Event;
@@ -223,8 +223,10 @@ impl Store for PostgresStore {
         Box::pin(self.look_up(key))
     }
 
-    fn dispatch(&self, record: Box<Record>, held: HeldKey) -> BoxFuture<'static, Result<Dispatched, JournalError>> {
-        self.shared.queue.ask(|reply| Job::Dispatch { record, held, reply })
+    fn dispatch(&self, reservation: Reservation) -> BoxFuture<'static, Result<Dispatched, JournalError>> {
+        let is_first = reservation.is_first();
+        let (record, held) = reservation.into_parts();
+        self.shared.queue.ask(|reply| Job::Dispatch { record, held, is_first, reply })
     }
 
     fn get(&self, id: RecordId) -> Reading<'_, Option<Record>> {

@@ -272,6 +272,7 @@ impl Writer {
         while !tasks.is_empty() && tries < TRIES + BATCH {
             let before = tasks.len();
             tasks = self.attempt(tasks).await;
+            tasks.iter_mut().for_each(Task::look_again);
             // Those that waited for others under their key are done one after another.
             tries += if tasks.len() < before { 1 } else { BATCH / TRIES };
         }
@@ -356,6 +357,8 @@ impl Writer {
         let (mut ids, mut keys) = (HashSet::new(), HashSet::new());
         for task in tasks {
             match task {
+                // If something has come under it meanwhile, the insert finds its key taken.
+                Task::Asked(Job::Dispatch { record, is_first: true, .. }) => loaded.nothing_under(record.key.clone()),
                 Task::Asked(Job::Dispatch { record, .. }) => drop(keys.insert(record.key.clone())),
                 Task::Asked(Job::Apply { id, event: Event::Outcome(_), .. }) => match self.on_their_way.get(id) {
                     Some(row) => loaded.add(row.clone()),
@@ -516,7 +519,7 @@ impl Writer {
         }
         self.note(&plan);
         match task {
-            Task::Asked(Job::Dispatch { record, held, reply }) => {
+            Task::Asked(Job::Dispatch { record, held, reply, .. }) => {
                 let queue: Arc<dyn Apply> = Arc::<Queue>::clone(&self.shared.queue);
                 let dispatched = answer.map(|_| Dispatched::new(record.id, held, queue));
                 // If its caller has gone, it is dropped, which hands in that it was never written.
@@ -584,7 +587,7 @@ impl Writer {
         let now = self.now();
         for task in tasks {
             match task {
-                Task::Asked(Job::Dispatch { record, held, reply }) => {
+                Task::Asked(Job::Dispatch { record, held, reply, .. }) => {
                     if attempted == Attempted::Yes {
                         // It may yet be recorded, and nothing was sent.
                         self.owed.push(Owed::unsent(record, held, now));

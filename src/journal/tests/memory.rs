@@ -248,7 +248,8 @@ impl Store for MemoryStore {
         })
     }
 
-    fn dispatch(&self, reserved: Box<Record>, held: HeldKey) -> BoxFuture<'static, Result<Dispatched, JournalError>> {
+    fn dispatch(&self, reservation: Reservation) -> BoxFuture<'static, Result<Dispatched, JournalError>> {
+        let (reserved, held) = reservation.into_parts();
         self.hand_in(move |store| {
             store.commit(|kept, now| kept.dispatch(&reserved, now)).map_err(|refused| refused.error)?;
             Ok(Dispatched::new(reserved.id, held, Arc::new(store.clone())))

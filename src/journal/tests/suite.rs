@@ -147,12 +147,14 @@ async fn of_many_who_pay_whenever_the_key_looks_free_one_books_and_the_rest_repl
 async fn a_key_is_not_dispatched_twice_even_if_it_was_reserved_twice<P: Place>() {
     let (_, journal) = on_new::<P>();
     let _first = dispatch(&journal, "a").await;
-    // What the journal itself never gives out: the same key from another set of held keys.
-    let other = Arc::new(InFlight::default());
-    let record = Record::reserved(RecordId::fresh(), key("a"), sale(1), 0);
-    let Claim::Taken(held) = other.claim(key("a"), record.fingerprint, Attachment::new(())) else { panic!("free") };
-    let second = journal.dispatch(Reservation::new(Box::new(record), held)).await;
-    assert_eq!(second.map(|_| ()), Err(JournalError::KeyTaken(State::Dispatching)));
+    for is_first in [false, true] {
+        // What the journal itself never gives out: the same key from another set of held keys.
+        let other = Arc::new(InFlight::default());
+        let record = Record::reserved(RecordId::fresh(), key("a"), sale(1), 0);
+        let Claim::Taken(held) = other.claim(key("a"), record.fingerprint, Attachment::new(())) else { panic!("free") };
+        let second = journal.dispatch(Reservation::new(Box::new(record), held, is_first)).await;
+        assert_eq!(second.map(|_| ()), Err(JournalError::KeyTaken(State::Dispatching)));
+    }
 }
 
 async fn a_dropped_reservation_frees_its_key_and_leaves_no_record<P: Place>() {
