@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::common::print;
-use crate::http::openapi::{json, yaml};
+use crate::http::openapi::served::{json, yaml};
 
 /// Flags of `openapi`.
 #[derive(Debug, Args)]
@@ -16,7 +16,7 @@ pub(super) struct Openapi {
 }
 
 pub(super) fn run(flags: &Openapi) -> anyhow::Result<ExitCode> {
-    let text = if flags.yaml { yaml() } else { json() };
+    let text = if flags.yaml { yaml()? } else { json()? };
     print(&format!("{}\n", text.trim_end()))?;
     Ok(ExitCode::SUCCESS)
 }

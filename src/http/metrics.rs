@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::Counter;
-use utoipa::openapi::OpenApi;
 
+use crate::http::openapi::listed::ListedRoutes;
 use crate::http::route_patterns::{Patterns, UNMATCHED};
 use crate::telemetry::metrics::{Families, Histogram};
 
@@ -50,8 +50,8 @@ pub struct Metrics {
 impl Metrics {
     /// For the routes of the document and those it does not list.
     #[must_use]
-    pub fn of(document: &OpenApi) -> Self {
-        let patterns = Patterns::new(document.paths.paths.keys().map(String::as_str).chain(UNLISTED));
+    pub fn of(routes: &ListedRoutes) -> Self {
+        let patterns = Patterns::new(routes.0.keys().map(String::as_str).chain(UNLISTED));
         let route = |_| Route { statuses: [const { OnceLock::new() }; STATUSES.len()], durations: OnceLock::new() };
         let routes = patterns.names().map(route).collect();
         Self { patterns, routes }

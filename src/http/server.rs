@@ -18,7 +18,6 @@ use actix_web::middleware::{Compress, Condition, from_fn};
 use actix_web::web::{self, Data};
 use actix_web::{App, Error, HttpServer};
 use rustix::process::{Resource, getrlimit};
-use utoipa_actix_web::AppExt;
 
 use super::auth::{Auth, local};
 use super::config::Config;
@@ -28,11 +27,14 @@ use super::listener::tls::Certificates;
 use super::listener::{self, ListenerLimits, Protocol};
 use super::metrics::Metrics;
 use super::middleware::{outermost, problem_details};
+use super::openapi::listed::ListedRoutes;
+use super::openapi::served::ServedDocuments;
 use super::request::query_names::QueryNames;
 use super::routes::allowed_methods::AllowedMethods;
 use super::routes::fallback;
+use super::routes::register::Routes;
 use super::state::AppState;
-use super::{client, native, openapi, routes};
+use super::{client, native, routes};
 use crate::bridge::Bridge;
 use crate::clock::secs_up;
 use crate::telemetry::runtimes::Runtimes;
@@ -118,16 +120,16 @@ pub struct Servers {
 /// The state of the handlers over a bridge and its callers.
 #[must_use]
 pub fn state(bridge: Bridge, auth: Arc<Auth>, config: Config) -> AppState {
-    let described = openapi::described();
+    let routes = ListedRoutes::committed();
     let connections = Connections::new(most_connections(), config.untaken, config.native.limits.write);
     AppState {
         bridge,
         auth,
         native: native::NativeState::new(&config.native),
-        allowed_methods: AllowedMethods::of(&described),
-        query_names: QueryNames::of(&described),
-        metrics: Metrics::of(&described),
-        documents: openapi::served(config.public_url.as_deref()),
+        allowed_methods: AllowedMethods::of(&routes),
+        query_names: QueryNames::of(&routes),
+        metrics: Metrics::of(&routes),
+        documents: ServedDocuments::at(config.public_url.as_deref()),
         runtimes: Runtimes::default(),
         connections: Arc::new(connections),
         untrusted: client::Untrusted::default(),
@@ -241,7 +243,7 @@ pub fn app(
     >,
 > {
     let origins = state.config.cors_origins.clone();
-    let (app, _) = App::new().into_utoipa_app().configure(routes::configure).split_for_parts();
+    let app = App::new().configure(|config| routes::All.register(config));
     let peers = state.forwarding.as_ref().map(|forwarding| Rc::new(Peers::new(forwarding.clone())));
     let app = match peers {
         Some(peers) => app.app_data(peers),

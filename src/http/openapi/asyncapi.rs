@@ -5,9 +5,8 @@ use serde_json::{Map, Value, json};
 use super::stream::EVENTS;
 use crate::http::response::sse::Name;
 
-/// The document, with the schemas of OpenAPI's document, which has the stream typed. `public_url` is where callers reach the
-/// bridge.
-pub(super) fn document(openapi: &Value, public_url: Option<&str>) -> Value {
+/// The document, with the schemas of OpenAPI's document, which has the stream typed.
+pub(super) fn document(openapi: &Value) -> Value {
     let version = openapi.pointer("/info/version").cloned().unwrap_or_default();
     let license = openapi.pointer("/info/license/name").cloned().unwrap_or_default();
     let operation = openapi.pointer("/paths/~1v1~1instances~1{instance}~1events/get").cloned().unwrap_or_default();
@@ -15,7 +14,7 @@ pub(super) fn document(openapi: &Value, public_url: Option<&str>) -> Value {
     let names = || EVENTS.into_iter().map(|(_, name, _)| named(name));
     let place = |name: &str| json!({"$ref": format!("#/components/messages/{name}")});
     let in_channel = |name: &str| json!({"$ref": format!("#/channels/events/messages/{name}")});
-    let mut document = json!({
+    json!({
         "asyncapi": "3.0.0",
         "info": {
             "title": "ConcertPOS bridge: event stream",
@@ -56,18 +55,7 @@ pub(super) fn document(openapi: &Value, public_url: Option<&str>) -> Value {
             "messages": EVENTS.into_iter().map(|(_, name, data)| message(openapi, name, data)).collect::<Map<_, _>>(),
             "schemas": schemas(openapi),
         },
-    });
-    if let (Some(server), Some(members)) = (public_url.and_then(server), document.as_object_mut()) {
-        members.insert("servers".to_owned(), json!({"bridge": server}));
-    }
-    document
-}
-
-/// Where the bridge is reached.
-fn server(public_url: &str) -> Option<Value> {
-    let (protocol, rest) = public_url.split_once("://")?;
-    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-    Some(json!({"host": host, "protocol": protocol, "pathname": format!("/{path}")}))
+    })
 }
 
 /// How a message is called; a broadcast has no name of an event.

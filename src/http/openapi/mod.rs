@@ -2,12 +2,13 @@
 //!
 //! Routes describe what they take and what they answer when all is well; what else can happen follows from their shape
 //! and is added by [`answers`], so that no route can forget it. The document is committed under `openapi/`, and a test
-//! keeps it true.
+//! keeps it true. The program carries it as it is committed, and nothing of what makes it.
 
 pub mod answers;
 mod asyncapi;
 mod copies;
 mod header;
+pub mod listed;
 mod scopes;
 pub mod served;
 mod stream;
@@ -18,14 +19,13 @@ use utoipa::OpenApi as _;
 use utoipa::openapi::extensions::Extensions;
 use utoipa::openapi::schema::{AdditionalProperties, Object, Schema, SchemaType, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{Components, OpenApi, RefOr, ServerBuilder};
+use utoipa::openapi::{Components, OpenApi, RefOr};
 use utoipa_actix_web::AppExt;
 
 use scopes::BEARER;
-use served::{ServedDocument, ServedDocuments};
 
 use super::problem::Document;
-use super::routes;
+use super::routes::{self, register::Routes as _};
 use super::views::spelled::{ConfigValue, RatelimitCode};
 
 #[derive(utoipa::OpenApi)]
@@ -52,18 +52,11 @@ use super::views::spelled::{ConfigValue, RatelimitCode};
 )]
 struct Frame;
 
-/// What the routes say of themselves: all paths, methods and parameters, and the answers when all is well. A small part of the
-/// document.
-#[must_use]
-pub fn described() -> OpenApi {
-    let app = actix_web::App::new().into_utoipa_app().openapi(Frame::openapi()).configure(routes::configure);
-    app.split_for_parts().1
-}
-
 /// The document of every route.
 #[must_use]
 pub fn document() -> OpenApi {
-    let mut document = described();
+    let app = actix_web::App::new().into_utoipa_app().openapi(Frame::openapi());
+    let (_, mut document) = app.configure(|config| routes::All.register(config)).split_for_parts();
     let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(
         "A token issued by the bridge's operator or, where the operator allows it, the instance's own gateway key or a JWT \
          of the operator's issuer. \
@@ -91,33 +84,10 @@ pub fn document_3_2() -> OpenApi {
     document
 }
 
-/// The AsyncAPI document of the event stream; `public_url` is where callers reach the bridge.
+/// The AsyncAPI document of the event stream.
 #[must_use]
-pub fn asyncapi(public_url: Option<&str>) -> Value {
-    asyncapi::document(&serde_json::to_value(document_3_2()).unwrap_or_default(), public_url)
-}
-
-/// The documents as they are served; `public_url` is where callers reach the bridge.
-#[must_use]
-pub fn served(public_url: Option<&str>) -> ServedDocuments {
-    let written_out = |document: fn() -> OpenApi| {
-        let public_url = public_url.map(str::to_owned);
-        ServedDocument::lazy(move || served_at(document(), public_url).to_json().unwrap_or_default())
-    };
-    let at = public_url.map(str::to_owned);
-    ServedDocuments {
-        openapi: written_out(document),
-        openapi_3_2: written_out(document_3_2),
-        asyncapi: ServedDocument::lazy(move || asyncapi(at.as_deref()).to_string()),
-    }
-}
-
-/// Says where callers reach the bridge: behind a proxy that adds a path, `/` would lead beside it.
-fn served_at(mut document: OpenApi, public_url: Option<String>) -> OpenApi {
-    if let Some(url) = public_url {
-        document.servers = Some(vec![ServerBuilder::new().url(url).description(Some("This bridge")).build()]);
-    }
-    document
+pub fn asyncapi() -> Value {
+    asyncapi::document(&serde_json::to_value(document_3_2()).unwrap_or_default())
 }
 
 /// The document as it is committed and printed.
@@ -136,7 +106,7 @@ pub fn json_3_2() -> String {
 /// The AsyncAPI document likewise.
 #[must_use]
 pub fn asyncapi_json() -> String {
-    serde_json::to_string_pretty(&asyncapi(None)).unwrap_or_default() + "\n"
+    serde_json::to_string_pretty(&asyncapi()).unwrap_or_default() + "\n"
 }
 
 /// The document for OpenAPI 3.1 in YAML.

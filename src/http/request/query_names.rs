@@ -4,16 +4,15 @@
 //! under `/v1` an unknown name is refused. Elsewhere it is ignored: pages and probes are requested by browsers and
 //! balancers that add names of their own.
 //!
-//! The names are read from the OpenAPI document, so that the two cannot disagree.
+//! The names are those that the OpenAPI document lists, so that the two cannot disagree.
 
 use std::collections::HashMap;
 
 use actix_web::HttpRequest;
 use actix_web::http::Method;
-use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
-use utoipa::openapi::{OpenApi, RefOr};
 
 use super::params;
+use crate::http::openapi::listed::ListedRoutes;
 use crate::http::problem::{Problem, table};
 
 /// Where names are checked.
@@ -24,13 +23,13 @@ const CHECKED: &str = "/v1/";
 pub struct QueryNames(HashMap<(String, Method), Vec<String>>);
 
 impl QueryNames {
-    /// Reads them out of the document.
+    /// Of what the document lists.
     #[must_use]
-    pub fn of(document: &OpenApi) -> Self {
-        let paths = document.paths.paths.iter();
-        Self(
-            paths.flat_map(|(path, item)| names(item).map(|(method, names)| ((path.clone(), method), names))).collect(),
-        )
+    pub fn of(routes: &ListedRoutes) -> Self {
+        let operations = routes.0.iter().flat_map(|(path, methods)| methods.iter().map(move |one| (path, one)));
+        let names = operations
+            .filter_map(|(path, (method, names))| Some(((path.clone(), method.parse().ok()?), names.clone())));
+        Self(names.collect())
     }
 
     /// Refuses a name that the route of this request does not take.
@@ -46,20 +45,6 @@ impl QueryNames {
             None => Ok(()),
         }
     }
-}
-
-fn names(item: &PathItem) -> impl Iterator<Item = (Method, Vec<String>)> {
-    let methods = [(Method::GET, &item.get), (Method::POST, &item.post), (Method::PUT, &item.put)];
-    methods.into_iter().filter_map(|(method, operation)| Some((method, of_operation(operation.as_ref()?))))
-}
-
-fn of_operation(operation: &Operation) -> Vec<String> {
-    let parameters = operation.parameters.iter().flatten();
-    let of_query = parameters.filter_map(|parameter| match parameter {
-        RefOr::T(parameter) if matches!(parameter.parameter_in, ParameterIn::Query) => Some(parameter.name.clone()),
-        _ => None,
-    });
-    of_query.collect()
 }
 
 fn unknown(name: &str, known: &[String]) -> Problem {

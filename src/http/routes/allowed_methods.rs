@@ -1,9 +1,8 @@
-//! The methods of each path, read from the OpenAPI document, so that `Allow` and the document cannot disagree.
+//! The methods of each path, as the OpenAPI document lists them, so that `Allow` and the document cannot disagree.
 
 use std::collections::HashMap;
 
-use utoipa::openapi::OpenApi;
-use utoipa::openapi::path::PathItem;
+use crate::http::openapi::listed::{ListedRoutes, Methods};
 
 /// What a path answers that the document does not list: pages and probes.
 const UNLISTED: &str = "GET, HEAD, OPTIONS";
@@ -13,10 +12,10 @@ const UNLISTED: &str = "GET, HEAD, OPTIONS";
 pub struct AllowedMethods(HashMap<String, String>);
 
 impl AllowedMethods {
-    /// Reads them out of the document.
+    /// Of what the document lists.
     #[must_use]
-    pub fn of(document: &OpenApi) -> Self {
-        Self(document.paths.paths.iter().map(|(path, item)| (path.clone(), spell(item))).collect())
+    pub fn of(routes: &ListedRoutes) -> Self {
+        Self(routes.0.iter().map(|(path, methods)| (path.clone(), spell(methods))).collect())
     }
 
     /// The methods of the route with this pattern.
@@ -26,15 +25,13 @@ impl AllowedMethods {
     }
 }
 
-fn spell(item: &PathItem) -> String {
-    let known = [
-        (&["GET", "HEAD"][..], item.get.is_some()),
-        (&["POST"], item.post.is_some()),
-        (&["PUT"], item.put.is_some()),
-        (&["PATCH"], item.patch.is_some()),
-        (&["DELETE"], item.delete.is_some()),
-        (&["OPTIONS"], true),
-    ];
-    let listed: Vec<&str> = known.into_iter().filter(|(_, has)| *has).flat_map(|(names, _)| names).copied().collect();
+fn spell(methods: &Methods) -> String {
+    let answered = |method: &&str| match *method {
+        "HEAD" => methods.contains_key("GET"),
+        "OPTIONS" => true,
+        method => methods.contains_key(method),
+    };
+    let listed: Vec<&str> =
+        ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"].into_iter().filter(answered).collect();
     listed.join(", ")
 }

@@ -1,27 +1,21 @@
 //! What an instance sells and is: reads, each of which is one command of the gateway.
 
 use actix_web::{HttpResponse, get};
-use utoipa_actix_web::service_config::ServiceConfig;
 
 use super::parameters::{InInstance, InPointOfSale, PosPassword};
+use super::register::Register;
 use crate::http::auth::Scope;
 use crate::http::extract::Call;
 use crate::http::problem::Problem;
 use crate::http::views::gateway_bodies;
 use crate::protocol::{Parameters, Spec, command};
 
-pub(super) fn of_instance(config: &mut ServiceConfig<'_>) {
-    config
-        .service(getconfig)
-        .service(getdeposit)
-        .service(getlicense)
-        .service(listpos)
-        .service(version)
-        .service(getstatus);
+pub(super) fn of_instance(to: &mut impl Register) {
+    to.route(getconfig).route(getdeposit).route(getlicense).route(listpos).route(version).route(getstatus);
 }
 
-pub(super) fn of_point_of_sale(config: &mut ServiceConfig<'_>) {
-    config.service(listpm).service(listproducts);
+pub(super) fn of_point_of_sale(to: &mut impl Register) {
+    to.route(listpm).route(listproducts);
 }
 
 async fn read(call: &Call, spec: &'static Spec) -> Result<HttpResponse, Problem> {

@@ -18,35 +18,52 @@ pub mod parameters;
 pub mod payments;
 pub mod problems;
 pub mod records;
+pub mod register;
 pub mod transactions;
 
-use utoipa_actix_web::scope;
-use utoipa_actix_web::service_config::ServiceConfig;
+use register::{Register, Routes};
 
 use super::{dashboard, native};
 
-pub fn configure(config: &mut ServiceConfig<'_>) {
-    config.map(health::configure).map(metrics::configure).map(problems::configure).map(docs::configure);
-    config.map(dashboard::configure);
-    config.service(instances::list_instances).service(bridge::get_bridge).service(bridge::cordon_shard);
-    config.service(scope("/v1/instances/{instance}").configure(instance));
-    config.map(native::configure);
+/// All of them.
+pub struct All;
+
+impl Routes for All {
+    fn register(self, to: &mut impl Register) {
+        to.unlisted(health::configure)
+            .unlisted(metrics::configure)
+            .unlisted(problems::configure)
+            .unlisted(docs::configure)
+            .unlisted(dashboard::configure)
+            .route(instances::list_instances)
+            .route(bridge::get_bridge)
+            .route(bridge::cordon_shard)
+            .scope("/v1/instances/{instance}", OfInstance)
+            .unlisted(native::configure);
+    }
 }
 
-fn instance(config: &mut ServiceConfig<'_>) {
-    catalogue::of_instance(config);
-    config
-        .service(scope("/points-of-sale/{pos_id}").configure(point_of_sale))
-        .service(devices::registerdevice)
-        .service(events::stream_events)
-        .service(commands::send_command)
-        .service(bridge::open_budget)
-        .service(records::list_payments)
-        .service(records::get_payment)
-        .service(records::settle_payment);
+struct OfInstance;
+
+impl Routes for OfInstance {
+    fn register(self, to: &mut impl Register) {
+        catalogue::of_instance(to);
+        to.scope("/points-of-sale/{pos_id}", OfPointOfSale)
+            .route(devices::registerdevice)
+            .route(events::stream_events)
+            .route(commands::send_command)
+            .route(bridge::open_budget)
+            .route(records::list_payments)
+            .route(records::get_payment)
+            .route(records::settle_payment);
+    }
 }
 
-fn point_of_sale(config: &mut ServiceConfig<'_>) {
-    catalogue::of_point_of_sale(config);
-    config.service(transactions::listtransactions).service(payments::payitems).service(devices::verifyauth);
+struct OfPointOfSale;
+
+impl Routes for OfPointOfSale {
+    fn register(self, to: &mut impl Register) {
+        catalogue::of_point_of_sale(to);
+        to.route(transactions::listtransactions).route(payments::payitems).route(devices::verifyauth);
+    }
 }
