@@ -105,9 +105,9 @@ pub struct Instance {
     pay_max_wait: Duration,
     broadcasts: Broadcasts,
     relay: Option<Arc<Relay>>,
-    /// Work that must outlive its caller runs here.
+    /// What no caller has asked for runs here.
     runtime: Handle,
-    /// What must not be cut off.
+    /// What must not be cut off: in a task of its own, on the thread that asks, which has links of its own.
     commands: TaskTracker,
     /// What drives the connections and the log, until the links are closed.
     drivers: TaskTracker,
@@ -345,7 +345,7 @@ impl Instance {
         let turns = FairAcquire::of(Turn::new(Requester::Caller(Arc::from(turn)), dispatch.max_wait));
         // In a task, so that a caller who goes away does not take the command's points off the books too early.
         let work = async move { dispatch.repeatable(&command, &turns, deadline, || ()).await };
-        self.commands.spawn_on(work.in_current_span(), &self.runtime).await.unwrap_or(Err(Error::Timeout))
+        self.commands.spawn(work.in_current_span()).await.unwrap_or(Err(Error::Timeout))
     }
 
     /// Sends a raw command: written once, never again, and run to its end even if the caller goes away.
@@ -376,7 +376,7 @@ impl Instance {
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
         deadline: Instant,
     ) -> Result<T, Error> {
-        let task = self.commands.spawn_on(work.in_current_span(), &self.runtime);
+        let task = self.commands.spawn(work.in_current_span());
         match timeout_at(deadline, task).await {
             Ok(Ok(outcome)) => outcome,
             // It runs on; or it panicked, and nobody knows how far it got.
@@ -427,7 +427,7 @@ impl Instance {
             ending.tell(&asked);
             asked
         };
-        let task = self.commands.spawn_on(work.in_current_span(), &self.runtime);
+        let task = self.commands.spawn(work.in_current_span());
         drop(waited_for);
         match (timeout_at(deadline, task).await, shown.get()) {
             (Ok(Ok(outcome)), _) => outcome,

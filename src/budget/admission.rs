@@ -386,12 +386,13 @@ impl Outlook {
     /// Until when something is promised that an ask of `price`, granted at `granted`, would make later; none where whichever of
     /// those who were denied come back, and in whatever order, each finds as much as it would have found.
     fn missed_until(&self, price: Price, granted: Tick) -> Option<Tick> {
-        let mut promised = 0_u64;
-        let missed = self.promises.iter().find(|promise| {
+        let (mut held, mut promised) = (self.sure.held(), 0_u64);
+        let hold_ends = self.sure.hold_ends(granted);
+        let mut meanwhile = self.promises.iter().take_while(|promise| granted.max(promise.from) < hold_ends);
+        let missed = meanwhile.find(|promise| {
             promised = promised.saturating_add(promise.price.points);
-            let at = granted.max(promise.from);
-            let needed = self.sure.held(at).saturating_add(promised).saturating_add(price.points);
-            needed > promise.price.limit && at < self.sure.hold_ends(granted)
+            let needed = held(granted.max(promise.from)).saturating_add(promised).saturating_add(price.points);
+            needed > promise.price.limit
         });
         missed.map(|promise| promise.until)
     }

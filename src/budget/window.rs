@@ -453,11 +453,15 @@ impl Forecast {
         limit.saturating_sub(self.used)
     }
 
-    /// Points held at `at`, no sooner than the last grant, if nothing more is placed.
-    #[must_use]
-    pub fn held(&self, at: Tick) -> u64 {
-        let freed = self.frees.iter().skip(self.passed).take_while(|entry| entry.free_at <= at);
-        freed.fold(self.used, |used, entry| used.saturating_sub(entry.points))
+    /// Tells the points held at instants that come in order, none sooner than the last grant, if nothing more is placed.
+    pub fn held(&self) -> impl FnMut(Tick) -> u64 {
+        let (mut used, mut frees) = (self.used, self.frees.iter().skip(self.passed).peekable());
+        move |at| {
+            while let Some(entry) = frees.next_if(|entry| entry.free_at <= at) {
+                used = used.saturating_sub(entry.points);
+            }
+            used
+        }
     }
 
     /// Until when points are held that are granted at `at`.
