@@ -20,6 +20,8 @@ const NEWS_EVERY: Duration = Duration::from_millis(100);
 
 /// By when an owner that is told to stop has handed over: its next owner listens for eight seconds before.
 const HANDED_OVER: Duration = Duration::from_secs(12);
+/// That of the gateway.
+const WINDOW: Duration = Duration::from_secs(30);
 
 /// Pages of which copies are kept.
 const PAGES: [&str; 3] =
@@ -181,7 +183,10 @@ fn setup(replicas: usize) -> Setup {
         arrival_jitter: Duration::from_millis(100),
         ..simulator::Config::default()
     };
-    let setup = Setup::of(replicas).gateway(gateway).set("limits.capacity", "100").set("limits.window", "\"30s\"");
+    let setup = Setup::of(replicas)
+        .gateway(gateway)
+        .set("limits.capacity", "100")
+        .set("limits.window", &format!("\"{}s\"", WINDOW.as_secs()));
     // Longer than a handover: callers send nothing more to a replica by when it closes its connections.
     let delay = format!("\"{}s\"", HANDED_OVER.as_secs());
     setup.set("limits.max_wait", "\"500ms\"").set("server.shutdown_delay", &delay)
@@ -232,12 +237,13 @@ async fn nobody_notices_that_an_owner_hands_over() {
     }
     // Of one command the window is spent.
     let mut points_of_sale = (1..).filter(|pos| *pos != LOCKED_POS);
-    let mut is_spent = async || {
+    let mut ask = async || {
         let page = format!("/points-of-sale/{}/transactions?limit=1", points_of_sale.next().unwrap());
-        caller.send(|url| get(&caller.http, url, &page)).await.status() == Some(429)
+        caller.send(|url| get(&caller.http, url, &page)).await
     };
+    let spent = Instant::now();
     for asked in 0.. {
-        if is_spent().await {
+        if ask().await.status() == Some(429) {
             break;
         }
         assert!(asked < 200, "its window has no end");
@@ -262,7 +268,10 @@ async fn nobody_notices_that_an_owner_hands_over() {
     assert_eq!(fetched(&cluster), before, "copies are as fresh as they were");
     assert!(is_cordoned(&cluster, other, "zeus").await, "what was taken out stays out");
     // What was spent still is, and nothing else.
-    assert!(is_spent().await);
+    let told = ask().await;
+    let since = spent.elapsed();
+    assert!(since < WINDOW, "it took {since:?}, and what was spent has lapsed");
+    assert_eq!(told.status(), Some(429), "{since:?} after it was spent: {told:?}\n{}", cluster.logs());
     let fresh = |url: &str| get(&caller.http, url, "/points-of-sale/3/products");
     assert_eq!(caller.send(fresh).await.status(), Some(200), "{}", cluster.logs());
     assert_eq!(cluster.gateway.counts().ratelimit_errors, 0);
