@@ -277,7 +277,7 @@ impl Admission {
     }
 
     /// What refreshes must not make later, the earliest first.
-    fn promised(&self, now: Tick) -> Vec<Promised> {
+    fn promised(&self, now: Tick) -> Vec<Claim> {
         let promises = self.shares.promises();
         if promises.is_empty() {
             return Vec::new();
@@ -287,11 +287,11 @@ impl Admission {
             // A probe that failed would be a refusal for whoever comes back, so it goes to that one.
             let goes_alone = probes && promise.from <= now;
             let points = if goes_alone { promise.price.limit } else { promise.price.points };
-            Promised { price: Price { points, ..promise.price }, from: promise.from, until: promise.until }
+            let price = Price { points, ..promise.price };
+            Claim { price, from: promise.from, until: promise.until, denied: None }
         });
         // Whoever comes back may have to leave points to a token that was given less.
-        let expected = self.shares.claims().filter(|(_, claim)| claim.denied.is_none());
-        let expected = expected.map(|(_, Claim { price, from, until, .. })| Promised { price, from, until });
+        let expected = self.shares.claims().map(|(_, claim)| claim).filter(|claim| claim.denied.is_none());
         let mut all: Vec<_> = denied.chain(expected).collect();
         all.sort_unstable_by_key(|promise| promise.from);
         all
@@ -357,15 +357,7 @@ struct Outlook {
     /// The earliest end of the points kept before the ask that is decided.
     kept_until: Option<Tick>,
     /// What must not come later for the ask that is decided, the earliest first.
-    promises: Vec<Promised>,
-}
-
-/// Points that are promised within a time.
-#[derive(Debug, Clone, Copy)]
-struct Promised {
-    price: Price,
-    from: Tick,
-    until: Tick,
+    promises: Vec<Claim>,
 }
 
 impl Outlook {

@@ -19,7 +19,7 @@ use crate::http::problem::{Problem, table};
 const CHECKED: &str = "/v1/";
 
 /// The names of each route, by its path and method.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct QueryNames(HashMap<(String, Method), Vec<String>>);
 
 impl QueryNames {

@@ -8,7 +8,7 @@ use crate::http::openapi::listed::{ListedRoutes, Methods};
 const UNLISTED: &str = "GET, HEAD, OPTIONS";
 
 /// The methods of each path, as `Allow` spells them.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct AllowedMethods(HashMap<String, String>);
 
 impl AllowedMethods {
