@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::machine::TryParse;
@@ -23,7 +23,6 @@ use super::connection;
 use super::desk::Desk;
 use super::faults::{Action, Occasion};
 use super::printer::Format;
-use super::roster::Fate;
 use super::value::Value;
 use super::world::World;
 
@@ -110,24 +109,24 @@ async fn read_head<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, reset: fn(&
 
 async fn welcome<S: AsyncRead + AsyncWrite + Unpin>(world: Arc<World>, mut arrival: Arrival<S>) {
     let target = Target::of(arrival.request.uri(), &world.config.shards);
+    let instance = world.instance(&target.instance).ok();
+    // Before it is told anything: a shard's death that comes after the answer must not pass it by.
+    let Some(mut seat) = world.roster.join(target.shard, instance, target.format) else {
+        return refuse(&world, target.shard, &arrival);
+    };
+    let mut present = Present { world: Arc::clone(&world), shard: target.shard, seat: seat.id, is_open: false };
     let occasion = Occasion { shard: world.shard_name(target.shard), command: None };
     let fault = world.faults.strike(&occasion, || world.chance());
-    if !world.roster.is_alive(target.shard) || fault == Some(Action::RefuseConnect) {
+    if fault == Some(Action::RefuseConnect) {
         return refuse(&world, target.shard, &arrival);
     }
     if fault == Some(Action::HangConnect) {
         world.counters.refused(target.shard);
-        let (_keep, mut fate) = watch::channel(Fate::Live);
-        return connection::ignore(arrival.stream, &mut fate, arrival.reset).await;
+        return connection::ignore(arrival.stream, &mut seat.fate, arrival.reset).await;
     }
-    if answer(&mut arrival).await.is_err() {
+    if upgrade(&mut arrival, || present.open()).await.is_err() {
         return;
     }
-    let instance = world.instance(&target.instance).ok();
-    let Some(seat) = world.roster.join(target.shard, instance, target.format) else {
-        return refuse(&world, target.shard, &arrival);
-    };
-    let _present = Present::on(&world, target.shard, seat.id);
     let desk = Desk {
         world: Arc::clone(&world),
         shard: target.shard,
@@ -152,24 +151,27 @@ async fn welcome<S: AsyncRead + AsyncWrite + Unpin>(world: Arc<World>, mut arriv
     connection::run(desk, socket, seat, greeting, reset).await;
 }
 
-/// A connection that is open, until it is dropped, with its task or without.
+/// A connection that is on the roster, until it is dropped, with its task or without.
 struct Present {
     world: Arc<World>,
     shard: usize,
     seat: u64,
+    is_open: bool,
 }
 
 impl Present {
-    fn on(world: &Arc<World>, shard: usize, seat: u64) -> Self {
-        world.counters.opened(shard);
-        Self { world: Arc::clone(world), shard, seat }
+    fn open(&mut self) {
+        self.is_open = true;
+        self.world.counters.opened(self.shard);
     }
 }
 
 impl Drop for Present {
     fn drop(&mut self) {
         self.world.roster.leave(self.seat);
-        self.world.counters.closed(self.shard);
+        if self.is_open {
+            self.world.counters.closed(self.shard);
+        }
     }
 }
 
@@ -178,13 +180,14 @@ fn refuse<S>(world: &World, shard: usize, arrival: &Arrival<S>) {
     (arrival.reset)(&arrival.stream);
 }
 
-/// Answers the upgrade; what is no upgrade is told to upgrade, as Node's `ws` does.
-async fn answer<S: AsyncWrite + Unpin>(arrival: &mut Arrival<S>) -> io::Result<()> {
+/// Calls `open` and answers the upgrade; what is no upgrade is told to upgrade, as Node's `ws` does.
+async fn upgrade<S: AsyncWrite + Unpin>(arrival: &mut Arrival<S>, open: impl FnOnce()) -> io::Result<()> {
     let Ok(response) = create_response(&arrival.request) else {
         let text = b"HTTP/1.1 426 Upgrade Required\r\nConnection: close\r\nContent-Length: 16\r\n\r\nUpgrade Required";
         arrival.stream.write_all(text).await?;
         return Err(io::ErrorKind::InvalidData.into());
     };
+    open();
     let mut head = Vec::with_capacity(256);
     write_response(&mut head, &response).map_err(io::Error::other)?;
     arrival.stream.write_all(&head).await

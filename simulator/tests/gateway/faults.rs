@@ -180,6 +180,17 @@ async fn a_dead_shard_resets_everybody_and_the_others_live_on() {
     assert!(simulator.kill("exxon").is_err());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_was_told_that_it_is_connected_is_reset_by_the_death_of_its_shard() {
+    let simulator = Simulator::start(Config::default()).await.unwrap();
+    for _ in 0..2_000 {
+        let mut client = Client::open(&simulator, "exon", "json").await;
+        simulator.kill("exon").unwrap();
+        simulator.revive("exon").unwrap();
+        client.expect_reset().await;
+    }
+}
+
 #[tokio::test]
 async fn connections_can_be_refused_or_greeted_with_an_error() {
     let simulator = Simulator::start(Config::default()).await.unwrap();
@@ -193,18 +204,24 @@ async fn connections_can_be_refused_or_greeted_with_an_error() {
 
 #[tokio::test]
 async fn a_connection_that_hangs_is_accepted_and_never_upgraded() {
-    let simulator = Simulator::start(Config::default()).await.unwrap();
-    simulator.add_fault(Fault::new(Action::HangConnect).times(1));
-    let mut stream = TcpStream::connect(simulator.addr()).await.unwrap();
-    let request = "GET /exon/?instance=demo HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    stream.write_all(request.as_bytes()).await.unwrap();
-    wait_until(&simulator, |counts| counts.shard("exon").refused == 1).await;
-    simulator.stop().await;
-    let mut answer = Vec::new();
-    // The end may be a reset; what counts is that no byte came before it.
-    let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("stopping ends it");
-    assert!(answer.is_empty());
+    for killed in [false, true] {
+        let simulator = Simulator::start(Config::default()).await.unwrap();
+        simulator.add_fault(Fault::new(Action::HangConnect).times(1));
+        let mut stream = TcpStream::connect(simulator.addr()).await.unwrap();
+        let request = "GET /exon/?instance=demo HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        wait_until(&simulator, |counts| counts.shard("exon").refused == 1).await;
+        if killed {
+            simulator.kill("exon").unwrap();
+        } else {
+            simulator.stop().await;
+        }
+        let mut answer = Vec::new();
+        // The end may be a reset; what counts is that no byte came before it.
+        let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("its end comes");
+        assert!(answer.is_empty());
+    }
 }
 
 #[tokio::test]
