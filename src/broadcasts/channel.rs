@@ -1,6 +1,6 @@
 //! One instance's log as others use it: publish, subscribe, wake, close.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -53,7 +53,7 @@ impl Broadcasts {
         let state = State {
             log,
             unwritten: None,
-            waiting: HashMap::new(),
+            waiting: BTreeMap::new(),
             callers: HashMap::new(),
             closed: false,
             moved: false,
@@ -208,9 +208,9 @@ impl Broadcasts {
             self.shared.news.notified().await;
             let (waiting, closed) = {
                 let mut state = self.shared.state();
-                (state.waiting.drain().map(|(_, waker)| waker).collect::<Vec<_>>(), state.closed)
+                (std::mem::take(&mut state.waiting), state.closed)
             };
-            for waker in waiting {
+            for waker in waiting.into_values() {
                 waker.wake();
             }
             if closed {

@@ -1,6 +1,6 @@
 //! What one instance's log and its subscriptions share.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -37,8 +37,9 @@ pub(super) struct State {
     pub(super) log: Log,
     /// What is written to a database before it is logged, and who is told of it; none where the log is in memory alone.
     pub(super) unwritten: Option<(Unwritten, OnUnwritten)>,
-    /// Subscriptions that have received everything, to be woken at the next entry.
-    pub(super) waiting: HashMap<u64, Waker>,
+    /// Subscriptions that have received everything, to be woken at the next entry: in the order in which they began, which is
+    /// mostly that in which their connections lie in memory.
+    pub(super) waiting: BTreeMap<u64, Waker>,
     /// How often each listens.
     pub(super) callers: HashMap<Arc<str>, usize>,
     pub(super) closed: bool,

@@ -4,6 +4,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use actix_http::Request;
+use actix_web::dev::Service;
 use actix_web::http::Method;
 use actix_web::test::TestRequest;
 use serde_json::json;
@@ -649,4 +651,15 @@ async fn a_request_is_in_flight_until_its_answer_s_body_has_ended() {
     let body = actix_web::body::to_bytes(response.into_body()).await.map_err(Into::<Box<dyn std::error::Error>>::into);
     assert!(body.is_ok());
     assert_eq!(in_flight(), 0);
+}
+
+/// Ten thousand listeners are as many connections.
+#[actix_web::test]
+async fn a_connection_has_no_room_for_more_than_a_cached_reply_waits_in() {
+    fn room<S: Service<Request>>(_: &S) -> usize {
+        size_of::<S::Future>()
+    }
+    let state = super::server::state(bridge(), auth(), Config::default());
+    let app = actix_web::test::init_service(super::server::app(actix_web::web::Data::new(state))).await;
+    assert!(room(&app) <= 768, "{} bytes", room(&app));
 }

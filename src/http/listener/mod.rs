@@ -108,8 +108,10 @@ where
             let (connections, stopping) = (Arc::clone(&connections), stopping.clone());
             let acceptor = TlsAcceptor::from(Arc::clone(&config));
             let handshakes = Arc::new(Semaphore::new(limits.handshakes_each));
-            let entering =
-                move |socket| encrypted(socket, Arc::clone(&connections), acceptor.clone(), Arc::clone(&handshakes));
+            let entering = move |socket| {
+                // A connection would have room for its handshake for as long as it is open.
+                Box::pin(encrypted(socket, Arc::clone(&connections), acceptor.clone(), Arc::clone(&handshakes)))
+            };
             let served = http(address, app().into_factory(), stopping, HEAD_BY_REGISTER, registered);
             boxed::factory(fn_service(entering).and_then(served))
         }),

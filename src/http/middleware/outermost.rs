@@ -42,6 +42,9 @@ struct Context<'a> {
 }
 
 /// Handles a request. `HEAD` is routed as `GET`; the server leaves the body out.
+///
+/// A connection has room for this future for as long as it is open, also while it is idle or a stream of events. So what is
+/// large is boxed, where a cached reply does not pass.
 pub async fn handle(
     mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -85,7 +88,7 @@ pub async fn handle(
 async fn keys_renewed(request: &ServiceRequest, arrival: Instant) {
     let state = request.app_data::<Data<AppState>>();
     if let Some(keys) = state.and_then(|state| state.auth.keys_wanted(request.headers())) {
-        keys.renewed(arrival + KEYS_PATIENCE).await;
+        Box::pin(keys.renewed(arrival + KEYS_PATIENCE)).await;
     }
 }
 
@@ -95,7 +98,7 @@ async fn by_fast_path(request: &ServiceRequest, arrival: Instant, id: &RequestId
         return Some(outcome);
     }
     let (span, _) = trace::span_of(request, id, request.method());
-    let outcome = fast_path.answer(arrival).instrument(span).await?;
+    let outcome = Box::pin(fast_path.answer(arrival)).instrument(span).await?;
     // Another replica may serve the instance by now.
     let is_elsewhere = |problem: &Problem| problem.entry().is_not_begun() && forwarding::layer::is_on(request);
     if outcome.0.as_ref().is_err_and(is_elsewhere) { None } else { Some(outcome) }
