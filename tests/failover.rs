@@ -99,7 +99,8 @@ async fn a_read_on_a_shard_that_has_gone_silent_is_answered_by_another_in_the_ti
     for request_timeout in ["2s", "3s"] {
         let settings = [("BRIDGE_GATEWAY__REQUEST_TIMEOUT", request_timeout), ("BRIDGE_SERVER__DEADLINE", "3s")];
         let world = World::with(Config::default(), &settings).await;
-        // The third shard has no link yet, and these two have nothing but silent ones.
+        // One that opens later is not silent. The third shard has no link yet.
+        eventually("both links are open", async || world.gateway.counts().open() >= 2).await;
         world.gateway.freeze("exon").unwrap();
         world.gateway.freeze("cyton").unwrap();
         let asked = Instant::now();

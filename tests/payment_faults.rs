@@ -309,6 +309,8 @@ async fn with_every_shard_dead_refusing_hanging_or_rejecting_nothing_is_sent_and
 #[tokio::test(flavor = "multi_thread")]
 async fn links_that_are_frozen_take_what_is_written_and_it_is_never_written_again() {
     let world = Arc::new(World::with(Config::default(), SETTINGS).await);
+    // One that opens later is not frozen.
+    eventually("both links are open", async || world.gateway.counts().open() >= 2).await;
     for shard in ["exon", "cyton", "zeus"] {
         world.gateway.freeze(shard).unwrap();
     }
