@@ -31,6 +31,7 @@ RUN mkdir src simulator/src \
 
 FROM crates AS program
 COPY build.rs LICENSE-APACHE LICENSE-MIT ./
+COPY build build
 COPY openapi openapi
 COPY scripts/licences scripts/
 COPY simulator/src simulator/src
