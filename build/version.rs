@@ -14,6 +14,7 @@ const DIGITS: usize = 12;
 
 /// Tells cargo.
 pub fn tell() {
+    println!("cargo::rerun-if-changed=build/version.rs");
     println!("cargo::rerun-if-env-changed=GIT_COMMIT");
     let version = env::var("CARGO_PKG_VERSION").unwrap_or_default();
     let version = match given().or_else(of_repository) {
