@@ -1,9 +1,11 @@
 //! What the log promises: no hole, no repeat, losses are reported, and a slow subscription costs the others nothing.
 
 use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde_json::value::RawValue;
 
 use super::*;
@@ -160,6 +162,28 @@ async fn those_who_wait_are_woken_and_those_who_left_leave_no_waker_behind() {
     }
     broadcasts.close();
     announcer.await.unwrap();
+}
+
+/// Notes that it was woken.
+struct Noting(usize, Arc<Mutex<Vec<usize>>>);
+
+impl Wake for Noting {
+    fn wake(self: Arc<Self>) {
+        self.1.lock().push(self.0);
+    }
+}
+
+#[tokio::test]
+async fn those_who_wait_are_woken_in_the_order_in_which_they_began() {
+    let (broadcasts, woken) = (broadcasts(9, 9), Arc::new(Mutex::new(Vec::new())));
+    let mut listeners: Vec<_> = (0..9).map(|_| broadcasts.subscribe("one", Since::Now).unwrap()).collect();
+    for (number, listener) in listeners.iter_mut().enumerate().rev() {
+        let waker = Waker::from(Arc::new(Noting(number, Arc::clone(&woken))));
+        assert!(listener.poll_next(&mut Context::from_waker(&waker)).is_pending());
+    }
+    broadcasts.close();
+    broadcasts.announce().await;
+    assert!(woken.lock().iter().copied().eq(0..9), "{woken:?}");
 }
 
 #[test]
