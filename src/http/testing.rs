@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::body::to_bytes;
-use actix_web::dev::ServiceResponse;
+use actix_http::Request;
+use actix_web::Error;
+use actix_web::body::{MessageBody, to_bytes};
+use actix_web::dev::{Service, ServiceResponse};
 use actix_web::http::header::HeaderMap;
 use actix_web::test::{TestRequest, call_service, init_service};
 use actix_web::web::{Bytes, Data};
@@ -101,10 +103,17 @@ impl Answer {
     }
 }
 
+/// An application with these settings and callers.
+pub(crate) async fn app(
+    config: Config,
+    auth: Arc<Auth>,
+) -> impl Service<Request, Response = ServiceResponse<impl MessageBody>, Error = Error> {
+    init_service(server::app(Data::new(server::state(bridge(), auth, config)))).await
+}
+
 /// Sends one request to an application with these settings and callers.
 pub(crate) async fn ask_with(config: Config, auth: Arc<Auth>, request: TestRequest) -> Answer {
-    let app = init_service(server::app(Data::new(server::state(bridge(), auth, config)))).await;
-    let response: ServiceResponse<_> = call_service(&app, request.to_request()).await;
+    let response = call_service(&app(config, auth).await, request.to_request()).await;
     let (_, response) = response.into_parts();
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let body = to_bytes(response.into_body()).await.map_err(Into::into).unwrap();

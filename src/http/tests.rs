@@ -17,7 +17,7 @@ use super::auth::{self, Auth, Mode, Scope};
 use super::openapi::listed::ListedRoutes;
 use super::problem::{MEDIA_TYPE, table};
 use super::server::Parts;
-use super::testing::{Answer, allowed, ask, ask_with, auth, bridge};
+use super::testing::{Answer, allowed, app, ask, ask_with, auth, bridge};
 use super::{Config, openapi, run};
 
 const PRODUCTS: &str = "/v1/instances/demo/points-of-sale/1/products";
@@ -639,12 +639,7 @@ async fn a_request_is_logged_in_one_line_that_holds_no_secret() {
 #[actix_web::test]
 async fn a_request_is_in_flight_until_its_answer_s_body_has_ended() {
     let auth = auth();
-    let app = actix_web::test::init_service(super::server::app(actix_web::web::Data::new(super::server::state(
-        bridge(),
-        Arc::clone(&auth),
-        Config::default(),
-    ))))
-    .await;
+    let app = app(Config::default(), Arc::clone(&auth)).await;
     let in_flight = || auth.limiters()["all"][0].in_flight();
     let response = actix_web::test::call_service(&app, get("/v1/instances").to_request()).await;
     assert_eq!((response.status().as_u16(), in_flight()), (200, 1), "its body has not been read");
@@ -659,7 +654,6 @@ async fn a_connection_has_no_room_for_more_than_a_cached_reply_waits_in() {
     fn room<S: Service<Request>>(_: &S) -> usize {
         size_of::<S::Future>()
     }
-    let state = super::server::state(bridge(), auth(), Config::default());
-    let app = actix_web::test::init_service(super::server::app(actix_web::web::Data::new(state))).await;
-    assert!(room(&app) <= 768, "{} bytes", room(&app));
+    let room = room(&app(Config::default(), auth()).await);
+    assert!(room <= 768, "{room} bytes");
 }
